@@ -1,0 +1,370 @@
+"""The command line: thin over the API. Imports what is heavy only inside a command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain words in any width of terminal, and a start without rich
+    help="Pretrain an encoder on data nobody labelled, and know what it is worth.",
+)
+
+Data = Annotated[str, typer.Argument(help="a folder, a table, an archive, .npy/.npz, hf:NAME, builtin:digits, builtin:photos")]
+Knobs = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="knobs of the loop, the method, encoder.X, and NAME.X of a view")
+]
+Modality = Annotated[str, typer.Option(help="what the data is")]
+Columns = Annotated[str | None, typer.Option(help="which column holds a field: image=photo")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@app.command()
+def pretrain(
+    data: Annotated[
+        str | None, typer.Argument(help="a folder, a table, an archive, .npy/.npz, hf:NAME, builtin:digits, builtin:photos")
+    ] = None,
+    knobs: Knobs = None,
+    method: Annotated[str | None, typer.Option(help="see: untaught methods")] = None,
+    encoder: Annotated[str | None, typer.Option(help="see: untaught encoders")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
+    modality: Modality = "image",
+    columns: Columns = None,
+    label: Annotated[str | None, typer.Option(help="the column of labels, for the scores alone")] = None,
+    split: Annotated[str | None, typer.Option(help="the column that says train, val or test")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the newest checkpoint of --out, if there is one")] = False,
+    seeds: Annotated[int | None, typer.Option(help="train so many seeds, as --out/seed-S, and report their spread")] = None,
+    again: Annotated[Path | None, typer.Option("--from", help="repeat the run of this run.yaml or folder")] = None,
+    devices: Annotated[int | None, typer.Option(help="processes on each machine, one a GPU")] = None,
+    nodes: Annotated[int | None, typer.Option(help="machines; each runs this command by torchrun or srun")] = None,
+    strategy: Annotated[str | None, typer.Option(help="ddp, or fsdp to share out the weights as well")] = None,
+) -> None:
+    """Train an encoder on unlabelled data. untaught pretrain photos/ --method simclr epochs=50"""
+    from untaught.core import UserError
+    from untaught.engine.pretrain import Asked
+    from untaught.engine.pretrain import pretrain as run
+    from untaught.engine.run import read_run
+
+    if data and "=" in data and not Path(data).exists():
+        data, knobs = None, [data, *(knobs or [])]
+    chosen: dict[str, Any] = {
+        "data": data,
+        "method": method,
+        "encoder": encoder,
+        "columns": _pairs(columns),
+        "label": label,
+        "split": split,
+    }
+    given = {key: value for key, value in chosen.items() if value}
+    places = {key: value for key, value in {"devices": devices, "nodes": nodes, "strategy": strategy}.items() if value is not None}
+    if again:
+        before = read_run(again / "run.yaml" if again.is_dir() else again)
+        repeated = {key: before[key] for key in ("data", "method", "encoder", "modality", "columns", "label", "split")}
+        asked = Asked(**(repeated | given), out=out, knobs=before["knobs"] | _knobs(knobs) | places)
+    else:
+        if data is None and not (resume and out and seeds is None):
+            raise UserError("no data was named; give a folder, a table or builtin:digits, or --out RUN --resume")
+        asked = Asked(**({"data": None, "modality": modality} | given), out=out, knobs=_knobs(knobs) | places)
+    if seeds is not None:
+        from untaught.engine.seeds import pretrain_seeds
+
+        pretrain_seeds(asked, seeds, resume, _finish)
+    else:
+        run(asked, resume, _finish)
+
+
+@app.command()
+def evaluate(
+    target: Annotated[str, typer.Argument(metavar="RUN|ENCODER", help="a run, an encoder folder, timm/NAME, transformers/NAME")],
+    data: Annotated[str | None, typer.Option(help="labelled data, as for pretrain; the run's own if none is named")] = None,
+    against: Annotated[list[str] | None, typer.Option(help="an encoder to compare with; timm/NAME=FILE has its weights in a file")] = None,
+    label: Annotated[str | None, typer.Option(help="the column of labels")] = None,
+    split: Annotated[str | None, typer.Option(help="the column that says train, val or test")] = None,
+    columns: Columns = None,
+    modality: Modality = "image",
+    batch_size: Annotated[int, typer.Option(min=1, help="samples encoded at once")] = 256,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="a folder or .json for the rows; the run's own if it has one")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure an encoder beside its baselines. untaught evaluate runs/cells --data labelled/ --against timm/resnet18"""
+    import shutil
+
+    from untaught.api import evaluate as measure
+    from untaught.engine.evaluate import as_text
+
+    rows = measure(
+        target,
+        data,
+        against=against or (),
+        modality=modality,
+        columns=_pairs(columns),
+        label=label,
+        split=split,
+        batch_size=batch_size,
+        out=out,
+    )
+    typer.echo(json.dumps(rows, indent=1) if as_json else as_text(rows, shutil.get_terminal_size().columns))
+
+
+@app.command()
+def embed(
+    run: Annotated[Path, typer.Argument(help="a run folder, or its encoder folder")],
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help=".parquet (name, vector) or .npy (N, width)")] = Path("vectors.parquet"),
+    columns: Columns = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="samples encoded at once")] = 256,
+) -> None:
+    """Write the vectors of new data. untaught embed runs/cells photos/ -o vectors.parquet"""
+    from untaught.engine.embed import Embedder, check_ending, write_vectors
+    from untaught.engine.log import say
+    from untaught.engine.run import load_encoder
+
+    check_ending(out, (".parquet", ".npy"))
+    network, config = load_encoder(run)
+    count = write_vectors(Embedder(network, config, data, _pairs(columns), batch_size), out)
+    say(f"wrote     {count:,} vectors of {network.width} to {out}")
+
+
+@app.command()
+def finetune(
+    run: Annotated[Path, typer.Argument(help="a run folder, or its encoder folder")],
+    knobs: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="as labels=1% draws=5 train=partial balance=logits lr=3e-4")
+    ] = None,
+    data: Annotated[str, typer.Option(help="labelled data: class folders, a table, arrays")] = "",
+    task: Annotated[str, typer.Option(help="classify, or regress for a number")] = "classify",
+    out: Annotated[Path | None, typer.Option(help="the folder of the model; RUN/finetuned")] = None,
+    columns: Columns = None,
+    label: Annotated[str | None, typer.Option(help="the column of labels")] = None,
+    split: Annotated[str | None, typer.Option(help="the column that says train, val or test")] = None,
+) -> None:
+    """Teach an encoder a task by labels, and compare. untaught finetune runs/cells --data labelled/ --task classify"""
+    from untaught.api import refresh
+    from untaught.core import UserError
+    from untaught.engine.finetune import finetune as tune
+    from untaught.engine.run import load_encoder
+
+    if not data:
+        raise UserError("no labelled data was named; give --data FOLDER, or a table")
+    network, config = load_encoder(run)
+    tune(network, config, run, data, task=task, out=out, columns=_pairs(columns), label=label, split=split, knobs=_knobs(knobs))
+    refresh(run)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="the folder that finetune wrote, or its run folder")],
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help=".csv or .parquet")] = Path("predictions.csv"),
+    columns: Columns = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="samples read at once")] = 256,
+) -> None:
+    """Apply a fine-tuned model to new data. untaught predict runs/cells/finetuned photos/ -o predictions.csv"""
+    from untaught.engine.embed import check_ending
+    from untaught.engine.log import say
+    from untaught.engine.predict import Predictor, load_model, write_predictions
+
+    check_ending(out, (".csv", ".parquet"))
+    network, config = load_model(model)
+    count = write_predictions(Predictor(network, config, data, _pairs(columns), batch_size), out)
+    say(f"wrote     {count:,} predictions to {out}")
+
+
+@app.command()
+def preview(
+    data: Data,
+    knobs: Knobs = None,
+    method: Annotated[str, typer.Option(help="see: untaught methods")] = "simclr",
+    encoder: Annotated[str | None, typer.Option(help="see: untaught encoders")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="the .png to write")] = Path("preview.png"),
+    modality: Modality = "image",
+    columns: Columns = None,
+    rows: Annotated[int, typer.Option(min=1, help="samples shown")] = 8,
+) -> None:
+    """Draw what the network will be shown, and must predict. untaught preview photos/ --method mae"""
+    from untaught.engine.log import say
+    from untaught.engine.preview import preview as draw
+
+    drawn = draw(data, method, out, modality=modality, columns=_pairs(columns), encoder=encoder, knobs=_knobs(knobs), rows=rows)
+    say(f"wrote     {drawn}")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="a run folder, finished or not")]) -> None:
+    """Write one page about a run, RUN/report.html, from what its folder holds. untaught report runs/cells"""
+    from untaught.engine.log import say
+    from untaught.report import write
+
+    say(f"wrote     {write(run)}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="a run folder, or its encoder folder")],
+    to: Annotated[str | None, typer.Option(help="timm, torch or onnx; the first of them that can hold the encoder, if not given")] = None,
+    data: Annotated[str | None, typer.Option(help="what to check it on; what the run kept of its own data, if not given")] = None,
+    columns: Columns = None,
+) -> None:
+    """Write the encoder for use without untaught, checked on real samples. untaught export runs/cells --to onnx"""
+    from untaught.engine.log import say
+    from untaught.export.formats import export as write
+
+    say(f"export    {write(run, to, data, _pairs(columns))}")
+
+
+@app.command()
+def methods(name: Annotated[str | None, typer.Argument(help="one method, whole")] = None, as_json: Json = False) -> None:
+    """List the pretext tasks, or show one with its knobs."""
+    from untaught.engine.cards import method_cards
+
+    _show(method_cards(name), name, as_json)
+
+
+@app.command()
+def encoders(name: Annotated[str | None, typer.Argument(help="one encoder, whole")] = None, as_json: Json = False) -> None:
+    """List the encoders, or show one with its knobs."""
+    from untaught.engine.cards import encoder_cards
+
+    _show(encoder_cards(name), name, as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has, and what untaught will use of it."""
+    from untaught.engine.doctor import examine
+
+    _show([examine()], "doctor", as_json)
+
+
+@app.command()
+def demo(out: Annotated[Path | None, typer.Option(help="the run folder")] = None) -> None:
+    """Pretrain on handwritten digits that ship with scikit-learn, measure and report. It takes about a minute."""
+    from untaught.api import finish
+    from untaught.engine.demo import demo as show
+
+    run, said = show(out)
+    finish(run)
+    typer.echo("\n" + "\n".join(said))
+
+
+@app.command()
+def reproduce(
+    recipe: Annotated[Path, typer.Argument(help="a .yaml of recipes/")],
+    data: Annotated[str | None, typer.Option(help="where the recipe's data lies here")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run folder; runs/NAME of the recipe if not given")] = None,
+) -> None:
+    """Run a recipe, and fail unless its scores are reached. untaught reproduce recipes/images/simclr-digits.yaml"""
+    from untaught.api import finish
+    from untaught.engine.reproduce import reproduce as run
+
+    run(recipe, data, out, finish)
+
+
+def _finish(run: Path) -> None:
+    from untaught.api import finish  # what it imports takes long: a run that is asked for wrongly is told so without
+
+    finish(run)
+
+
+def _show(cards: list[dict[str, Any]], one: str | None, as_json: bool) -> None:
+    """A table of many cards, or one card a line a fact; JSON if asked."""
+    if as_json:
+        typer.echo(json.dumps(cards[0] if one else cards, indent=1))
+        return
+    if one:
+        for key, value in cards[0].items():
+            inner = value.items() if isinstance(value, dict) else ()
+            typer.echo("\n".join([f"{key}:", *(f"  {k:<16} {v}" for k, v in inner)]) if inner else f"{key:<12} {value}")
+        return
+    rows = [list(cards[0]), *([str(value) for value in card.values()] for card in cards)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:  # whole, in any width: a terminal wraps a line, but can't bring back what was cut
+        typer.echo("  ".join(f"{value:<{width}}" for value, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _knobs(pairs: list[str] | None) -> dict[str, str]:
+    from untaught.core import UserError
+
+    result = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UserError(f"{pair} is no knob; knobs are written key=value, as lr=3e-4")
+        result[key] = value
+    return result
+
+
+def _pairs(text: str | None) -> dict[str, str] | None:
+    return _knobs(text.split(",")) if text else None
+
+
+def main() -> None:
+    """Exit 2 and one line for what the user can mend; 128 + signal and one line for what a signal stopped."""
+    from untaught.engine.interrupt import Interrupted, raise_interrupted
+    from untaught.engine.memory import ask_for_huge_pages
+
+    ask_for_huge_pages()
+    try:
+        raise_interrupted()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="untaught"))
+    except Interrupted as stop:
+        from untaught.engine.log import say
+
+        if stop.when is not None:
+            say(f"stopped   {stop}")
+        sys.exit(128 + stop.number)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stdout = None  # or it is flushed at the end, into the same broken pipe
+        sys.exit(0)
+    except Exception as error:
+        if said := _misspelt(error):
+            _fail(said)
+        world = sys.modules.get("untaught.engine.world")
+        if world is not None and world.lost(error):
+            if not world.watched():
+                reason = str(error).splitlines()[0]
+                _say(f"another process of this run is gone; go on from the last checkpoint with --resume ({reason})")
+            sys.exit(1)
+        if not _users_fault(error):
+            raise
+        if world is None or world.reports(error):
+            _fail(str(error))
+        sys.exit(2)
+
+
+def _fail(said: str) -> None:
+    _say(said)
+    sys.exit(2)
+
+
+def _say(fault: str) -> None:
+    from untaught.engine.log import shown
+
+    typer.secho(f"error: {shown(fault)}", err=True, fg="red")
+
+
+def _misspelt(error: Exception) -> str:
+    """What typer says of a wrong option or argument (its errors have no public class), as one line."""
+    if not hasattr(error, "format_message"):
+        return ""
+    context = getattr(error, "ctx", None)
+    said = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+    return f"{said[:1].lower()}{said[1:]}; see: {context.command_path if context else 'untaught'} --help"
+
+
+def _users_fault(error: Exception) -> bool:
+    """Without importing torch just to say that a command line was wrong."""
+    core = sys.modules.get("untaught.core")
+    return core is not None and isinstance(error, core.UserError)
+
+
+if __name__ == "__main__":
+    main()

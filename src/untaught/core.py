@@ -1,0 +1,148 @@
+"""The vocabulary: what a method, an encoder and a modality say to each other. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+Record = dict[str, Any]  # one raw example as a source gives it: a field's value (path, bytes, array ...), "label", "name", a file's "facts"
+Batch = dict[str, Tensor]  # one step's raw material on the device; always "index" (B,); "<field>_valid" beside a ragged field
+Terms = dict[str, Tensor]  # weighted scalar losses by name; those with a gradient are summed, detached ones are only logged
+Survey = Callable[[str, int], tuple[Tensor, Tensor]]  # (a method's function of a view, which of its views) -> index (N,), rows (N,D)
+Want = tuple[str, ...]  # what one pass of an encoder is to give: of pooled, tokens, layers, maps
+Options = dict[str, Any]  # plain values, as they stand in run.yaml
+
+
+class UserError(ValueError):
+    """A fault that the user can mend. One line: what came, what is allowed, what to do."""
+
+
+@dataclass
+class View:
+    """What the network is shown, and what it must say about it. Floats stay float32."""
+
+    x: Tensor
+    valid: Tensor | None = None  # (B,L) real, not padding
+    hidden: Tensor | None = None  # (B,L) where the loss looks
+    target: Tensor | None = None  # what was hidden or damaged; may differ from x in length
+    target_valid: Tensor | None = None
+    where: dict[str, Tensor] | None = None  # geometry: "affine" (B,2,3) view -> source ...
+
+
+@dataclass
+class Features:
+    """All that one pass of an encoder can give; only what was wanted is filled."""
+
+    pooled: Tensor | None = None  # (B,D)
+    tokens: Tensor | None = None  # (B,N,D)
+    valid: Tensor | None = None  # (B,N)
+    layers: list[Tensor] | None = None  # (B,N,D) each
+    maps: list[Tensor] | None = None  # (B,Di,hi,wi), fine to coarse
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a method may know of the data when it is built."""
+
+    rows: int  # records in the store: "index" is below it
+    views: dict[str, View] = field(default_factory=dict)  # one small example of each view that the method reads: its shapes
+    statistics: Options = field(default_factory=dict)  # as the modality fitted them
+    world_size: int = 1
+
+
+class Encoder(nn.Module):
+    """Turns a view into vectors. `offers` names the abilities beyond pooled vectors: tokens layers maps causal any_size decoder."""
+
+    width: int
+    offers: frozenset[str] = frozenset()
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """x -> (B, width), pooled as trained."""
+        pooled = self.features(x, valid).pooled
+        assert pooled is not None
+        return pooled
+
+    def features(self, x: Tensor, valid: Tensor | None = None, want: Want = ("pooled",)) -> Features:
+        raise NotImplementedError
+
+    def embed(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """x -> tokens (B,N,D) and their validity, without positions. Only with "tokens"."""
+        raise NotImplementedError
+
+    def context(
+        self, tokens: Tensor, valid: Tensor | None = None, at: Tensor | None = None, causal: bool = False, want: Want = ("tokens",)
+    ) -> Features:
+        """Adds positions, then attends; `at` (B,K) says where kept tokens sat. Only with "tokens"."""
+        raise NotImplementedError
+
+    def grid(self, x: Tensor) -> tuple[int, ...]:
+        """How the tokens of x lie: (h,w), (t,) or (t,h,w). Only with "tokens"."""
+        raise NotImplementedError
+
+
+class Method(nn.Module):
+    """A self-supervised objective. Concrete methods are final: one paper, one file, class depth 1.
+
+    `forward` changes nothing that outlives the step but BatchNorm statistics; what a teacher or a queue
+    needs is appended to `pending`, one entry a micro-batch, and consumed by `after_step`.
+    A method that defines the pair `project` and `objective`, with forward = objective(project(views)),
+    can be trained with cached gradients.
+    """
+
+    views: tuple[str, ...]  # in the order that forward reads them
+    needs: frozenset[str] = frozenset()  # what the encoder must offer
+    whole: str = "whole"  # the view in which the encoder is used and exported
+    groups: dict[str, dict[str, Any]] = {}  # optimizer overrides by parameter prefix
+    unused: bool = False  # whether a step may leave parameters without a gradient
+
+    encoder: Encoder
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending: list[Any] = []
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        raise NotImplementedError
+
+    @property
+    def kept(self) -> Encoder:
+        """What is evaluated and exported."""
+        return self.encoder
+
+    def before_epoch(self, epoch: int, survey: Survey) -> None:
+        """On entering an epoch, once: what it learns of the samples is a persistent buffer of `facts.rows`."""
+
+    def before_step(self, progress: float) -> None:
+        """After backward, before the optimizer."""
+
+    def after_step(self, progress: float) -> None:
+        """After the optimizer: teachers, queues, clamps."""
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One kind of data: how raw records become arrays, and arrays become views.
+
+    `layout` is what was decided for a data set (picture side, channels ...), as plain values: it is stored with the
+    packed data, the run and the exported encoder, so that training and use cannot differ.
+    """
+
+    name: str
+    noun: str  # "pictures": for messages
+    fields: dict[str, tuple[str, ...]]  # raw fields and the column names they usually have
+    suffixes: frozenset[str]  # of files that hold one record
+    plan: Callable[[list[Record], Options], Options]  # (a sample of the records, wishes) -> layout
+    decode: Callable[[Record, Options], dict[str, np.ndarray]]  # (record, layout) -> fixed-shape arrays; raises ValueError or OSError
+    fit: Callable[[Batch, Options], Options]  # (a sample of decoded rows, layout) -> statistics
+    presets: Callable[[Options], dict[str, Options]]  # layout -> the options of every view, with defaults
+    check: Callable[[Options], str | None]  # a view's options -> what is wrong with them, naming the option first
+    views: dict[str, Callable[..., View]]  # name -> fn(batch, draws, options, statistics)
+    raw: Callable[[Batch], Tensor]  # batch -> (B,D) float, the raw baseline of an evaluation
+    picture: Callable[[View, Options, Options], np.ndarray]  # (view, options, statistics) -> (B,H,W,3) uint8
+    encoder_for: Callable[[Options, frozenset[str]], str]  # (layout, needs) -> the default encoder's name
+    input: Callable[[Options], Options]  # layout -> what an encoder must know of its input: shape, channels ...
+    preprocessing: Callable[[Options, Options], Options]  # (layout, statistics) -> the `whole` view in words that others read

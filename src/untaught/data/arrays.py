@@ -1,0 +1,171 @@
+"""Arrays (N, ...) of numpy or torch, `.npy`, `.npz` by key, and the pictures that ship with scikit-learn."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from untaught.core import Modality, Record, UserError
+from untaught.data.parts import PARTS, Choice, Part, Source, file_facts, fingerprint, sort_parts
+
+DATA = ("x", "data", "images", "arr_0")
+LABELS = ("y", "label", "labels", "target", "targets", "arr_1")
+BUILTINS = ("digits", "photos")
+
+
+def open_file(path: Path, modality: Modality, choice: Choice) -> Source:
+    """A `.npy` is memory-mapped; an `.npz` is read by its keys."""
+    try:
+        if path.suffix.lower() == ".npy":
+            loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        else:
+            with np.load(path, allow_pickle=False) as archive:
+                loaded = {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read as numpy arrays ({error}); plain numbers without pickled objects are allowed") from error
+    return open_arrays(loaded, modality, choice, where=path.name, facts=[file_facts(path)])
+
+
+def open_arrays(
+    data: Any,
+    modality: Modality,
+    choice: Choice,
+    where: str = "the array",
+    facts: list[object] | None = None,
+    classes: tuple[str, ...] | None = None,
+) -> Source:
+    """An array, a pair (array, labels), or a dictionary of arrays by key ("train_images", "y_val", "classes" ...)."""
+    field = next(iter(modality.fields))
+    if not isinstance(data, dict):
+        choice.refuse(where)
+    if isinstance(data, dict):
+        parts, classes = _by_key({str(key): to_numpy(value) for key, value in data.items()}, modality, choice, where)
+    elif isinstance(data, (tuple, list)):
+        if len(data) != 2:
+            raise UserError(f"{len(data)} arrays came; one array or a pair (array, labels) is allowed: use a dictionary to name more")
+        parts = {"all": ({field: to_numpy(data[0])}, to_numpy(data[1]))}
+    else:
+        parts = {"all": ({field: to_numpy(data)}, None)}
+
+    known = [labels for _, labels in parts.values() if labels is not None]
+    measured = any(labels.dtype.kind == "f" and (labels != np.floor(labels)).any() for labels in known)
+    if known and classes is None and not measured:
+        values = np.unique(np.concatenate([np.unique(labels) for labels in known]))
+        classes = tuple(str(int(value)) if values.dtype.kind in "fb" else str(value) for value in values)
+        parts = {part: (values_, None if labels is None else np.searchsorted(values, labels)) for part, (values_, labels) in parts.items()}
+    built = {part: _part(values, labels, part if len(parts) > 1 else where) for part, (values, labels) in sort_parts(parts).items()}
+    if not any(part.rows for part in built.values()):
+        raise UserError(f"{where} has no rows; give at least one")
+    shapes = ", ".join(f"{part} {next(iter(values.values())).shape}" for part, (values, _) in sort_parts(parts).items())
+    rows = sum(part.rows or 0 for part in built.values())
+    said = f" with {len(classes)} classes" if classes and known else " with a measured label" if known else " without labels"
+    if facts is None:
+        facts = [array for part, (values, labels) in parts.items() for array in (part, *values.values(), labels)]
+    what = f"{rows:,} {modality.noun} from {where}: {shapes.replace('all ', '')}{said}"
+    return Source(what, built, classes if known else None, fingerprint([*facts, choice, classes]))
+
+
+def to_numpy(data: Any) -> np.ndarray:
+    if hasattr(data, "detach"):  # torch, without importing it
+        data = data.detach().cpu().numpy()
+    array = np.asarray(data)
+    if array.dtype.kind not in "uifbSU" or array.ndim == 0:
+        raise UserError(f"an array of {array.dtype} {array.shape} came; rows of plain numbers are allowed: stack them to (rows, ...)")
+    return array
+
+
+def is_array(data: Any) -> bool:
+    return isinstance(data, np.ndarray) or (hasattr(data, "detach") and hasattr(data, "numpy"))
+
+
+def open_builtin(name: str, modality: Modality) -> Source:
+    """Small real data that ship with scikit-learn, so that everything runs offline."""
+    from sklearn import datasets
+
+    if name == "digits":
+        digits: Any = datasets.load_digits()
+        images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # they are 0..16
+        labels, classes = digits.target, tuple(map(str, range(10)))
+    elif name == "photos":
+        photos: Any = datasets.load_sample_images()
+        tiles = [_tiles(np.asarray(photo), 64) for photo in photos.images]
+        images, labels = np.concatenate(tiles), np.repeat(np.arange(len(tiles)), [len(tile) for tile in tiles])
+        classes = tuple(Path(name).stem for name in photos.filenames)
+    else:
+        raise UserError(f"builtin:{name} is not there; allowed: {', '.join(f'builtin:{name}' for name in BUILTINS)}")
+    return open_arrays((images, labels), modality, Choice(), where=f"builtin:{name}", facts=[f"builtin:{name}", images], classes=classes)
+
+
+def _tiles(photo: np.ndarray, side: int) -> np.ndarray:
+    """(H, W, 3) -> (tiles, side, side, 3); what is left at the edges falls away."""
+    rows, columns = photo.shape[0] // side, photo.shape[1] // side
+    cut = photo[: rows * side, : columns * side].reshape(rows, side, columns, side, 3)
+    return cut.swapaxes(1, 2).reshape(-1, side, side, 3)
+
+
+def _part(values: dict[str, np.ndarray], labels: np.ndarray | None, name: str) -> Part:
+    rows = len(next(iter(values.values())))
+    for array in (*values.values(), *([] if labels is None else [labels])):
+        if len(array) != rows:
+            raise UserError(f"{name} has {rows:,} rows in one array and {len(array):,} in another; give as many of each")
+    if labels is not None and labels.ndim > 1:
+        if labels.size != rows:
+            raise UserError(f"labels of shape {labels.shape} came; one a row (rows,) is allowed")
+        labels = labels.reshape(rows)
+
+    def at(i: int) -> Record:
+        return {
+            **{field: array[i] for field, array in values.items()},
+            "label": None if labels is None else labels[i].item(),
+            "name": f"{name} row {i}",
+        }
+
+    def records() -> Iterator[Record]:
+        return (at(i) for i in range(rows))
+
+    return Part(rows, records, at)
+
+
+def _by_key(arrays: dict[str, np.ndarray], modality: Modality, choice: Choice, where: str):
+    """Keys -> parts: {"train": ({field: array}, labels)}, and the class names where a key gives them."""
+    keys = {key: _split_key(key) for key in arrays}
+    names = arrays.get("classes", arrays.get("class_names"))
+    parts: dict[str, tuple[dict[str, np.ndarray], np.ndarray | None]] = {}
+    for part in dict.fromkeys(part for part, _ in keys.values()):
+        here = {rest.lower(): key for key, (own, rest) in keys.items() if own == part}
+        values = {}
+        for field, usual in modality.fields.items():
+            allowed = (choice.columns[field],) if field in choice.columns else (field, *usual, *DATA)
+            key = next((here[name.lower()] for name in allowed if name.lower() in here), None)
+            if key is not None:
+                values[field] = arrays[key]
+        if len(values) < len(modality.fields):
+            continue
+        allowed = (choice.label,) if choice.label else LABELS
+        key = next((here[name.lower()] for name in allowed if name.lower() in here), None)
+        if choice.label and key is None:
+            raise UserError(f"no key {choice.label} in {where}; its keys are {', '.join(arrays)}: choose with --label NAME")
+        parts["all" if part is None else part] = values, None if key is None else arrays[key]
+    if not parts:
+        field = next(iter(modality.fields))
+        raise UserError(
+            f"no key of {where} is known to hold the {field}: they are {', '.join(arrays)}; say which with --columns {field}=KEY"
+        )
+    classes = None
+    known = [labels for _, labels in parts.values() if labels is not None and labels.dtype.kind in "ui"]
+    if names is not None and known and len(names) > max(labels.max(initial=0) for labels in known):
+        classes = tuple(map(str, names))
+    return parts, classes
+
+
+def _split_key(key: str) -> tuple[str | None, str]:
+    """ "train_images" and "images_train" -> ("train", "images")."""
+    words = key.split("_")
+    for i in (0, -1):
+        if len(words) > 1 and words[i].lower() in PARTS:
+            return PARTS[words[i].lower()], "_".join(words[1:] if i == 0 else words[:-1])
+    return (PARTS[key.lower()], "x") if key.lower() in PARTS else (None, key)

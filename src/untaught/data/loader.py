@@ -1,0 +1,59 @@
+"""Shuffled batches of a store: one gather a field, made in a thread while the step runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from untaught.core import UserError
+from untaught.data.decoding import prefetch
+from untaught.data.store import Store
+
+
+class Loader:
+    """Batches of the given rows (n,). `batch_size` counts all ranks together; each rank gives its share of every batch.
+
+    The order is a function of (seed, epoch) alone, so (epoch, step) is the whole state.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rows: np.ndarray,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        pin: bool = False,
+        drop_last: bool = True,
+        shuffle: bool = True,
+    ) -> None:
+        check_batch(batch_size, len(rows), world, drop_last)
+        self.store, self.rows, self.batch_size, self.seed = store, np.asarray(rows, np.int64), batch_size, seed
+        self.rank, self.world, self.pin, self.shuffle = rank, world, pin, shuffle
+        self.steps_per_epoch = len(rows) // batch_size if drop_last else -(-len(rows) // batch_size)
+
+    def batches(self, epoch: int, step: int = 0) -> Iterator[dict[str, Tensor]]:
+        """The epoch's batches from `step` on: each field (B, ...) and "index" (B,), the row numbers in the store."""
+        return prefetch(self._make(epoch, step))
+
+    def _make(self, epoch: int, step: int) -> Iterator[dict[str, Tensor]]:
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.rows) if self.shuffle else self.rows
+        for start in range(step * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
+            index = order[start : start + self.batch_size][self.rank :: self.world]
+            yield to_tensors({**self.store.gather(index), "index": index}, self.pin)
+
+
+def to_tensors(arrays: dict[str, np.ndarray], pin: bool) -> dict[str, Tensor]:
+    batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin else batch
+
+
+def check_batch(batch_size: int, rows: int | None, world: int, drop_last: bool) -> None:
+    if batch_size < 1 or batch_size % world:
+        raise UserError(f"batch_size {batch_size} came; a positive multiple of the {world} processes is allowed")
+    if rows is not None and drop_last and batch_size > rows:
+        raise UserError(f"batch_size {batch_size:,} is larger than the data: {rows:,} rows; choose at most {rows:,}, or give more data")

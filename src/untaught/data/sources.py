@@ -1,0 +1,169 @@
+"""Open what users have: a path, a name or an object becomes records, and one line says what was read as what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from untaught.core import Modality, UserError
+from untaught.data import arrays, folders, tables
+from untaught.data.addresses import Address, address_facts, address_name, expand, is_pattern, is_remote
+from untaught.data.parts import Choice, Part, Source, at_rest, file_facts, peek
+
+__all__ = ["Part", "Source", "open_source", "peek"]
+
+ALLOWED = (
+    "a folder of files, a table (parquet, csv, json), .npy, .npz, .zip, .tar, many files by a pattern (shard-{000..099}.tar), "
+    "an address (s3://...), hf:NAME, builtin:NAME"
+)
+Progress = Callable[[int, int], None]  # (files opened, files)
+
+
+def open_source(
+    data: Any,
+    modality: Modality,
+    *,
+    columns: dict[str, str] | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    progress: Progress | None = None,
+) -> Source:
+    """Open any data for a modality. `columns` says which column holds a field, `label` and `split` which hold those.
+
+    Nothing is downloaded unless asked for by name (hf:NAME, s3://...). Raises UserError for what cannot be opened.
+    """
+    if unknown := set(columns or {}) - set(modality.fields):
+        raise UserError(f"--columns {sorted(unknown)[0]}=... is no field of {modality.noun}; allowed: {', '.join(modality.fields)}")
+    choice = Choice(columns or {}, label, split)
+    if isinstance(data, (str, Path)):
+        return _open_path(data, modality, choice, progress)
+    if isinstance(data, (list, tuple)) and data and all(isinstance(name, (str, Path)) for name in data):
+        addresses = [address for name in data for address in expand(_plain(name))]
+        more = f" and {len(data) - 1} more" if len(data) > 1 else ""
+        return _open_files(addresses, modality, choice, f"{next(iter(data))}{more}", progress)
+    module = type(data).__module__.split(".")[0]
+    if module == "datasets":
+        opened = tables.of_datasets(data, "the data set")
+        return tables.open_tables(opened, modality, _dataset_facts(data), "the data set", choice)
+    if module in ("pandas", "polars", "pyarrow"):
+        opened = {"all": [tables.of_frame(data, "the table")]}
+        return tables.open_tables(opened, modality, list(tables.content(opened)), "the table", choice)
+    if arrays.is_array(data) or (isinstance(data, (tuple, list)) and data and arrays.is_array(data[0])):
+        return arrays.open_arrays(data, modality, choice)
+    if isinstance(data, dict) and data and all(arrays.is_array(value) for value in data.values()):
+        return arrays.open_arrays(data, modality, choice, where="the arrays")
+    raise UserError(
+        f"data of type {type(data).__name__} came; allowed: {ALLOWED}, numpy or torch arrays, a datasets, pandas, polars or pyarrow table"
+    )
+
+
+def _open_path(data: str | Path, modality: Modality, choice: Choice, progress: Progress | None) -> Source:
+    name = _plain(data)
+    if name.startswith("builtin:"):
+        choice.refuse(name)
+        return arrays.open_builtin(name.removeprefix("builtin:"), modality)
+    if name.startswith("hf:"):
+        return _open_hub(name.removeprefix("hf:"), modality, choice)
+    path = Path(name).expanduser()
+    if is_remote(name) or (is_pattern(name) and not path.exists()):
+        return _open_files(expand(name), modality, choice, name, progress)
+    if not path.exists():
+        hint = f"; if it is a Hugging Face data set, write hf:{name}" if name.count("/") <= 1 and not path.suffix else ""
+        raise UserError(f"{name} is not there; allowed: {ALLOWED}{hint}")
+    if path.is_dir():
+        return _open_folder(path, modality, choice, progress)
+    facts = file_facts(path)
+    if folders.is_archive(path):
+        choice.refuse(name)
+        return at_rest(folders.open_archive(path, modality), [facts])
+    if path.suffix.lower() in (".npy", ".npz"):
+        return at_rest(arrays.open_file(path, modality, choice), [facts])
+    if tables.kind_of(path):
+        opened, _ = tables.read_files([path], modality.suffixes)
+        return at_rest(tables.open_tables(opened, modality, [facts], str(path), choice), [facts])
+    raise UserError(f"{path} is a file that is not known by its ending; allowed: {ALLOWED}")
+
+
+def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progress | None) -> Source:
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        from datasets import load_from_disk
+
+        try:
+            saved = load_from_disk(str(path))
+        except Exception as error:  # whatever pyarrow and json find wrong with it
+            raise UserError(f"{path} cannot be read as a saved data set ({_first_line(error)}); save it again with save_to_disk") from error
+        return tables.open_tables(
+            tables.of_datasets(saved, path.name), modality, _dataset_facts(saved), f"the saved data set {path}", choice
+        )
+    source = folders.open_folder(path, modality)
+    if source is not None:
+        choice.refuse(f"a folder of {modality.noun}")
+        return source
+    members = [path / member.name for member in folders.list_folder(path)]
+    known = [member for member in members if tables.kind_of(member)]
+    if len(known) == 1 and folders.is_archive(known[0]):
+        choice.refuse(str(known[0]))
+        return folders.open_archive(known[0], modality)
+    if not known:
+        raise folders.nothing(modality, path, len(members), [(str(member.relative_to(path)), "") for member in members])
+    return _open_files(members, modality, choice, str(path), progress)
+
+
+def _open_files(found: Sequence[Address], modality: Modality, choice: Choice, where: str, progress: Progress | None) -> Source:
+    """Tables or shards of one kind."""
+    kinds = {address: tables.kind_of(address) for address in found}
+    kind = next((kind for kind in tables.KINDS if kind in kinds.values()), None)
+    if list(kinds.values()).count("webdataset") > 1:  # the tables beside many tars are about them
+        kind = "webdataset"
+    if kind is None:
+        raise UserError(f"{where} names {address_name(found[0])}, which is no parquet, webdataset (.tar), csv or json file; give such")
+    chosen = [address for address in found if kinds[address] == kind]
+    opened, skipped = tables.read_files(chosen, modality.suffixes, progress)
+    noun = "shard" if kind == "webdataset" else "file"
+    said = f"{len(chosen)} {kind} {noun}{'s' if len(chosen) > 1 else ''} under {where}"
+    facts = [address_facts(address) for address in chosen]
+    local = [file_facts(address) for address in chosen if isinstance(address, Path)]
+    source = at_rest(tables.open_tables(opened, modality, facts, said, choice), local)
+    source.skipped += skipped + [(address_name(address), f"not one of the {kind} {noun}s") for address in found if kinds[address] != kind]
+    return source
+
+
+def _plain(name: str | Path) -> str:
+    """file:///photos is /photos."""
+    return str(name).removeprefix("file://")
+
+
+def _open_hub(name: str, modality: Modality, choice: Choice) -> Source:
+    """owner/name or owner/name:config, streamed: decoded into our store without a copy in another cache."""
+    from datasets import load_dataset
+
+    repository, _, config = name.partition(":")
+    try:
+        data: Any = load_dataset(repository, config or None, streaming=True)
+        from huggingface_hub import HfApi
+
+        version = HfApi().dataset_info(repository).sha
+        opened = tables.of_datasets(data, name)
+    except UserError:
+        raise
+    except Exception as error:  # no network, no such name, a script that is not allowed: each its own class
+        advice = "check the name and the network, or save it with save_to_disk and give the folder"
+        raise UserError(f"hf:{name} cannot be opened ({_first_line(error)}); {advice}") from error
+    for members, dataset in zip(opened.values(), data.values(), strict=False):
+        known = (dataset.info.splits or {}).get(str(dataset.split))
+        if len(members) == 1 and known is not None:
+            members[0].rows = known.num_examples
+    return tables.open_tables(opened, modality, ["hf", name, version], f"hf:{name}", choice)
+
+
+def _dataset_facts(data: Any) -> list[object]:
+    """What tells one data set from another. A stream cannot be told, so it is new every time."""
+    from uuid import uuid4
+
+    members = data if isinstance(data, dict) else {"all": data}
+    return [(name, getattr(member, "_fingerprint", None) or uuid4().hex) for name, member in members.items()]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

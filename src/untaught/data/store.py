@@ -1,0 +1,287 @@
+"""Decode once: every record becomes a row of memory-mapped `.npy` columns, in a folder that exists whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from untaught.core import Modality, Options, Record, UserError
+from untaught.data import decoding
+from untaught.data.column import Column, pad
+from untaught.data.labels import hold_out, number_labels
+from untaught.data.parts import TEST, TRAIN, VAL, Source, fingerprint, peek
+
+SCHEMA = 1  # raise it when the files change: older stores are then packed anew
+SAMPLE, SAMPLE_BYTES = 4096, 128 << 20  # rows that statistics are fitted on, at most
+NAMED = 1000  # skipped records that are kept by name
+PARTS = ("all", TRAIN, VAL, TEST)  # what the numbers of the part column mean
+
+
+class Store:
+    """Packed data: `columns` are memory-mapped, row i of each belongs to record i."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+        self.columns = {name: self._open(name) for name in self.manifest["fields"]}
+        self.offsets = {name: self._open(f"{name}.offsets") for name, kind in self.manifest["fields"].items() if kind["ragged"]}
+        self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
+        self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in self.manifest["skipped"]]
+        self.statistics: Options = self.manifest["statistics"]
+        self.labels: np.ndarray | None = self._open("row.label") if self.manifest["labelled"] else None
+        self._names, self._name_offsets = self._open("row.name"), self._open("row.name.offsets")
+        self._check()
+
+    def __len__(self) -> int:
+        return self.manifest["rows"]
+
+    def gather(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows by number (B,) -> each field (B, ...); a ragged one padded to (B, longest, ...), "<field>_valid" (B, longest) beside it."""
+        batch: dict[str, np.ndarray] = {}
+        for name, column in self.columns.items():
+            if name in self.offsets:
+                starts, ends = self.offsets[name][index], self.offsets[name][index + 1]
+                batch[name], batch[f"{name}_valid"] = pad(column, starts, ends - starts)
+            else:
+                batch[name] = column[index]
+        return batch
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on disk."""
+        return sum(path.stat().st_size for path in self.folder.iterdir())
+
+    def names(self, index: np.ndarray) -> list[str]:
+        starts, ends = self._name_offsets[index], self._name_offsets[index + 1]
+        return [self._names[start:end].tobytes().decode("utf-8", "surrogateescape") for start, end in zip(starts, ends, strict=True)]
+
+    def parts(self, seed: int) -> tuple[dict[str, np.ndarray], str]:
+        """Row numbers (n,) of "train" and of "val" and "test" where there are any, and a sentence saying how they came about."""
+        own = self._open("row.part")
+        rows = {part: np.flatnonzero(own == PARTS.index(part)) for part in (TRAIN, VAL, TEST)}
+        rows = {part: numbers for part, numbers in rows.items() if len(numbers)}
+        if len(rows) > 1 and TRAIN in rows:
+            return rows, "the data's own parts: " + ", ".join(f"{part} {len(numbers):,}" for part, numbers in rows.items())
+        if self.labels is None:
+            return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: no labels, no parts"
+        held_out = hold_out(self.labels, seed)
+        if not held_out.any():
+            return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: too few labels to hold some out"
+        rows = {TRAIN: np.flatnonzero(~held_out), VAL: np.flatnonzero(held_out)}
+        how = "stratified by label, " if self.classes else ""
+        return rows, f"80/20 {how}seed {seed}: " + ", ".join(f"{part} {len(numbers):,}" for part, numbers in rows.items())
+
+    def _check(self) -> None:
+        """Raises ValueError where the files are not those that the manifest speaks of."""
+        ragged = [(self._names, self._name_offsets), *((self.columns[name], own) for name, own in self.offsets.items())]
+        fixed = [self._open("row.part"), *(column for name, column in self.columns.items() if name not in self.offsets)]
+        lengths = {len(column) for column in (*fixed, *([] if self.labels is None else [self.labels]))} | {len(o) - 1 for _, o in ragged}
+        if lengths != {len(self)} or any(offsets[-1] != len(values) for values, offsets in ragged):
+            raise ValueError("columns of other lengths")
+
+    def _open(self, name: str) -> np.ndarray:
+        if Path(name).name != name:
+            raise ValueError("a column outside of the folder")
+        path = self.folder / f"{name}.npy"
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array.view(np.ndarray) if array.size else np.load(path, allow_pickle=False)  # a plain view: indexing np.memmap costs more
+
+
+def pack(
+    source: Source,
+    modality: Modality,
+    layout: Options,
+    *,
+    cache: Path | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+    limit_skipped: float = 0.5,
+) -> Store:
+    """Decode a source into a store under the cache, or open the one that an earlier run or another process made.
+
+    Fields in layout["ragged"] may differ in length, (T, ...); all others have one shape. Unreadable records are skipped,
+    counted and named. Raises UserError where nothing is readable or more than `limit_skipped` of all is not, where the disk
+    is full, and where the cache cannot be written.
+    """
+    target = _place(source, modality, layout, cache)
+    folder, key = target.parent, target.name
+    unfinished = folder / f"{key}.unfinished"
+    if (store := _reopen(target)) is not None:
+        return store
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        with FileLock(folder / f"{key}.lock"):
+            if (store := _reopen(target)) is not None:
+                return store
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            try:
+                _write(source, modality, layout, unfinished, progress, limit_skipped)
+                os.replace(unfinished, target)
+                sync(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            return Store(target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"no space left in {folder} while packing; free some, or set UNTAUGHT_CACHE to a larger disk") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise UserError(f"the cache {folder} cannot be written ({error.strerror}); set UNTAUGHT_CACHE to a folder that can") from error
+        raise
+
+
+def packed(source: Source, modality: Modality, layout: Options) -> Store | None:
+    """The store of an unchanged source that was packed before, or None."""
+    return _reopen(_place(source, modality, layout, None))
+
+
+def _place(source: Source, modality: Modality, layout: Options, cache: Path | None) -> Path:
+    key = fingerprint([SCHEMA, source.fingerprint, modality.name, sorted(layout.items())])
+    return (cache or cache_folder()) / "stores" / key
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("UNTAUGHT_CACHE") or "~/.cache/untaught").expanduser()
+
+
+def bytes_needed(rows: int, sample: Sequence[dict[str, np.ndarray]]) -> int:
+    """What a store of so many rows takes on disk, by some decoded records."""
+    each = sum(array.nbytes for arrays in sample for array in arrays.values()) / max(1, len(sample))
+    return round(rows * (each + 64))  # 64: label, part, name and their offsets
+
+
+def _write(
+    source: Source,
+    modality: Modality,
+    layout: Options,
+    folder: Path,
+    progress: Callable[[int, int | None], None] | None,
+    limit_skipped: float,
+) -> None:
+    ragged = layout.get("ragged", ())
+    own = {"part": Column(folder, "row.part", False), "name": Column(folder, "row.name", True)}
+    columns: dict[str, Column] = {}  # the modality's: their names cannot meet those of our own
+    labels: list[Any] = []
+    skipped: list[tuple[str, str]] = []
+    failed = done = 0
+    try:
+        for part_name, part in source.parts.items():
+            for chunk in decoding.chunks(decoding.decode(part, modality, layout), 64):
+                good: list[tuple[Record, dict[str, np.ndarray]]] = []
+                for record, arrays in chunk:
+                    if not isinstance(arrays, str):
+                        for name in arrays if done == 0 and not good else ():
+                            columns[name] = Column(folder, name, name in ragged)
+                        arrays = next((f for f in (columns[n].misfit(a) for n, a in arrays.items()) if f), arrays)
+                    if isinstance(arrays, str):
+                        failed += 1
+                        skipped += [(record["name"], arrays)][: NAMED - len(skipped)]
+                    else:
+                        good.append((record, arrays))
+                if good and done == 0:
+                    _check_space(folder, source.rows, [arrays for _, arrays in good])
+                for name in good[0][1] if good else ():
+                    columns[name].append([arrays[name] for _, arrays in good])
+                own["part"].append([np.array(PARTS.index(part_name), np.uint8)] * len(good))
+                own["name"].append([np.frombuffer(r["name"].encode("utf-8", "surrogateescape"), np.uint8) for r, _ in good])
+                labels += [record.get("label") for record, _ in good]
+                done += len(good)
+                if progress is not None:
+                    progress(done + failed, source.rows)
+        _judge(done, failed, skipped, limit_skipped, modality)
+        for column in (*own.values(), *columns.values()):
+            column.finish()
+    finally:
+        for column in (*own.values(), *columns.values()):
+            column.file.close()
+
+    values, classes = number_labels(labels, source.classes)
+    if values is not None:
+        np.save(folder / "row.label.npy", values)
+    fields = {name: {"dtype": str(column.dtype), "shape": column.shape, "ragged": column.ragged} for name, column in columns.items()}
+    manifest = {
+        "schema": SCHEMA,
+        "fingerprint": source.fingerprint,
+        "what": source.what,
+        "modality": modality.name,
+        "layout": layout,
+        "rows": done,
+        "fields": fields,
+        "classes": classes,
+        "labelled": values is not None,
+        "skipped": (skipped + source.skipped)[:NAMED],
+        "skipped_count": {"unreadable": failed, "passed over": len(source.skipped)},
+        "statistics": {},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    manifest["statistics"] = _fit(Store(folder), modality, layout)
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    for path in folder.iterdir():
+        sync(path)
+    sync(folder)
+
+
+def _fit(store: Store, modality: Modality, layout: Options) -> Options:
+    """The modality's statistics over training rows, the same whoever packs: they may not depend on a run's seed."""
+    rows = np.flatnonzero(np.isin(store._open("row.part"), [PARTS.index(TRAIN), PARTS.index("all")]))
+    rows = rows if len(rows) else np.arange(len(store))
+    each = sum(column.nbytes for column in store.columns.values()) / len(store)
+    sample = np.sort(np.random.default_rng(0).permutation(rows)[: max(1, min(SAMPLE, int(SAMPLE_BYTES / max(each, 1))))])
+    return modality.fit({name: torch.from_numpy(array) for name, array in store.gather(sample).items()}, layout)
+
+
+def _reopen(folder: Path) -> Store | None:
+    try:
+        return Store(folder) if folder.is_dir() else None
+    except Exception:  # a file was deleted, cut or changed by hand, in whatever way: pack anew
+        return None
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what dead processes left: an unfinished store whose lock nobody holds."""
+    for unfinished in folder.glob("*.unfinished"):
+        with suppress(Timeout), FileLock(unfinished.with_suffix(".lock"), timeout=0):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _check_space(folder: Path, rows: int | None, sample: list[dict[str, np.ndarray]]) -> None:
+    needed, free = bytes_needed(rows or 0, sample), shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"packing needs about {needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB left; "
+            "free some, or set UNTAUGHT_CACHE to a larger disk"
+        )
+
+
+def _judge(done: int, failed: int, skipped: list[tuple[str, str]], limit: float, modality: Modality) -> None:
+    if done and failed <= limit * (done + failed):
+        return
+    shown = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
+    if failed == 0:
+        raise UserError(f"no {modality.noun} came from the source; give at least one")
+    raise UserError(
+        f"{failed:,} of {done + failed:,} {modality.noun} cannot be read, at most {limit:.0%} may ({shown}); mend or remove them"
+    )
+
+
+def sync(path: Path) -> None:
+    """To the disk itself, so that a power cut after the rename leaves no empty files behind it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+__all__ = ["Store", "bytes_needed", "cache_folder", "pack", "peek"]

@@ -1,0 +1,6 @@
+"""What an encoder is for: tasks with labels, which the same loop trains."""
+
+TASKS: dict[str, str] = {  # name -> "module:class"
+    "classify": "untaught.downstream.classify:Classify",
+    "regress": "untaught.downstream.regress:Regress",
+}

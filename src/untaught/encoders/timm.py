@@ -1,0 +1,251 @@
+"""Any timm model as an encoder."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models import load_state_dict
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from untaught.blocks.convolution import quicken
+from untaught.core import Encoder, Features, UserError
+from untaught.encoders.offline import offline
+
+SMALL = 64  # up to this side stem=auto takes the small stem
+
+
+def timm_encoder(
+    name: str, *, channels: int = 3, size: int = 224, stem: str = "auto", weights: str | None = None, **knobs: Any
+) -> TimmEncoder | ViT:
+    """timm's model `name` for pictures of `channels` and `size`.
+
+    weights: a checkpoint file to start from, "pretrained" for timm's own, or none. stem: "small" is 3x3 without pooling or
+    stride, "original" is timm's, "auto" is small up to 64 pixels. Everything else goes to timm.create_model.
+    """
+    if stem not in ("auto", "small", "original"):
+        raise UserError(f"stem={stem}: unknown; auto, small and original are")
+    asked, received = dict(knobs), name.startswith("local-dir:")
+    if weights not in (None, "pretrained"):
+        knobs["pretrained_cfg_overlay"] = {"state_dict": _tensors(weights)}  # timm fits head, channels and positions
+    try:
+        fixed = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "fixed_input_size", False)
+        if fixed or "patch_size" in knobs:
+            knobs = {"img_size": size} | knobs
+        with offline() if received else nullcontext():
+            model = timm.create_model(name, pretrained=weights is not None or received, in_chans=channels, num_classes=0, **knobs)
+    except Exception as error:  # a thousand models, each with its own way to say no
+        if "Unknown model" not in str(error):
+            raise UserError(f"timm/{name}: {_line(error)}") from error
+        near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+        raise UserError(f"timm has no model {name}; near it: {', '.join(near) or 'none; see timm.list_models()'}") from error
+    if weights not in (None, "pretrained") and not knobs["pretrained_cfg_overlay"]["state_dict"].keys() & model.state_dict().keys():
+        raise UserError(f"weights={weights} holds no weights of timm/{name}")
+    changed = (stem == "small" or (stem == "auto" and size <= SMALL)) and _small_stem(model, name, required=stem == "small")
+    _suit(model)
+    encoder = ViT(model) if type(model) is VisionTransformer else TimmEncoder(model)
+    encoder.timm_args = None if changed else _arguments(model, {"in_chans": channels, **knobs})
+    if ":" in name:  # a folder or a repository, which whoever gets the encoder may not have
+        encoder.origin = _origin(model, {**asked, "stem": stem})
+    try:
+        with torch.no_grad():
+            encoder.eval()(torch.zeros(1, channels, size, size))
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"timm/{name} can't take {channels} x {size} x {size} pictures: {_line(error)}") from error
+    return encoder.train()
+
+
+def shown_as(name: str) -> dict[str, Any]:
+    """How timm's pretrained model `name` wants pictures: their "size", and "mean" and "std" of each channel in 0..1."""
+    if name.startswith("local-dir:"):
+        try:
+            said = json.loads((Path(name.removeprefix("local-dir:")) / "config.json").read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"timm/{name} has no config.json that can be read ({_line(error)}); give a folder that timm saved") from error
+        said = said.get("pretrained_cfg", said)
+    else:
+        try:
+            said = timm.get_pretrained_cfg(name).to_dict()  # type: ignore[union-attr]
+        except (RuntimeError, AttributeError):
+            said = {}  # timm_encoder says what is wrong with the name
+    return {
+        "size": said.get("input_size", (3, 224, 224))[-1],
+        "mean": said.get("mean", IMAGENET_DEFAULT_MEAN),
+        "std": said.get("std", IMAGENET_DEFAULT_STD),
+    }
+
+
+def _suit(model: nn.Module) -> None:
+    """On a CPU, what is fast there; the model computes the same."""
+    if torch.cuda.is_available():
+        return
+    quicken(model)
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):  # see blocks.transformer.attention
+            setattr(module, "fused_attn", False)  # noqa: B010
+
+
+def _tensors(weights: str) -> dict[str, Any]:
+    try:
+        return load_state_dict(weights, weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"weights={weights}: is not there; give a checkpoint file, or pretrained for timm's own") from error
+    except Exception as error:  # a damaged file breaks its reader in many ways
+        raise UserError(f"weights={weights}: can't be read: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def vit_mini(*, channels: int = 3, size: int = 32, **knobs: Any) -> Encoder:
+    """timm's VisionTransformer, small enough for a CPU: 6 blocks of width 192, tokens of an eighth of the side, pooled by their mean.
+
+    A class token would learn nothing from a loss on the other tokens.
+    """
+    small: dict[str, Any] = {
+        "patch_size": max(2, size // 8),
+        "embed_dim": 192,
+        "depth": 6,
+        "num_heads": 3,
+        "class_token": False,
+        "global_pool": "avg",
+        "fc_norm": False,
+    }
+    return timm_encoder("vit_tiny_patch16_224", channels=channels, size=size, **(small | knobs))
+
+
+def _arguments(model: Any, knobs: dict[str, Any]) -> dict[str, Any] | None:
+    """What timm's config.json must say to build this model again; None where it can't."""
+    knobs = {**getattr(model, "pretrained_model_args", {}), **knobs}  # of a model that came out of such a folder
+    knobs.pop("pretrained_cfg_overlay", None)
+    if not all(isinstance(value, int | float | str | tuple | list | None) for value in knobs.values()):
+        return None
+    classifier = model.pretrained_cfg.get("classifier")
+    return {"architecture": model.pretrained_cfg["architecture"], "model_args": knobs, "classifier": classifier}
+
+
+def _origin(model: Any, knobs: dict[str, Any]) -> dict[str, Any]:
+    """How config.json names a model that came out of a folder or a repository."""
+    given = {key: value for key, value in getattr(model, "pretrained_model_args", {}).items() if key not in ("in_chans", "img_size")}
+    return {"encoder": f"timm/{model.pretrained_cfg['architecture']}", "encoder_knobs": {**given, **knobs}}
+
+
+def _small_stem(model: nn.Module, name: str, required: bool) -> bool:
+    """A stem that keeps the resolution, as the field's recipes for CIFAR have it; timm has no argument for it. -> whether it was put in."""
+    first = getattr(model, "conv1", None) or getattr(model, "conv_stem", None)
+    if isinstance(first, nn.Conv2d):
+        conv = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        setattr(model, "conv1" if hasattr(model, "conv1") else "conv_stem", conv)
+        if hasattr(model, "maxpool"):
+            model.maxpool = nn.Identity()
+        return True
+    if required:
+        raise UserError(f"stem=small is not known for timm/{name}; use stem=original, or a resnet or efficientnet")
+    return False
+
+
+class TimmEncoder(Encoder):
+    """Any timm model: x (B,C,H,W) -> pooled (B,D), and the last map where there is one."""
+
+    timm_args: dict[str, Any] | None = None  # how timm alone builds it
+    origin: dict[str, Any] | None = None  # how config.json names it, where it came from a folder or a repository
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.width = model.num_features if not hasattr(model, "head_hidden_size") else model.head_hidden_size
+        self.offers = frozenset({"maps"}) if hasattr(model, "forward_intermediates") else frozenset()
+
+    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
+        if "maps" in want:
+            last, maps = self.model.forward_intermediates(x, output_fmt="NCHW")
+            return Features(pooled=self.model.forward_head(last, pre_logits=True), maps=maps)
+        return Features(pooled=self.model.forward_head(self.model.forward_features(x), pre_logits=True))
+
+
+class ViT(Encoder):
+    """timm's plain VisionTransformer, with its tokens: x (B,C,H,W) -> pooled (B,D), tokens (B,N,D).
+
+    Any side that is a multiple of the patch will do: for another than it was built for, its positions are resampled.
+    """
+
+    offers = frozenset({"tokens", "layers", "maps", "any_size"})
+    timm_args: dict[str, Any] | None = None  # how timm alone builds it
+    origin: dict[str, Any] | None = None  # how config.json names it, where it came from a folder or a repository
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.width = model.embed_dim
+        self.patch = model.patch_embed.patch_size[0]
+        model.patch_embed.strict_img_size = False
+
+    @property
+    def blocks(self) -> nn.Module:
+        return self.model.blocks
+
+    def grid(self, x: Tensor) -> tuple[int, ...]:
+        return x.shape[-2] // self.patch, x.shape[-1] // self.patch
+
+    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
+        tokens, _ = self.embed(x)
+        features = self._attend(tokens, self._positions(self.grid(x)), want)
+        if "maps" in want and features.tokens is not None:
+            features.maps = [features.tokens.transpose(1, 2).unflatten(2, self.grid(x))]
+        return features
+
+    def embed(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        tokens = self.model.patch_embed(x)  # (B,h,w,D) with dynamic_img_size
+        return tokens if tokens.ndim == 3 else tokens.flatten(1, 2), None
+
+    def context(
+        self,
+        tokens: Tensor,
+        valid: Tensor | None = None,
+        at: Tensor | None = None,
+        causal: bool = False,
+        want: tuple[str, ...] = ("tokens",),
+    ) -> Features:
+        return self._attend(tokens, self.model.pos_embed, want, at)
+
+    def _positions(self, grid: tuple[int, ...]) -> Tensor | None:
+        """The positions of the prefix, where it has some, and of a grid of tokens."""
+        model = self.model
+        if model.pos_embed is None or grid == model.patch_embed.grid_size:
+            return model.pos_embed
+        skip = 0 if model.no_embed_class else model.num_prefix_tokens
+        return resample_abs_pos_embed(model.pos_embed, list(grid), list(model.patch_embed.grid_size), skip)
+
+    def _attend(self, tokens: Tensor, positions: Tensor | None, want: tuple[str, ...], at: Tensor | None = None) -> Features:
+        """positions (1, prefix + N, D), or (1, N, D) where the prefix has none."""
+        model = self.model
+        prefix = model.num_prefix_tokens
+        own = None  # the prefix's own positions
+        if positions is not None:
+            skip = 0 if model.no_embed_class else prefix
+            own = positions[:, :skip] if skip else None
+            places = positions[:, skip:]
+            tokens = tokens + (places if at is None else places[0][at])
+        first = [token.expand(tokens.shape[0], -1, -1) for token in (model.cls_token, model.reg_token) if token is not None]
+        if first:
+            head = torch.cat(first, 1)
+            tokens = torch.cat([(head if own is None else head + own).to(tokens.dtype), tokens], 1)
+        x = model.norm_pre(model.pos_drop(tokens))
+        layers = []
+        for block in model.blocks:
+            x = block(x)
+            if "layers" in want:
+                layers.append(x[:, prefix:])
+        x = model.norm(x)
+        pooled = model.forward_head(x, pre_logits=True) if "pooled" in want else None
+        return Features(pooled=pooled, tokens=x[:, prefix:], layers=layers or None)

@@ -1,0 +1,100 @@
+"""Any vision model of transformers as an encoder."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from untaught.core import Encoder, Features, UserError
+from untaught.encoders.offline import offline
+
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # which a model's folder may bring, or ask for on the terminal
+
+
+def transformers_encoder(name: str, *, channels: int = 3, size: int = 224, pretrained: bool = True) -> Encoder:
+    """The vision model `name`, a folder or a name on the Hugging Face hub, with its weights or drawn anew.
+
+    size is the side of the pictures (B, channels, size, size) that it will be given.
+    """
+    library = _library()
+    config = _or_fault(name, lambda: library.AutoConfig.from_pretrained(name, **NO_CODE))
+    wanted = getattr(config, "num_channels", channels)
+    if wanted != channels:
+        raise UserError(f"transformers/{name} takes pictures of {wanted} channels, these have {channels}; choose another model")
+    if pretrained:
+        model = _or_fault(name, lambda: library.AutoModel.from_pretrained(name, **NO_CODE))
+    else:
+        model = _or_fault(name, lambda: library.AutoModel.from_config(config, **NO_CODE))
+    model = getattr(model, "vision_model", model)  # of a pair of pictures and text
+    encoder = TransformersEncoder(model)
+    try:
+        with torch.no_grad():
+            encoder.width = encoder.eval()(torch.zeros(1, channels, size, size)).shape[1]
+    except Exception as error:  # each model has its own way to say no
+        raise UserError(f"transformers/{name} can't take {channels} x {size} x {size} pictures: {_line(error)}") from error
+    return encoder.train()
+
+
+def shown_as(name: str) -> dict[str, Any]:
+    """How the model wants pictures: their "size", and "mean" and "std" of each channel in 0..1."""
+    library = _library()
+    config = _or_fault(name, lambda: library.AutoConfig.from_pretrained(name, **NO_CODE))
+    try:
+        from transformers.image_processing_base import ImageProcessingMixin
+
+        said: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(name)[0]
+    except OSError as error:
+        raise UserError(
+            f"transformers/{name} has no preprocessor_config.json, which says how pictures are normalised; put it beside the weights"
+        ) from error
+    side = said.get("crop_size") or said.get("size") or getattr(config, "image_size", 224)
+    if isinstance(side, dict):
+        side = side.get("height") or side.get("shortest_edge") or getattr(config, "image_size", 224)
+    if not said.get("do_normalize", True):
+        said = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+    return {"size": int(side), "mean": said.get("image_mean") or [0.5] * 3, "std": said.get("image_std") or [0.5] * 3}
+
+
+class TransformersEncoder(Encoder):
+    """x (B,C,H,W) -> pooled (B,D): the model's own pooled vector if it has a trained one, else its class token or mean over places."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
+        found = self.model(pixel_values=x)
+        pooled = getattr(found, "pooler_output", None)
+        if pooled is None:
+            last = found.last_hidden_state
+            has_class = any("cls_token" in key or "class_embedding" in key for key in self.model.state_dict())
+            pooled = last.mean((2, 3)) if last.ndim == 4 else last[:, 0] if has_class else last.mean(1)
+        return Features(pooled=pooled.flatten(1))
+
+
+def _library() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError("transformers is not installed; pip install untaught[transformers]") from error
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    return transformers
+
+
+def _or_fault(name: str, make: Any) -> Any:
+    try:
+        with offline() if Path(name).exists() else nullcontext():
+            return make()
+    except Exception as error:  # no such folder, no network, a damaged file, a missing dependency: each its own class
+        raise UserError(f"transformers/{name} can't be loaded: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,142 @@
+"""From names to objects: methods, encoders and modalities out of the tables, with their knobs checked."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import nn
+
+from untaught.core import Encoder, Method, Modality, Options, UserError
+from untaught.encoders import ENCODERS
+from untaught.engine.function import Objective, method_of
+from untaught.engine.log import warn
+from untaught.engine.recipe import knobs_of, parse, unknown
+from untaught.methods import METHODS
+from untaught.modalities import MODALITIES
+
+OURS = "untaught"
+MethodLike = str | type[Method] | Objective  # a name, a class, or a function (views, encoder, *, knobs) -> terms
+
+
+def resolve(target: str) -> Any:
+    """The object at "module:name"."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def method_table() -> dict[str, tuple[str, str]]:
+    """name -> (target, package): our methods, then those of installed packages (entry point group untaught.methods).
+
+    Who has a name keeps it, packages in the order of their names; of who comes too late a warning tells.
+    """
+    table = {name: (target, OURS) for name, target in METHODS.items()}
+    offered = [(point.dist.name if point.dist else "?", point) for point in entry_points(group="untaught.methods")]
+    for package, point in sorted(offered, key=lambda offer: (offer[0], offer[1].name)):
+        if point.name in table:
+            warn(f"the method {point.name} of the package {package} is left out: {table[point.name][1]} has one of that name")
+        else:
+            table[point.name] = point.value, package
+    return table
+
+
+def method_class(method: MethodLike) -> type[Method]:
+    """The class of a method that is named, or given as a class or a function."""
+    return method_named(method, method_table()) if isinstance(method, str) else _method_given(method)
+
+
+def method_named(name: str, table: dict[str, tuple[str, str]]) -> type[Method]:
+    """Raises UserError for a name that is not in the table, and for a package whose method can't be used."""
+    if name not in table:
+        raise unknown("method", name, table)
+    target, package = table[name]
+    if package == OURS:
+        return resolve(target)
+    try:
+        return _method_given(resolve(target))
+    except Exception as error:  # whatever the import of somebody else's module may raise
+        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"the method {name} of the package {package} can't be used: {said}; mend or uninstall {package}") from error
+
+
+def _method_given(method: Any) -> type[Method]:
+    if inspect.isclass(method) and issubclass(method, Method) and hasattr(method, "views"):
+        return method
+    if inspect.isfunction(method):
+        return method_of(method)
+    what = getattr(method, "__qualname__", None) or f"an object of {type(method).__name__}"
+    raise UserError(
+        f"{what} is no method; a name is, a class that derives from untaught.Method and has views, or a function (views, encoder)"
+    )
+
+
+def method_title(method: MethodLike) -> str:
+    """A method's name as run.yaml has it: "module:name" of what came from Python."""
+    if isinstance(method, str):
+        return method
+    cls = method_class(method)
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def modality_named(name: str) -> Modality:
+    if name not in MODALITIES:
+        raise unknown("modality", name, MODALITIES)
+    return resolve(MODALITIES[name])
+
+
+def encoder_factory(name: str) -> tuple[Any, tuple[str, ...]]:
+    """The function that builds the encoder of this name, and its leading arguments (timm/NAME has one)."""
+    family, _, rest = name.partition("/")
+    if name in ENCODERS:
+        return resolve(ENCODERS[name][0]), ()
+    if rest and f"{family}/NAME" in ENCODERS:
+        return resolve(ENCODERS[f"{family}/NAME"][0]), (rest,)
+    raise unknown("encoder", name, ENCODERS)
+
+
+def build_encoder(encoder: str | nn.Module, given: Options, knobs: Options) -> Encoder:
+    """An encoder by name for the input that `given` describes (channels, size ...), or a module of the user's own."""
+    if isinstance(encoder, Encoder):
+        return encoder
+    if isinstance(encoder, nn.Module):
+        from untaught.encoders.plain import Plain
+
+        return Plain(encoder, given)
+    factory, leading = encoder_factory(encoder)
+    known = knobs_of(factory)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values())
+    parsed = {}
+    for key, value in knobs.items():
+        if key not in known and not open_ended:
+            raise unknown(f"knob of {encoder}", f"encoder.{key}", [f"encoder.{name}" for name in known])
+        parsed[key] = parse(f"encoder.{key}", value, known[key][0] if key in known else Any)
+        if key in known and known[key][0] is int and parsed[key] < 1:  # widths, depths, sides
+            raise UserError(f"encoder.{key}={value}: must be greater than 0")
+    return factory(*leading, **(given | parsed))
+
+
+OFFERED_BY = {  # for messages
+    "tokens": "vit_mini and timm/vit_*",
+    "layers": "vit_mini and timm/vit_*",
+    "maps": "conv_small, vit_mini and most networks of timm",
+    "any_size": "conv_small, vit_mini and timm/vit_*",
+}
+
+
+def check_needs(cls: type[Method], encoder: Encoder) -> None:
+    """A UserError says which ability the encoder lacks and which encoders have it."""
+    missing = sorted(cls.needs - encoder.offers)
+    if missing:
+        raise UserError(
+            f"{cls.__name__} needs an encoder that offers {', '.join(missing)}; {type(encoder).__name__} offers "
+            f"{', '.join(sorted(encoder.offers)) or 'pooled vectors only'}; "
+            + ", ".join(f"{OFFERED_BY[need]} offer {need}" for need in missing if need in OFFERED_BY)
+        )
+
+
+def method_knobs(cls: type[Method], knobs: Options) -> Options:
+    """The method's knobs among `knobs`, parsed."""
+    known = knobs_of(cls)
+    return {key: parse(key, value, known[key][0]) for key, value in knobs.items() if key in known}

@@ -1,0 +1,199 @@
+"""A whole evaluation: an encoder, the same untrained, raw data and what exists elsewhere, measured alike and written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from untaught.core import Options, UserError
+from untaught.engine.log import say, warn
+from untaught.engine.material import Material, look
+from untaught.engine.run import data_of, read_run, seed_of
+from untaught.engine.score import Scorer, merge_rows
+from untaught.engine.subjects import Subject, open_subject
+from untaught.engine.views import Views
+from untaught.evaluate import low_label
+from untaught.ops.precision import has_bfloat16
+
+PAIR = "global"  # the view whose two draws of a sample make the alignment
+
+
+def evaluate(
+    target: Any,
+    data: Any = None,
+    *,
+    against: Sequence[Any] = (),
+    modality: str = "image",
+    columns: dict[str, str] | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    batch_size: int = 256,
+    out: Path | None = None,
+) -> list[Options]:
+    """Measures `target` (see `open_subject`) and its baselines on labelled data, by default the run's own -> rows.
+
+    They go into the evaluation.json of the run, or of `out`, a folder or a .json file. Raises UserError.
+    """
+    subject = dataclasses.replace(open_subject(target, modality), name="encoder")
+    peers = [open_subject(peer, modality) for peer in against]
+    for peer, given in zip(peers, against, strict=True):
+        peer.name = f"against:{given if isinstance(given, str | os.PathLike) else peer.name}"
+    if len({peer.name for peer in peers}) < len(peers):
+        raise UserError("--against names one encoder twice; name each once")
+    place = _place(subject, out)
+    if data is None:
+        data, columns, label, split = _own_data(subject, target)
+
+    material, seed = _open(subject, data, columns, label, split), _seed(subject)
+    layout = material.layout
+    networks: list[tuple[str, Subject, nn.Module]] = [("encoder", subject, subject.build(layout))]
+    untrained = subject.untrained(layout)
+    if untrained is None:
+        warn("random_init is left out: the module has weights that no reset_parameters draws anew")
+    else:
+        networks.append(("random_init", subject, untrained))
+    for peer in peers:
+        if peer.layout and peer.modality.input(peer.layout)["channels"] != subject.modality.input(layout)["channels"]:
+            raise UserError(f"{peer.name[8:]} takes other channels than {target}; compare encoders of one kind of data")
+        networks.append((peer.name, peer, peer.build(layout)))
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    scorer = Scorer(material, subject.view, device, has_bfloat16(device.type), seed, batch_size)
+    tell(scorer)
+    rows: list[Options] = []
+    for name, owner, network in networks:
+        rows += scorer.battery(name, network.to(device), _views(owner, material))
+        network.cpu()
+    if scorer.possible:
+        rows += scorer.battery("raw", None)
+    if place is not None:
+        merge_rows(place, rows)
+        say(f"wrote     {place}")
+    return rows
+
+
+def tell(scorer: Scorer) -> None:
+    """What is measured on what, and what of it can't be."""
+    store = scorer.material.store
+    assert store is not None
+    if not scorer.possible:
+        say(f"labels    not used: {scorer.why_not}; label-free rows only, of {len(scorer.queries):,} {scorer.material.modality.noun}")
+        return
+    train, test = scorer.labels(scorer.bank), scorer.labels(scorer.queries)
+    present, sizes = np.unique(train, return_counts=True)
+    say(f"split     {scorer.material.how_split}")
+    span = f"{sizes.min():,}" if sizes.min() == sizes.max() else f"{sizes.min():,} to {sizes.max():,}"
+    say(f"labels    {len(present)} classes of {span} training {scorer.material.modality.noun}; {len(test):,} of {scorer.held_out} ask")
+    assert store.labels is not None
+    if missing := int((store.labels < 0).sum()):
+        warn(f"{missing:,} {scorer.material.modality.noun} have no label and are left out")
+    if unseen := sorted(set(test.tolist()) - set(present.tolist())):
+        names = ", ".join(store.classes[number] for number in unseen[:3]) + (" ..." if len(unseen) > 3 else "")
+        warn(f"{len(unseen)} classes of {scorer.held_out} have no training row and can't be told ({names})")
+
+    for setting, against in low_label.settings(train):
+        if against:
+            say(f"labels    {setting} is left out: {against}")
+
+
+def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: str | None, split: str | None) -> Material:
+    """Data read as the encoder's own was, with what that changes said."""
+    modality = subject.modality
+    wishes = subject.layout or ({"size": subject.size} if subject.size else {})
+    material = look(data, modality, columns=columns, label=label, split=split, wishes=wishes)
+    if subject.layout:
+        takes, found = modality.input(subject.layout), modality.input(modality.plan(material.peeked, {}))
+        if found["channels"] != takes["channels"] and 1 not in (found["channels"], takes["channels"]):
+            raise UserError(
+                f"the {modality.noun} have {found['channels']} channels, the encoder was trained on {takes['channels']}; "
+                f"give {modality.noun} of {takes['channels']}"
+            )
+        for key in takes:
+            if takes[key] != found[key]:
+                say(f"layout    {modality.noun} of {key} {found[key]} are read with {key} {takes[key]}, as in training")
+    material.open(False, seed=0)
+    return material
+
+
+def _views(subject: Subject, material: Material) -> tuple[Views, Views | None]:
+    whole = subject.shown(material.layout, material.statistics, (subject.view,))
+    offered = PAIR in subject.modality.views
+    return whole, subject.shown(material.layout, material.statistics, (PAIR, PAIR)) if offered else None
+
+
+def _own_data(subject: Subject, target: Any) -> tuple[Any, dict[str, str] | None, str | None, str | None]:
+    if subject.run is None:
+        name = target if isinstance(target, str | os.PathLike) else "it"
+        raise UserError(f"{name} has no data of its own to be measured on; name some with --data")
+    run = read_run(subject.run / "run.yaml")
+    return data_of(run, subject.run), run["columns"], run["label"], run["split"]
+
+
+def _seed(subject: Subject) -> int:
+    return seed_of(read_run(subject.run / "run.yaml")) if subject.run else 0
+
+
+def _place(subject: Subject, out: Path | None) -> Path | None:
+    """Where the rows go; refused before anything is measured if it can't be written."""
+    if out is None:
+        return subject.run / "evaluation.json" if subject.run else None
+    place = out if out.suffix == ".json" else out / "evaluation.json"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(place.parent, os.W_OK):
+            raise PermissionError(13, "permission denied")
+    except OSError as error:
+        raise UserError(f"{place} can't be written: {error.strerror}; choose another --out") from error
+    return place
+
+
+# ------------------------------------------------------------------------------------------------------- rows as text
+
+HEADINGS: dict[str, str] = {"random_init": "untrained", "raw": "raw data"}
+PROBES = {"knn20": "kNN k=20", "knn200": "kNN k=200", "kmeans": "k-means", "spectrum": ""}
+SHARES = {"accuracy", "balanced_accuracy"}
+
+
+def as_text(rows: list[Options], width: int) -> str:
+    """A table, a column an encoder, a line a score with half its 95% interval; where that is too wide, a paragraph a score."""
+    shown = [name for name in dict.fromkeys(row["features"] for row in rows) if name != "encoder"]
+    names: list[str] = ["encoder", *shown]
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        cells.setdefault(_what(row), {})[row["features"]] = _cell(row)
+    headings = [HEADINGS[name] if name in HEADINGS else name.removeprefix("against:") for name in names]
+    table = [["", *headings], *([what, *(found.get(name, "") for name in names)] for what, found in cells.items())]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    if sum(widths) + 2 * len(widths) <= width:
+        lines = ["  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]) for line in table]
+    else:
+        lines = list(_paragraphs(table, headings))
+    return "\n".join(line.rstrip() for line in [*lines, "", "+- half a 95% interval over label draws and test rows; shares in percent"])
+
+
+def _paragraphs(table: list[list[str]], headings: list[str]) -> Iterator[str]:
+    wide = max(map(len, headings))
+    for what, *found in table[1:]:
+        yield what
+        yield from (f"  {heading.ljust(wide)}  {cell}" for heading, cell in zip(headings, found, strict=True) if cell)
+
+
+def _what(row: Options) -> str:
+    labels = "" if row["labels"] in ("all", "none") else row["labels"]
+    metric = "" if row["metric"] == "accuracy" else row["metric"].replace("_accuracy", "")
+    return " ".join(filter(None, (PROBES.get(row["probe"], row["probe"]), labels, metric)))
+
+
+def _cell(row: Options) -> str:
+    half = max(row["high"] - row["mean"], row["mean"] - row["low"])
+    if row["metric"] in SHARES:
+        return f"{100 * row['mean']:.1f} +- {100 * half:.1f}"
+    digits = 1 if abs(row["mean"]) >= 10 else 2
+    return f"{row['mean']:.{digits}f} +- {half:.{digits}f}"

@@ -1,0 +1,35 @@
+"""What a run says: one progress bar, short lines. Quiet in a pipe."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    console.print(shown(text), highlight=False, markup=False)
+
+
+def warn(text: str) -> None:
+    console.print(f"warning: {shown(text)}", style="yellow", highlight=False, markup=False)
+
+
+def shown(text: str) -> str:
+    """The text in one line without a character that a terminal would obey: names of files and classes may hold any."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def progress_bar(what: str) -> Progress:
+    """A bar on a terminal; nothing in a pipe."""
+    return Progress(
+        TextColumn(what),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )

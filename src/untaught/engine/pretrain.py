@@ -1,0 +1,460 @@
+"""A whole pretraining run: decide, say, train, score, keep."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import untaught
+from untaught.core import Encoder, Facts, Method, Modality, Options, UserError
+from untaught.data.stream import Stream
+from untaught.engine import checkpoint
+from untaught.engine.build import MethodLike, build_encoder, check_needs, method_class, method_knobs, method_title, modality_named
+from untaught.engine.fit import Fit
+from untaught.engine.health import Health
+from untaught.engine.interrupt import Interrupted
+from untaught.engine.log import console, say, warn
+from untaught.engine.material import Material, look, size_text, tell_skipped
+from untaught.engine.optim import default_lr
+from untaught.engine.recipe import Recipe, knobs_of, parse, unknown
+from untaught.engine.run import Folder, free_path, save_encoder, write_run
+from untaught.engine.sample import keep_sample, keep_views
+from untaught.engine.score import Scorer, merge_rows
+from untaught.engine.subjects import untrained_encoder
+from untaught.engine.survey import Survey
+from untaught.engine.views import Views, view_names, view_options
+from untaught.engine.world import World, launch, started, to_launch
+
+LAYOUT_KNOBS = {"size": int, "side": int, "preset": str}
+LENGTHS = ("epochs", "steps", "minutes")
+PLACES = ("devices", "nodes")
+MEASURES = (("effective_rank", 0), ("std", 2))  # of health that are said, and their digits
+FREE_ON_RESUME = {
+    *LENGTHS,
+    "lr",
+    "weight_decay",
+    "clip",
+    "log_every",
+    "save_every",
+    "evaluate_every",
+    "health_every",
+    "stop_on_collapse",
+    "compile",
+    "schedule",
+    *PLACES,
+}
+
+
+@dataclasses.dataclass
+class Asked:
+    """Everything that was asked of a run, before anything is decided. What run.yaml repeats."""
+
+    data: Any
+    method: MethodLike | None = None  # simclr, or that of the run gone on with
+    encoder: str | nn.Module | None = None
+    out: Path | None = None
+    modality: str = "image"
+    columns: dict[str, str] | None = None
+    label: str | None = None
+    split: str | None = None
+    knobs: Options = dataclasses.field(default_factory=dict)
+
+    @property
+    def chosen(self) -> MethodLike:
+        return self.method or "simclr"
+
+
+def pretrain(asked: Asked, resume: bool = False, finish: Callable[[Path], None] = lambda run: None) -> Path:
+    """Runs it; returns the run folder. With `resume`, goes on from the newest whole checkpoint of asked.out, if there is one.
+
+    `finish` is done with the trained run. More than one process is started here, unless torchrun or SLURM did, and waited for.
+    """
+    before, found = None, started()
+    console.quiet = found is not None and found.rank > 0
+    if found and found.again and asked.out is None:
+        raise UserError("torchrun has started the run anew, which can't be found without its folder; give --out")
+    resume = resume or bool(found and found.again)
+    if resume and asked.out is None:
+        raise UserError("--resume goes on with the run of --out; give both")
+    asked_now, changes = asked, []
+    if resume and asked.out and Folder(asked.out).begun:
+        before = Folder(asked.out).read()
+        asked, changes = _as_before(asked, before)
+    elif resume and asked.data is None:
+        raise UserError(f"{asked.out} holds no run to go on with; name the data to begin one")
+    _check_at_hand(asked)
+    cls = method_class(asked.chosen)
+    modality = modality_named(asked.modality)
+    sorted_knobs = sort_knobs(asked.knobs, cls, modality)
+    recipe = Recipe(**sorted_knobs["loop"])
+    names = view_names(cls, modality, sorted_knobs["views"])
+    if processes := to_launch(recipe):
+        return _elsewhere(asked_now, asked, resume, processes)
+    for change in changes:
+        say(change)
+
+    world = World(recipe, cls.unused)
+    folder = Folder(asked.out or world.agree(_free_name(asked)))
+    world.alone(lambda: folder.hold(fresh=before is None))
+    try:
+        path = _run(asked, folder, before, cls, modality, sorted_knobs, recipe, names, world)
+        world.alone(lambda: finish(path))
+    except (KeyboardInterrupt, Interrupted) as stop:
+        if getattr(stop, "when", "") is None:
+            raise
+        raise Interrupted(getattr(stop, "number", signal.SIGINT), _when(folder)) from stop
+    finally:
+        folder.release()
+    return path
+
+
+def _elsewhere(asked: Asked, whole: Asked, resume: bool, processes: int) -> Path:
+    """The run, as so many processes of our own command. whole: with what a run gone on with was asked before."""
+    for what, given in (("data", whole.data), ("method", whole.chosen), ("encoder", whole.encoder)):
+        if given is not None and not isinstance(given, str | os.PathLike):
+            advice = "save it as .npz and name the file" if what == "data" else "name one that is known"
+            raise UserError(f"devices={processes}: the {what} from Python can't be sent to other processes; {advice}, or use torchrun")
+    out = asked.out or _free_name(asked)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "run.yaml"
+        said = {field.name: getattr(asked, field.name) for field in dataclasses.fields(asked)}
+        write_run(file, said | {"data": whole.data, "method": whole.chosen, "layout": {}, "resolved": {}})
+        command = ["-m", "untaught.cli", "pretrain", "--from", str(file), "--out", str(out), *["--resume"] * resume]
+        launch(command, processes)
+    return out
+
+
+def _when(folder: Folder) -> str:
+    """When a run was interrupted, and how to go on."""
+    if not folder.begun:
+        return " before training began; nothing is kept"
+    saved = checkpoint.steps(folder.path / "checkpoints")
+    place = f"at step {saved[-1]}, saved" if saved else "before the first checkpoint"
+    return f" {place}; go on with: untaught pretrain --out {folder.path} --resume"
+
+
+def _run(
+    asked: Asked,
+    folder: Folder,
+    before: Options | None,
+    cls: type[Method],
+    modality: Modality,
+    knobs: dict[str, Any],
+    recipe: Recipe,
+    names: tuple[str, ...],
+    world: World,
+) -> Path:
+    began = time.perf_counter()
+    how: Options = {"columns": asked.columns, "label": asked.label, "split": asked.split}
+    wishes = before["layout"] if before else knobs["layout"]
+    material = world.together(lambda: look(asked.data, modality, **how, wishes=wishes))
+    encoder_name = asked.encoder if asked.encoder is not None else modality.encoder_for(material.layout, cls.needs)
+    torch.manual_seed(recipe.seed)
+    encoder = build_encoder(encoder_name, modality.input(material.layout), knobs["encoder"])
+    check_needs(cls, encoder)
+    options = view_options(names, modality, material.layout, knobs["view"])
+    streams = world.alone(lambda: material.open(recipe.stream, recipe.seed))  # all that can be refused has been: packing may take an hour
+    world.together(lambda: world.first or material.open(streams, recipe.seed))
+    recipe = decide(recipe, material, world)
+    views = Views(names, modality, options, material.statistics, recipe.seed)
+    views.fit_encoder(encoder)
+    example = next(iter(material.training(recipe.batch_size or 1, recipe.seed).batches(0)))  # whole: the same in every process
+    batches = material.training(recipe.batch_size or 1, recipe.seed, world.rank, world.size)
+    two = views({key: value[:2] for key, value in example.items()}, 0)
+    views.check_encoder(encoder, two, modality.presets(material.layout)[cls.whole])
+    looks = cls.before_epoch is not Method.before_epoch
+    if looks and material.store is None:
+        raise UserError(f"{cls.__name__} looks at all samples before each epoch, and a stream has no end in sight; give stream=false")
+    rows = len(material.store) if material.store else material.train_rows
+    build: Any = cls  # each method has a constructor of its own
+    facts = Facts(rows, dict(zip(names, two, strict=True)), material.statistics, world.size)
+    method: Method = build(encoder, facts, **knobs["method"])
+    if recipe.cache_gradients and not hasattr(cls, "project"):
+        raise UserError(f"cache_gradients: {cls.__name__} has no project and objective to cache between")
+    untrained = copy.deepcopy(method.kept) if isinstance(encoder_name, nn.Module) else None
+
+    asked_again = describe(asked, cls, encoder_name, material, recipe, knobs, views)
+    kept = copy.deepcopy(method.kept) if world.sharded and world.first else method.kept
+    fit = Fit(method, views, batches, recipe, folder.path, name=lambda index: material.names(index.cpu().numpy()), world=world)
+    scorer = Scorer(material, cls.whole, fit.fabric.device, fit.bf16, recipe.seed)
+    changed = {name: asked_again["resolved"]["method"][name] for name in knobs["method"]}
+    defaults = {name: knobs_of(cls)[name][1] for name, value in changed.items() if value != knobs_of(cls)[name][1]}
+    with world.whole(fit.wrapped):
+        fit.health = Health(method, views, scorer.view, example, defaults, fit.bf16)
+    if looks:
+        loader = material.in_order(np.sort(material.parts["train"]), 512)
+        fit.survey = Survey(loader, views, method, fit.call, fit.fabric.device, folder.path)
+    if scorer.possible:
+        fit.evaluate = lambda: scorer.watch(method.kept)
+    if before is None:
+        world.alone(lambda: folder.write(asked_again))
+    else:
+        _check_same_data(before, material)
+        if state := world.together(lambda: checkpoint.load(folder.path / "checkpoints", warn)):
+            fit.restore(state)
+            if recipe.minutes != before["resolved"].get("loop", {}).get("minutes"):
+                fit.total = round(fit.step * recipe.minutes * 60 / fit.seconds) if recipe.minutes else None
+            fit.total = fit.planned_total() or fit.total
+            done = fit.total is not None and fit.step >= fit.total
+            say(
+                f"resuming  {'after' if done else 'from'} step {fit.step}"
+                + (f" of {fit.total}" if fit.total else "")
+                + ("; nothing is left to train" if done else "")
+            )
+        if asked.knobs != before["knobs"]:
+            world.alone(lambda: folder.write(asked_again))  # or the next --resume would go back to the old ones
+    if not world.agree((folder.path / "views.png").exists()):
+        world.alone(lambda: keep_views(folder.path, views, cls.whole, example, material))
+    tell(asked_again, material, method, fit)
+    if fit.total is None or fit.step < fit.total:
+        try:
+            world.alone(lambda: (folder.path / "evaluation.json").unlink(missing_ok=True))  # it was of the encoder that is now trained on
+            fit.run()
+        except Interrupted as stop:
+            say(f"stopped   {Interrupted(stop.number, _when(folder))}")
+            world.agree(None)  # or the others' end would cut that short
+            raise Interrupted(stop.number, None) from stop
+
+    weights = world.gathered(method.kept) if world.sharded else {}
+
+    def conclude() -> None:
+        nonlocal untrained
+        if weights:
+            kept.load_state_dict(weights)
+            kept.to(fit.fabric.device)
+        tell_health(fit.looked)
+        save_encoder(kept, folder.path / "encoder", encoder_config(asked_again))
+        tell_skipped([*getattr(batches, "skipped", {}).items()], modality.noun)  # of a stream they are known only now
+        say(f"trained   {fit.step} steps in {fit.seconds:.0f} s; encoder in {folder.path / 'encoder'}")
+        keep_sample(folder.path, material, kept, cls.whole, fit.fabric.device, fit.bf16, recipe.seed)
+        if scorer.possible:
+            if untrained is None:
+                assert isinstance(encoder_name, str)
+                untrained = untrained_encoder(encoder_name, modality.input(material.layout), knobs["encoder"], recipe.seed)
+            report_scores(scorer, kept, untrained.to(fit.fabric.device), folder.path)
+        elif material.store is not None:
+            say(f"kNN       not measured: {scorer.why_not}")
+        say(f"run       {folder.path} ({time.perf_counter() - began:.0f} s in all)")
+
+    world.alone(conclude)
+    return folder.path
+
+
+def sort_knobs(knobs: Options, cls: type[Method], modality: Modality) -> dict[str, Any]:
+    """Each key=value to where it belongs: loop, method, encoder.X, views and NAME.X or viewN.X, layout; else a UserError."""
+    loop, own = knobs_of(Recipe), knobs_of(cls)
+    result: dict[str, Any] = {"loop": {}, "method": {}, "encoder": {}, "view": {}, "layout": {}, "views": None}
+    for key, value in knobs.items():
+        place, dot, option = key.partition(".")
+        if dot and place == "encoder":
+            result["encoder"][option] = value
+        elif dot and (place in modality.views or (place.startswith("view") and place[4:].isdigit())):
+            result["view"][key] = value
+        elif key == "views":
+            result["views"] = value
+        elif key in own:
+            result["method"] |= method_knobs(cls, {key: value})
+        elif key in loop:
+            result["loop"][key] = parse(key, value, loop[key][0])
+        elif key in LAYOUT_KNOBS:
+            result["layout"][key] = parse(key, value, LAYOUT_KNOBS[key])
+            if isinstance(result["layout"][key], int) and result["layout"][key] < 1:
+                raise UserError(f"{key}={value}: must be greater than 0")
+        else:
+            raise unknown(
+                "knob", key, [*own, *loop, *LAYOUT_KNOBS, "views", "encoder.KNOB", *(f"{v}.OPTION" for v in dict.fromkeys(cls.views))]
+            )
+    return result
+
+
+def decide(recipe: Recipe, material: Material, world: World) -> Recipe:
+    """Fills in what was left open, from the number of rows and the machine."""
+    shares = recipe.accumulate * world.size
+    rows = material.train_rows
+    if rows == 1:
+        raise UserError(f"1 {material.modality.noun.rstrip('s')} to train on; at least 2 are needed, and hundreds to learn anything")
+    batch_size = recipe.batch_size
+    if batch_size is None:
+        batch_size = 1 << max(1, min(512, rows // 4 if rows else 256).bit_length() - 1)
+        if rows:
+            batch_size = min(batch_size, rows)
+        batch_size = max(batch_size // shares, 1) * shares
+    if rows and batch_size > rows:
+        raise UserError(
+            f"batch_size={batch_size} is larger than the data, {rows} {material.modality.noun} to train on; choose at most {rows}"
+        )
+    if batch_size // recipe.accumulate < 2:
+        raise UserError(f"batch_size={batch_size} leaves {batch_size // recipe.accumulate} sample a pass; at least 2 are needed")
+    if batch_size % shares:
+        parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+        raise UserError(f"batch_size={batch_size} can't be shared out to {world.size} processes{parts}; choose a multiple of {shares}")
+    decided: Options = {"batch_size": batch_size, "devices": world.devices, "nodes": world.nodes}
+    if recipe.lr is None:
+        decided["lr"] = default_lr(recipe.optimizer, batch_size)
+    if recipe.epochs is recipe.steps is recipe.minutes is None:
+        decided["minutes"] = 10.0
+    return dataclasses.replace(recipe, **decided)
+
+
+def describe(
+    asked: Asked, cls: type[Method], encoder: Any, material: Material, recipe: Recipe, knobs: dict[str, Any], views: Views
+) -> Options:
+    """run.yaml: all that was asked and resolved."""
+    known = {name: default for name, (_, default) in knobs_of(cls).items()}
+    return {
+        "untaught": untaught.__version__,
+        "torch": torch.__version__,
+        "data": _named(asked.data) or material.name,
+        "fingerprint": material.source.fingerprint,
+        "modality": asked.modality,
+        "columns": asked.columns,
+        "label": asked.label,
+        "split": asked.split,
+        "method": method_title(asked.chosen),
+        "encoder": encoder if isinstance(encoder, str) else f"module:{type(encoder).__name__}",
+        "knobs": dict(asked.knobs),
+        "resolved": {
+            "method": known | knobs["method"],
+            "encoder": {key: parse(key, value, Any) for key, value in knobs["encoder"].items() if key != "weights"},
+            "loop": dataclasses.asdict(recipe),
+            "views": [{"name": name, **options} for name, options in zip(views.names, views.options, strict=True)],
+            "whole": cls.whole,
+        },
+        "layout": material.layout,
+        "statistics": material.statistics,
+    }
+
+
+def encoder_config(run: Options) -> Options:
+    """encoder/config.json: what it takes to build the encoder again and to show it data as in training."""
+    resolved = run["resolved"]
+    return {
+        "untaught": run["untaught"],
+        "method": run["method"],
+        "encoder": run["encoder"],
+        "encoder_knobs": resolved["encoder"],
+        "modality": run["modality"],
+        "view": resolved["whole"],
+        "layout": run["layout"],
+        "statistics": run["statistics"],
+    }
+
+
+def tell(run: Options, material: Material, method: Method, fit: Fit) -> None:
+    """What was decided, before the first step."""
+    recipe, layout, encoder = fit.recipe, material.layout, method.kept
+    stored = f"stored in {size_text(material.store.bytes)}" if material.store else "streamed"
+    say(f"split     {material.how_split}" if material.how_split else "split     everything is trained on")
+    say("layout    " + ", ".join(f"{key} {value}" for key, value in layout.items()) + f"; {stored}")
+    if isinstance(fit.batches, Stream):
+        say(f"stream    {fit.batches.how}")
+    say(
+        f"method    {run['method']}: views {', '.join(fit.views.names)}; "
+        + " ".join(f"{k}={v}" for k, v in run["resolved"]["method"].items())
+    )
+    for option, why in fit.views.told.items():
+        say(f"views     {option}, {why}")
+    weights = sum(p.numel() for p in encoder.parameters())
+    say(f"encoder   {run['encoder']}, {weights / 1e6:.1f} M weights, {encoder.width} features")
+    length = f"epochs={recipe.epochs}" if recipe.epochs else f"steps={recipe.steps}" if recipe.steps else f"minutes={recipe.minutes:g}"
+    precision, device = "bf16" if fit.bf16 else "float32", fit.fabric.device
+    threads = f"{torch.get_num_threads()} threads"
+    place = f"cpu, {threads}" if device.type == "cpu" else str(device)
+    if fit.world.size > 1:
+        place = f"{fit.world.size} processes" + (f" of {threads}" if device.type == "cpu" else f", a {device.type} device each")
+    say(f"training  {length} batch_size={recipe.batch_size} {recipe.optimizer} lr={recipe.lr:g} {precision} on {place}")
+
+
+def tell_health(looked: Options) -> None:
+    """The verdict of the last look, at the end of a run."""
+    if not looked:
+        return
+    if looked["because"]:
+        warn(f"collapsing because {looked['because']}; try {looked['try']}")
+        return
+    rank, std = (f"{looked[key]:.{digits}f} (untrained {looked[f'{key}_untrained']:.{digits}f})" for key, digits in MEASURES)
+    say(f"health    healthy: effective rank {rank}, spread {std}")
+
+
+def report_scores(scorer: Scorer, encoder: Encoder, untrained: Encoder, folder: Path) -> None:
+    """kNN of the encoder beside its random initialisation and raw features: said, and written to evaluation.json."""
+    networks: list[tuple[str, Encoder | None]] = [("encoder", encoder), ("random_init", untrained), ("raw", None)]
+    rows = [row for features, network in networks for row in scorer.knn(features, network)]
+    merge_rows(folder / "evaluation.json", rows)
+    said = {"encoder": "encoder", "random_init": "same encoder, untrained", "raw": "raw data"}
+    for probe in dict.fromkeys(row["probe"] for row in rows):
+        scores = {row["features"]: row["mean"] for row in rows if row["probe"] == probe and row["metric"] == "accuracy"}
+        shown = ", ".join(f"{said[features]} {100 * score:.1f}%" for features, score in scores.items())
+        say(f"kNN k={probe[3:]:<3} {shown}  ({len(scorer.queries)} of {scorer.held_out}, bank of {len(scorer.bank)})")
+
+
+def _as_before(asked: Asked, before: Options) -> tuple[Asked, list[str]]:
+    """The run as it was asked first; only loop knobs that leave the samples alone may change -> it, and what to say of that."""
+    knobs, changes = dict(before["knobs"]), []
+    if found := started():  # as many as there are now, if a number was asked for then
+        knobs |= {name: getattr(found, name) for name in PLACES if name in knobs}
+    advice = "resume without it, or choose another --out"
+    for what in ("method", "encoder", "columns", "label", "split"):
+        given, had = getattr(asked, what), before[what]
+        if what == "method" and given is not None:
+            given = method_title(given)
+        if isinstance(given, str | dict) and given != had:
+            raise UserError(f"--{what} {given}: the run in {asked.out} has {had or 'none'}; {advice}")
+    for key, value in asked.knobs.items():
+        if str(knobs.get(key)) == str(value):
+            continue
+        if key not in FREE_ON_RESUME:
+            raise UserError(f"{key}={value}: the run in {asked.out} has {key}={knobs.get(key, 'its default')}; {advice}")
+        replaced = [name for name in (LENGTHS if key in LENGTHS else (key,)) if name in knobs]
+        was = " ".join(f"{name}={knobs.pop(name)}" for name in replaced)
+        changes.append(f"resuming  with {key}={value} (was {was or 'the default'})")
+        knobs[key] = value
+    whole = dataclasses.replace(
+        asked,
+        data=asked.data if asked.data is not None else before["data"],
+        method=asked.method or before["method"],
+        encoder=before["encoder"] if asked.encoder is None else asked.encoder,
+        **{key: before[key] for key in ("modality", "columns", "label", "split")},
+        knobs=knobs,
+    )
+    return whole, changes
+
+
+def _check_at_hand(asked: Asked) -> None:
+    """run.yaml can only name what lived in the memory of the process that wrote it."""
+    for what, mark in (("data", "in memory: "), ("encoder", "module:"), ("method", ":")):
+        value = getattr(asked, what)
+        if isinstance(value, str) and mark in value and not (what == "data" and not value.startswith(mark)):
+            raise UserError(f"the run had its {what} from Python ({value}); give it again from there")
+
+
+def _named(data: Any) -> str | list[str] | None:
+    """Data by its name or names, or None where it is in memory."""
+    if isinstance(data, str | os.PathLike):
+        return os.fspath(data)
+    many = isinstance(data, list | tuple) and all(isinstance(name, str | os.PathLike) for name in data)
+    return [os.fspath(name) for name in data] if many else None
+
+
+def _check_same_data(before: Options, material: Material) -> None:
+    if before["fingerprint"] != material.source.fingerprint:
+        raise UserError("the data has changed since the run began (other files, sizes or times); start a new run with another --out")
+
+
+def _free_name(asked: Asked) -> Path:
+    """runs/METHOD-DATA, with a number where that is taken."""
+    data = asked.data if isinstance(asked.data, str | os.PathLike) else "data"
+    stem = str(data).rstrip("/").replace("builtin:", "").split("/")[-1].split(".")[0] or "data"
+    method = method_title(asked.chosen).split(":")[-1].split(".")[-1].strip("<>").lower()
+    return free_path(Path("runs") / f"{method}-{stem}")

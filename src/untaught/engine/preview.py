@@ -1,0 +1,55 @@
+"""A picture of what a method would be shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from untaught.core import UserError
+from untaught.data.sources import open_source, peek
+from untaught.engine.build import MethodLike, build_encoder, method_class, modality_named
+from untaught.engine.log import say
+from untaught.engine.material import batch_of
+from untaught.engine.pretrain import sort_knobs
+from untaught.engine.sheet import sheet
+from untaught.engine.views import Views, used_view, view_names, view_options
+
+
+def preview(
+    data: Any,
+    method: MethodLike,
+    out: Path,
+    *,
+    modality: str,
+    columns: dict[str, str] | None,
+    encoder: str | None,
+    knobs: dict[str, Any],
+    rows: int,
+) -> Path:
+    """Writes a PNG: a row a sample, the whole view first, then every view that the method reads."""
+    if out.suffix.lower() != ".png":
+        raise UserError(f"{out}: a preview is a .png")
+    kind, cls = modality_named(modality), method_class(method)
+    sorted_knobs = sort_knobs(knobs, cls, kind)
+    source = open_source(data, kind, columns=columns)
+    records = peek(source, max(rows, 100))
+    layout = kind.plan(records, sorted_knobs["layout"])
+    batch, _ = batch_of(records, kind, layout)
+    statistics = kind.fit(batch, layout)
+    batch = {key: value[:rows] for key, value in batch.items()}
+
+    names = view_names(cls, kind, sorted_knobs["views"])
+    views = Views(names, kind, view_options(names, kind, layout, sorted_knobs["view"]), statistics, seed=0)
+    if any(options.get("patch") == 0 for options in views.options):
+        views.fit_encoder(build_encoder(encoder or kind.encoder_for(layout, cls.needs), kind.input(layout), sorted_knobs["encoder"]))
+    whole = used_view(kind, layout, cls.whole, statistics)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet(batch, whole, views).save(out)
+    say(f"data      {source.what}")
+    say(
+        "views     "
+        + "; ".join(
+            f"{name} {', '.join(f'{k} {v}' for k, v in o.items() if v)}" for name, o in dict(zip(names, views.options, strict=True)).items()
+        )
+    )
+    return out

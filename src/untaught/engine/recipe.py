@@ -1,0 +1,168 @@
+"""The knobs of the training loop, and how `key=value` finds its knob."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Union
+
+from untaught.core import UserError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the loop does. None is decided from the data and the machine, and printed."""
+
+    epochs: int | None = None  # one of epochs, steps and minutes says when to stop
+    steps: int | None = None
+    minutes: float | None = None  # of training; becomes a number of steps after 20, 40, 80 ... of them
+    batch_size: int | None = None  # samples in one optimizer step, all processes together
+    optimizer: str = "muon"  # muon, adamw, sgd, or any other name of timm.optim (lars, lamb, lion ...)
+    lr: float | None = None
+    weight_decay: float = 0.05
+    momentum: float = 0.9  # of muon, sgd and lars
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = 0.05  # share of the steps over which lr rises from 0
+    clip: float = 0.0  # largest norm of the gradient; 0 is off
+    accumulate: int = 1  # parts that a batch is cut into, one backward pass each
+    cache_gradients: int = 0  # samples, of all processes, that pass through the network at once while the loss sees the batch; 0 is off
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    compile: bool = False
+    seed: int = 0
+    log_every: int = 20  # steps
+    save_every: int | None = None  # steps
+    evaluate_every: int | None = None  # steps between kNN scores on the way; by default three of them; 0 is off
+    health_every: int | None = None  # steps between looks at the run's health; by default under 1% of the work; 0 is only at the end
+    stop_on_collapse: bool = False  # end the run, saved, when it is found to collapse
+    stream: bool | None = None  # train from the source itself; decided by the disk that a store would take
+    devices: int | None = None  # processes on each machine, one a GPU; by default one, or as many as torchrun or SLURM started
+    nodes: int | None = None  # machines; by default one, or as many as torchrun or SLURM started processes on
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # every process has all weights, or a share of them (for what one GPU can't hold)
+
+    def __post_init__(self) -> None:
+        chosen = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
+        if len(chosen) > 1:
+            raise UserError(f"{' and '.join(chosen)} were both given; one of epochs, steps and minutes says when to stop")
+        for name in ("epochs", "steps", "minutes", "batch_size", "lr", "accumulate", "log_every", "save_every", "devices", "nodes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name}={value}: must be greater than 0")
+        for name in ("weight_decay", "momentum", "warmup", "clip", "cache_gradients", "evaluate_every", "health_every", "seed"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UserError(f"{name}={value}: must be 0 or greater")
+        for name in ("minutes", "lr", "weight_decay", "momentum", "warmup", "clip"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise UserError(f"{name}={value}: must be a finite number")
+        if self.warmup > 1:
+            raise UserError(f"warmup={self.warmup}: is a share of the steps, from 0 to 1")
+        if self.batch_size is not None and self.batch_size % self.accumulate:
+            raise UserError(f"batch_size={self.batch_size} can't be cut into accumulate={self.accumulate} equal parts")
+        if self.accumulate > 1 and self.cache_gradients:
+            raise UserError("accumulate and cache_gradients both cut the batch; give one of them")
+
+
+def knobs_of(target: Callable | type) -> dict[str, tuple[Any, Any]]:
+    """The keyword-only arguments of a function or constructor, or the fields of a dataclass: name -> (type, default).
+
+    Of a method that calls a function, they are the function's.
+    """
+    if hasattr(target, "__dataclass_fields__"):
+        hints = typing.get_type_hints(target)
+        return {f.name: (hints[f.name], f.default) for f in fields(target)}  # type: ignore[arg-type]
+    function = getattr(target, "function", target.__init__) if inspect.isclass(target) else target
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: (hints.get(p.name, Any), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def parse(name: str, text: Any, kind: Any) -> Any:
+    """The value of a knob from its text (or from Python), checked against its type; a UserError says what is allowed."""
+    options = typing.get_args(kind) if typing.get_origin(kind) in (Union, types.UnionType) else (kind,)
+    for option in options:
+        try:
+            return _parse_one(text, option)
+        except (ValueError, TypeError):
+            continue
+    raise UserError(f"{name}={text}: must be {_spoken(options)}")
+
+
+def _parse_one(value: Any, kind: Any) -> Any:
+    if kind is Any:
+        return _guess(value)
+    if kind is type(None):
+        if value is None or value in ("none", "None", "null"):
+            return None
+        raise ValueError
+    if value is None:
+        raise ValueError
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        if value in typing.get_args(kind):
+            return value
+        raise ValueError
+    if origin is tuple or kind is tuple:
+        inner = [a for a in typing.get_args(kind) if a is not Ellipsis] or [float]
+        parts = value.strip("()[]").split(",") if isinstance(value, str) else list(value)
+        if typing.get_args(kind) and Ellipsis not in typing.get_args(kind) and len(parts) != len(inner):
+            raise ValueError
+        return tuple(_parse_one(part, inner[min(i, len(inner) - 1)]) for i, part in enumerate(parts))
+    if kind is bool:
+        word = str(value).lower()
+        if word in ("true", "yes", "on", "1"):
+            return True
+        if word in ("false", "no", "off", "0"):
+            return False
+        raise ValueError
+    if kind is int:
+        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+            raise ValueError
+        return int(value)
+    if kind is float:
+        if isinstance(value, bool):
+            raise ValueError
+        return float(value)
+    if kind is str:
+        return str(value)
+    if isinstance(value, kind):
+        return value
+    raise ValueError
+
+
+def _guess(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "none": None}.get(value.lower(), value)
+
+
+def _spoken(options: Iterable[Any]) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
+    said = []
+    for option in options:
+        if typing.get_origin(option) is Literal:
+            said.append("one of " + ", ".join(map(str, typing.get_args(option))))
+        elif typing.get_origin(option) is tuple or option is tuple:
+            count = 0 if Ellipsis in typing.get_args(option) else len(typing.get_args(option))
+            said.append(f"{count or ''} numbers with commas between them".lstrip())
+        else:
+            said.append(words.get(option, getattr(option, "__name__", str(option))))
+    return " or ".join(said)
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that isn't known: the nearest ones first, then all."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return UserError(f"unknown {what} {name}; {hint}known: {', '.join(known)}")

@@ -1,0 +1,260 @@
+"""The run folder: the unit that everything else takes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from untaught.core import Encoder, Options, UserError
+from untaught.encoders.offline import offline
+from untaught.engine.build import build_encoder, modality_named
+from untaught.engine.documents import check_kinds, read_json, read_yaml
+from untaught.engine.views import convolves, used_view
+from untaught.engine.writing import disk_fault, whole, write_text
+
+ENCODER_SCHEMA = 1
+KINDS: dict[str, Any] = {  # what it takes of config.json to build an encoder and to feed it
+    **dict.fromkeys(("modality", "encoder", "view"), str),
+    **dict.fromkeys(("encoder_knobs", "layout", "statistics"), dict),
+}
+# Knobs that read or fetch.
+ELSEWHERE = {"weights", "pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+
+
+class Folder:
+    """runs/NAME: run.yaml, metrics.jsonl, checkpoints/, encoder/. Held by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: Any = None
+
+    def hold(self, fresh: bool) -> None:
+        """Creates the folder and locks it; the lock goes when the process does. fresh: it may not hold a run."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.truncate(0)
+            self._lock.write(str(os.getpid()))
+            self._lock.flush()
+        except BlockingIOError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip()
+            raise UserError(f"{self.path} is in use by process {owner}; wait for it, or choose another --out") from None
+        except OSError as error:
+            raise UserError(f"{self.path} can't be written: {disk_fault(error, self.path)}; choose another --out") from error
+        if fresh and self.begun:
+            self.release()
+            raise UserError(f"{self.path} already holds a run; go on with it with --resume, or choose another --out")
+
+    def release(self) -> None:
+        """Lets others in; of a run that never began nothing is left."""
+        if self._lock:
+            if not self.begun:
+                (self.path / ".lock").unlink(missing_ok=True)
+                with suppress(OSError):  # it holds something else
+                    self.path.rmdir()
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def begun(self) -> bool:
+        return (self.path / "run.yaml").exists()
+
+    def write(self, asked: Options) -> None:
+        write_run(self.path / "run.yaml", asked)
+
+    def read(self) -> Options:
+        return read_run(self.path / "run.yaml")
+
+
+def free_path(path: Path) -> Path:
+    """The path, with a number where it is taken."""
+    free, number = path, 1
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+RUN: dict[str, Any] = {  # what others read of run.yaml, and of what kind it must be
+    "data": str | list,  # one name or several
+    **dict.fromkeys(("method", "modality"), str),
+    **dict.fromkeys(("encoder", "label", "split"), str | None),
+    **dict.fromkeys(("knobs", "layout", "resolved", "statistics"), dict),
+    "columns": dict | None,
+}
+RESOLVED: dict[str, Any] = {**dict.fromkeys(("method", "encoder", "loop"), dict), "views": list}
+
+
+def read_run(path: Path) -> Options:
+    """run.yaml, whole enough to be gone on with, repeated and reported. Raises UserError."""
+    run = read_yaml(path)
+    missing = {"data", "method", "encoder", "knobs", "layout", "resolved"} - set(run if isinstance(run, dict) else ())
+    if missing:
+        raise UserError(f"{path} is no run file: it has no {sorted(missing)[0]}")
+    check_kinds(run, RUN, f"{path} is no run file: its")
+    check_kinds(run["resolved"], RESOLVED, f"{path} is no run file: its resolved")
+    check_kinds(run["resolved"].get("loop", {}), {"seed": int, "minutes": int | float | None}, f"{path} is no run file: its loop's")
+    if isinstance(run["data"], list) and not (run["data"] and all(isinstance(name, str) for name in run["data"])):
+        raise UserError(f"{path} is no run file: its data is a list, but not of names")
+    if not all(isinstance(key, str) for key in run["knobs"]):
+        raise UserError(f"{path} is no run file: its knobs have names that are no text")
+    if not all(isinstance(view, dict) for view in run["resolved"].get("views", ())):
+        raise UserError(f"{path} is no run file: its resolved views are of another kind than they must be")
+    return {"modality": "image", "columns": None, "label": None, "split": None, **run}
+
+
+def write_run(path: Path, run: Options) -> None:
+    write_text(path, yaml.safe_dump(_plain(run), sort_keys=False, allow_unicode=True))
+
+
+def data_of(run: Options, folder: Path) -> str | list[str]:
+    """The data that a run was trained on, to be read again; a UserError where it was in memory, or would be fetched unasked."""
+    for name in run["data"] if isinstance(run["data"], list) else [run["data"]]:
+        if name.startswith("in memory: "):
+            raise UserError(f"{folder} had its data from Python ({name}); give it again from there, or name some with --data")
+        if name.startswith("hf:") or "://" in name:
+            raise UserError(f"{folder} was trained on {name}, which is fetched only when you name it: --data {name}")
+    return run["data"]
+
+
+def seed_of(run: Options) -> int:
+    return run["resolved"].get("loop", {}).get("seed", 0)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, paths as text: what YAML and JSON can say."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    return value if isinstance(value, int | float | bool | type(None)) else str(value)
+
+
+def save_encoder(encoder: Encoder, folder: Path, config: Options) -> None:
+    """encoder/: weights, and how to build and feed it. What timm defines is written as timm reads it."""
+    preprocessing = modality_named(config["modality"]).preprocessing(config["layout"], config["statistics"])
+    config = {**config, "width": encoder.width, "preprocessing": preprocessing, **_for_timm(encoder, preprocessing)}
+    if origin := getattr(encoder, "origin", None):
+        config = {**config, **origin}
+    save_network(_network(encoder, config), folder, config)
+
+
+def save_network(network: nn.Module, folder: Path, config: Options, beside: dict[str, str] | None = None) -> None:
+    """model.safetensors, config.json and the texts `beside` them by name, replaced as one."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with whole(folder) as partial:
+        partial.mkdir(parents=True)
+        save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
+        texts = {"config.json": json.dumps({"schema": ENCODER_SCHEMA, **_plain(config)}, indent=2), **(beside or {})}
+        for name, text in texts.items():
+            (partial / name).write_text(text)
+
+
+def _for_timm(encoder: Encoder, preprocessing: Options) -> Options:
+    """What `timm.create_model("local-dir:FOLDER", pretrained=True)` reads, where timm alone can build the encoder; else nothing."""
+    made = getattr(encoder, "timm_args", None)
+    if made is None:
+        return {}
+    own = {"num_classes": 0, "classifier": made["classifier"], "first_conv": None, "fixed_input_size": "img_size" in made["model_args"]}
+    return {
+        "architecture": made["architecture"],
+        "num_classes": 0,
+        "num_features": encoder.width,
+        "model_args": made["model_args"],
+        "pretrained_cfg": {**preprocessing, **own},
+    }
+
+
+def _network(encoder: Any, config: Options) -> nn.Module:
+    """Whose weights the folder holds: timm's own model where timm can load them, else the encoder."""
+    return encoder.model if "architecture" in config else encoder
+
+
+def encoder_folder(path: Path) -> Path:
+    """encoder/ of a run folder, or the folder itself."""
+    return path / "encoder" if (path / "encoder").is_dir() else path
+
+
+def load_encoder(path: Path) -> tuple[Encoder, Options]:
+    """The encoder of a run folder or of its encoder/, in eval mode, and its config."""
+    folder = encoder_folder(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a run folder, or its encoder folder")
+    if not (folder / "config.json").exists() or not (folder / "model.safetensors").exists():
+        raise UserError(f"{path} holds no encoder (config.json and model.safetensors); give a run folder whose training has ended")
+
+    def bare(encoder: Encoder, config: Options) -> Encoder:
+        if "task" in config:
+            raise UserError(f"{folder} holds a fine-tuned model, no bare encoder; give the run that it came from, or use untaught predict")
+        return encoder
+
+    encoder, config = load_network(folder, bare)
+    assert isinstance(encoder, Encoder)
+    return encoder, config
+
+
+def load_network(folder: Path, finish: Callable[[Encoder, Options], nn.Module]) -> tuple[nn.Module, Options]:
+    """What `finish` makes of the encoder that config.json describes, with model.safetensors as its weights, in eval mode; the config.
+
+    The folder may come from anyone: nothing outside of it is read or downloaded, and nothing in it is run.
+    """
+    config = read_json(folder / "config.json")
+    if not KINDS.keys() <= set(config if isinstance(config, dict) else ()):
+        raise UserError(f"{folder} holds a model that is none of untaught's encoders: its config.json names no modality and no view")
+    check_kinds(config, KINDS, f"{folder} can't be loaded: in its config.json")
+    if config["encoder"].startswith("module:"):
+        raise UserError(f"{folder} holds the weights of {config['encoder'][7:]}, a module of your own: load them into it")
+    elsewhere = sorted(ELSEWHERE & config["encoder_knobs"].keys())
+    if elsewhere or ":" in config["encoder"]:
+        raise UserError(
+            f"{folder} can't be loaded: its config.json points out of the folder ({', '.join(elsewhere) or config['encoder']}); "
+            "an encoder brings its own weights and names an architecture"
+        )
+    modality = modality_named(config["modality"])
+    try:
+        used_view(modality, config["layout"], config["view"], config["statistics"])
+        modality.preprocessing(config["layout"], config["statistics"])
+        weights = load_file(folder / "model.safetensors")
+        with offline():
+            _check_size(config, finish, weights)
+            network = finish(build_from(config), config)
+        try:
+            _network(network, config).load_state_dict(weights)
+        except RuntimeError as error:  # it lists every name
+            raise UserError(f"{folder} can't be loaded: its weights are not those of {config['encoder']} as config.json has it") from error
+    except UserError as error:
+        raise UserError(str(error) if str(folder) in str(error) else f"{folder} can't be loaded: {error}") from error
+    except Exception as error:  # any of a dozen ways in which a folder can be damaged
+        raise UserError(f"{folder} can't be loaded: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+    if convolves(network):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval(), config
+
+
+def _check_size(config: Options, finish: Callable[[Encoder, Options], nn.Module], weights: dict[str, Tensor]) -> None:
+    """A config.json must not ask for more memory than its weights are: the network is first built without any."""
+    try:
+        with torch.device("meta"):
+            empty = _network(finish(build_from(config), config), config)
+    except NotImplementedError:  # a model that computes with its weights while it is built
+        return
+    shapes = {name: tuple(value.shape) for name, value in empty.state_dict().items()}
+    if shapes != {name: tuple(value.shape) for name, value in weights.items()}:
+        raise UserError(f"its weights are not those of {config['encoder']} as config.json has it")
+
+
+def build_from(config: Options) -> Encoder:
+    """The encoder that a config.json describes, with weights drawn anew."""
+    return build_encoder(config["encoder"], modality_named(config["modality"]).input(config["layout"]), config["encoder_knobs"])

@@ -1,0 +1,127 @@
+"""What a run keeps to show of itself, so that its page and its exports need the data no more: views.png and sample.npz."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+import torch
+from torch import nn
+
+from untaught.core import Batch
+from untaught.data.parts import held_out_part
+from untaught.engine.material import Material, batch_of
+from untaught.engine.sheet import sheet
+from untaught.engine.views import Views, convolves, used_view
+from untaught.engine.writing import write_bytes
+from untaught.evaluate.features import encode
+from untaught.evaluate.plane import plane
+
+TRAINED, HELD_OUT = 1200, 300  # samples that are shown; more would only crowd the map
+KEPT = 16  # of them are kept decoded as well, for the parity of exports
+SHOWN = 6  # rows in the picture of views
+THUMBNAIL = 48  # pixels at most
+LARGEST = 1 << 29  # bytes of sample.npz unpacked
+
+
+def keep_views(folder: Path, views: Views, whole: str, batch: Batch, material: Material) -> None:
+    """views.png: what the network is shown of the first samples of a batch."""
+    few = {key: value[:SHOWN] for key, value in batch.items()}
+    buffer = io.BytesIO()
+    sheet(few, used_view(material.modality, material.layout, whole, material.statistics), views).save(buffer, "png")
+    write_bytes(folder / "views.png", buffer.getvalue())
+
+
+def keep_sample(folder: Path, material: Material, encoder: nn.Module, whole: str, device: torch.device, bf16: bool, seed: int) -> None:
+    """sample.npz: names, labels, vectors, thumbnails and places on a map of some training and some held-out samples.
+
+    Arrays: name and label (N,) text, "" where there is no label; held_out (N,) bool; features (N,D) and place (N,2) float32;
+    thumbnail (N,h,w,3) uint8; "batch.FIELD": the first rows as they were decoded.
+    """
+    view = used_view(material.modality, material.layout, whole, material.statistics)
+    view.channels_last = convolves(encoder)
+    names, labels, held_out, batches = _chosen(material, seed)
+    thumbnails: list[np.ndarray] = []
+    first: dict[str, np.ndarray] = {}
+
+    def shown(batch: Batch) -> torch.Tensor:
+        made = view(batch, 0)[0]
+        if not first:
+            first.update({f"batch.{key}": value[:KEPT].cpu().numpy() for key, value in batch.items()})
+        thumbnails.append(_thumbnails(material.modality.picture(made, view.options[0], material.statistics)))
+        return made.x
+
+    features = np.concatenate([vectors for _, vectors in encode(encoder, batches, shown, device, bf16)])
+    arrays: dict[str, Any] = {"name": np.array(names), "label": np.array(labels), "held_out": held_out, "features": features}
+    arrays |= {"place": plane(features), "thumbnail": np.concatenate(thumbnails), **first}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(folder / "sample.npz", buffer.getvalue())
+
+
+def load_sample(folder: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of sample.npz, or None where there is no whole one."""
+    path = folder / "sample.npz"
+    try:
+        with ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST:
+                return None
+        with np.load(path, allow_pickle=False) as file:
+            sample = {key: file[key] for key in file.files}
+        return sample if _is_sample(sample) else None
+    except Exception:  # damaged in any of the ways of zipfile, zlib and numpy
+        return None
+
+
+def _is_sample(sample: dict[str, np.ndarray]) -> bool:
+    rows = len(sample["name"])
+    kinds = {"name": ("U", 1), "label": ("U", 1), "held_out": ("b", 1), "features": ("f", 2), "place": ("f", 2), "thumbnail": ("u", 4)}
+    return (
+        0 < rows <= TRAINED + HELD_OUT
+        and all((sample[key].dtype.kind, sample[key].ndim, len(sample[key])) == (*kind, rows) for key, kind in kinds.items())
+        and sample["place"].shape[1] == 2
+        and bool(np.isfinite(sample["features"]).all() and np.isfinite(sample["place"]).all())
+        and 0 < max(sample["thumbnail"].shape[1:3]) <= THUMBNAIL
+        and sample["thumbnail"].dtype == np.uint8
+        and sample["thumbnail"].shape[3] == 3
+    )
+
+
+def kept_batch(sample: dict[str, np.ndarray]) -> Batch:
+    return {key.removeprefix("batch."): torch.from_numpy(value) for key, value in sample.items() if key.startswith("batch.")}
+
+
+def _chosen(material: Material, seed: int) -> tuple[list[str], list[str], np.ndarray, Iterator[Batch]]:
+    """-> names, labels, which are held out, and the batches, in one order."""
+    store, random = material.store, np.random.default_rng(seed)
+    if store is None:
+        batch, names = batch_of(material.peeked, material.modality, material.layout)
+        return names, [""] * len(names), np.zeros(len(names), bool), iter([batch])
+    trained = random.permutation(material.parts["train"])[:TRAINED]
+    part = held_out_part(material.parts)
+    held_out = random.permutation(material.parts[part])[:HELD_OUT] if part else trained[:0]
+    rows = np.concatenate([trained, held_out])
+    labels = [_said(label, store.classes) for label in store.labels[rows]] if store.labels is not None else [""] * len(rows)
+    return store.names(rows), labels, np.arange(len(rows)) >= len(trained), material.in_order(rows, 256).batches(0)
+
+
+def _said(label: Any, classes: tuple[str, ...]) -> str:
+    if classes:
+        return classes[label] if label >= 0 else ""
+    return "" if np.isnan(label) else f"{label:g}"
+
+
+def _thumbnails(pictures: np.ndarray) -> np.ndarray:
+    """(B,H,W,3) uint8 -> the same, at most THUMBNAIL high and wide."""
+    height, width = pictures.shape[1:3]
+    if max(height, width) <= THUMBNAIL:
+        return pictures
+    scale = THUMBNAIL / max(height, width)
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+    x = torch.nn.functional.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+    return x.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()

@@ -1,0 +1,31 @@
+"""Whether probabilities mean what they say. Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from scipy.special import softmax as scipy_softmax
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """logits (N,K) -> probabilities (N,K) float64."""
+    return scipy_softmax(logits.astype(np.float64), axis=1)
+
+
+def cross_entropy(logits: np.ndarray, truth: np.ndarray) -> float:
+    """The mean over samples of -log p(truth), in nats; logits (N,K), truth (N,) int."""
+    return float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(truth)), truth].mean())
+
+
+def best_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+    """The T between 1/20 and 20 at which logits / T have the least cross-entropy (section 4.2)."""
+    found = minimize_scalar(lambda t: cross_entropy(logits / np.exp(t), truth), bounds=(-3.0, 3.0), method="bounded")
+    return float(np.exp(found.x))
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error (section 2): |accuracy - confidence| over equal bins of confidence (N,), by their share of samples."""
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap = np.bincount(place, right.astype(np.float64) - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(confidence))

@@ -1,0 +1,107 @@
+"""How sure a score is: the test samples might have been others, and so might the labels. One 95% interval for both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+Row = dict[str, Any]  # of evaluation.json, but for "features"
+RESAMPLES = 400
+Z = 1.96
+
+
+def row(probe: str, labels: str, metric: str, mean: float, low: float, high: float, draws: int) -> Row:
+    return {"probe": probe, "labels": labels, "metric": metric, "mean": mean, "low": low, "high": high, "draws": draws}
+
+
+@dataclass
+class Measured:
+    """A score of several draws (D,), and its mean over draws in each of R resamples of the test samples (R,)."""
+
+    draws: np.ndarray
+    resampled: np.ndarray
+    limits: tuple[float, float] = (-np.inf, np.inf)  # that no score can leave
+
+    @property
+    def mean(self) -> float:
+        return float(self.draws.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95%: 1.96 deviations over resampled test samples and Student's t over draws, joined as independent errors."""
+        count = len(self.draws)
+        spread = stdtrit(count - 1, 0.975) * self.draws.std(ddof=1) / np.sqrt(count) if count > 1 else 0.0
+        half = np.hypot(Z * self.resampled.std(), spread)
+        return float(max(self.mean - half, self.limits[0])), float(min(self.mean + half, self.limits[1]))
+
+    def __sub__(self, other: Measured) -> Measured:
+        """The paired difference: the same draws, the same resamples."""
+        return Measured(self.draws - other.draws, self.resampled - other.resampled)
+
+
+def measure(
+    scores: Callable[[np.ndarray, np.ndarray], dict[str, float]],
+    outcomes: list[np.ndarray],
+    truth: np.ndarray,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> dict[str, Measured]:
+    """Scores by name of the outcomes (N, ...), one a draw, on the same test samples with truth (N,); every call resamples alike."""
+    random = np.random.default_rng(0)
+    plain = [scores(outcome, truth) for outcome in outcomes]
+    again = {name: np.zeros(RESAMPLES) for name in plain[0]}
+    for number in range(RESAMPLES):
+        rows = random.integers(0, len(truth), len(truth))
+        for outcome in outcomes:
+            for name, value in scores(outcome[rows], truth[rows]).items():
+                again[name][number] += value / len(outcomes)
+    return {name: Measured(np.array([draw[name] for draw in plain]), again[name], limits) for name in again}
+
+
+def bootstrap(
+    score: Callable[[np.ndarray], np.ndarray], rows: int, lowest: float = 0.0, highest: float = 1.0
+) -> tuple[float, float, float]:
+    """(mean, low, high), as `measure`, for a score of every draw at once.
+
+    score: how often each test row counts (rows,) -> the score of every draw (draws,).
+    """
+    random = np.random.default_rng(0)
+    resampled = [score(np.bincount(random.integers(rows, size=rows), minlength=rows)).mean() for _ in range(RESAMPLES)]
+    found = Measured(score(np.ones(rows, np.int64)), np.array(resampled), (lowest, highest))
+    return min(max(found.mean, lowest), highest), *found.interval
+
+
+def accuracy_rows(probe: str, labels: str, right: np.ndarray, truth: np.ndarray) -> list[Row]:
+    """right (draws, M) bool, truth (M,) -> a row of accuracy, and one of its mean over classes where these differ in size."""
+    draws, rows = right.shape
+    correct = right.astype(np.float32)
+
+    def accuracy(counts: np.ndarray) -> np.ndarray:
+        return correct @ counts.astype(np.float32) / rows
+
+    mean, low, high = bootstrap(accuracy, rows)
+    if low == high:  # all right or all wrong: a bootstrap can't vary, Wilson's interval can
+        low, high = wilson(mean, rows)
+        low, high = min(low, mean), max(high, mean)
+    result = [row(probe, labels, "accuracy", mean, low, high, draws)]
+    present, sizes = np.unique(truth, return_counts=True)
+    if len(present) > 1 and sizes.max() > 2 * sizes.min():
+        member = (truth[:, None] == present).astype(np.float32)  # (M, classes)
+
+        def balanced(counts: np.ndarray) -> np.ndarray:
+            weights = member * counts[:, None].astype(np.float32)
+            there = weights.sum(0) > 0
+            return (correct @ weights[:, there] / weights[:, there].sum(0)).mean(1)
+
+        result.append(row(probe, labels, "balanced_accuracy", *bootstrap(balanced, rows), draws))
+    return result
+
+
+def wilson(share: float, rows: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share of so many rows."""
+    middle = (share + Z * Z / (2 * rows)) / (1 + Z * Z / rows)
+    half = Z * np.sqrt(share * (1 - share) / rows + Z * Z / (4 * rows * rows)) / (1 + Z * Z / rows)
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))

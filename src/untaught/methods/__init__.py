@@ -1,0 +1,28 @@
+"""The pretext tasks that the field knows: one paper, one file, grouped as the field groups them."""
+
+METHODS: dict[str, str] = {  # name -> "module:class", so that listing them imports none
+    "margin": "untaught.methods.contrastive.margin:Margin",
+    "cpc": "untaught.methods.contrastive.cpc:CPC",
+    "deep_infomax": "untaught.methods.contrastive.deep_infomax:DeepInfoMax",
+    "simclr": "untaught.methods.contrastive.simclr:SimCLR",
+    "moco": "untaught.methods.contrastive.moco:MoCo",
+    "mocov3": "untaught.methods.contrastive.mocov3:MoCoV3",
+    "nnclr": "untaught.methods.contrastive.nnclr:NNCLR",
+    "dcl": "untaught.methods.contrastive.dcl:DCL",
+    "byol": "untaught.methods.distillation.byol:BYOL",
+    "dino": "untaught.methods.distillation.dino:DINO",
+    "w_mse": "untaught.methods.decorrelation.w_mse:WMSE",
+    "barlow_twins": "untaught.methods.decorrelation.barlow_twins:BarlowTwins",
+    "simsiam": "untaught.methods.distillation.simsiam:SimSiam",
+    "ibot": "untaught.methods.distillation.ibot:IBOT",
+    "dinov2": "untaught.methods.distillation.dinov2:DINOv2",
+    "ijepa": "untaught.methods.distillation.ijepa:IJEPA",
+    "data2vec": "untaught.methods.distillation.data2vec:Data2Vec",
+    "msn": "untaught.methods.distillation.msn:MSN",
+    "swav": "untaught.methods.clustering.swav:SwAV",
+    "deepcluster": "untaught.methods.clustering.deepcluster:DeepCluster",
+    "vicreg": "untaught.methods.decorrelation.vicreg:VICReg",
+    "vicregl": "untaught.methods.decorrelation.vicregl:VICRegL",
+    "lejepa": "untaught.methods.decorrelation.lejepa:LeJEPA",
+    "mae": "untaught.methods.reconstruction.mae:MAE",
+}

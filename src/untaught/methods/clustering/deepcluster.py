@@ -1,0 +1,81 @@
+"""DeepCluster-v2. Caron, Misra, Mairal, Goyal, Bojanowski, Joulin, NeurIPS 2020. https://arxiv.org/abs/2006.09882
+
+Views:  two large crops and six small ones (multi-crop).
+Heads:  a projector of one hidden layer to 128 units of length 1, thrown away after training. The paper's 2048 hidden units are its
+        ResNet-50's width; so is the default here.
+Loss:   cross-entropy between the cluster of a sample and the prediction from every crop, cosines to the centroids at temperature
+        0.1, averaged over crops, the batch and three clusterings (appendix of the SwAV paper).
+DeepCluster (Caron, Bojanowski, Joulin, Douze, ECCV 2018, https://arxiv.org/abs/1807.05520) made comparable with SwAV: before each
+epoch the samples are clustered anew by spherical k-means, ten iterations from samples drawn at random, and the centroids
+themselves, which no gradient moves, are the classifier.
+The authors' code clusters features kept from the steps of the past epoch; here the network as it stands encodes a large crop of
+every sample anew. Their 3000 clusters are one for 427 pictures of ImageNet; the default here is one for 20 samples, at most 3000.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from untaught.blocks.mlp import mlp
+from untaught.core import Encoder, Facts, Method, Survey, Terms, UserError, View
+from untaught.methods.ranges import positive, sizes
+from untaught.ops.cross_view import joined
+from untaught.ops.kmeans import spherical_kmeans
+
+LARGE = 2  # views of the larger size: the first ones
+NOWHERE = -100  # the cluster of a sample that none was found for, which the loss leaves out
+
+
+class DeepCluster(Method):
+    views = ("global", "global", *("local",) * 6)
+    centroids: Tensor  # (H,K,D)
+    clusters: Tensor  # (H,rows) int64
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        temperature: float = 0.1,
+        prototypes: int | None = None,
+        clusterings: int = 3,
+        iterations: int = 10,
+        hidden: int | None = None,
+        width: int = 128,
+    ) -> None:
+        super().__init__()
+        hidden = encoder.width if hidden is None else hidden
+        prototypes = min(3000, max(facts.rows // 20, 2)) if prototypes is None else prototypes
+        positive(temperature=temperature)
+        sizes(prototypes=prototypes, clusterings=clusterings, iterations=iterations, hidden=hidden, width=width)
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, hidden, width)
+        self.register_buffer("centroids", torch.zeros(clusterings, prototypes, width))
+        self.register_buffer("clusters", torch.full((clusterings, facts.rows), NOWHERE))
+        self.temperature, self.iterations = temperature, iterations
+
+    def before_epoch(self, epoch: int, survey: Survey) -> None:
+        index, features = survey("encode", 0)
+        clusterings, prototypes, _ = self.centroids.shape
+        if len(index) < prototypes:
+            raise UserError(f"prototypes={prototypes}: there are {len(index)} samples to cluster; choose fewer")
+        for h in range(clusterings):
+            generator = torch.Generator().manual_seed(epoch * clusterings + h)
+            start = features[torch.randperm(len(features), generator=generator)[:prototypes]].to(self.centroids)
+            self.centroids[h], nearest = spherical_kmeans(features, start, self.iterations)
+            self.clusters[h, index.to(nearest.device)] = nearest
+
+    def encode(self, view: View) -> Tensor:
+        """-> (B,D) of length 1."""
+        return F.normalize(self.projector(self.encoder(view.x, view.valid)).float())
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        assert views[0].where is not None
+        seen = torch.cat([self.encoder(joined(views[:LARGE])), self.encoder(joined(views[LARGE:]))])
+        z = F.normalize(self.projector(seen).float())
+        wanted = self.clusters[:, views[0].where["index"]].repeat(1, len(views))  # (H, views x B)
+        with torch.autocast(z.device.type, enabled=False):
+            said = (z @ self.centroids.flatten(0, 1).T / self.temperature).unflatten(1, self.centroids.shape[:2])
+        return {"cross_entropy": F.cross_entropy(said.flatten(0, 1), wanted.T.flatten(), ignore_index=NOWHERE)}

@@ -1,0 +1,140 @@
+"""CPC, contrastive predictive coding, on pictures. van den Oord, Li, Vinyals 2018. https://arxiv.org/abs/1807.03748
+as in the pseudo-code of Henaff et al., ICML 2020, https://arxiv.org/abs/1905.09272
+
+Views:  one, lightly cropped and flipped, cut into a grid of 7 x 7 patches that overlap by half, as in the papers, or of 3 x 3 where a
+        view has fewer than 64 pixels a side; the encoder sees each by itself.
+Heads:  a stack of five residual blocks of convolutions (1x1, 1x3, 2x1 upwards, 1x1, with ReLU), whose output at a place depends on
+        its row and those above; a linear prediction for each distance in rows; a linear map of the patches' vectors to 64, which are
+        to be found. All are thrown away after training. The hidden layers of the stack have a quarter of the encoder's width
+        (the pseudo-code: 256).
+Loss:   InfoNCE (equation 4): the prediction of a patch some rows below, times 0.1, is to be nearest that patch among all patches of its
+        own picture and of the others of its group, averaged over distances, places and batch.
+Up to five rows below are predicted, as in the first paper (in the pseudo-code, the third alone). Groups have 16 pictures or a few
+more, for the number of comparisons grows with their square.
+Differs from the papers: a view is not made grey, and patches are not augmented one by one (light.grey=1 makes all views grey); their
+encoders have no BatchNorm (the second paper: LayerNorm), since it passes information between patches; here the encoder keeps its own.
+What is kept gives one vector of a whole picture, where the papers average those of patches. So the running statistics of BatchNorm
+are taken from whole views, in a pass without gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.groups import groups
+
+BLOCKS, SCALE = 5, 0.1
+SMALL = 64  # side of a view below which there are fewer patches
+
+
+class Above(nn.Module):
+    """x (B,D,h,w) -> (B,D,h,w), of which a row depends on the same row of x and on those above."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                *(nn.Conv2d(width, hidden, 1), nn.ReLU(inplace=True)),
+                *(nn.Conv2d(hidden, hidden, (1, 3), padding=(0, 1)), nn.ZeroPad2d((0, 0, 1, 0))),
+                *(nn.Conv2d(hidden, hidden, (2, 1)), nn.ReLU(inplace=True)),
+                nn.Conv2d(hidden, width, 1),
+            )
+            for _ in range(BLOCKS)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return F.relu(x)
+
+
+class CPC(Method):
+    views = ("light",)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        grid: int | None = None,
+        rows: int = 5,
+        group: int = 16,
+        hidden: int | None = None,
+        width: int = 64,
+    ) -> None:
+        super().__init__()
+        example = next(iter(facts.views.values()))
+        grid = (7 if example.x.shape[-1] >= SMALL else 3) if grid is None else grid
+        hidden = max(1, encoder.width // 4) if hidden is None else hidden
+        for name, value in {"rows": rows, "group": group, "hidden": hidden, "width": width}.items():
+            if value < 1:
+                raise UserError(f"{name}={value}: must be 1 or greater")
+        if grid < 2:
+            raise UserError(f"grid={grid}: must be 2 or greater")
+        self.stride = step_of(example, grid, encoder)
+        self.encoder, self.context = encoder, Above(encoder.width, hidden)
+        self.predictions = nn.ModuleList(nn.Conv2d(encoder.width, width, 1) for _ in range(min(rows, grid - 1)))
+        self.target = nn.Conv2d(encoder.width, width, 1)
+        self.grid, self.group = grid, group
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        vectors = self.encode(views[0]).unflatten(0, (-1, self.grid, self.grid)).permute(0, 3, 1, 2)
+        context, target = self.context(vectors), self.target(vectors)
+        losses = [self.info_nce(p(context), target, below) for below, p in enumerate(self.predictions, 1)]
+        return {"info_nce": torch.stack(losses).mean()}
+
+    def encode(self, view: View) -> Tensor:
+        """-> (B*h*w, D) of the patches. The running statistics of BatchNorm become those of the whole view."""
+        norms = [(m, m.momentum) for m in self.encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for norm, _ in norms:
+            norm.momentum = 0.0
+        vectors = self.encoder(cut(view.x, self.stride))
+        for norm, momentum in norms:
+            norm.momentum = momentum
+        if norms and self.training:
+            with torch.no_grad():
+                self.encoder(view.x, view.valid)
+        return vectors
+
+    def info_nce(self, predicted: Tensor, target: Tensor, below: int) -> Tensor:
+        """predicted, target (B,E,h,w) -> a scalar: what is predicted at (i,j) is to be found at (i + below, j)."""
+        size = self.grid**2
+        predicted, target = (groups(z.float().flatten(2).transpose(1, 2), self.group) for z in (predicted, target))  # (G,n,N,E)
+        queries, keys = (SCALE * predicted[:, :, : size - below * self.grid]).flatten(1, 2), target.flatten(1, 2)
+        with torch.autocast(keys.device.type, enabled=False):
+            logits = queries @ keys.mT
+        place = torch.arange(keys.shape[1], device=keys.device).view(-1, size)[:, below * self.grid :]
+        return F.cross_entropy(logits.flatten(0, 1), place.flatten().repeat(len(keys)))
+
+
+def cut(x: Tensor, stride: int) -> Tensor:
+    """x (B,C,H,W) -> patches (B*h*w, C, 2 stride, 2 stride) that overlap by half, row by row."""
+    patches = x.unfold(2, 2 * stride, stride).unfold(3, 2 * stride, stride)  # (B,C,h,w,s,s)
+    patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    return patches.contiguous(memory_format=torch.channels_last) if x.is_contiguous(memory_format=torch.channels_last) else patches
+
+
+def step_of(example: View, grid: int, encoder: Encoder) -> int:
+    """The step between patches, half their side; a UserError where the view can't be cut so, or the encoder can't take a patch."""
+    size = example.x.shape[-1]
+    stride, rest = divmod(size, grid + 1)
+    if rest or not stride:
+        raise UserError(
+            f"grid={grid}: a view of {size} pixels can't be cut into {grid} patches that overlap by half; "
+            f"give a size that is a multiple of {grid + 1}, or another grid"
+        )
+    training = encoder.training
+    try:
+        with torch.no_grad():
+            encoder.eval()(cut(example.x, stride))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"the encoder can't take patches of {2 * stride} x {2 * stride}, a {grid} x {grid} grid of the {size} x {size} view; "
+            "conv_small, vit_mini and timm's convolutional networks and vit_* take more than one size; or another grid"
+        ) from error
+    finally:
+        encoder.train(training)
+    return stride

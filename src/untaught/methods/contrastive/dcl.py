@@ -1,0 +1,54 @@
+"""DCL, decoupled contrastive learning. Yeh, Hong, Hsu, Liu, Chen, LeCun, ECCV 2022. https://arxiv.org/abs/2110.06848
+
+Views:  two strong augmentations of the same sample.
+Heads:  SimCLR's projector of one hidden layer, thrown away after training.
+Loss:   SimCLR's, without the positive pair in the denominator (equation 6), averaged over views and batch.
+weighted=true is DCLW: the positives are weighted by the negative von Mises-Fisher function
+2 - exp(a.b / sigma) / mean(exp(a.b / sigma)), with sigma 0.5, so that pairs that are far apart count more. The weights have no gradient.
+The temperature 0.1 is SimCLR's for ImageNet.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from untaught.blocks.mlp import mlp
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.gather import gather
+from untaught.ops.info_nce import both, info_nce
+
+
+class DCL(Method):
+    views = ("global", "global")
+
+    def __init__(
+        self, encoder: Encoder, facts: Facts, *, temperature: float = 0.1, weighted: bool = False, sigma: float = 0.5, width: int = 128
+    ) -> None:
+        super().__init__()
+        for name, value in {"temperature": temperature, "sigma": sigma}.items():
+            if not 0 < value < float("inf"):
+                raise UserError(f"{name}={value}: must be greater than 0, and finite")
+        if width < 1:
+            raise UserError(f"width={width}: must be 1 or greater")
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, encoder.width, width, last_norm=True)
+        self.temperature, self.weighted, self.sigma = temperature, weighted, sigma
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        return self.objective(self.project(views), progress)
+
+    def project(self, views: list[View]) -> list[Tensor]:
+        return [self.projector(self.encoder(view.x, view.valid)) for view in views]  # two passes: BatchNorm sees one view
+
+    def objective(self, projected: list[Tensor], progress: float) -> Terms:
+        a, b = (F.normalize(z.float(), dim=1) for z in projected)
+        keys, mine, twin = both(a, b)
+        loss = info_nce(torch.cat([a, b]), keys, twin, self.temperature, exclude=torch.stack([mine, twin], 1))
+        if self.weighted:
+            similarity = (a * b).sum(1)
+            drawn = (similarity.detach() / self.sigma).exp()
+            weight = 2 - drawn / gather(drawn).mean()
+            loss = loss + ((1 - weight) * similarity).mean() / self.temperature
+        return {"decoupled": loss}

@@ -1,0 +1,116 @@
+"""Deep InfoMax. Hjelm, Fedorov, Lavoie-Marchildon, Grewal, Bachman, Trischler, Bengio, ICLR 2019. https://arxiv.org/abs/1808.06670
+
+Views:  one, lightly cropped and flipped.
+Heads:  a linear layer to a summary of 64; networks of one hidden layer with a shortcut that bring the summary and the vectors of a
+        map into one space, where their product is the score; a critic of 1000 and 200 hidden units. All are thrown away after training.
+Loss:   beta 1 times the local term (equation 6): the score of a picture's summary with each place of its own map is to be high,
+        with those of the other pictures' maps low, by the Jensen-Shannon estimator (equation 4); gamma 0.1 times prior matching
+        (equation 7): a critic tells the sigmoid of the summaries from uniform noise, and the encoder is to fool it. These weights
+        are the paper's DIM(L); DIM(G), alpha 1, beta 0 and gamma 1, scores the summary with the whole map (equation 3).
+The map is the last but one, where there are several (8 x 8 for pictures of 32, as in the paper). The space is as wide as the encoder:
+the authors' has 1024, as the last hidden layer of their encoder. As in their code, the encoder fools the critic by the non-saturating
+loss. The paper's other estimators (InfoNCE, Donsker-Varadhan) are not here.
+What is kept is the encoder up to its pooled vectors; the summary is a linear map of them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from untaught.blocks.maps import map_shapes, pooled_and_maps
+from untaught.blocks.mlp import mlp
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.draws import Draws
+from untaught.ops.gather import gather, rank, world_size
+from untaught.ops.info_nce import own_rows
+
+
+class Bridge(nn.Module):
+    """x (...,D) -> (...,E): a hidden layer with BatchNorm, and a shortcut that begins as a noisy copy, as in the authors' code."""
+
+    def __init__(self, inside: int, outside: int, normed: bool) -> None:
+        super().__init__()
+        self.block, self.shortcut = mlp(inside, outside, outside), nn.Linear(inside, outside)
+        nn.init.uniform_(self.shortcut.weight, -0.01, 0.01)
+        with torch.no_grad():
+            self.shortcut.weight.fill_diagonal_(1.0)
+        self.norm = nn.LayerNorm(outside) if normed else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.block(x.flatten(0, -2)).unflatten(0, x.shape[:-1]) + self.shortcut(x))
+
+
+class DeepInfoMax(Method):
+    views = ("light",)
+    needs = frozenset({"maps"})
+    step: Tensor  # () int64, steps behind
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        alpha: float = 0.0,
+        beta: float = 1.0,
+        gamma: float = 0.1,
+        units: int | None = None,
+        width: int = 64,
+    ) -> None:
+        super().__init__()
+        inside, height, across = map_shapes(encoder, next(iter(facts.views.values())))[-2:][0]
+        units = encoder.width if units is None else units
+        for name, weight in {"alpha": alpha, "beta": beta, "gamma": gamma}.items():
+            if not 0 <= weight < float("inf"):
+                raise UserError(f"{name}={weight}: must be 0 or greater, and finite")
+        if not alpha and not beta:
+            raise UserError("alpha=0 and beta=0: one of the global and the local term must have a weight")
+        for name, value in {"units": units, "width": width}.items():
+            if value < 1:
+                raise UserError(f"{name}={value}: must be 1 or greater")
+        self.encoder, self.summary = encoder, nn.Linear(encoder.width, width)
+        if beta:
+            self.local_summary, self.local_map = Bridge(width, units, normed=False), Bridge(inside, units, normed=True)
+        if alpha:
+            self.global_summary, self.global_map = Bridge(width, units, normed=False), Bridge(inside * height * across, units, normed=True)
+        if gamma:
+            layers = nn.Linear(width, 1000), nn.ReLU(), nn.Linear(1000, 200), nn.ReLU(), nn.Linear(200, 1)
+            self.critic = nn.Sequential(*layers, nn.Flatten(0))
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        pooled, maps = pooled_and_maps(self.encoder, views[0])
+        summary, vectors = self.summary(pooled), maps[-2:][0]
+        terms: Terms = {}
+        if self.beta:
+            terms["local"] = self.beta * jensen_shannon(self.local_summary(summary), self.local_map(vectors))
+        if self.alpha:
+            terms["global"] = self.alpha * jensen_shannon(self.global_summary(summary), self.global_map(vectors.flatten(1).unsqueeze(1)))
+        if self.gamma:
+            seen, noise = summary.float().sigmoid(), self.noise(summary)
+            still = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
+            terms["prior"] = self.gamma * F.softplus(-functional_call(self.critic, still, seen).float()).mean()
+            terms["critic"] = F.softplus(-self.critic(noise).float()).mean() + F.softplus(self.critic(seen.detach()).float()).mean()
+        return terms
+
+    def noise(self, summary: Tensor) -> Tensor:
+        """Uniform in 0..1, another for every step and sample of the joined batch: (B,width) float32."""
+        sample = torch.arange(len(summary), device=summary.device) * world_size() + rank()
+        return Draws(0, 0, (self.step << 32) + sample, 0).uniform(summary.shape[1])
+
+    def after_step(self, progress: float) -> None:
+        self.step += 1
+
+
+def jensen_shannon(summary: Tensor, vectors: Tensor) -> Tensor:
+    """summary (B,E), vectors (B,N,E) -> a scalar: the mean of softplus(-score) over pairs of one picture, plus that of softplus(score)
+    over pairs of two, of every process. Equation 4, with its sign turned."""
+    everyone, own = gather(summary.float()), own_rows(summary)
+    with torch.autocast(summary.device.type, enabled=False):
+        score = vectors.float() @ everyone.T  # (B,N,M)
+    together = score[torch.arange(len(own), device=score.device), :, own]
+    apart = F.softplus(score).sum() - F.softplus(together).sum()
+    return F.softplus(-together).mean() + apart / (score.numel() - together.numel())

@@ -1,0 +1,73 @@
+"""MoCo v2, momentum contrast. Chen, Fan, Girshick, He 2020. https://arxiv.org/abs/2003.04297
+after MoCo, He, Fan, Wu, Xie, Girshick, CVPR 2020, https://arxiv.org/abs/1911.05722
+
+Views:  two strong augmentations of the same sample: one for the query, one for the key.
+Heads:  an MLP with a hidden layer as wide as the encoder and ReLU to 128, thrown away after training.
+Loss:   InfoNCE (equation 1 of MoCo): the query finds its key among the keys of past batches that a queue holds. Temperature 0.2.
+Keys come from a copy of encoder and head whose parameters are a moving average of the query's. The papers' momentum is 0.999;
+the default here is 0.99, since over a few hundred steps a slower copy is still the network that it began as.
+The papers' queue of 65,536 holds a twentieth of ImageNet; the default here is a twentieth of the data, at least 256, so that few
+of the keys are a sample's own of the epoch before.
+Differs from the papers: samples are not shuffled between processes for the keys, so that BatchNorm takes the statistics of a query
+and of its key from different samples and can't tell the one by the other. Here both take them from the whole batch of all processes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from untaught.blocks.queue import Queue
+from untaught.blocks.teacher import Teacher
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.gather import gather
+
+
+class MoCo(Method):
+    views = ("global", "global")
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        temperature: float = 0.2,
+        momentum: float = 0.99,
+        queue: int | None = None,
+        width: int = 128,
+    ) -> None:
+        super().__init__()
+        queue = min(65_536, max(256, facts.rows // 20)) if queue is None else queue
+        if not 0 < temperature < float("inf"):
+            raise UserError(f"temperature={temperature}: must be greater than 0, and finite")
+        if not 0 <= momentum <= 1:
+            raise UserError(f"momentum={momentum}: must lie from 0 to 1")
+        for name, value in {"queue": queue, "width": width}.items():
+            if value < 1:
+                raise UserError(f"{name}={value}: must be 1 or greater")
+        self.encoder = encoder
+        self.head = nn.Sequential(nn.Linear(encoder.width, encoder.width), nn.ReLU(inplace=True), nn.Linear(encoder.width, width))
+        self.key_encoder, self.key_head = Teacher(self.encoder), Teacher(self.head)
+        self.queue = Queue(queue, width)
+        self.temperature, self.momentum = temperature, momentum
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        shown, other = views
+        query = F.normalize(self.head(self.encoder(shown.x, shown.valid)).float(), dim=1)
+        key = F.normalize(self.key_head(self.key_encoder(other.x, other.valid)).float(), dim=1)
+        self.pending.append(gather(key))
+        return {"info_nce": self.info_nce(query, key)}
+
+    def info_nce(self, query: Tensor, key: Tensor) -> Tensor:
+        """query, key (B,D) of length 1 -> a scalar. Equation 1: the negatives are the queue's alone, not the other keys of the batch."""
+        with torch.autocast(query.device.type, enabled=False):
+            found = (query * key).sum(1, keepdim=True)
+            logits = torch.cat([found, query @ self.queue.vectors.T], 1) / self.temperature
+        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+    def after_step(self, progress: float) -> None:
+        for keys in self.pending:
+            self.queue.push(keys)
+        for teacher in (self.key_encoder, self.key_head):
+            teacher.follow(self.momentum)

@@ -1,0 +1,69 @@
+"""MoCo v3. Chen, Xie, He, ICCV 2021. https://arxiv.org/abs/2104.02057
+
+Views:  two strong augmentations of the same sample, of which one is solarized at times (BYOL's).
+Heads:  a projector of two layers (of three over a ViT) and a predictor of two, with BatchNorm and ReLU between layers and a
+        BatchNorm without scale and shift at the end, thrown away after training. The paper's 4096 hidden units are twice its
+        ResNet-50's width; so is the default here. The output has 256.
+Loss:   InfoNCE of the query of each view and the keys of the other (algorithm 1): the key of the same sample is to be found
+        among those of the whole batch. It is multiplied by twice the temperature, so that its gradient hardly depends on it.
+Keys come from a copy of encoder and projector, without predictor, whose parameters are a moving average of the query's. Its
+momentum rises from 0.99 to 1 by a cosine, as in the paper. The temperature 0.2 is the authors' for ViT; their code has 1 for ResNet.
+Differs from the paper: the patch projection of a ViT is trained, not frozen at random, which the paper does for stability.
+Differs from the authors' code: for ResNet their predictor does not end in a BatchNorm.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from untaught.blocks.mlp import mlp
+from untaught.blocks.teacher import Teacher, cosine_momentum
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.gather import gather
+from untaught.ops.info_nce import info_nce, own_rows
+
+
+class MoCoV3(Method):
+    views = ("global", "global2")
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        temperature: float = 0.2,
+        momentum: float = 0.99,
+        hidden: int | None = None,
+        width: int = 256,
+    ) -> None:
+        super().__init__()
+        hidden = 2 * encoder.width if hidden is None else hidden
+        if not 0 < temperature < float("inf"):
+            raise UserError(f"temperature={temperature}: must be greater than 0, and finite")
+        if not 0 <= momentum <= 1:
+            raise UserError(f"momentum={momentum}: must lie from 0 to 1")
+        for name, value in {"hidden": hidden, "width": width}.items():
+            if value < 1:
+                raise UserError(f"{name}={value}: must be 1 or greater")
+        inside = (hidden, hidden) if "tokens" in encoder.offers else (hidden,)
+        self.encoder = encoder
+        self.projector = nn.Sequential(mlp(encoder.width, *inside, width), nn.BatchNorm1d(width, affine=False))
+        self.predictor = nn.Sequential(mlp(width, hidden, width), nn.BatchNorm1d(width, affine=False))
+        self.key_encoder, self.key_projector = Teacher(self.encoder), Teacher(self.projector)
+        self.temperature, self.momentum = temperature, momentum
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        queries = [self.predictor(self.projector(self.encoder(view.x, view.valid))) for view in views]
+        first, second = (self.key_projector(self.key_encoder(view.x, view.valid)) for view in views)
+        return {"info_nce": self.contrast(queries[0], second) + self.contrast(queries[1], first)}
+
+    def contrast(self, query: Tensor, key: Tensor) -> Tensor:
+        """query, key (B,D) of the same samples -> a scalar. Algorithm 1's ctr."""
+        keys = gather(F.normalize(key.float(), dim=1))
+        loss = info_nce(F.normalize(query.float(), dim=1), keys, own_rows(query), self.temperature)
+        return 2 * self.temperature * loss
+
+    def after_step(self, progress: float) -> None:
+        for teacher in (self.key_encoder, self.key_projector):
+            teacher.follow(cosine_momentum(self.momentum, progress))

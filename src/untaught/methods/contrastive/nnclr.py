@@ -1,0 +1,77 @@
+"""NNCLR, nearest neighbours as positives. Dwibedi, Aytar, Tompson, Sermanet, Zisserman, ICCV 2021. https://arxiv.org/abs/2104.14548
+
+Views:  two strong augmentations of the same sample.
+Heads:  a projector of three layers, each followed by BatchNorm, and a predictor of two with BatchNorm after the hidden one, both
+        with ReLU between layers and thrown away after training. The paper's projector is as wide as its ResNet-50, the
+        predictor's hidden layer twice as wide; so are the defaults here. The output has 256.
+Loss:   InfoNCE (equation 3) of the nearest neighbour, in a queue of past projections, of one view's projection and the
+        prediction of the other view, which is to be found among the predictions of the batch; both ways round, averaged.
+The queue takes the projections of the first view alone. The paper's queue of 98,304 holds a thirteenth of ImageNet; the default
+here is a thirteenth of the data, at least 256. Temperature 0.1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from untaught.blocks.mlp import mlp
+from untaught.blocks.queue import Queue
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.gather import gather
+from untaught.ops.info_nce import info_nce, own_rows
+
+
+class NNCLR(Method):
+    views = ("global", "global")
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        temperature: float = 0.1,
+        queue: int | None = None,
+        hidden: int | None = None,
+        width: int = 256,
+    ) -> None:
+        super().__init__()
+        queue = min(98_304, max(256, facts.rows // 13)) if queue is None else queue
+        hidden = encoder.width if hidden is None else hidden
+        if not 0 < temperature < float("inf"):
+            raise UserError(f"temperature={temperature}: must be greater than 0, and finite")
+        for name, value in {"queue": queue, "hidden": hidden, "width": width}.items():
+            if value < 1:
+                raise UserError(f"{name}={value}: must be 1 or greater")
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, hidden, hidden, width, last_norm=True)
+        self.predictor = mlp(width, 2 * hidden, width)
+        self.queue = Queue(queue, width)
+        self.temperature = temperature
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        return self.objective(self.project(views), progress)
+
+    def project(self, views: list[View]) -> list[Tensor]:
+        return [self.projector(self.encoder(view.x, view.valid)) for view in views]  # two passes: BatchNorm sees one view
+
+    def objective(self, projected: list[Tensor], progress: float) -> Terms:
+        predicted = [F.normalize(self.predictor(z).float(), dim=1) for z in projected]
+        first, second = (F.normalize(z.detach().float(), dim=1) for z in projected)
+        self.pending.append(gather(first))
+        loss = self.contrast(self.nearest(first), predicted[1]) + self.contrast(self.nearest(second), predicted[0])
+        return {"info_nce": loss / 2}
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """z (B,D) of length 1 -> the vector of the queue nearest to each, (B,D). Equation 4."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self.queue.vectors[(z @ self.queue.vectors.T).argmax(1)]
+
+    def contrast(self, neighbour: Tensor, predicted: Tensor) -> Tensor:
+        """neighbour, predicted (B,D) of length 1 -> a scalar. Equation 3."""
+        return info_nce(neighbour, gather(predicted), own_rows(predicted), self.temperature)
+
+    def after_step(self, progress: float) -> None:
+        for projections in self.pending:
+            self.queue.push(projections)

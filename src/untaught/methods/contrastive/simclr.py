@@ -1,0 +1,40 @@
+"""SimCLR. Chen, Kornblith, Norouzi, Hinton, ICML 2020. https://arxiv.org/abs/2002.05709
+
+Views:  two strong augmentations of the same sample.
+Heads:  a projector of one hidden layer (section 2.1: g(h) = W2 relu(W1 h)), thrown away after training.
+Loss:   NT-Xent (equation 1): each view finds its twin among the 2(N - 1) views of the other samples.
+The temperature 0.1 is the paper's for ImageNet (table 5); for CIFAR-10, trained to convergence, it found 0.5 (appendix B.9).
+As in the authors' code, the projector's layers are followed by BatchNorm.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from untaught.blocks.mlp import mlp
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.info_nce import nt_xent
+
+
+class SimCLR(Method):
+    views = ("global", "global")
+
+    def __init__(self, encoder: Encoder, facts: Facts, *, temperature: float = 0.1, width: int = 128) -> None:
+        super().__init__()
+        if not 0 < temperature < float("inf"):
+            raise UserError(f"temperature={temperature}: must be greater than 0, and finite")
+        if width < 1:
+            raise UserError(f"width={width}: must be 1 or greater")
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, encoder.width, width, last_norm=True)
+        self.temperature = temperature
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        return self.objective(self.project(views), progress)
+
+    def project(self, views: list[View]) -> list[Tensor]:
+        return [self.projector(self.encoder(view.x, view.valid)) for view in views]  # two passes: BatchNorm sees one view
+
+    def objective(self, projected: list[Tensor], progress: float) -> Terms:
+        a, b = projected
+        return {"nt_xent": nt_xent(a, b, self.temperature)}

@@ -1,0 +1,47 @@
+"""Barlow Twins. Zbontar, Jing, Misra, LeCun, Deny, ICML 2021. https://arxiv.org/abs/2103.03230
+
+Views:  two strong augmentations of the same sample, of which one is solarized at times (BYOL's).
+Heads:  a projector of three layers with BatchNorm and ReLU between them, thrown away after training. The paper's 8192 is four
+        times its ResNet-50's width; so is the default here.
+Loss:   the cross-correlation matrix of the two views, each dimension standardised along the whole batch, is to be the identity:
+        squared differences from 1 on the diagonal, and 0.005 times the squares off it (equations 1 and 2).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from untaught.blocks.mlp import mlp
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.gather import gather
+
+
+class BarlowTwins(Method):
+    views = ("global", "global2")
+
+    def __init__(self, encoder: Encoder, facts: Facts, *, redundancy: float = 0.005, width: int | None = None) -> None:
+        super().__init__()
+        width = 4 * encoder.width if width is None else width
+        if not 0 <= redundancy < float("inf"):
+            raise UserError(f"redundancy={redundancy}: must be 0 or greater, and finite")
+        if width < 1:
+            raise UserError(f"width={width}: must be 1 or greater")
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, width, width, width)
+        self.redundancy = redundancy
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        return self.objective(self.project(views), progress)
+
+    def project(self, views: list[View]) -> list[Tensor]:
+        return [self.projector(self.encoder(view.x, view.valid)) for view in views]  # two passes: BatchNorm sees one view
+
+    def objective(self, projected: list[Tensor], progress: float) -> Terms:
+        a, b = (F.batch_norm(gather(z.float()), None, None, training=True) for z in projected)
+        with torch.autocast(a.device.type, enabled=False):
+            correlation = a.T @ b / len(a)
+        diagonal = correlation.diagonal()
+        redundancy = correlation.square().sum() - diagonal.square().sum()
+        return {"invariance": (1 - diagonal).square().sum(), "redundancy": self.redundancy * redundancy}

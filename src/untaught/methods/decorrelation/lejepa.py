@@ -1,0 +1,84 @@
+"""LeJEPA. Balestriero, LeCun 2025. https://arxiv.org/abs/2511.08544
+
+Views:  two large crops and six small ones.
+Heads:  a projector of two hidden layers with BatchNorm and ReLU, thrown away after training. The 2048 hidden units of the authors'
+        minimal example are four times its encoder's width; so is the default here. The output has 16, as they run it.
+Loss:   0.95 prediction + 0.05 SIGReg. Prediction: the squared distance of every view from the mean of the large ones, averaged over
+        dimensions, views and batch. SIGReg (sketched isotropic Gaussian regularisation): along random directions, the Epps-Pulley
+        distance of the batch's characteristic function from the standard normal's, averaged over directions and views.
+The integral over frequencies is the trapezoidal rule with 17 points on [0, 3], doubled, and 256 directions are drawn anew each
+step, as in the authors' minimal example. The batch is that of all processes, and directions depend on the step alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from untaught.blocks.mlp import mlp
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.draws import Draws
+from untaught.ops.gather import gather, world_size
+
+LARGE = 2  # views that the others predict: the first ones
+POINTS, LAST = 17, 3.0  # of the integral over frequencies
+
+
+class LeJEPA(Method):
+    views = ("global", "global2", *("local",) * 6)
+    step: Tensor  # () int64, steps behind
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        regularisation: float = 0.05,
+        directions: int = 256,
+        hidden: int | None = None,
+        width: int = 16,
+    ) -> None:
+        super().__init__()
+        hidden = 4 * encoder.width if hidden is None else hidden
+        if not 0 <= regularisation <= 1:
+            raise UserError(f"regularisation={regularisation}: must lie from 0 to 1")
+        for name, value in {"directions": directions, "hidden": hidden, "width": width}.items():
+            if value < 1:
+                raise UserError(f"{name}={value}: must be 1 or greater")
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, hidden, hidden, width)
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.regularisation, self.directions = regularisation, directions
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        return self.objective(self.project(views), progress)
+
+    def project(self, views: list[View]) -> list[Tensor]:
+        large, small = (torch.cat([view.x for view in part]) for part in (views[:LARGE], views[LARGE:]))
+        z = self.projector(torch.cat([self.encoder(large), self.encoder(small)]))
+        return list(z.chunk(len(views)))
+
+    def objective(self, projected: list[Tensor], progress: float) -> Terms:
+        z = torch.stack(projected).float()  # (V,B,D)
+        prediction = (z - z[:LARGE].mean(0)).square().mean()
+        drawn = Draws(0, 0, self.step.view(1), 0).normal(z.shape[-1], self.directions)[0]
+        with torch.autocast(z.device.type, enabled=False):
+            seen = z @ (drawn / drawn.norm(dim=0))
+        share = self.regularisation
+        return {"prediction": (1 - share) * prediction, "sigreg": share * epps_pulley(seen).mean()}
+
+    def after_step(self, progress: float) -> None:
+        self.step += 1
+
+
+def epps_pulley(x: Tensor) -> Tensor:
+    """x (V,B,M), samples along dimension 1 -> (V,M): B times the integral of |their characteristic function - the standard
+    normal's|^2 with the weight exp(-t^2 / 2), over all processes' samples."""
+    t = torch.linspace(0, LAST, POINTS, device=x.device)[1:]  # at 0 both functions are 1
+    normal = (-t.square() / 2).exp()
+    weight = torch.full_like(t, 2 * LAST / (POINTS - 1)) * normal
+    weight[-1] /= 2
+    angle = x.unsqueeze(-1) * t
+    real, imaginary = (gather(part.mean(1).unsqueeze(0)).mean(0) for part in (angle.cos(), angle.sin()))  # (V,M,T)
+    distance = (real - normal).square() + imaginary.square()
+    return x.shape[1] * world_size() * (distance * weight).sum(-1)

@@ -1,0 +1,61 @@
+"""VICReg. Bardes, Ponce, LeCun, ICLR 2022. https://arxiv.org/abs/2105.04906
+
+Views:  two strong augmentations of the same sample.
+Heads:  an expander of three layers, thrown away after training. The paper's 8192 is four times its ResNet-50's width;
+        so is the default here.
+Loss:   25 invariance + 25 variance + 1 covariance (section 4.1, equation 6). The invariance is averaged over dimensions
+        as in the paper's Algorithm 1, not summed as in its equation 5.
+Differs from the authors' code: the variance term is not halved; the paper does not halve it.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from untaught.blocks.mlp import mlp
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.decorrelation import vicreg_terms
+from untaught.ops.gather import gather
+
+
+class VICReg(Method):
+    views = ("global", "global2")
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        width: int | None = None,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+    ) -> None:
+        super().__init__()
+        width = 4 * encoder.width if width is None else width
+        if width < 1:
+            raise UserError(f"width={width}: must be 1 or greater")
+        for name, weight in {"invariance": invariance, "variance": variance, "covariance": covariance}.items():
+            if not 0 <= weight < float("inf"):
+                raise UserError(f"{name}={weight}: must be 0 or greater, and finite")
+        self.encoder = encoder
+        self.expander = mlp(encoder.width, width, width, width)
+        self.weights = invariance, variance, covariance
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        return self.objective(self.project(views), progress)
+
+    def project(self, views: list[View]) -> list[Tensor]:
+        return [self.expander(self.encoder(view.x, view.valid)) for view in views]  # two passes: BatchNorm sees one view
+
+    def objective(self, projected: list[Tensor], progress: float) -> Terms:
+        w_invariance, w_variance, w_covariance = self.weights
+        a, b = (z.float() for z in projected)
+        invariance = F.mse_loss(a, b)
+        variance, covariance = vicreg_terms(gather(a), gather(b))
+        return {
+            "invariance": w_invariance * invariance,
+            "variance": w_variance * variance,
+            "covariance": w_covariance * covariance,
+        }

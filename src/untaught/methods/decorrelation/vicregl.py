@@ -1,0 +1,123 @@
+"""VICRegL. Bardes, Ponce, LeCun, NeurIPS 2022. https://arxiv.org/abs/2210.01571
+
+Views:  two strong augmentations of the same sample, as the paper's for ResNet (for ConvNeXt it adds small crops).
+Heads:  VICReg's expander for pooled vectors, and a projector of three layers for the vectors of the last map, both with BatchNorm
+        and ReLU between layers and thrown away after training. The paper's 8192 is four times its ResNet-50's width, and so is
+        the expander here; the projector has the paper's 512.
+Loss:   0.75 VICReg of the pooled vectors + 0.25 VICReg of matched vectors of the two maps. They are matched twice, each with the one
+        of the other map that is nearest in the picture, by the geometry of the views, and with the one that is nearest as a vector;
+        of the matches, the closest are kept (20 of 49 places in the paper; the same share here). Both ways round, averaged.
+The weights within are VICReg's 25, 25 and 1. Variance and covariance of matched vectors are taken along the batch, among matches of
+the same rank of closeness. Places are compared in the stored picture, which is squashed to a square.
+Differs from the authors' code: variance and covariance are the sum of both views', as in VICReg's paper, not their mean. The
+closest matches are kept in both matchings (by default the code keeps all that are nearest as vectors).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from untaught.blocks.maps import map_shapes, pooled_and_maps
+from untaught.blocks.mlp import mlp
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.decorrelation import vicreg_terms
+from untaught.ops.gather import gather
+from untaught.ops.masking import take
+
+SHARE = 20 / 49  # of the places, whose matches are kept
+
+
+class EachPlace(nn.Module):
+    """x (B,N,D) -> (B,N,E), the same network at every place."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class VICRegL(Method):
+    views = ("global", "global2")
+    needs = frozenset({"maps"})
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        alpha: float = 0.75,
+        matches: int | None = None,
+        width: int | None = None,
+        local_width: int = 512,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+    ) -> None:
+        super().__init__()
+        inside, *self.grid = map_shapes(encoder, next(iter(facts.views.values())))[-1]
+        places = self.grid[0] * self.grid[1]
+        matches = max(1, round(SHARE * places)) if matches is None else matches
+        width = 4 * encoder.width if width is None else width
+        if not 0 <= alpha <= 1:
+            raise UserError(f"alpha={alpha}: must lie from 0 to 1")
+        if not 1 <= matches <= places:
+            raise UserError(f"matches={matches}: must lie from 1 to {places}, the places of the encoder's last map")
+        for name, value in {"width": width, "local_width": local_width}.items():
+            if value < 1:
+                raise UserError(f"{name}={value}: must be 1 or greater")
+        for name, weight in {"invariance": invariance, "variance": variance, "covariance": covariance}.items():
+            if not 0 <= weight < float("inf"):
+                raise UserError(f"{name}={weight}: must be 0 or greater, and finite")
+        self.encoder = encoder
+        self.expander = mlp(encoder.width, width, width, width)
+        self.projector = EachPlace(mlp(inside, local_width, local_width, local_width))
+        self.alpha, self.matches, self.weights = alpha, matches, (invariance, variance, covariance)
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        both = [pooled_and_maps(self.encoder, view) for view in views]
+        pooled = [self.expander(vector) for vector, _ in both]
+        local = [self.projector(maps[-1]) for _, maps in both]
+        return self.criterion(pooled, local, [self.places(view) for view in views])
+
+    def criterion(self, pooled: list[Tensor], local: list[Tensor], places: list[Tensor]) -> Terms:
+        """Of two views each: pooled (B,D), local (B,N,E) and where it is seen (B,N,2) -> the terms."""
+        terms = self.vicreg(*(z.float() for z in pooled))
+        (a, b), (at_a, at_b) = (z.float() for z in local), places
+        with torch.autocast(a.device.type, enabled=False):
+            matched = [
+                *(self.match(a, b, torch.cdist(at_a, at_b)), self.match(b, a, torch.cdist(at_b, at_a))),
+                *(self.match(a, b, torch.cdist(a, b).detach()), self.match(b, a, torch.cdist(b, a).detach())),
+            ]
+        found = [self.vicreg(x, y) for x, y in matched]
+        matched_terms = {f"local_{name}": (1 - self.alpha) * sum(each[name] for each in found) / 2 for name in terms}
+        return {name: self.alpha * term for name, term in terms.items()} | matched_terms  # type: ignore[return-value]
+
+    def vicreg(self, a: Tensor, b: Tensor) -> Terms:
+        """a, b (B,D) or (B,K,D), each of whose K ranks is taken by itself -> VICReg's weighted terms."""
+        w_invariance, w_variance, w_covariance = self.weights
+        variance, covariance = vicreg_terms(*(gather(z).movedim(0, -2) for z in (a, b)))
+        return {
+            "invariance": w_invariance * F.mse_loss(a, b),
+            "variance": w_variance * variance,
+            "covariance": w_covariance * covariance,
+        }
+
+    def match(self, a: Tensor, b: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """a (B,N,E), b (B,M,E), distance (B,N,M) -> the closest matches (B,K,E) of a with the nearest of b, in order of closeness."""
+        nearest, at = distance.min(2)
+        closest = nearest.topk(self.matches, largest=False).indices
+        return take(a, closest), take(b, at.gather(1, closest))
+
+    def places(self, view: View) -> Tensor:
+        """Where in the stored picture each place of the map is seen: (B,N,2) across and down, from -1 to 1."""
+        assert view.where is not None
+        affine = view.where["affine"]
+        down, across = ((2 * torch.arange(n, device=affine.device) + 1) / n - 1 for n in self.grid)
+        down, across = torch.meshgrid(down, across, indexing="ij")
+        own = torch.stack([across, down, torch.ones_like(down)], -1).flatten(0, 1)
+        with torch.autocast(own.device.type, enabled=False):
+            return own @ affine.mT

@@ -1,0 +1,67 @@
+"""W-MSE, whitening. Ermolov, Siarohin, Sangineto, Sebe, ICML 2021. https://arxiv.org/abs/2007.06346
+
+Views:  two strong augmentations of the same sample.
+Heads:  a projector of one hidden layer of 1024 units with BatchNorm and ReLU to 64 (the paper's for small pictures; 128 for
+        larger ones), thrown away after training.
+Loss:   the squared distance of the two views' whitened, then normalised projections (section 3). Each view is whitened by the
+        inverse of the Cholesky factor of its covariance, a slice of the batch at a time.
+A slice has at least twice as many samples as the projection has dimensions: 128, as the authors' for 64 dimensions.
+The paper cuts the batch by a random permutation, once or several times; here a batch comes in random order, and is cut once.
+For numerical safety 1e-6 is added to the variances.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from untaught.blocks.mlp import mlp
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.groups import groups
+
+SAFETY = 1e-6
+
+
+class WMSE(Method):
+    views = ("global", "global")
+
+    def __init__(self, encoder: Encoder, facts: Facts, *, width: int = 64, slice: int | None = None, hidden: int = 1024) -> None:
+        super().__init__()
+        slice = 2 * width if slice is None else slice
+        for name, value in {"width": width, "hidden": hidden}.items():
+            if value < 1:
+                raise UserError(f"{name}={value}: must be 1 or greater")
+        if slice <= width:
+            raise UserError(f"slice={slice}: must be greater than width={width}; fewer samples have no covariance of full rank")
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, hidden, width)
+        self.slice = slice
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        return self.objective(self.project(views), progress)
+
+    def project(self, views: list[View]) -> list[Tensor]:
+        return [self.projector(self.encoder(view.x, view.valid)) for view in views]  # two passes: BatchNorm sees one view
+
+    def objective(self, projected: list[Tensor], progress: float) -> Terms:
+        a, b = (groups(z.float(), self.slice) for z in projected)
+        if self.training and a.shape[1] <= a.shape[2]:
+            raise UserError(
+                f"W-MSE whitens width={a.shape[2]} dimensions, which needs more samples; the batch (or its part on one device) has "
+                f"{a.shape[1]}; give a batch_size of {2 * a.shape[2]} or more, or width={max(1, a.shape[1] // 2)}"
+            )
+        a, b = whiten(a), whiten(b)
+        return {"distance": (2 - 2 * F.cosine_similarity(a, b, dim=-1)).mean()}
+
+
+def whiten(z: Tensor) -> Tensor:
+    """z (...,N,D), N > D -> (...,N,D) of mean 0 and covariance (divisor N - 1) 1: W (z - mean), where W is the inverse of the lower
+    triangular Cholesky factor of the covariance. Section 3."""
+    with torch.autocast(z.device.type, enabled=False):
+        z = z - z.mean(-2, keepdim=True)
+        one = torch.eye(z.shape[-1], device=z.device)
+        factor, _ = torch.linalg.cholesky_ex(
+            z.mT @ z / (z.shape[-2] - 1) + SAFETY * one
+        )  # without a check, which would wait for the device
+        return torch.linalg.solve_triangular(factor, z.mT, upper=False).mT

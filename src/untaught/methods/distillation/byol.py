@@ -1,0 +1,52 @@
+"""BYOL, bootstrap your own latent. Grill, Strub, Altche, Tallec, Richemond et al., NeurIPS 2020. https://arxiv.org/abs/2006.07733
+
+Views:  two strong augmentations of the same sample, of which one is solarized at times (appendix B).
+Heads:  a projector and a predictor of one hidden layer with BatchNorm and ReLU, both thrown away after training. The paper's
+        4096 hidden units are twice its ResNet-50's width; so is the default here. Its output has 256, as here.
+Loss:   the squared distance of the normalised prediction of one view from the teacher's normalised projection of the other
+        (equation 2), both ways round, averaged over the batch.
+The teacher's momentum rises from its base to 1 by a cosine (section 3.2). The paper's base for a million steps is 0.996; the
+default here is 0.99, since over a few hundred steps a slower teacher is still the network that it began as.
+What is kept is the online encoder, as in the paper. The teacher's BatchNorm has statistics of its own.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from untaught.blocks.mlp import mlp
+from untaught.blocks.teacher import Teacher, cosine_momentum
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+
+
+class BYOL(Method):
+    views = ("global", "global2")
+
+    def __init__(self, encoder: Encoder, facts: Facts, *, momentum: float = 0.99, hidden: int | None = None, width: int = 256) -> None:
+        super().__init__()
+        hidden = 2 * encoder.width if hidden is None else hidden
+        if not 0 <= momentum <= 1:
+            raise UserError(f"momentum={momentum}: must lie from 0 to 1")
+        for name, value in {"hidden": hidden, "width": width}.items():
+            if value < 1:
+                raise UserError(f"{name}={value}: must be 1 or greater")
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, hidden, width)
+        self.predictor = mlp(width, hidden, width)
+        self.teacher_encoder, self.teacher_projector = Teacher(self.encoder), Teacher(self.projector)
+        self.momentum = momentum
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        predicted = [self.predictor(self.projector(self.encoder(view.x, view.valid))) for view in views]
+        first, second = (self.teacher_projector(self.teacher_encoder(view.x, view.valid)) for view in views)
+        return {"distance": distance(predicted[0], second) + distance(predicted[1], first)}
+
+    def after_step(self, progress: float) -> None:
+        for teacher in (self.teacher_encoder, self.teacher_projector):
+            teacher.follow(cosine_momentum(self.momentum, progress))
+
+
+def distance(predicted: Tensor, target: Tensor) -> Tensor:
+    """predicted, target (B,D) -> the mean of their squared distances on the unit sphere: a scalar. Equation 2."""
+    return (2 - 2 * F.cosine_similarity(predicted.float(), target.float())).mean()

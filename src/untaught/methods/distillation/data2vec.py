@@ -1,0 +1,73 @@
+"""data2vec. Baevski, Hsu, Xu, Babu, Gu, Auli, ICML 2022. https://arxiv.org/abs/2202.03555
+
+Views:  one crop, of which blocks of 60% of the tokens are hidden from the student; the teacher sees the whole.
+Heads:  one linear layer from the student's tokens to the targets, thrown away after training, with the token that stands for
+        what is hidden.
+Loss:   smooth L1 (section 3.4) at the hidden tokens, averaged over tokens and dimensions. The target is the mean of the teacher's
+        top K layers, each normalised without weights (section 3.3). As in the authors' command for ViT-B, K is half the depth,
+        beta is 2; it normalises the mean once more, which the paper does not say and is not done here.
+The teacher's momentum rises linearly to `end` over the training. The authors' command has 0.999 to 0.9998; the default here
+is 0.99 to 0.999, since over a few hundred steps a slower teacher is still the network that it began as.
+What is kept is the teacher's encoder.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from untaught.blocks.teacher import Teacher, ramp
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.methods.ranges import positive, shares
+from untaught.ops.masking import hide, masked_mean
+
+
+class Data2Vec(Method):
+    views = ("blocks",)
+    needs = frozenset({"tokens", "layers"})
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        momentum: float = 0.99,
+        end: float = 0.999,
+        layers: int | None = None,
+        beta: float = 2.0,
+    ) -> None:
+        super().__init__()
+        shares(momentum=momentum, end=end)
+        positive(beta=beta)
+        self.encoder = encoder
+        self.teacher_encoder = Teacher(encoder)
+        with torch.no_grad():
+            depth = len(self.teacher_encoder.features(facts.views["blocks"].x, ("layers",)).layers or ())
+        self.layers = max(depth // 2, 1) if layers is None else layers
+        if not 1 <= self.layers <= depth:
+            raise UserError(f"layers={layers}: must lie from 1 to the encoder's {depth}")
+        self.head = nn.Linear(encoder.width, encoder.width)
+        self.mask = nn.Parameter(torch.randn(encoder.width) * 0.02)
+        self.momentum, self.beta = (momentum, end), beta
+
+    @property
+    def kept(self) -> Encoder:
+        return self.teacher_encoder.network  # type: ignore[return-value]
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        (view,) = views
+        assert view.hidden is not None
+        seen = self.encoder.context(hide(self.encoder.embed(view.x)[0], view.hidden, self.mask)).tokens
+        assert seen is not None
+        each = F.smooth_l1_loss(self.head(seen).float(), self.target(view.x), reduction="none", beta=self.beta).mean(-1)
+        return {"distance": masked_mean(each, view.hidden)}
+
+    def target(self, x: Tensor) -> Tensor:
+        """x (B,C,H,W) -> (B,N,D)."""
+        layers = self.teacher_encoder.features(x, ("layers",)).layers
+        assert layers is not None
+        return torch.stack([F.layer_norm(layer.float(), layer.shape[-1:]) for layer in layers[-self.layers :]]).mean(0)
+
+    def after_step(self, progress: float) -> None:
+        self.teacher_encoder.follow(ramp(self.momentum, 1.0, progress))

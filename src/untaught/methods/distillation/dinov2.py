@@ -1,0 +1,107 @@
+"""DINOv2. Oquab, Darcet, Moutakanni et al., TMLR 2024. https://arxiv.org/abs/2304.07193
+
+Views:  two large crops and eight small ones (multi-crop). Of a large crop, blocks of 10% to 50% of the tokens are hidden from the
+        student with probability 0.5; the teacher sees the whole of both.
+Heads:  one for the pooled vector and one for tokens, whose weights are not tied (section 4), each as DINO's. Thrown away after
+        training, with the token that stands for what is hidden.
+Loss:   DINO's cross-entropy between pooled vectors of different crops, plus iBOT's at the hidden tokens, plus 0.1 KoLeo, which
+        spreads the student's pooled vectors of a large crop over the batch, before the head.
+In the place of DINO's centre and iBOT's, the teacher's outputs are brought to equal use of the prototypes over the batch by three
+iterations of Sinkhorn-Knopp, at the teacher's temperature; of tokens, over those that are hidden.
+As in the authors' code, KoLeo is summed over the two large crops, each by itself; there over the batch of each process, here over
+that of all.
+The pooled vector is the class token, or the mean of the tokens where the encoder is pooled so. Registers are the encoder's
+(encoder.reg_tokens=4), as are stochastic depth and LayerScale.
+What differs from the authors' code for short runs differs as in DINO: the heads have BatchNorm (normed=true), one prototype for 20
+samples (the code: 65,536, and 131,072 for ViT-L), a teacher's temperature of 0.02 throughout (0.04 to 0.07), and a momentum that
+starts at 0.99 (0.992, and 0.994 for ViT-L).
+What is kept is the teacher's encoder, as in the paper.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from untaught.blocks.prototypes import PrototypeHead, prototypes_for
+from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
+from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.ranges import begins, positive, shares, sizes, weights
+from untaught.ops.cross_view import cross_view_entropy, joined, token_entropy
+from untaught.ops.koleo import koleo
+from untaught.ops.masking import hide, joined_masks, take
+from untaught.ops.sinkhorn import sinkhorn
+
+LARGE = 2  # views that the teacher sees: the first ones
+
+
+class DINOv2(Method):
+    views = ("global_blocks", "global2_blocks", *("local",) * 8)
+    needs = frozenset({"tokens"})
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        momentum: float = 0.99,
+        temperature: float = 0.1,
+        teacher_temperature: tuple[float, float] = (0.02, 0.02),
+        teacher_warmup: float = 0.3,
+        frozen: float = 0.01,
+        koleo: float = 0.1,
+        prototypes: int | None = None,
+        hidden: int | None = None,
+        bottleneck: int = 256,
+        normed: bool = True,
+    ) -> None:
+        super().__init__()
+        hidden = 4 * encoder.width if hidden is None else hidden
+        prototypes = prototypes_for(facts.rows) if prototypes is None else prototypes
+        shares(momentum=momentum, teacher_warmup=teacher_warmup)
+        weights(koleo=koleo)
+        begins(frozen=frozen)
+        positive(temperature=temperature, teacher_temperature=teacher_temperature)
+        sizes(prototypes=prototypes, hidden=hidden, bottleneck=bottleneck)
+        self.encoder = encoder
+        self.head, self.token_head = (PrototypeHead(encoder.width, hidden, bottleneck, prototypes, normed) for _ in range(2))
+        self.mask = nn.Parameter(torch.randn(encoder.width) * 0.02)
+        self.teacher_encoder = Teacher(self.encoder)
+        self.teacher_head, self.teacher_token_head = Teacher(self.head), Teacher(self.token_head)
+        self.momentum, self.spread, self.frozen = momentum, koleo, frozen
+        self.temperature, self.teacher_temperature, self.teacher_warmup = temperature, teacher_temperature, teacher_warmup
+
+    @property
+    def kept(self) -> Encoder:
+        return self.teacher_encoder.network  # type: ignore[return-value]
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        large, rows = views[:LARGE], len(views[0].x)
+        x, (hidden, places) = joined(large), joined_masks(large)
+        seen = self.encoder.context(hide(self.encoder.embed(x)[0], hidden, self.mask), want=("pooled", "tokens"))
+        whole = self.teacher_encoder.features(x, ("pooled", "tokens"))
+        assert seen.pooled is not None
+        assert seen.tokens is not None
+        assert whole.tokens is not None
+
+        said = self.head(torch.cat([seen.pooled, self.encoder(joined(views[LARGE:]))])).float()
+        said_tokens = self.token_head(take(seen.tokens, places)).float()  # (2B,M,K)
+        taught = self.teacher_head(whole.pooled)
+        taught_tokens = self.teacher_token_head(take(whole.tokens, places))
+
+        sharp, counted = ramp(self.teacher_temperature, self.teacher_warmup, progress), hidden.gather(1, places)
+        target, target_tokens = sinkhorn(taught, sharp), sinkhorn(taught_tokens.flatten(0, 1), sharp, valid=counted.flatten())
+        log_said, log_said_tokens = ((z / self.temperature).log_softmax(-1) for z in (said, said_tokens))
+        return {
+            "cross_entropy": cross_view_entropy(log_said.unflatten(0, (-1, rows)), target.unflatten(0, (-1, rows))),
+            "tokens": token_entropy(log_said_tokens, target_tokens.unflatten(0, places.shape), counted),
+            "koleo": self.spread * torch.stack([koleo(crop) for crop in seen.pooled.chunk(LARGE)]).sum(),
+        }
+
+    def before_step(self, progress: float) -> None:
+        if progress < self.frozen:
+            self.head.prototypes.weight.grad = self.token_head.prototypes.weight.grad = None
+
+    def after_step(self, progress: float) -> None:
+        for teacher in (self.teacher_encoder, self.teacher_head, self.teacher_token_head):
+            teacher.follow(cosine_momentum(self.momentum, progress))

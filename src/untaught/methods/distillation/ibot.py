@@ -1,0 +1,108 @@
+"""iBOT, image BERT pre-training with an online tokenizer. Zhou, Wei, Wang, Shen, Xie, Yuille, Kong, ICLR 2022. https://arxiv.org/abs/2111.07832
+
+Views:  two large crops and ten small ones (multi-crop). Of a large crop, blocks of 10% to 50% of the tokens are hidden from the
+        student with probability 0.5; the teacher sees the whole of both.
+Heads:  one for the pooled vector and for tokens (section 3.2), as DINO's: two hidden layers, a bottleneck, cosines to
+        prototypes. Thrown away after training, with the token that stands for what is hidden.
+Loss:   DINO's cross-entropy between pooled vectors of different crops, plus the cross-entropy of the student's and the teacher's
+        distributions at each hidden token of the same crop (equation 3), averaged over the tokens of a crop, then over crops.
+Both have a centre of their own, a moving average of the teacher's outputs; that of tokens is taken over all tokens of a crop in
+the authors' code, here over as many as can be hidden, those first, which are all that pass through the head.
+The pooled vector is the class token, or the mean of the tokens where the encoder is pooled so.
+What differs from the paper for short runs differs as in DINO: the head has BatchNorm (normed=true), one prototype for 20 samples
+(the paper: 8192), a teacher's temperature of 0.02 throughout (0.04 to 0.07), and a momentum that starts at 0.99 (0.996).
+What is kept is the teacher's encoder, as in the paper.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from untaught.blocks.prototypes import PrototypeHead, prototypes_for
+from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
+from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.ranges import begins, positive, shares, sizes
+from untaught.ops.cross_view import cross_view_entropy, joined, token_entropy
+from untaught.ops.gather import gather
+from untaught.ops.masking import hide, joined_masks, take
+
+LARGE = 2  # views that the teacher sees: the first ones
+
+
+class IBOT(Method):
+    views = ("global_blocks", "global2_blocks", *("local",) * 10)
+    needs = frozenset({"tokens"})
+    centre: Tensor  # (2,K) of pooled vectors, and of tokens
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        momentum: float = 0.99,
+        temperature: float = 0.1,
+        teacher_temperature: tuple[float, float] = (0.02, 0.02),
+        teacher_warmup: float = 0.3,
+        frozen: float = 0.01,
+        centre_momentum: float = 0.9,
+        prototypes: int | None = None,
+        hidden: int | None = None,
+        bottleneck: int = 256,
+        normed: bool = True,
+    ) -> None:
+        super().__init__()
+        hidden = 4 * encoder.width if hidden is None else hidden
+        prototypes = prototypes_for(facts.rows) if prototypes is None else prototypes
+        shares(momentum=momentum, centre_momentum=centre_momentum, teacher_warmup=teacher_warmup)
+        begins(frozen=frozen)
+        positive(temperature=temperature, teacher_temperature=teacher_temperature)
+        sizes(prototypes=prototypes, hidden=hidden, bottleneck=bottleneck)
+        self.encoder, self.head = encoder, PrototypeHead(encoder.width, hidden, bottleneck, prototypes, normed)
+        self.mask = nn.Parameter(torch.randn(encoder.width) * 0.02)
+        self.teacher_encoder, self.teacher_head = Teacher(self.encoder), Teacher(self.head)
+        self.register_buffer("centre", torch.zeros(2, prototypes))
+        self.momentum, self.centre_momentum, self.frozen = momentum, centre_momentum, frozen
+        self.temperature, self.teacher_temperature, self.teacher_warmup = temperature, teacher_temperature, teacher_warmup
+
+    @property
+    def kept(self) -> Encoder:
+        return self.teacher_encoder.network  # type: ignore[return-value]
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        large, rows = views[:LARGE], len(views[0].x)
+        x, (hidden, places) = joined(large), joined_masks(large)
+        seen = self.encoder.context(hide(self.encoder.embed(x)[0], hidden, self.mask), want=("pooled", "tokens"))
+        whole = self.teacher_encoder.features(x, ("pooled", "tokens"))
+        assert seen.pooled is not None
+        assert seen.tokens is not None
+        assert whole.tokens is not None
+
+        said = self.head(torch.cat([seen.pooled, self.encoder(joined(views[LARGE:]))])).float()
+        taught = self.teacher_head(whole.pooled).float()
+        said_tokens = self.head(take(seen.tokens, places)).float()  # (2B,M,K)
+        taught_tokens = self.teacher_head(take(whole.tokens, places)).float()
+        self.pending.append(gather(torch.stack([taught.mean(0), taught_tokens.mean((0, 1))])[None]).mean(0))
+        return {
+            "cross_entropy": cross_view_entropy(
+                self.log_said(said).unflatten(0, (-1, rows)), self.target(taught, 0, progress).unflatten(0, (-1, rows))
+            ),
+            "tokens": token_entropy(self.log_said(said_tokens), self.target(taught_tokens, 1, progress), hidden.gather(1, places)),
+        }
+
+    def log_said(self, said: Tensor) -> Tensor:
+        return (said / self.temperature).log_softmax(-1)
+
+    def target(self, taught: Tensor, kind: int, progress: float) -> Tensor:
+        """The teacher's taught (..., K), of pooled vectors (kind 0) or tokens (1), centred and sharpened."""
+        sharp = ramp(self.teacher_temperature, self.teacher_warmup, progress)
+        return ((taught - self.centre[kind]) / sharp).softmax(-1)
+
+    def before_step(self, progress: float) -> None:
+        if progress < self.frozen:
+            self.head.prototypes.weight.grad = None
+
+    def after_step(self, progress: float) -> None:
+        self.centre.lerp_(torch.stack(self.pending).mean(0), 1 - self.centre_momentum)
+        for teacher in (self.teacher_encoder, self.teacher_head):
+            teacher.follow(cosine_momentum(self.momentum, progress))

@@ -1,0 +1,96 @@
+"""I-JEPA, image-based joint-embedding predictive architecture. Assran, Duval, Misra, Bojanowski et al., CVPR 2023. https://arxiv.org/abs/2301.08243
+
+Views:  one crop, not augmented otherwise: a context that the student sees, and four blocks of 15% to 20% of the tokens that it
+        must predict. The context lies in a block of 85% to 100%, outside of all targets (section 3).
+Heads:  a predictor, a narrow transformer over the context's tokens and one mask token a place of the target block, thrown away
+        after training. The paper's has 384 units beside 768 to 1408 and half the depth of ViT-B; the defaults here are half the
+        encoder's width and half its depth. Its positions are fixed sines and cosines.
+Loss:   smooth L1 between predicted and the teacher's tokens in each target block, which are normalised without weights, averaged
+        over tokens and dimensions, as in the authors' code; the paper writes a squared distance (section 3).
+The authors' code draws the size of the blocks once a batch, and cuts the contexts of a batch to the smallest among them. Here each
+sample has sizes of its own, and a context of as many tokens as there are outside the four largest targets, drawn at random: a
+quarter to a fifth of all.
+The teacher's momentum rises linearly to 1 (appendix A); the paper begins at 0.996, the default here at 0.99, since over a few
+hundred steps a slower teacher is still the network that it began as.
+What is kept is the teacher's encoder, as in the paper.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from untaught.blocks.teacher import Teacher, ramp
+from untaught.blocks.transformer import Transformer, sine_positions
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.methods.ranges import shares
+from untaught.ops.masking import first, masked_mean, take, visible
+
+
+class IJEPA(Method):
+    views = ("multiblock",)
+    needs = frozenset({"tokens"})
+    positions: Tensor  # of the predictor, (N, width)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        momentum: float = 0.99,
+        predictor_width: int | None = None,
+        predictor_depth: int | None = None,
+    ) -> None:
+        super().__init__()
+        example = facts.views["multiblock"]
+        assert example.hidden is not None
+        width = max(64, encoder.width // 2) if predictor_width is None else predictor_width
+        depth = max(1, len(getattr(encoder, "blocks", ())) // 2) if predictor_depth is None else predictor_depth
+        heads = max(1, width // 32)
+        shares(momentum=momentum)
+        if width < 1 or width % heads:
+            raise UserError(f"predictor_width={width}: must be a multiple of its {heads} heads; a multiple of 32 always is")
+        if depth < 0:
+            raise UserError(f"predictor_depth={depth}: must be 0 or greater")
+        self.encoder = encoder
+        self.teacher_encoder = Teacher(encoder)
+        self.seen = int((~example.hidden[0]).sum())
+        self.into = nn.Linear(encoder.width, width)
+        self.mask = nn.Parameter(torch.randn(width) * 0.02)
+        self.register_buffer("positions", sine_positions(encoder.grid(example.x), width), persistent=False)
+        self.predictor = Transformer(width, depth, heads)
+        self.out = nn.Linear(width, encoder.width)
+        self.momentum = momentum
+
+    @property
+    def kept(self) -> Encoder:
+        return self.teacher_encoder.network  # type: ignore[return-value]
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        (view,) = views
+        assert view.where is not None
+        tokens = self.teacher_encoder.features(view.x, ("tokens",)).tokens
+        assert tokens is not None
+        targets = view.where["targets"]  # (B,T,N)
+        places = first(targets, (tokens.shape[1] - self.seen) // targets.shape[1])  # as many as the largest target has
+        counted = targets.gather(2, places)
+        want = take(F.layer_norm(tokens.float(), tokens.shape[-1:]), places.flatten(1)).unflatten(1, places.shape[1:])
+        each = F.smooth_l1_loss(self.predict(view, places, counted).float(), want, reduction="none").mean(-1)
+        return {"distance": masked_mean(each, counted)}
+
+    def predict(self, view: View, places: Tensor, counted: Tensor) -> Tensor:
+        """What the teacher says at places (B,T,A) of each of T targets, of which those counted (B,T,A) bool -> (B,T,A,D)."""
+        assert view.hidden is not None
+        at = visible(view.hidden, self.seen)
+        tokens, _ = self.encoder.embed(view.x)
+        context = self.encoder.context(take(tokens, at), at=at).tokens
+        assert context is not None
+        context = self.into(context) + self.positions[at]
+        asked = (self.mask + self.positions[places]).flatten(0, 1).to(context.dtype)
+        x = torch.cat([context.repeat_interleave(places.shape[1], 0), asked], 1)
+        said = self.predictor(x, F.pad(counted.flatten(0, 1), (self.seen, 0), value=True))[:, self.seen :]
+        return self.out(said).unflatten(0, places.shape[:2])
+
+    def after_step(self, progress: float) -> None:
+        self.teacher_encoder.follow(ramp((self.momentum, 1.0), 1.0, progress))

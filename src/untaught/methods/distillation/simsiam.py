@@ -1,0 +1,50 @@
+"""SimSiam. Chen, He, CVPR 2021. https://arxiv.org/abs/2011.10566
+
+Views:  two strong augmentations of the same sample.
+Heads:  a projector of three layers, BatchNorm after each, and a predictor of two layers with a bottleneck of a quarter of its
+        width (section 3); both thrown away after training. The paper's 2048 units are its ResNet-50's width; so is the default.
+Loss:   the negative cosine of the prediction of one view with the projection of the other, through which no gradient flows
+        (algorithm 1), both ways round, averaged.
+There is neither a teacher nor a negative. The predictor's learning rate does not decay (section 4.2).
+As in the authors' code, the projector's last BatchNorm has no scale and shift of its own.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from untaught.blocks.mlp import mlp
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+
+
+class SimSiam(Method):
+    views = ("global", "global")
+    groups = {"predictor": {"schedule": "constant"}}
+
+    def __init__(self, encoder: Encoder, facts: Facts, *, width: int | None = None, bottleneck: int | None = None) -> None:
+        super().__init__()
+        width = encoder.width if width is None else width
+        bottleneck = max(width // 4, 1) if bottleneck is None else bottleneck
+        for name, value in {"width": width, "bottleneck": bottleneck}.items():
+            if value < 1:
+                raise UserError(f"{name}={value}: must be 1 or greater")
+        self.encoder = encoder
+        last = nn.BatchNorm1d(width, affine=False)
+        self.projector = nn.Sequential(*mlp(encoder.width, width, width, width, last_norm=True)[:-1], last)
+        self.predictor = mlp(width, bottleneck, width)
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        return self.objective(self.project(views), progress)
+
+    def project(self, views: list[View]) -> list[Tensor]:
+        return [self.projector(self.encoder(view.x, view.valid)) for view in views]  # two passes: BatchNorm sees one view
+
+    def objective(self, projected: list[Tensor], progress: float) -> Terms:
+        a, b = projected
+        return {"distance": (negative_cosine(self.predictor(a), b) + negative_cosine(self.predictor(b), a)) / 2}
+
+
+def negative_cosine(predicted: Tensor, target: Tensor) -> Tensor:
+    """predicted, target (B,D) -> a scalar; no gradient through the target. Equations 1 and 3."""
+    return -F.cosine_similarity(predicted.float(), target.detach().float()).mean()

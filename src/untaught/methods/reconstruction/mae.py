@@ -1,0 +1,76 @@
+"""MAE, masked autoencoder. He, Chen, Xie, Li, Dollar, Girshick, CVPR 2022. https://arxiv.org/abs/2111.06377
+
+Views:  one, mildly cropped, most of its tokens hidden (the view says which, and what they were).
+Heads:  a lightweight transformer decoder over visible and mask tokens, thrown away after training. The paper's decoder
+        beside ViT-L has half the width and a third of the depth; so is the default here.
+Loss:   mean squared error on the hidden tokens, each normalised by its own mean and deviation (section 3).
+Hidden tokens never enter the encoder. Positions of the decoder are fixed sines and cosines.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from untaught.blocks.transformer import Transformer, sine_positions
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.masking import take, visible
+
+
+class MAE(Method):
+    views = ("masked",)
+    needs = frozenset({"tokens"})
+    unused = True  # the encoder's pooling
+    positions: Tensor  # of the decoder, (N, width)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        decoder_width: int | None = None,
+        decoder_depth: int | None = None,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__()
+        example = facts.views["masked"]
+        assert example.hidden is not None
+        assert example.target is not None
+        width = max(64, encoder.width // 2) if decoder_width is None else decoder_width
+        depth = max(1, len(getattr(encoder, "blocks", ())) // 3) if decoder_depth is None else decoder_depth
+        heads = max(1, width // 32)
+        if width < 1 or width % heads:
+            raise UserError(f"decoder_width={width}: must be a multiple of its {heads} heads; a multiple of 32 always is")
+        if depth < 0:
+            raise UserError(f"decoder_depth={depth}: must be 0 or greater")
+        self.encoder = encoder
+        self.seen = int((~example.hidden[0]).sum())
+        self.normalise = normalise
+        self.into = nn.Linear(encoder.width, width)
+        self.mask = nn.Parameter(torch.randn(width) * 0.02)
+        self.register_buffer("positions", sine_positions(encoder.grid(example.x), width), persistent=False)
+        self.decoder = Transformer(width, depth, heads)
+        self.out = nn.Linear(width, example.target.shape[-1])
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        (view,) = views
+        assert view.hidden is not None
+        assert view.target is not None
+        said = self.restore(view)
+        target = view.target
+        if self.normalise:
+            target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
+        error = (said.float() - target).square().mean(-1)
+        return {"reconstruction": (error * view.hidden).sum() / view.hidden.sum()}
+
+    def restore(self, view: View) -> Tensor:
+        """The decoder's word for every token: (B,N,P), in the units of the (normalised) target."""
+        assert view.hidden is not None
+        at = visible(view.hidden, self.seen)
+        tokens, _ = self.encoder.embed(view.x)
+        kept = self.encoder.context(take(tokens, at), at=at).tokens
+        assert kept is not None
+        kept = self.into(kept)
+        full = self.mask.to(kept.dtype).expand(tokens.shape[0], tokens.shape[1], -1)
+        full = full.scatter(1, at.unsqueeze(-1).expand_as(kept), kept)
+        return self.out(self.decoder(full + self.positions))

@@ -1,0 +1,593 @@
+"""Pictures: 1 to N channels, 8 or 16 bit.
+
+A picture is decoded once to its full field of view, squashed to a square, with its aspect ratio beside it: a random crop has
+the original's geometry. Views are made for a whole batch at once, with parameters drawn a sample.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from untaught.core import Batch, Modality, Options, Record, UserError, View
+from untaught.ops import colour, warp
+from untaught.ops.draws import Draws
+from untaught.ops.masking import block_mask, first, random_mask, rectangles
+from untaught.ops.precision import has_bfloat16
+from untaught.ops.resample import blur_matrix, resample, resize_matrix
+
+SMALL = 64  # pictures up to this side get milder presets, as the field's recipes for CIFAR do
+PART = 1 << 20  # numbers in a part of a batch that is made at once on a CPU
+FORMATS = ("PNG", "JPEG", "MPO", "GIF", "TIFF", "BMP", "DIB", "WEBP", "PPM", "JPEG2000", "AVIF")
+SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP"}  # first bytes of the formats that small pictures come in
+TRIES = 16  # blocks that are tried to hide a share of the tokens
+PIXEL_LIMIT = 100_000_000  # a picture with more is refused unread
+
+# ---------------------------------------------------------------------------------------------------- records to arrays
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """A damaged file breaks Pillow in a dozen ways (SyntaxError, struct.error, IndexError ...): all come out as ValueError or OSError."""
+    try:
+        yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def open_picture(value: Any) -> Image.Image | np.ndarray:
+    """A path, encoded bytes, a PIL picture or an array (H,W), (H,W,C) or (C,H,W); raises ValueError or OSError, saying why."""
+    if isinstance(value, dict):  # Hugging Face's form
+        value = value.get("bytes") or value.get("path")
+    if value is None:
+        raise ValueError("no picture")
+    if isinstance(value, np.ndarray | Tensor | list):
+        with _reading():
+            array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        return _channels_last(array)
+    if isinstance(value, Image.Image):
+        return value
+    if not isinstance(value, str | bytes | Path):
+        raise ValueError(f"{type(value).__name__} is no picture; a path, bytes, a PIL picture or an array is")
+    with _reading(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        picture = _open_bytes(value) if isinstance(value, bytes) else _open_path(Path(value))
+    if picture.width * picture.height > PIXEL_LIMIT:
+        raise ValueError(f"{picture.width} x {picture.height} pixels, more than the limit of {PIXEL_LIMIT:,}")
+    return picture
+
+
+def _open_bytes(content: bytes) -> Image.Image:
+    """Pillow tries one format after another, which costs a small picture as much as decoding it: the right one first."""
+    kind = next((kind for start, kind in SIGNATURES.items() if content.startswith(start)), None)
+    if kind is not None:
+        with suppress(UnidentifiedImageError):
+            return Image.open(io.BytesIO(content), formats=[kind])
+    return Image.open(io.BytesIO(content), formats=_formats())
+
+
+@cache
+def _formats() -> list[str]:
+    """Pillow knows many more; some of them run programs (EPS), none of them is what pictures come in."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _open_path(path: Path) -> Image.Image:
+    if not path.is_file() and path.exists():
+        raise ValueError("is no plain file")  # a pipe would be waited for
+    return Image.open(path, formats=_formats())
+
+
+def _channels_last(array: np.ndarray) -> np.ndarray:
+    """-> (H,W,C) uint8, uint16 (the full range in both), or int32 in units that the array alone does not tell."""
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.size == 0:
+        raise ValueError(f"an array of shape {array.shape} is no picture; (H,W), (H,W,C) or (C,H,W) is")
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"an array of {array.dtype} is no picture; uint8, uint16 or float in 0..1 is")
+    if array.shape[0] < min(array.shape[1:]) and array.shape[2] > 4:
+        array = array.transpose(1, 2, 0)
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise ValueError("a float picture must lie in 0..1; scale it, or give uint8 or uint16")
+        array = np.round(array.astype(np.float64) * 65535).astype(np.uint16)
+    if array.dtype not in (np.uint8, np.uint16):
+        if array.min() < 0 or array.max() > 65535:
+            raise ValueError(f"{array.dtype} values from {array.min()} to {array.max()}; 0..255 or 0..65535 is allowed")
+        array = array.astype(np.int32)
+    return array
+
+
+def _look(picture: Image.Image | np.ndarray) -> tuple[int, int, int, int]:
+    """-> width, height, channels, bits."""
+    if isinstance(picture, np.ndarray):
+        eight = picture.dtype == np.uint8 or (picture.dtype == np.int32 and picture.max() < 256)
+        return picture.shape[1], picture.shape[0], picture.shape[2], 8 if eight else 16
+    deep = picture.mode in ("I", "F") or picture.mode.startswith("I;16")
+    return picture.width, picture.height, 1 if deep or picture.mode in ("1", "L", "LA") else 3, 16 if deep else 8
+
+
+def plan(records: list[Record], wishes: Options) -> Options:
+    """Decides the side of views and of stored pictures, channels, bits and the preset of augmentations from a sample of records."""
+    seen = []
+    for record in records:
+        try:
+            seen.append(_look(open_picture(record["image"])))
+        except (ValueError, OSError):
+            continue  # packing will count and name it
+    if not seen:
+        raise UserError(f"none of the first {len(records)} records is a readable picture")
+    sides = np.array([min(width, height) for width, height, _, _ in seen])
+    channels = max(c for _, _, c, _ in seen)
+    natural = int(np.median(sides))
+    limit = 224 if torch.cuda.is_available() else 96  # on a CPU a larger view costs hours
+    size = wishes.get("size") or min(max(8 * round(natural / 8), 16), limit)
+    preset = wishes.get("preset") or ("upright" if channels == 1 and natural <= SMALL else "small" if size <= SMALL else "photo")
+    if preset not in PRESETS:
+        raise UserError(f"preset={preset}: unknown; {', '.join(PRESETS)} are")
+    wide = max(max(width, height) for width, height, _, _ in seen)
+    return {
+        "size": size,
+        "side": wishes.get("side") or min(round(1.5 * size), max(wide, 1)),
+        "channels": channels,
+        "bits": max(bits for _, _, _, bits in seen),
+        "preset": preset,
+    }
+
+
+def decode(record: Record, layout: Options) -> dict[str, np.ndarray]:
+    """-> pixels (C,S,S) uint8 or uint16, squashed to a square, and aspect () float32, the original width over height."""
+    side, channels, bits = layout["side"], layout["channels"], layout["bits"]
+    picture = open_picture(record["image"])
+    if isinstance(picture, np.ndarray) and picture.shape[2] in (1, 3) and picture.dtype == np.uint8 and bits == 8:
+        picture = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+    if isinstance(picture, Image.Image):
+        if bits == 8 and channels in (1, 3):
+            return _decode_picture(picture, side, channels)
+        picture = _to_array(picture)
+    height, width, found = picture.shape
+    if found != channels:
+        if found != 1 and channels != 1:
+            raise ValueError(f"{found} channels where the other pictures have {channels}")
+        picture = picture.mean(2, keepdims=True) if channels == 1 else picture.repeat(channels, 2)
+    if picture.max() >= 2**bits and picture.dtype == np.int32:
+        raise ValueError(f"values up to {picture.max()} where the other pictures have {bits} bits")
+    if (bits == 16) != (picture.dtype == np.uint16) and picture.dtype != np.int32:
+        picture = picture.astype(np.float32) * (257 if bits == 16 else 1 / 257)
+    x = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1), dtype=np.float32))[None]
+    x = F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)[0].round().clamp(0, 2**bits - 1)
+    return {"pixels": x.numpy().astype(np.uint8 if bits == 8 else np.uint16), "aspect": np.array(width / height, np.float32)}
+
+
+def _decode_picture(picture: Image.Image, side: int, channels: int) -> dict[str, np.ndarray]:
+    mode = "L" if channels == 1 else "RGB"
+    with _reading():
+        picture.draft(
+            mode, (side, side)
+        )  # a JPEG is decoded at a half, a quarter ... of its size where that is still as large as the square
+        picture = _upright(picture)
+    width, height = picture.size
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        picture = Image.fromarray((_to_array(picture)[:, :, 0] / 257).astype(np.uint8))
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    if picture.size != (side, side):
+        picture = picture.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    pixels = np.asarray(picture)
+    pixels = pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return {"pixels": pixels, "aspect": np.array(width / height, np.float32)}
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """As its EXIF says. Pillow's own function copies those that are upright already."""
+    return picture if picture.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(picture)
+
+
+def _to_array(picture: Image.Image) -> np.ndarray:
+    with _reading():
+        picture = _upright(picture)
+    if picture.mode not in ("L", "RGB", "I", "F") and not picture.mode.startswith("I;16"):
+        picture = picture.convert("L" if picture.mode in ("1", "LA") else "RGB")
+    return _channels_last(np.asarray(picture))
+
+
+def fit(batch: Batch, layout: Options) -> Options:
+    """Mean and deviation of each channel in 0..1, from pixels (B,C,S,S)."""
+    step = max(1, batch["pixels"].shape[-1] // 48)  # neighbours are alike: of large pictures every second, third ... row and column do
+    pixels = batch["pixels"][..., ::step, ::step]
+    count, moments = pixels[:, 0].numel(), torch.zeros(2, pixels.shape[1], dtype=torch.float64)
+    for part in pixels.split(max(1, PART // pixels[0].numel())):  # all at once as numbers would take eight times the memory
+        x = _unit(part).double()
+        moments += torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))])
+    mean, square = moments / count
+    std = ((square - mean.square()).clamp(min=0) * count / max(count - 1, 1)).sqrt()
+    return {"mean": mean.tolist(), "std": std.clamp(min=1e-2).tolist()}
+
+
+def raw(batch: Batch) -> Tensor:
+    """Pixels, averaged down to at most 32 x 32, as one vector (B, C*h*w)."""
+    x = _unit(batch["pixels"])
+    return (F.adaptive_avg_pool2d(x, 32) if x.shape[-1] > 32 else x).flatten(1)
+
+
+def _unit(pixels: Tensor) -> Tensor:
+    return pixels.float() / (255 if pixels.dtype == torch.uint8 else 65535)
+
+
+# ------------------------------------------------------------------------------------------------------ arrays to views
+
+NOTHING: Options = {
+    "size": 0,  # side of the view, filled in from the layout
+    "scale": (1.0, 1.0),  # share of the picture's area that a crop keeps
+    "ratio": (1.0, 1.0),  # width over height of the crop
+    "flip": 0.0,  # probabilities from here ...
+    "flip_vertical": 0.0,
+    "rotate": 0.0,  # degrees to either side
+    "translate": 0.0,  # share of the side
+    "shear": 0.0,  # degrees to either side
+    "jitter": 0.0,  # probability; the strengths below are torchvision's
+    "brightness": 0.4,
+    "contrast": 0.4,
+    "saturation": 0.4,
+    "hue": 0.1,
+    "grey": 0.0,
+    "blur": 0.0,
+    "blur_sigma": (0.1, 2.0),  # pixels of a view of side 224; smaller views in proportion
+    "solarize": 0.0,
+    "erase": 0.0,
+    "erase_area": (0.02, 0.33),
+    "noise": 0.0,  # deviation, in units of the full range
+}
+_SIMCLR: Options = {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5, "jitter": 0.8, "grey": 0.2, "blur": 0.5}
+_STRONG: Options = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}  # SimCLR's strength 1; 0.5 for CIFAR
+_CROP: Options = {"scale": (0.2, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # MAE, appendix A.1
+_BRIGHT: Options = {"jitter": 1.0, "hue": 0.0}  # data2vec, which follows BEiT
+_WIDE: Options = {"scale": (0.3, 1.0), "ratio": (3 / 4, 4 / 3)}  # I-JEPA: its code's crops, never mirrored
+_LIGHT: Options = {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # for fine-tuning: what is in the picture stays in it
+PRESETS: dict[str, dict[str, Options]] = {
+    "photo": {  # SimCLR appendix A; BYOL appendix B for the second view; DINO's local crops
+        "global": _SIMCLR | _STRONG,
+        "global2": _SIMCLR | _STRONG | {"blur": 0.1, "solarize": 0.2},
+        "local": _SIMCLR | _STRONG | {"scale": (0.05, 0.4)},
+        "masked": _CROP,
+        "blocks": _CROP | _BRIGHT,
+        "multiblock": _WIDE,
+        "light": _LIGHT,
+    },
+    "small": {  # SimCLR appendix B.9 (CIFAR-10): half the strength of colour, no blur; crops as MoCo's
+        "global": _SIMCLR | {"blur": 0.0, "scale": (0.2, 1.0)},
+        "global2": _SIMCLR | {"blur": 0.0, "scale": (0.2, 1.0), "solarize": 0.1},
+        "local": _SIMCLR | {"blur": 0.0, "scale": (0.05, 0.4)},
+        "masked": _CROP,
+        "blocks": _CROP | _BRIGHT,
+        "multiblock": _WIDE,
+        "light": _LIGHT,
+    },
+    "upright": {  # characters and scans, where a mirrored picture means something else: no flips, larger crops
+        "global": {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "rotate": 10.0, "jitter": 0.8},
+        "global2": {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "rotate": 10.0, "jitter": 0.8},
+        "local": {"scale": (0.15, 0.4), "ratio": (3 / 4, 4 / 3), "jitter": 0.8},
+        "masked": {"scale": (0.6, 1.0), "ratio": (3 / 4, 4 / 3)},
+        "blocks": {"scale": (0.6, 1.0), "ratio": (3 / 4, 4 / 3)} | _BRIGHT,
+        "multiblock": {"scale": (0.6, 1.0), "ratio": (3 / 4, 4 / 3)},
+        "light": {"scale": (0.7, 1.0), "ratio": (3 / 4, 4 / 3), "rotate": 10.0},
+    },
+}
+HIDING: dict[str, Options] = {  # of views with hidden tokens; "patch" is the side of a token, filled in from the encoder
+    "masked": {"rate": 0.75},  # MAE
+    "global_masked": {"rate": 0.15},  # MSN, of a small ViT
+    "blocks": {"rate": (0.6, 0.6), "masking": 1.0},  # data2vec
+    "global_blocks": {"rate": (0.1, 0.5), "masking": 0.5},  # iBOT
+    "global2_blocks": {"rate": (0.1, 0.5), "masking": 0.5},
+    "multiblock": {"targets": 4, "target_scale": (0.15, 0.2), "target_ratio": (0.75, 1.5), "context_scale": (0.85, 1.0)},  # I-JEPA
+}
+LOCAL_SHARE = 96 / 224  # side of a local view beside a global one (DINO)
+
+
+def presets(layout: Options) -> dict[str, Options]:
+    _check_layout(layout)
+    size = layout["size"]
+    named = {"whole": {}} | PRESETS[layout["preset"]]
+    named |= {"global_masked": named["global"], "global_blocks": named["global"], "global2_blocks": named["global2"]}
+    options = {name: NOTHING | {"size": size} | given for name, given in named.items()}
+    options["local"]["size"] = max(8, 8 * round(size * LOCAL_SHARE / 8))
+    for name, given in HIDING.items():
+        options[name] |= {"patch": 0, **given}
+    return options
+
+
+def _check_layout(layout: Options) -> None:
+    """Of a run or an encoder that may come from anyone: what is stored and shown must fit in memory."""
+    sides: list[Any] = [layout.get(key) for key in ("size", "side", "channels")]
+    known = layout.get("bits") in (8, 16) and str(layout.get("preset")) in PRESETS
+    if not known or not all(type(value) is int and value > 0 for value in sides):
+        raise UserError(f"a layout of pictures has size, side, channels, bits (8 or 16) and preset ({', '.join(PRESETS)}); {layout} came")
+    if max(sides[:2]) ** 2 * sides[2] > PIXEL_LIMIT:
+        raise UserError(f"pictures of {sides[2]} x {max(sides[:2])} x {max(sides[:2])} numbers are more than the limit of {PIXEL_LIMIT:,}")
+
+
+RANGES: dict[str, tuple[float, float]] = {  # of options; a pair must also be in order
+    **dict.fromkeys(("scale", "erase_area", "rate", "target_scale", "context_scale"), (1e-4, 1.0)),
+    **dict.fromkeys(("flip", "flip_vertical", "jitter", "grey", "blur", "solarize", "erase", "translate", "masking"), (0.0, 1.0)),
+    **dict.fromkeys(("brightness", "contrast", "saturation", "noise"), (0.0, 100.0)),
+    **dict.fromkeys(("blur_sigma", "ratio", "target_ratio"), (1e-2, 100.0)),
+    "hue": (0.0, 0.5),
+    "rotate": (0.0, 180.0),
+    "shear": (0.0, 80.0),
+    "size": (4, 4096),
+    "targets": (1, 64),
+}
+
+
+def check(options: Options) -> str | None:
+    """What is wrong with a view's options, or None."""
+    for name, (low, high) in RANGES.items():
+        value = options.get(name, low)
+        parts = value if isinstance(value, tuple | list) else (value,)
+        if not all(low <= part <= high for part in parts) or list(parts) != sorted(parts):
+            return f"{name}={value}: must lie from {low:g} to {high:g}" + (", the smaller first" if len(parts) > 1 else "")
+    if options.get("targets", 0) * options.get("target_scale", (0, 0))[1] >= 1:
+        return f"target_scale={options['target_scale']}: {options['targets']} targets of that size would leave no context"
+    return None
+
+
+def whole(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+    """The picture's central square at the view's size, nothing random: how an encoder is used."""
+    return augmented(batch, draws, options, statistics)
+
+
+def masked(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+    """A view cut into square tokens, `rate` of them hidden; the target is every token's pixels (B, N, patch * patch * C)."""
+    view = augmented(batch, draws, options, statistics)
+    patch = options["patch"]
+    tokens = F.unfold(view.x, patch, stride=patch).transpose(1, 2)
+    return View(view.x, hidden=random_mask(draws.order(tokens.shape[1]), options["rate"]), target=tokens, where=view.where)
+
+
+def blocks(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+    """A view with blocks of tokens hidden: a share of `rate` of them, in a share of `masking` of the samples.
+
+    where["places"] (B,M): M places that include all the hidden ones, those first. M is the same for every batch.
+    """
+    view = augmented(batch, draws, options, statistics)
+    grid, (low, high) = _grid(view, options), options["rate"]
+    count = (draws.uniform(low=low, high=high) * draws.chance(options["masking"]) * math.prod(grid)).round()
+    hidden = block_mask(draws.uniform(TRIES, 4), count, grid)
+    places = first(hidden, max(round(high * math.prod(grid)), 1))
+    return View(view.x, hidden=hidden, where={**(view.where or {}), "places": places})
+
+
+def multiblock(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+    """A view of which a context is shown (not hidden), as many tokens in each sample, and where["targets"] (B,T,N) bool.
+
+    Of the tokens of a large block (`context_scale`), outside all targets, the context is as many as there are in any sample:
+    N less the targets' largest area. Where the block has fewer, some outside of it are shown; of a target none ever is.
+    """
+    view = augmented(batch, draws, options, statistics)
+    grid, count = _grid(view, options), options["targets"]
+    targets = rectangles(draws.uniform(count, 4), options["target_scale"], options["target_ratio"], grid)
+    block = rectangles(draws.uniform(1, 4), options["context_scale"], (1.0, 1.0), grid).squeeze(1)
+    tokens = math.prod(grid)
+    shown = tokens - count * max(int(options["target_scale"][1] * tokens), 1)
+    if shown < 1:
+        raise UserError(f"{count} targets of a view of {tokens} tokens leave no context; choose a larger size or a smaller patch")
+    order = (2.0 * targets.any(1) + ~block + draws.uniform(tokens)).argsort(1)
+    hidden = torch.ones_like(block).scatter_(1, order[:, :shown], False)
+    return View(view.x, hidden=hidden, where={**(view.where or {}), "targets": targets})
+
+
+def _grid(view: View, options: Options) -> tuple[int, int]:
+    return view.x.shape[-2] // options["patch"], view.x.shape[-1] // options["patch"]
+
+
+def augmented(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+    """pixels (B,C,S,S), aspect (B,) -> x (B,C,size,size) float32, normalised; where["affine"] (B,2,3) view -> stored picture."""
+    pixels, size = batch["pixels"], options["size"]
+    channels, top = pixels.shape[1], 255.0 if pixels.dtype == torch.uint8 else 65535.0
+    box, flip, upside = _box(batch["aspect"], draws, options), draws.chance(options["flip"]), draws.chance(options["flip_vertical"])
+    affine = _affine(box, flip, upside, draws, options)
+    sigma = _sigma(draws, options)
+    matrix, pull = _colour(channels, draws, options)
+    mean, std = (torch.tensor(statistics[key], device=pixels.device).view(-1, 1, 1) for key in ("mean", "std"))
+    matrix, pull = matrix / (top * std.squeeze(2)), pull / (top * std.squeeze(2))  # normalising is affine too
+
+    x = torch.empty(len(pixels), channels, size, size, device=pixels.device)
+    for part in _parts(x):
+        blur = None if sigma is None else blur_matrix(sigma[part], size)
+        seen = _look_through(pixels[part], box[part], flip[part], upside[part], affine[part], blur, options)
+        offset = pull[part] @ seen.mean((2, 3)).unsqueeze(2) - (mean / std).squeeze(2)
+        torch.baddbmm(offset, matrix[part], seen.flatten(2), out=x[part].flatten(2))
+    if options["noise"]:
+        x += draws.normal(*x.shape[1:]) * (options["noise"] / std)
+    if options["noise"] or options["jitter"]:
+        for channel, m, s in zip(x.unbind(1), statistics["mean"], statistics["std"], strict=True):
+            channel.clamp_(-m / s, (1 - m) / s)
+    if options["solarize"]:  # from the middle upwards mirrored; in the other samples at the top, where nothing is
+        middle = (torch.where(draws.chance(options["solarize"]), 0.5, 1.0).view(-1, 1, 1, 1) - mean) / std
+        torch.sub(middle, x.sub_(middle).abs_(), out=x)
+    if options["erase"]:
+        x.masked_fill_(_erased(size, draws, options)[:, None], 0.0)
+    return View(x, where={"affine": affine})
+
+
+def _parts(x: Tensor) -> list[slice]:
+    """Samples that are worked on together: on a CPU, as many as its caches hold; memory asked for anew costs more than the sums."""
+    each = max(1, PART // x[0].numel()) if x.device.type == "cpu" else len(x)
+    return [slice(start, start + each) for start in range(0, len(x), each)]
+
+
+def _box(aspect: Tensor, draws: Draws, options: Options) -> Tensor:
+    """A random crop of the original geometry -> (B,4) left, top, width, height as fractions of the picture.
+
+    As torchvision's RandomResizedCrop: ten tries of area and ratio, else the central crop of an allowed ratio.
+    """
+    (low, high), (narrow, broad) = options["scale"], options["ratio"]
+    tries = 1 if low == high == 1.0 else 10
+    area, log_ratio = draws.uniform(tries, low=low, high=high), draws.uniform(tries, low=float(np.log(narrow)), high=float(np.log(broad)))
+    ratio, aspect = log_ratio.exp(), aspect.unsqueeze(1)
+    width, height = (area * ratio / aspect).sqrt(), (area / ratio * aspect).sqrt()
+    fits = (width <= 1) & (height <= 1)
+    first = fits.int().argmax(1, keepdim=True)
+    width, height = width.gather(1, first), height.gather(1, first)
+    central = aspect.clamp(narrow, broad)
+    width = torch.where(fits.any(1, keepdim=True), width, (central / aspect).clamp(max=1))
+    height = torch.where(fits.any(1, keepdim=True), height, (aspect / central).clamp(max=1))
+    place = draws.uniform(2) if tries > 1 else torch.full_like(width, 0.5).expand(-1, 2)
+    place = torch.where(fits.any(1, keepdim=True), place, 0.5)
+    return torch.cat([place[:, :1] * (1 - width), place[:, 1:] * (1 - height), width, height], 1)
+
+
+def _affine(box: Tensor, flip: Tensor, upside: Tensor, draws: Draws, options: Options) -> Tensor:
+    """Crop, flips and turns -> affine (B,2,3) from the view to the stored picture."""
+    affine = warp.crop_affine(box, flip)
+    affine[:, 1, 1] *= torch.where(upside, -1.0, 1.0)
+    if not _turned(options):
+        return affine
+    angle = draws.uniform(low=-1, high=1) * float(np.deg2rad(options["rotate"]))
+    shift = draws.uniform(2, low=-2, high=2) * options["translate"]
+    shear = draws.uniform(low=-1, high=1) * float(np.deg2rad(options["shear"]))
+    return warp.compose(affine, warp.turn_affine(angle, shift, shear))
+
+
+def _turned(options: Options) -> bool:
+    return bool(options["rotate"] or options["translate"] or options["shear"])
+
+
+def _sigma(draws: Draws, options: Options) -> Tensor | None:
+    """The blur of each sample in pixels of the view (B,), 0 for none; None where no sample is blurred."""
+    if not options["blur"]:
+        return None
+    low, high = (sigma * options["size"] / 224 for sigma in options["blur_sigma"])
+    return draws.uniform(low=low, high=high) * draws.chance(options["blur"])
+
+
+def _look_through(
+    pixels: Tensor, box: Tensor, flip: Tensor, upside: Tensor, affine: Tensor, blur: Tensor | None, options: Options
+) -> Tensor:
+    """Crop, flips, turns and blur -> (B,C,size,size) float32 in the units of the pixels."""
+    size, (height, width) = options["size"], pixels.shape[-2:]
+    if _turned(options):
+        pixels = warp.warp(pixels.float(), affine, size)
+        return pixels if blur is None else resample(pixels, blur, blur)
+    left, top, across, down = box.unbind(1)
+    rows = resize_matrix(top * height, down * height, upside, height, size)
+    columns = resize_matrix(left * width, across * width, flip, width, size)
+    if pixels.dtype == torch.uint8 and options["scale"] != (1.0, 1.0) and has_bfloat16(pixels.device.type):
+        # 0..255 is exact in bfloat16; the result is as fine as the 8 bits that Pillow would have rounded it to
+        rows, columns, blur = rows.bfloat16(), columns.bfloat16(), None if blur is None else blur.bfloat16()
+    if blur is not None:
+        rows, columns = blur @ rows, blur @ columns
+    return resample(pixels, rows, columns).float()
+
+
+def _colour(channels: int, draws: Draws, options: Options) -> tuple[Tensor, Tensor]:
+    """The colour map of each sample: matrix and pull (B,C,C), as colour.jitter."""
+    if not options["jitter"] and not options["grey"]:
+        same = torch.eye(channels, device=draws.keys.device).expand(len(draws.keys), -1, -1)
+        return same, torch.zeros_like(same)
+    on = draws.chance(options["jitter"])
+    brightness, contrast, saturation = (
+        torch.where(on, draws.uniform(low=max(1 - options[name], 0.01), high=1 + options[name]), 1.0)
+        for name in ("brightness", "contrast", "saturation")
+    )
+    hue = torch.where(on, draws.uniform(low=-options["hue"], high=options["hue"]), 0.0)
+    return colour.jitter(channels, brightness, contrast, saturation, hue, draws.chance(options["grey"]))
+
+
+def _erased(size: int, draws: Draws, options: Options) -> Tensor:
+    """(B,size,size) bool: a random rectangle, in the samples that are chosen. Zhong et al. 2020, random erasing."""
+    low, high = options["erase_area"]
+    area, ratio = draws.uniform(low=low, high=high), draws.uniform(low=float(np.log(0.3)), high=float(np.log(3.3))).exp()
+    sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1)
+    start = draws.uniform(2) * (1 - sides)
+    place = (torch.arange(size, device=area.device) + 0.5) / size
+    inside = (place >= start.unsqueeze(2)) & (place < (start + sides).unsqueeze(2))
+    return inside[:, 0, :, None] & inside[:, 1, None, :] & draws.chance(options["erase"]).view(-1, 1, 1)
+
+
+# ------------------------------------------------------------------------------------------------- what others must know
+
+
+def picture(view: View, options: Options, statistics: Options) -> np.ndarray:
+    """A view as the network sees it -> (B,H,W,3) uint8; hidden tokens are grey. Of many channels, the first three (or one) show."""
+    mean, std = (torch.tensor(statistics[key]).view(-1, 1, 1) for key in ("mean", "std"))
+    x = view.x.detach().float().cpu() * std + mean
+    if view.hidden is not None:
+        side = options["patch"]
+        rows = x.shape[-2] // side
+        hidden = view.hidden.cpu().view(len(x), 1, rows, -1).repeat_interleave(side, 2).repeat_interleave(side, 3)
+        x = torch.where(hidden, torch.tensor(0.5), x)
+    x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
+    return (x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def encoder_for(layout: Options, needs: frozenset[str]) -> str:
+    if "tokens" in needs:
+        return "vit_mini"
+    return "timm/resnet18" if torch.cuda.is_available() else "conv_small"
+
+
+def encoder_input(layout: Options) -> Options:
+    return {"channels": layout["channels"], "size": layout["size"]}
+
+
+def preprocessing(layout: Options, statistics: Options) -> Options:
+    """The `whole` view in timm's words: shorter side to the size, central square, pixels in 0..1, mean and deviation of a channel."""
+    for name in ("mean", "std"):
+        values = statistics.get(name)
+        if not isinstance(values, list) or len(values) != layout["channels"] or not all(map(_finite, values)):
+            raise UserError(f"{name} of {layout['channels']} channels is {str(values)[:40]}; a finite number a channel is needed")
+    if min(statistics["std"]) <= 0:
+        raise UserError(f"std of the channels is {statistics['std']}; each must be above 0")
+    shape = {"input_size": [layout["channels"], layout["size"], layout["size"]]}
+    crop = {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "center"}
+    return {**shape, **crop, "mean": statistics["mean"], "std": statistics["std"]}
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e6
+
+
+IMAGE = Modality(
+    name="image",
+    noun="pictures",
+    fields={"image": ("image", "img", "picture", "pixels", "photo", "path", "file", "filename", "file_name", "x")},
+    suffixes=frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm", ".jp2", ".avif"]),
+    plan=plan,
+    decode=decode,
+    fit=fit,
+    presets=presets,
+    check=check,
+    views={
+        "whole": whole,
+        **dict.fromkeys(("global", "global2", "local", "light"), augmented),
+        **dict.fromkeys(("masked", "global_masked"), masked),
+        **dict.fromkeys(("blocks", "global_blocks", "global2_blocks"), blocks),
+        "multiblock": multiblock,
+    },
+    raw=raw,
+    picture=picture,
+    encoder_for=encoder_for,
+    input=encoder_input,
+    preprocessing=preprocessing,
+)

@@ -1,0 +1,74 @@
+"""Random numbers that depend only on (seed, epoch, sample index, view position, draw): a counter-based hash, vectorised.
+
+The same sample gets the same draws at any world size, micro-batch or device, and there is no generator state to save.
+The hash is splitmix64 (Steele, Lea, Flood, OOPSLA 2014) on wrapping int64 arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+_GAMMA = 0x9E3779B97F4A7C15
+
+
+def _signed(x: int) -> int:
+    x &= _MASK
+    return x - (1 << 64) if x >> 63 else x
+
+
+def _mix_int(x: int) -> int:
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
+    return x ^ (x >> 31)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """splitmix64's finalizer on int64 (any shape); right shifts are made logical by masking."""
+    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _signed(0x94D049BB133111EB)
+    return x ^ ((x >> 31) & ((1 << 33) - 1))
+
+
+class Draws:
+    """One view's random numbers for a batch of samples: index (B,) int64 on any device.
+
+    Each call is one draw; the order of the calls is part of the key.
+    """
+
+    def __init__(self, seed: int, epoch: int, index: Tensor, position: int) -> None:
+        key = 0
+        for part in (seed, epoch, position):
+            key = _mix_int((key + _GAMMA + part) & _MASK)
+        self.keys = _mix(index.long() * _signed(_GAMMA) + _signed(key))
+        self.count = 0
+
+    def bits(self, *shape: int) -> Tensor:
+        """-> (B, *shape) int64, all 64 bits random."""
+        self.count += 1
+        key = self.keys + _signed(_mix_int(self.count))
+        if not shape:
+            return _mix(key)
+        counter = torch.arange(1, math.prod(shape) + 1, device=key.device) * _signed(_GAMMA)
+        return _mix(key.view(-1, *[1] * len(shape)) + counter.view(shape))
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """-> (B, *shape) float32 in [low, high)."""
+        unit = ((self.bits(*shape) >> 40) & ((1 << 24) - 1)).float() * 2.0**-24
+        return unit if (low, high) == (0.0, 1.0) else unit * (high - low) + low
+
+    def normal(self, *shape: int) -> Tensor:
+        """-> (B, *shape) float32, standard normal (Box and Muller)."""
+        radius = (-2 * (1 - self.uniform(*shape)).log()).sqrt()
+        return radius * (2 * math.pi * self.uniform(*shape)).cos()
+
+    def chance(self, probability: float) -> Tensor:
+        """-> (B,) bool, true with the given probability."""
+        return self.uniform() < probability
+
+    def order(self, n: int) -> Tensor:
+        """-> (B, n) int64, a random permutation a sample."""
+        return self.bits(n).argsort(dim=1, stable=True)

@@ -1,0 +1,92 @@
+"""Which tokens are hidden, and how to take and put back the others."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from untaught.core import View
+from untaught.ops.gather import gather
+
+
+def random_mask(order: Tensor, rate: float) -> Tensor:
+    """order (B,N) a permutation a sample -> (B,N) bool, true (hidden) at round(rate N) places a sample, at least 1 and at most N - 1."""
+    count = order.shape[1]
+    hidden = min(max(round(rate * count), 1), count - 1)
+    return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :hidden], True)
+
+
+def block_mask(unit: Tensor, count: Tensor, grid: tuple[int, int]) -> Tensor:
+    """unit (B,T,4) uniform draws of T tries, count (B,) tokens to hide -> (B,N) bool, true in at most `count` places a sample.
+
+    BEiT's blocks (Bao et al. 2022, algorithm 1, as iBOT's code has it): a rectangle of random size and place is taken if it
+    hides something new and not too much; its area lies between the square of a third of the shorter side and what is still to hide.
+    """
+    high, wide = grid
+    rows, columns = torch.arange(high, device=unit.device), torch.arange(wide, device=unit.device)
+    hidden = torch.zeros(len(unit), high, wide, dtype=torch.bool, device=unit.device)
+    least = (min(grid) // 3) ** 2
+    log_ratio = (2 * unit[..., 1] - 1) * math.log(1 / 0.3)
+    for size, ratio, top, left in zip(unit[..., 0].T, log_ratio.exp().T, unit[..., 2].T, unit[..., 3].T, strict=True):
+        still = count - hidden.sum((1, 2))
+        area = (least + size * (still - least)).clamp(min=0)
+        h, w = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+        block = within(rows, (top * (high - h + 1)).floor(), h).unsqueeze(2) & within(
+            columns, (left * (wide - w + 1)).floor(), w
+        ).unsqueeze(1)
+        new = (block & ~hidden).sum((1, 2))
+        taken = (new > 0) & (new <= still) & (h < high) & (w < wide)
+        hidden |= block & taken.view(-1, 1, 1)
+    return hidden.flatten(1)
+
+
+def rectangles(unit: Tensor, scale: tuple[float, float], ratio: tuple[float, float], grid: tuple[int, int]) -> Tensor:
+    """unit (B,T,4) uniform draws -> (B,T,N) bool: T rectangles a sample, of area scale x N and height over width ratio, rounded, but
+    never of more than scale[1] x N tokens."""
+    high, wide = grid
+    count = high * wide
+    most = max(int(scale[1] * count), 1)
+    rows, columns = torch.arange(high, device=unit.device), torch.arange(wide, device=unit.device)
+    area = ((scale[0] + unit[..., 0] * (scale[1] - scale[0])) * count).clamp(min=1)
+    shape = ratio[0] + unit[..., 1] * (ratio[1] - ratio[0])
+    h = (area * shape).sqrt().round().clamp(1, min(high, most))
+    w = (area / shape).sqrt().round().clamp(1, wide).minimum((most / h).floor())
+    top, left = (unit[..., 2] * (high - h + 1)).floor(), (unit[..., 3] * (wide - w + 1)).floor()
+    return (within(rows, top, h).unsqueeze(-1) & within(columns, left, w).unsqueeze(-2)).flatten(-2)
+
+
+def within(places: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    """places (N,), start and length (...) -> (..., N) bool: whether each place lies in start ... start + length - 1."""
+    return (places >= start.unsqueeze(-1)) & (places < (start + length).unsqueeze(-1))
+
+
+def visible(hidden: Tensor, count: int) -> Tensor:
+    """hidden (B,N) bool with N - count true in each row -> (B, count) the places that are not hidden, in order."""
+    return first(~hidden, count)
+
+
+def first(chosen: Tensor, count: int) -> Tensor:
+    """chosen (..., N) bool -> (..., count): the chosen places in order, and the others behind them where they are fewer."""
+    return (~chosen).int().argsort(dim=-1, stable=True)[..., :count]
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """x (B,N,D) at index (B,K) -> (B,K,D)."""
+    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def hide(tokens: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
+    """tokens (B,N,D), hidden (B,N) bool, mask (D,) -> (B,N,D): the mask where hidden."""
+    return torch.where(hidden.unsqueeze(-1), mask.to(tokens.dtype), tokens)
+
+
+def joined_masks(views: list[View]) -> tuple[Tensor, Tensor]:
+    """Of views with blocks of hidden tokens, one batch behind the other: hidden (V x B, N) and where["places"] (V x B, M)."""
+    return torch.cat([view.hidden for view in views]), torch.cat([view.where["places"] for view in views])  # type: ignore[index,misc]
+
+
+def masked_mean(x: Tensor, counted: Tensor) -> Tensor:
+    """x, counted of one shape -> a scalar: the sum where counted, over the mean of the processes' counts; their mean is that of all."""
+    return (x * counted).sum() / gather(counted.sum(dtype=x.dtype)[None]).mean().clamp(min=1)

@@ -1,0 +1,311 @@
+"""report.html: one file with everything in it, from what a run folder holds."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from untaught.core import Options
+from untaught.engine.writing import write_text
+from untaught.report.advice import advise
+from untaught.report.charts import WIDTH, Curve, Point, chart, number, percent, thin
+from untaught.report.facts import Facts, gather
+
+NAMES = {"encoder": "this encoder", "random_init": "same encoder, untrained", "raw": "raw data"}
+PROBES = {"linear": "Linear probe", "finetune": "Fine-tuned", "kmeans": "k-means", "spectrum": "Spectrum"}
+METRICS = {"nmi": "NMI", "ari": "ARI", "rankme": "RankMe", "macro_f1": "macro F1"}
+HEALTH = {
+    "effective_rank": "effective rank",
+    "std": "deviation of a feature",
+    "alignment": "alignment",
+    "uniformity": "uniformity",
+    "teacher_lag": "teacher lag",
+    "gradient_norm": "norm of the gradient",
+}
+SHARES = {"data": "waiting for data", "views": "making views", "compute": "computing"}
+COLUMNS = 40  # thumbnails a row of the sheet
+QUERIES, NEAREST = 8, 8
+MOST_CLASSES = 20  # that a map can colour
+WIDEST = 1200  # pixels of the picture of views
+
+
+def write(run: Path) -> Path:
+    """Writes RUN/report.html from what is in the run folder, whole or not; returns its path.
+
+    Raises UserError where the folder holds no run or can't be written.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    facts = gather(run)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": number, "percent": percent}
+    page = environment.get_template("page.html").render(content(facts))
+    write_text(run / "report.html", page)
+    return run / "report.html"
+
+
+def content(facts: Facts) -> Options:
+    """Everything that the template shows, as plain values: the template escapes it."""
+    sample = facts.sample
+    return {
+        "name": facts.path.resolve().name,
+        "facts": facts,
+        "subtitle": _subtitle(facts.run),
+        "tiles": _tiles(facts),
+        "verdict": facts.health[-1][1] if facts.health else None,
+        "advice": advise(facts),
+        "curves": _curves(facts),
+        "health": _health(facts),
+        "views": _webp(facts.views) if facts.views else None,
+        "battery": _battery(facts.scores),
+        "label_curves": _label_curves(facts.scores),
+        "thumbnails": _sheet(sample["thumbnail"]) if sample else None,
+        "neighbours": _neighbours(sample) if sample else [],
+        "bank": int((~sample["held_out"]).sum()) if sample else 0,
+        "map": _map(sample) if sample else None,
+        "shares": _shares(facts),
+        "commands": _commands(facts),
+        "settings": _settings(facts.run),
+        "chart_width": WIDTH,
+    }
+
+
+def _subtitle(run: Options) -> str:
+    return f"{run['method']} · {run['encoder']} · {run['data']}" if run else ""
+
+
+def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
+    """(value, what it is, what stands beside it) of the few numbers that come first."""
+    tiles = []
+    for probe in ("linear", "knn20"):
+        if own := facts.score("encoder", probe):
+            others = [(NAMES[name], facts.beside(own, name)) for name in ("random_init", "raw")]
+            beside = ", ".join(f"{name} {percent(score['mean'])}" for name, score in others if score)
+            tiles.append((percent(own["mean"]), _probe(probe), beside))
+    last = facts.last
+    if last:
+        tiles.append((number(last["loss"]), "loss at the end" if facts.ended else "last loss", f"step {last['step']:,}"))
+        if "samples" in last and "seconds" in last:
+            rate = last["samples"] / max(last["seconds"], 1e-9)
+            tiles.append((_duration(last["seconds"]), "of training", f"{last['samples']:,} samples, {rate:,.0f} a second"))
+    return tiles
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"
+
+
+def _probe(name: str) -> str:
+    return f"kNN, k = {name[3:]}" if name.startswith("knn") and name[3:].isdigit() else PROBES.get(name, name)
+
+
+def _style(features: str) -> str:
+    return f"s-{features}" if features in NAMES else "s-against" if features.startswith("against:") else "s-other"
+
+
+def _said(features: str) -> str:
+    return NAMES.get(features, features.removeprefix("against:"))
+
+
+def _curve(facts: Facts, name: str, style: str = "s-encoder", said: str | None = None) -> Curve:
+    return Curve(said or name, style, thin(facts.series(name)))
+
+
+def _curves(facts: Facts) -> list[tuple[str, Any, list[Curve]]]:
+    """(title, SVG, the curves that need a legend) of training."""
+    names = facts.terms
+    knn = sorted({key for row in facts.rows for key in row if key.startswith("knn")}, key=lambda key: (len(key), key))
+    wanted = [
+        ("Loss", [_curve(facts, name, f"c{i}") for i, name in enumerate(names)], False),
+        ("kNN on the way (held out of the training part)", [_curve(facts, key, f"c{i}", _probe(key)) for i, key in enumerate(knn)], True),
+        ("Learning rate", [_curve(facts, "lr", "c0")], False),
+        ("Samples a second", [_curve(facts, "samples_per_second", "c0", "samples a second")], False),
+    ]
+    return _drawn(wanted)
+
+
+def _health(facts: Facts) -> list[tuple[str, Any, list[Curve]]]:
+    return _drawn([(said[:1].upper() + said[1:], [_curve(facts, f"health.{name}", "c0", said)], False) for name, said in HEALTH.items()])
+
+
+def _drawn(wanted: list[tuple[str, list[Curve], bool]]) -> list[tuple[str, Any, list[Curve]]]:
+    drawn = [(title, chart(title, curves, "step", as_percent=share), curves) for title, curves, share in wanted]
+    return [(title, svg, curves if len(curves) > 1 else []) for title, svg, curves in drawn if svg]
+
+
+def _battery(scores: Sequence[Options]) -> list[Options]:
+    """Groups of one probe, labels, metric and data: the encoder first, its baselines under it, each with its interval on one scale."""
+    groups: dict[tuple[str, str, str, str], list[Options]] = {}
+    for row in scores:
+        groups.setdefault((row["probe"], str(row["labels"]), row["metric"], row.get("data", "")), []).append(row)
+    several = len({data for *_, data in groups}) > 1
+    order = ["encoder", "random_init", "raw"]
+    result = []
+    for (probe, labels, metric, data), rows in groups.items():
+        rows = sorted(rows, key=lambda row: (order.index(row["features"]) if row["features"] in order else 9, row["features"]))
+        values = [value for row in rows for value in (row["mean"], row.get("low"), row.get("high")) if value is not None]
+        share = probe != "spectrum" and all(0 <= value <= 1 for value in values)
+        budget = "" if labels in ("all", "none", "") else f", {_budget(labels)}"
+        title = f"{_probe(probe)}: {METRICS.get(metric, metric.replace('_', ' '))}{budget}{f' on {data}' if several else ''}"
+        result.append({"title": title, "share": share, "rows": [_bar(row, share) for row in rows]})
+    return result
+
+
+def _budget(labels: str) -> str:
+    count, slash, unit = labels.partition("/")
+    return f"{count} {'label' if count == '1' else 'labels'} a {unit}" if slash else f"{labels} of the labels"
+
+
+def _bar(row: Options, share: bool) -> Options:
+    say = percent if share else number
+    low, high = row.get("low"), row.get("high")
+    scratch = row["features"] == "random_init" and row["probe"].startswith("finetune")
+    name = ("same network, from scratch" if scratch else _said(row["features"])) + (f", seed {row['seed']}" if "seed" in row else "")
+    bar = {"name": name, "style": _style(row["features"]), "value": say(row["mean"]), "interval": "", "at": 100 * row["mean"]}
+    if low is None or high is None:
+        return bar
+    return bar | {"interval": f"{say(low)} to {say(high)}", "low": 100 * low, "wide": 100 * (high - low)}
+
+
+def _label_curves(scores: Sequence[Options]) -> list[tuple[str, Any, list[Curve]]]:
+    """Accuracy against the number of labels: a plot for every probe, and data, that was given fewer labels than all."""
+    result = []
+    scores = [row for row in scores if row["metric"] == "accuracy" and "seed" not in row]
+    several = len({row.get("data") for row in scores}) > 1
+    for probe, data in dict.fromkeys((row["probe"], row.get("data")) for row in scores):
+        rows = [row for row in scores if (row["probe"], row.get("data")) == (probe, data)]
+        labels = sorted({str(row["labels"]) for row in rows}, key=_amount)
+        if len(labels) < 2:
+            continue
+        curves = []
+        for features in dict.fromkeys(row["features"] for row in rows):
+            own = sorted((row for row in rows if row["features"] == features), key=lambda row: _amount(str(row["labels"])))
+            points = [Point(labels.index(str(row["labels"])), row["mean"], row.get("low"), row.get("high")) for row in own]
+            curves.append(Curve(_said(features), _style(features), points))
+        title = f"{_probe(probe)}: accuracy by labels{f' on {data}' if several else ''}"
+        result.append((title, chart(title, curves, "labels", as_percent=True, x_labels=labels), curves))
+    return result
+
+
+def _amount(labels: str) -> tuple[int, float]:
+    """Sorts 1/class, 2/class ... before 1%, 10% ... before all."""
+    for place, ending in enumerate(("/class", "%")):
+        if labels.endswith(ending):
+            text = labels.removesuffix(ending)
+            return place, float(text) if text.replace(".", "", 1).isdigit() else 0.0
+    return 2, 0.0
+
+
+def _sheet(thumbnails: np.ndarray) -> Options:
+    """All thumbnails in one picture; the page shows parts of it."""
+    from PIL import Image
+
+    count, height, width = thumbnails.shape[:3]
+    sheet = np.zeros((-(-count // COLUMNS) * height, COLUMNS * width, 3), np.uint8)
+    for i, pixels in enumerate(thumbnails):
+        row, column = divmod(i, COLUMNS)
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = pixels
+    return {"uri": _uri(Image.fromarray(sheet)), "columns": COLUMNS, "rows": -(-count // COLUMNS), "width": width, "height": height}
+
+
+def _uri(picture: Any) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "webp", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _webp(png: bytes) -> str | None:
+    from PIL import Image
+
+    try:
+        picture = Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB")
+    except Exception:  # cut short, or a bomb
+        return None
+    picture.thumbnail((WIDEST, 4 * WIDEST))
+    return _uri(picture)
+
+
+def _neighbours(sample: dict[str, np.ndarray]) -> list[Options]:
+    """Held-out samples, of as many classes as there are, and the nearest training samples by cosine."""
+    features, labels, held_out = sample["features"], sample["label"], sample["held_out"]
+    bank = np.flatnonzero(~held_out)
+    queries = np.flatnonzero(held_out) if held_out.any() else bank
+    first = [int(queries[labels[queries] == label][0]) for label in np.unique(labels[queries])]
+    chosen = [*first, *(int(i) for i in queries if i not in set(first))][:QUERIES]
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    found = []
+    for query in chosen:
+        near = unit[bank] @ unit[query]
+        near[bank == query] = -np.inf
+        nearest = [int(bank[i]) for i in np.argsort(-near, kind="stable")[: min(NEAREST, len(bank) - (query in bank))]]
+        if nearest:
+            found.append({"query": _tile(sample, query), "near": [_tile(sample, i, labels[query]) for i in nearest]})
+    return found
+
+
+def _tile(sample: dict[str, np.ndarray], i: int, wanted: str | None = None) -> Options:
+    label = str(sample["label"][i])
+    row, column = divmod(i, COLUMNS)
+    other = bool(wanted) and label != wanted
+    return {"row": row, "column": column, "name": str(sample["name"][i]), "label": label, "other": other}
+
+
+def _map(sample: dict[str, np.ndarray]) -> Options:
+    """What the script needs to draw the map and to name what is under the pointer."""
+    labels = [str(label) for label in sample["label"]]
+    classes = sorted(set(labels) - {""}, key=lambda name: (len(name), name) if name.isdigit() else (0, name))
+    coloured = classes if 1 < len(classes) <= MOST_CLASSES else []
+    return {
+        "x": [round(float(x), 3) for x in sample["place"][:, 0]],
+        "y": [round(float(y), 3) for y in sample["place"][:, 1]],
+        "kind": [coloured.index(label) if label in coloured else -1 for label in labels],
+        "label": labels,
+        "name": [str(name).encode("utf-8", "replace").decode() for name in sample["name"]],
+        "classes": coloured,
+    }
+
+
+def _shares(facts: Facts) -> list[tuple[str, str, float]]:
+    shares = facts.shares()
+    whole = sum(shares.values())
+    return [(name, SHARES[name], seconds / whole) for name, seconds in shares.items()] if whole else []
+
+
+def _commands(facts: Facts) -> list[str]:
+    """As it was asked, and from the file that holds everything."""
+    run = facts.run
+    if not run:
+        return []
+    words = ["untaught", "pretrain", str(run["data"]), "--method", str(run["method"]), "--encoder", str(run["encoder"])]
+    for option in ("modality", "label", "split"):
+        if run.get(option) and (option, run[option]) != ("modality", "image"):
+            words += [f"--{option}", str(run[option])]
+    if run.get("columns"):
+        words += ["--columns", ",".join(f"{key}={value}" for key, value in run["columns"].items())]
+    words += [f"{key}={value}" for key, value in run["knobs"].items()]
+    again = ["untaught", "pretrain", "--from", str(facts.path / "run.yaml"), "--out", f"{facts.path}-again"]
+    known = not any(mark in str(run[what]) for what, mark in (("data", "in memory: "), ("encoder", "module:"), ("method", ":")))
+    return [shlex.join(words), shlex.join(again)] if known else []
+
+
+def _settings(run: Options) -> list[tuple[str, list[tuple[str, str]]]]:
+    """run.yaml in groups of (name, value)."""
+    if not run:
+        return []
+    about = [(key, run.get(key)) for key in ("untaught", "torch", "data", "fingerprint", "modality", "label", "split", "method", "encoder")]
+    resolved = run["resolved"]
+    groups = [("run", about), ("method", resolved.get("method")), ("encoder", resolved.get("encoder")), ("loop", resolved.get("loop"))]
+    groups += [
+        (f"view {i}: {view.get('name')}", {k: v for k, v in view.items() if k != "name"})
+        for i, view in enumerate(resolved.get("views", ()))
+    ]
+    groups += [("layout", run["layout"]), ("statistics", run.get("statistics"))]
+    pairs = [(title, list(group.items() if isinstance(group, dict) else group or ())) for title, group in groups]
+    return [(title, [(str(key), str(value)) for key, value in group if value is not None]) for title, group in pairs if group]

@@ -1,0 +1,269 @@
+"""What every method promises, on every modality that offers its views.
+
+UNTAUGHT_METHODS=NAME,NAME pytest tests/conformance/test_methods.py     asks it of other methods, as those of a package of yours.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toys import MODALITIES, ToyConv, build
+
+from untaught.core import Encoder, Method, UserError
+from untaught.engine.build import check_needs, method_class
+from untaught.engine.optim import parameter_groups
+from untaught.methods import METHODS
+
+NAMES = os.environ.get("UNTAUGHT_METHODS", ",".join(METHODS)).split(",")
+CLASSES: dict[str, type[Method]] = {name: method_class(name) for name in NAMES}
+GRID = [(name, kind) for name, cls in CLASSES.items() for kind, modality in MODALITIES.items() if set(cls.views) <= set(modality.views)]
+each = pytest.mark.parametrize(("name", "modality"), GRID)
+each_class = pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack([term for term in terms.values() if term.requires_grad]).sum()
+
+
+@each
+def test_terms_are_finite_scalars(name: str, modality: str) -> None:
+    method, views, batch = build(CLASSES[name], modality)
+    terms = method(views(batch, 0), 0.0)
+    assert terms
+    for term, value in terms.items():
+        assert value.shape == (), term
+        assert value.dtype == torch.float32, term
+        assert value.isfinite(), term
+
+
+@each
+def test_terms_stay_float32_under_autocast(name: str, modality: str) -> None:
+    method, views, batch = build(CLASSES[name], modality)
+    made = views(batch, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = method(made, 0.0)
+    assert {value.dtype for value in terms.values()} == {torch.float32}
+    assert all(value.isfinite() for value in terms.values())
+
+
+@each
+def test_gradient_reaches_every_parameter_of_the_encoder(name: str, modality: str) -> None:
+    method, views, batch = build(CLASSES[name], modality)
+    total(method(views(batch, 0), 0.0)).backward()
+    pooling = {"model.fc_norm.weight", "model.fc_norm.bias"}  # of a ViT: only pooled vectors go through it
+    without = [n for n, p in method.encoder.named_parameters() if n not in pooling and (p.grad is None or not p.grad.any())]
+    assert without == []
+
+
+@each
+def test_no_parameter_of_the_heads_is_idle(name: str, modality: str) -> None:
+    method, views, batch = build(CLASSES[name], modality)
+    total(method(views(batch, 0), 0.0)).backward()
+    assert [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+@each
+def test_the_loss_falls(name: str, modality: str) -> None:
+    method, views, batch = build(CLASSES[name], modality)
+    optimizer = torch.optim.Adam(method.parameters(), 3e-3)
+    losses = []
+    for _ in range(15):
+        loss = total(method(views(batch, 0), 0.5))
+        optimizer.zero_grad()
+        loss.backward()
+        method.before_step(0.5)
+        optimizer.step()
+        method.after_step(0.5)
+        method.pending.clear()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * max(losses[:2])  # the first may be against a queue's random vectors
+
+
+@each
+def test_state_goes_round(name: str, modality: str) -> None:
+    method, views, batch = build(CLASSES[name], modality)
+    total(method(views(batch, 0), 0.0)).backward()
+    other, _, _ = build(CLASSES[name], modality)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    other.load_state_dict(method.state_dict())
+    made = views(batch, 1)
+    for term, value in method.eval()(made, 0.0).items():
+        assert torch.equal(value, other.eval()(made, 0.0)[term])
+
+
+@each
+def test_forward_changes_nothing_but_batch_norm(name: str, modality: str) -> None:
+    method, views, batch = build(CLASSES[name], modality)
+    made = views(batch, 0)
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    first, second = method(made, 0.0), method(made, 0.0)
+    assert all(torch.equal(first[term], second[term]) for term in first)
+    changed = [key for key, value in method.state_dict().items() if not torch.equal(value, before[key])]
+    assert [key for key in changed if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))] == []
+
+
+@each
+def test_views_stay_as_they_came(name: str, modality: str) -> None:
+    method, views, batch = build(CLASSES[name], modality)
+    made = views(batch, 0)
+    method(made, 0.0)
+    for came, again in zip(made, views(batch, 0), strict=True):
+        assert torch.equal(came.x, again.x)
+        assert came.target is None or torch.equal(came.target, again.target)  # type: ignore[arg-type]
+
+
+@each
+def test_forward_is_objective_of_project(name: str, modality: str) -> None:
+    cls = CLASSES[name]
+    if not hasattr(cls, "project"):
+        pytest.skip(f"{name} has no pair")
+    method, views, batch = build(cls, modality)
+    made, pair = views(batch, 0), typing.cast(Any, method)
+    whole, parts = method(made, 0.3), pair.objective(pair.project(made), 0.3)
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[term], parts[term]) for term in whole)
+
+
+def test_a_pair_is_whole() -> None:
+    assert [name for name, cls in CLASSES.items() if hasattr(cls, "project") != hasattr(cls, "objective")] == []
+
+
+@each_class
+def test_the_header_is_the_contract(cls: type[Method]) -> None:
+    header = sys.modules[cls.__module__].__doc__ or ""
+    assert re.search(r"https://\S+", header.splitlines()[0]), "the first line names the paper and where it is"
+    for part in ("Views:", "Heads:", "Loss:"):
+        assert re.search(rf"^{part}", header, re.MULTILINE), part
+
+
+@each_class
+def test_a_method_is_final(cls: type[Method]) -> None:
+    assert cls.__bases__ == (Method,)
+
+
+@each_class
+def test_views_are_offered_by_a_modality(cls: type[Method]) -> None:
+    assert cls.views
+    assert any(set(cls.views) <= set(modality.views) for modality in MODALITIES.values())
+
+
+def knobs(cls: type[Method]) -> Iterator[inspect.Parameter]:
+    return (p for p in inspect.signature(cls).parameters.values() if p.name not in ("encoder", "facts"))
+
+
+@each_class
+def test_knobs_are_keywords_with_type_and_default(cls: type[Method]) -> None:
+    hints = typing.get_type_hints(cls.__init__)
+    for knob in knobs(cls):
+        assert knob.kind is knob.KEYWORD_ONLY, knob
+        assert knob.default is not knob.empty, knob
+        assert knob.name in hints, knob
+
+
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES.values() if cls.needs], ids=lambda cls: cls.__name__)
+def test_an_encoder_that_cannot_serve_is_refused_with_those_that_can(cls: type[Method]) -> None:
+    with pytest.raises(UserError, match=rf"ToyConv offers pooled vectors only; .*vit_mini .* offer {min(cls.needs)}"):
+        check_needs(cls, ToyConv())
+
+
+@each
+def test_what_has_no_gradient_is_not_the_optimizers_and_moves_only_after_the_step(name: str, modality: str) -> None:
+    method, views, batch = build(CLASSES[name], modality)
+    still = {n: p for n, p in method.named_parameters() if not p.requires_grad}
+    trained = {id(p) for group in parameter_groups(method, 0.1) for p in group["params"]}
+    assert trained == {id(p) for p in method.parameters() if p.requires_grad}
+    before = {n: p.clone() for n, p in still.items()}
+    total(method(views(batch, 0), 0.5)).backward()
+    method.before_step(0.5)
+    torch.optim.SGD(method.parameters(), 0.1).step()
+    assert all(torch.equal(p, before[n]) for n, p in still.items())
+    method.after_step(0.5)
+    assert not still or any(not torch.equal(p, before[n]) for n, p in still.items())
+
+
+@each
+def test_a_micro_batch_leaves_one_entry_and_after_step_takes_them_all(name: str, modality: str) -> None:
+    method, views, batch = build(CLASSES[name], modality)
+    made = views(batch, 0)
+    method(made, 0.5)
+    each_time = len(method.pending)
+    assert each_time <= 1
+    method(made, 0.5)
+    assert len(method.pending) == 2 * each_time
+    method.after_step(0.5)
+
+
+@each_class
+def test_groups_name_parameters_that_there_are(cls: type[Method]) -> None:
+    method, _, _ = build(cls, next(kind for name, kind in GRID if CLASSES[name] is cls))
+    assert [p for p in method.groups if not any(n.startswith(p) for n, _ in method.named_parameters())] == []
+
+
+@each
+def test_what_is_kept_is_an_encoder(name: str, modality: str) -> None:
+    method, _, _ = build(CLASSES[name], modality)
+    assert isinstance(method.kept, Encoder)
+    assert method.whole in MODALITIES[modality].views
+
+
+WRONG = {
+    "simclr": [{"temperature": 0.0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"width": 0}],
+    "vicreg": [{"width": -1}, {"variance": float("nan")}, {"invariance": -1.0}],
+    "byol": [{"momentum": 1.5}, {"momentum": float("nan")}, {"hidden": 0}, {"width": 0}],
+    "dino": [
+        *({"momentum": -0.1}, {"temperature": 0.0}, {"teacher_temperature": (0.0, 0.04)}, {"teacher_warmup": 2.0}),
+        *({"frozen": 1.0}, {"centre_momentum": 1.1}, {"prototypes": 0}, {"hidden": 0}, {"bottleneck": -1}),
+    ],
+    "margin": [{"margin": 0.0}, {"margin": float("inf")}, {"width": 0}],
+    "cpc": [{"grid": 1}, {"rows": 0}, {"group": 0}, {"hidden": 0}, {"width": 0}],
+    "deep_infomax": [{"alpha": -1.0}, {"beta": float("nan")}, {"gamma": -0.1}, {"units": 0}, {"width": 0}],
+    "moco": [{"temperature": 0.0}, {"momentum": 1.1}, {"queue": 0}, {"width": 0}],
+    "mocov3": [{"temperature": float("nan")}, {"momentum": -0.1}, {"hidden": 0}, {"width": 0}],
+    "nnclr": [{"temperature": 0.0}, {"queue": 0}, {"hidden": 0}, {"width": 0}],
+    "dcl": [{"temperature": 0.0}, {"sigma": 0.0}, {"width": 0}],
+    "barlow_twins": [{"redundancy": -0.1}, {"width": 0}],
+    "w_mse": [{"width": 0}, {"hidden": 0}, {"slice": 8}],
+    "vicregl": [
+        *({"alpha": 1.5}, {"matches": 0}, {"matches": 17}, {"width": 0}, {"local_width": 0}),
+        *({"invariance": -1.0}, {"variance": float("nan")}, {"covariance": float("inf")}),
+    ],
+    "lejepa": [{"regularisation": 1.5}, {"directions": 0}, {"hidden": 0}, {"width": 0}],
+    "simsiam": [{"width": 0}, {"bottleneck": -1}],
+    "ibot": [
+        *({"momentum": 1.5}, {"temperature": 0.0}, {"teacher_temperature": (0.04, float("inf"))}, {"teacher_warmup": -0.1}),
+        *({"frozen": 1.0}, {"centre_momentum": float("nan")}, {"prototypes": 0}, {"hidden": 0}, {"bottleneck": 0}),
+    ],
+    "dinov2": [
+        *({"momentum": 1.5}, {"temperature": -1.0}, {"teacher_temperature": (0.0, 0.04)}, {"teacher_warmup": 1.1}),
+        *({"frozen": -0.1}, {"koleo": -1.0}, {"prototypes": 0}, {"hidden": 0}, {"bottleneck": 0}),
+    ],
+    "ijepa": [{"momentum": 2.0}, {"predictor_width": 100}, {"predictor_width": 0}, {"predictor_depth": -1}],
+    "data2vec": [{"momentum": -1.0}, {"end": 1.1}, {"layers": 0}, {"layers": 3}, {"beta": 0.0}],
+    "msn": [
+        *({"momentum": 1.1}, {"temperature": 0.0}, {"sharpening": float("nan")}, {"sinkhorn": -1}),
+        *({"me_max": float("inf")}, {"prototypes": 0}, {"hidden": 0}, {"width": 0}),
+    ],
+    "swav": [
+        *({"temperature": 0.0}, {"epsilon": -1.0}, {"iterations": 0}, {"prototypes": 0}, {"frozen": 1.0}),
+        *({"queue": -1}, {"queue_start": 1.1}, {"hidden": 0}, {"width": 0}),
+    ],
+    "deepcluster": [{"temperature": 0.0}, {"prototypes": 0}, {"clusterings": 0}, {"iterations": 0}, {"hidden": 0}, {"width": 0}],
+    "mae": [{"decoder_width": 100}, {"decoder_width": -4}, {"decoder_depth": -1}],
+}
+
+
+@pytest.mark.parametrize(("name", "wrong"), [(name, wrong) for name in NAMES for wrong in WRONG.get(name, ())], ids=str)
+def test_a_knob_out_of_range_is_refused_by_name(name: str, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        build(CLASSES[name], "image", **wrong)

@@ -1,0 +1,76 @@
+"""Toy data and encoders for the conformance suite: pictures of four kinds that a small network can tell apart."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, View
+from untaught.encoders.timm import vit_mini
+from untaught.engine.views import Views, view_names, view_options
+from untaught.modalities.image import IMAGE
+
+LAYOUTS: dict[str, dict[str, Any]] = {"image": {"size": 16, "side": 16, "channels": 3, "bits": 8, "preset": "small"}}
+ROWS = 24
+KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more samples than there are here
+    "CPC": {"rows": 1, "group": 2},
+    "MoCo": {"queue": 8},
+    "NNCLR": {"queue": 8},
+    "VICRegL": {"width": 32, "local_width": 32},
+    "WMSE": {"width": 8},
+}
+
+
+class ToyConv(Encoder):
+    """Two convolutions with BatchNorm. x (B,3,H,W) -> (B,16)."""
+
+    width = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU()
+        )
+
+    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
+        return Features(pooled=self.net(x).mean((2, 3)))
+
+
+def toy_encoder(needs: frozenset[str]) -> Encoder:
+    return vit_mini(size=16, patch_size=4, embed_dim=32, depth=2, num_heads=2) if needs else ToyConv()
+
+
+def image_batch() -> Batch:
+    """Discs and bars of different colours, a little noise: (B,3,16,16) uint8."""
+    generator = torch.Generator().manual_seed(0)
+    line = torch.linspace(-1, 1, 16)
+    disc, bar = (line**2 + line[:, None] ** 2 < 0.5).float(), (line.abs() < 0.3).float().expand(16, 16)
+    kinds = torch.stack([disc, bar, bar.T, 1 - disc])[torch.arange(ROWS) % 4]
+    tint = torch.rand(ROWS, 3, 1, 1, generator=generator)
+    pixels = (kinds[:, None] * tint + 0.1 * torch.rand(ROWS, 3, 16, 16, generator=generator)).clamp(0, 1)
+    return {"pixels": (pixels * 255).byte(), "aspect": torch.ones(ROWS), "index": torch.arange(ROWS)}
+
+
+BATCHES = {"image": image_batch}
+MODALITIES: dict[str, Modality] = {"image": IMAGE}
+
+
+def build(cls: Any, modality: str, encoder: Encoder | None = None, **knobs: Any) -> tuple[Method, Views, Batch]:
+    """The method on toy data of a modality, its views, and the batch."""
+    torch.manual_seed(0)
+    if "prototypes" in inspect.signature(cls).parameters:
+        knobs = {"prototypes": 16} | knobs  # as many as 24 samples can use
+    kind, layout, batch = MODALITIES[modality], LAYOUTS[modality], BATCHES[modality]()
+    encoder = encoder or toy_encoder(cls.needs)
+    names = view_names(cls, kind)
+    views = Views(names, kind, view_options(names, kind, layout, {}), kind.fit(batch, layout), seed=0)
+    views.fit_encoder(encoder)
+    examples: dict[str, View] = dict(zip(names, views({key: value[:2] for key, value in batch.items()}, 0), strict=True))
+    knobs = KNOBS.get(cls.__name__, {}) | knobs
+    method: Method = cls(encoder, Facts(rows=ROWS, views=examples, statistics=views.statistics), **knobs)
+    with torch.no_grad():
+        method.before_epoch(0, lambda what, place: (batch["index"], getattr(method, what)(views.one(batch, 0, place))))
+    return method, views, batch

@@ -1,0 +1,12 @@
+"""The command line in processes of their own, forked from one that has done the imports: a start takes no time."""
+
+from __future__ import annotations
+
+import command
+import pytest
+
+
+@pytest.fixture(scope="session")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> command.Cli:
+    """Runs `untaught ARGUMENTS`, with a cache of the session's own."""
+    return command.Cli(tmp_path_factory.mktemp("cli"))

@@ -1,0 +1,250 @@
+"""A store holds what was decoded, exists whole or not at all, and is made once."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import encoded, write_pictures
+
+from untaught.core import Modality, UserError
+from untaught.data import store as store_module
+from untaught.data.sources import open_source
+from untaught.data.store import Column, bytes_needed, pack
+
+LAYOUT = {"side": 8}
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A valid PNG header that promises far more pixels than follow."""
+    chunks = b""
+    for kind, content in (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0" * 100)),
+        (b"IEND", b""),
+    ):
+        chunks += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def test_columns_hold_what_was_decoded(tmp_path: Path, pictures: Modality) -> None:
+    root = write_pictures(tmp_path / "photos", [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(150)])
+    seen: list[tuple[int, int | None]] = []
+    store = pack(open_source(root, pictures), pictures, LAYOUT, progress=lambda done, total: seen.append((done, total)))
+    assert len(store) == 300
+    assert store.columns["pixels"].shape == (300, 3, 8, 8)
+    index = np.array([299, 0, 7])
+    names = store.names(index)
+    expected = [np.asarray(Image.open(root / name)).transpose(2, 0, 1) for name in names]
+    assert np.array_equal(store.gather(index)["pixels"], expected)
+    assert names[0].startswith("dog/")
+    assert store.labels is not None
+    assert store.labels[index].tolist() == [1, 0, 0]
+    assert store.classes == ("cat", "dog")
+    assert store.statistics["mean"] == pytest.approx(store.columns["pixels"].mean(), rel=1e-5)
+    assert seen[-1] == (300, 300)
+    assert store.bytes > 300 * 3 * 64
+    assert abs(bytes_needed(300, [store.gather(index)]) / 3 - store.bytes) < 0.5 * store.bytes
+
+
+def test_ragged_round_trip(tokens: Modality) -> None:
+    import pandas
+
+    texts = [" ".join(str(i) for i in range(length)) for length in (3, 0, 5, 1)]
+    store = pack(open_source(pandas.DataFrame({"text": texts}), tokens), tokens, {"ragged": ["ids"]})
+    batch = store.gather(np.array([2, 1, 3]))
+    assert batch["ids"].tolist() == [[0, 1, 2, 3, 4], [0] * 5, [0] * 5]
+    assert batch["ids_valid"].sum(1).tolist() == [5, 0, 1]
+    assert batch["sum"].tolist() == [10, 0, 0]
+    assert store.gather(np.array([1]))["ids"].shape == (1, 1)  # nothing but padding is still a rectangle
+    fixed = pack(open_source(pandas.DataFrame({"text": texts}), tokens), tokens, {}, limit_skipped=1)
+    assert len(fixed) == 1  # without "ragged" all rows have the first one's shape
+    assert fixed.skipped[0][1] == "its ids is int32 (0,), others are int32 (3,)"
+
+
+def test_unreadable_records_are_skipped_counted_and_named(tmp_path: Path, pictures: Modality) -> None:
+    root = write_pictures(tmp_path / "photos", [f"{i}.png" for i in range(9)])
+    (root / "zero.png").write_bytes(b"")
+    (root / "cut.jpg").write_bytes(encoded(1, "jpeg")[:-200])
+    (root / "huge.png").write_bytes(png_of_size(60_000, 60_000))
+    (root / "words.png").write_text("no picture")
+    (root / "gone.png").symlink_to(tmp_path / "nothing")
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(root / "deep.png")
+    (root / "notes.txt").write_text("no picture")
+    store = pack(open_source(root, pictures), pictures, LAYOUT)
+    assert len(store) == 10
+    reasons = dict(store.skipped)
+    assert set(reasons) == {"zero.png", "cut.jpg", "huge.png", "words.png", "gone.png", "notes.txt"}
+    assert reasons["gone.png"] == "is not there"
+    assert "60000" in reasons["huge.png"] or "3600000000" in reasons["huge.png"]
+    assert store.manifest["skipped_count"] == {"unreadable": 5, "passed over": 1}
+    deep = store.names(np.arange(10)).index("deep.png")
+    assert store.columns["pixels"][deep, 0, 0, 0] == 40_000 >> 8
+    with pytest.raises(
+        UserError, match=r"5 of 15 pictures cannot be read, at most 10% may \(cut.jpg: .*; gone.png: is not there; huge.png"
+    ):
+        pack(open_source(root, pictures), pictures, {"side": 4}, limit_skipped=0.1)
+
+
+def test_a_fault_in_decode_is_not_the_datas(tmp_path: Path, pictures: Modality, cache: Path) -> None:
+    broken = replace(pictures, decode=lambda record, layout: record["image"].typo)
+    with pytest.raises(AttributeError):
+        pack(open_source(write_pictures(tmp_path / "photos", ["0.png"]), broken), broken, LAYOUT)
+    assert not list((cache / "stores").glob("*/"))
+
+
+def test_one_record_and_none(tmp_path: Path, pictures: Modality, cache: Path) -> None:
+    one = pack(open_source(write_pictures(tmp_path / "one", ["0.png"]), pictures), pictures, LAYOUT)
+    assert len(one) == 1
+    assert one.parts(0)[0]["train"].tolist() == [0]
+    bad = write_pictures(tmp_path / "bad", ["0.png", "1.png"])
+    for path in bad.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="2 of 2 pictures cannot be read"):
+        pack(open_source(bad, pictures), pictures, LAYOUT)
+    assert len(list((cache / "stores").glob("*/"))) == 1
+
+
+# --------------------------------------------------------------------------------------------------- whole or not at all
+
+
+def test_second_run_reuses(tmp_path: Path, pictures: Modality) -> None:
+    root = write_pictures(tmp_path / "photos", ["0.png", "1.png"])
+    first = pack(open_source(root, pictures), pictures, LAYOUT)
+    pixels = first.columns["pixels"].copy()
+    again = pack(open_source(root, pictures), pictures, LAYOUT, progress=lambda *_: pytest.fail("packed again"))
+    assert again.folder == first.folder
+    assert pack(open_source(root, pictures), pictures, {"side": 4}).folder != first.folder
+    (first.folder / "pixels.npy").write_bytes(b"")  # damaged by hand: packed anew
+    assert np.array_equal(pack(open_source(root, pictures), pictures, LAYOUT).columns["pixels"], pixels)
+
+
+def test_an_exception_leaves_nothing(tmp_path: Path, pictures: Modality, cache: Path) -> None:
+    root = write_pictures(tmp_path / "photos", [f"{i}.png" for i in range(200)])
+
+    def stop(done: int, total: int | None) -> None:
+        assert list((cache / "stores").glob("*.unfinished"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(open_source(root, pictures), pictures, LAYOUT, progress=stop)
+    assert not list((cache / "stores").glob("*/"))
+
+
+PACK = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import tiny
+from untaught.data.sources import open_source
+from untaught.data.store import pack
+pictures = tiny.make_modality(
+    name="picture", noun="pictures", fields={{"image": ("image",)}}, suffixes=frozenset({{".png"}}), decode=tiny.decode_picture
+)
+def slow(done, total):
+    print("packed", done, flush=True)
+    time.sleep({pause})
+print(len(pack(open_source({root!r}, pictures), pictures, {{"side": 8}}, progress=slow)), flush=True)
+"""
+
+
+def run_pack(root: Path, pause: float) -> subprocess.Popen[str]:
+    code = PACK.format(tests=str(Path(__file__).parent), root=str(root), pause=pause)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def test_kill_in_the_middle_leaves_nothing_that_counts(tmp_path: Path, pictures: Modality, cache: Path) -> None:
+    root = write_pictures(tmp_path / "photos", [f"{i}.png" for i in range(200)])
+    process = run_pack(root, 60)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("packed")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(list((cache / "stores").glob("*.unfinished"))) == 1
+    assert len(pack(open_source(root, pictures), pictures, LAYOUT)) == 200
+    assert not list((cache / "stores").glob("*.unfinished"))
+
+
+def test_two_processes_pack_once(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "photos", [f"{i}.png" for i in range(200)])
+    outputs = [process.communicate(timeout=60)[0] for process in [run_pack(root, 0.2) for _ in range(2)]]
+    assert [output.split()[-1] for output in outputs] == ["200", "200"]
+    assert sorted("packed" in output for output in outputs) == [False, True]
+
+
+def test_full_disk(tmp_path: Path, pictures: Modality, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_pictures(tmp_path / "photos", ["0.png", "1.png"])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Column, "append", full)
+        with pytest.raises(UserError, match=r"no space left in .*UNTAUGHT_CACHE"):
+            pack(open_source(root, pictures), pictures, LAYOUT)
+    assert not list((cache / "stores").glob("*/"))
+    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
+    with pytest.raises(UserError, match=r"packing needs about .* GB in .*, which has 0.0 GB left"):
+        pack(open_source(root, pictures), pictures, LAYOUT)
+
+
+def test_cache_that_cannot_be_written(tmp_path: Path, pictures: Modality, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_pictures(tmp_path / "photos", ["0.png"])
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot be written .*UNTAUGHT_CACHE"):
+        pack(open_source(root, pictures), pictures, LAYOUT, cache=tmp_path / "file")
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system")))
+    with pytest.raises(UserError, match="Read-only file system"):
+        pack(open_source(root, pictures), pictures, LAYOUT)
+
+
+# --------------------------------------------------------------------------------------------------------------- parts
+
+
+def packed(labels: np.ndarray | None, pictures: Modality):
+    pixels = np.zeros((len(labels) if labels is not None else 10, 4, 4), np.uint8)
+    return pack(open_source(pixels if labels is None else (pixels, labels), pictures), pictures, LAYOUT)
+
+
+def test_stratified_split(pictures: Modality) -> None:
+    labels = np.array([0] * 50 + [1] * 10 + [2] * 2 + [3])
+    store = packed(labels, pictures)
+    parts, how = store.parts(5)
+    assert how.startswith("80/20 stratified by label, seed 5")
+    assert np.bincount(labels[parts["val"]], minlength=4).tolist() == [10, 2, 1, 0]
+    assert sorted([*parts["train"], *parts["val"]]) == list(range(63))
+    assert np.array_equal(store.parts(5)[0]["val"], parts["val"])
+    assert not np.array_equal(store.parts(6)[0]["val"], parts["val"])
+
+
+def test_other_splits(tmp_path: Path, pictures: Modality) -> None:
+    assert len(packed(None, pictures).parts(0)[0]["train"]) == 10
+    measured = packed(np.linspace(0, 1, 20), pictures)
+    assert measured.labels is not None
+    assert measured.labels.dtype == np.float64
+    assert len(measured.parts(0)[0]["val"]) == 4
+    own = write_pictures(tmp_path / "own", ["train/0.png", "train/1.png", "test/2.png"])
+    parts, how = pack(open_source(own, pictures), pictures, LAYOUT).parts(0)
+    assert {name: rows.tolist() for name, rows in parts.items()} == {"train": [0, 1], "test": [2]}
+    assert how == "the data's own parts: train 2, test 1"
+    only = write_pictures(tmp_path / "only", [f"train/{name}/{i}.png" for name in "ab" for i in range(5)])
+    assert set(pack(open_source(only, pictures), pictures, LAYOUT).parts(0)[0]) == {"train", "val"}
+
+
+def test_raw_labels_of_a_stream_are_numbered_when_all_were_seen(pictures: Modality) -> None:
+    import datasets
+
+    rows = [{"image": encoded(i), "label": f"kind {i % 3}"} for i in range(6)]
+    stream = datasets.IterableDataset.from_generator(lambda: iter(rows))
+    store = pack(open_source(stream, pictures), pictures, LAYOUT)
+    assert store.classes == ("kind 0", "kind 1", "kind 2")
+    assert store.labels is not None
+    assert store.labels.tolist() == [0, 1, 2] * 2

@@ -1,0 +1,238 @@
+"""The loop by itself, on toy parts: what one step does, what it says, and when it refuses to go on."""
+
+from __future__ import annotations
+
+import json
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import ROWS, Batches, Line, Spread, fit, weights
+
+from untaught.core import Facts, Terms, UserError, View
+from untaught.engine import fit as fit_module
+from untaught.engine.pretrain import Asked, pretrain
+from untaught.methods.contrastive.simclr import SimCLR
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def at_call(number: int, change: Any) -> Any:
+    """Changes the terms of forward number `number` (from 0, one a step)."""
+    return lambda step, views, terms: change(terms) if step == number else terms
+
+
+def nan_gradient(terms: Terms) -> Terms:
+    """Finite values whose gradient is not: the square root of a zero."""
+    return terms | {"spread": terms["spread"] + (terms["spread"] * 0).sqrt()}
+
+
+# ------------------------------------------------------------------------------------------------------- one step
+
+
+def test_accumulated_gradients_are_the_mean_of_the_parts(tmp_path: Path) -> None:
+    run = fit(tmp_path, method := Spread(), accumulate=2)
+    expected: dict[str, Tensor] = {}
+    (view,) = run.views(next(iter(Batches().batches(0))), 0)
+    for half in view.x.chunk(2):
+        terms = Spread().forward([View(half)], 0.0)
+        twin = Spread()
+        sum(twin.forward([View(half)], 0.0).values(), torch.zeros(())).backward()
+        assert terms.keys() == {"spread", "size"}
+        for name, p in twin.named_parameters():
+            assert p.grad is not None
+            expected[name] = expected.get(name, torch.zeros(())) + p.grad / 2
+    run.run()
+    for name, gradient in method.gradients.items():
+        torch.testing.assert_close(gradient, expected[name])
+    fit(tmp_path / "whole", whole := Spread()).run()
+    assert not torch.allclose(whole.gradients["head.weight"], method.gradients["head.weight"])
+
+
+def simclr() -> SimCLR:
+    torch.manual_seed(0)
+    method = SimCLR(Line(), Facts(ROWS), width=3)
+    method.projector = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))  # without BatchNorm
+    return method
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 5, 8, 100])
+def test_cached_gradients_equal_those_of_the_plain_step(tmp_path: Path, chunk: int) -> None:
+    fit(tmp_path / "plain", plain := simclr(), views=2).run()
+    fit(tmp_path / "cached", cached := simclr(), views=2, cache_gradients=chunk).run()
+    before = weights(simclr())
+    for name, value in weights(cached).items():
+        torch.testing.assert_close(value, weights(plain)[name], atol=1e-5, rtol=0)
+        assert not torch.equal(value, before[name])
+    assert metrics(tmp_path / "cached")[0]["nt_xent"] == pytest.approx(metrics(tmp_path / "plain")[0]["nt_xent"], abs=1e-5)
+
+
+def test_clip_bounds_the_norm_of_all_gradients_together(tmp_path: Path) -> None:
+    before = weights(method := Spread())
+    fit(tmp_path, method, clip=0.01).run()
+    moved = torch.cat([(before[name] - value).flatten() for name, value in weights(method).items()])
+    free = torch.cat([g.flatten() for g in method.gradients.values()])
+    assert free.norm() > 0.02
+    assert moved.norm() == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(moved / moved.norm(), free / free.norm(), atol=1e-4, rtol=0)
+
+
+def test_a_group_of_the_method_has_a_learning_rate_of_its_own(tmp_path: Path) -> None:
+    method = Spread()
+    method.groups = {"head": {"lr": 0.25}}
+    before = weights(method)
+    fit(tmp_path, method, lr=0.5).run()
+    for name, value in weights(method).items():
+        share = 0.25 if name.startswith("head") else 0.5
+        torch.testing.assert_close(before[name] - value, share * method.gradients[name])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_bf16_step_leaves_views_codes_and_times_as_they_are(tmp_path: Path, accumulate: int) -> None:
+    seen: list[View] = []
+
+    def watch(step: int, views: list[View], terms: Terms) -> Terms:
+        seen.extend(views)
+        assert method.head(method.encoder(views[0].x)).dtype == torch.bfloat16
+        return terms
+
+    method = Spread(watch)
+    fit(tmp_path, method, precision="bf16", accumulate=accumulate).run()
+    index = torch.arange(8)
+    assert {view.x.dtype for view in seen} == {torch.float32}
+    where = [view.where for view in seen if view.where]
+    assert torch.equal(torch.cat([w["code"] for w in where]), index + 257)
+    assert torch.equal(torch.cat([w["time"] for w in where]), index.double() + 1e9 + 1e-6)
+
+
+def test_hooks_run_in_order_and_pending_has_an_entry_a_micro_batch(tmp_path: Path) -> None:
+    fit(tmp_path, method := Spread(), accumulate=4, steps=2).run()
+    assert method.calls == (["forward"] * 4 + ["before_step", "after_step"]) * 2
+    assert method.seen_pending == [2, 2, 2, 2]
+    assert method.pending == []
+
+
+# -------------------------------------------------------------------------------------------------- length and words
+
+
+def test_minutes_become_a_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def a_second_later(step: int, views: list[View], terms: Terms) -> Terms:
+        now[0] += 1.0
+        return terms
+
+    monkeypatch.setattr(fit_module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    run = fit(tmp_path, Spread(a_second_later), minutes=1.0)
+    run.run()
+    assert run.total == run.step == 60
+
+
+def test_minutes_hold_when_the_machine_slows_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def slower_and_slower(step: int, views: list[View], terms: Terms) -> Terms:
+        now[0] += 1.0 if step < 30 else 2.0
+        return terms
+
+    monkeypatch.setattr(fit_module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    run = fit(tmp_path, Spread(slower_and_slower), minutes=10.0)
+    run.evaluate = lambda: {"knn20": 0.5}
+    run.run()
+    assert len([row for row in metrics(tmp_path) if "knn20" in row]) == 3  # however often the plan has changed
+    assert run.total == run.step == 30 + 570 // 2
+    assert run.seconds == 600
+
+
+def test_epochs_become_a_number_of_steps(tmp_path: Path) -> None:
+    run = fit(tmp_path, Spread(), epochs=3)
+    run.run()
+    assert (run.step, run.total, run.step_in_epoch) == (12, 12, 4)
+
+
+def test_metrics_say_what_happened_every_few_steps(tmp_path: Path) -> None:
+    method = Spread(lambda step, views, terms: terms | {"watched": terms["size"].detach() * 0 + step})
+    run = fit(tmp_path, method, steps=10, log_every=4, lr=0.1, schedule="cosine", evaluate_every=5)
+    run.evaluate = lambda: {"knn20": 0.5}
+    run.run()
+    rows = [row for row in metrics(tmp_path) if "loss" in row]
+    assert [row["step"] for row in rows] == [4, 8, 10]
+    assert [row["samples"] for row in rows] == [32, 64, 80]
+    assert [row["watched"] for row in rows] == [1.5, 5.5, 8.5]
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["spread"] + row["size"], abs=2e-6)
+        assert row["share_data"] + row["share_views"] + row["share_compute"] == pytest.approx(1, abs=1e-5)
+        assert row["samples_per_second"] > 0
+    assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
+    assert rows[0]["lr"] > rows[1]["lr"] > rows[2]["lr"] > 0
+    assert [row["step"] for row in metrics(tmp_path) if row.get("knn20") == 0.5] == [5]
+
+
+# ----------------------------------------------------------------------------------------------------- non-finite
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_step_term_samples_and_checkpoint(tmp_path: Path) -> None:
+    method = Spread(at_call(6, lambda terms: terms | {"size": terms["size"] * float("nan")}))
+    run = fit(tmp_path, method, steps=12, log_every=4, save_every=4, lr=0.01)
+    with pytest.raises(UserError) as stop:
+        run.run()
+    said = str(stop.value)
+    assert "step 6: size not finite (samples row 16, row 17, row 18" in said
+    assert f"the last good checkpoint is {tmp_path / 'checkpoints' / 'step-4'}" in said
+    assert "lr (now 0.01)" in said
+    assert not (tmp_path / "checkpoints" / "step-8").exists()
+    assert all(value.isfinite().all() for value in weights(method).values())
+
+
+def test_a_single_bad_gradient_is_dropped_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept: dict[int, dict[str, Tensor]] = {}
+
+    def watch(step: int, views: list[View], terms: Terms) -> Terms:
+        kept[step] = weights(method)
+        return nan_gradient(terms) if step == 3 else terms
+
+    method = Spread(watch)
+    fit(tmp_path, method, steps=6, log_every=4, lr=0.01).run()
+    for name, value in kept[3].items():
+        assert torch.equal(value, kept[4][name])
+        assert not torch.equal(value, kept[5][name])
+    said = capsys.readouterr().err
+    assert "warning: step 3: its gradient not finite (samples row 24, row 25, row 26 ...)" in said
+    assert said.count("warning") == 1
+
+
+@pytest.mark.parametrize("log_every", [1, 20])
+def test_bad_gradients_that_persist_end_the_run(tmp_path: Path, log_every: int) -> None:
+    method = Spread(lambda step, views, terms: nan_gradient(terms) if step >= 2 else terms)
+    with pytest.raises(UserError, match=r"diverged at step .: its gradient not finite"):
+        fit(tmp_path, method, steps=20, log_every=log_every, lr=0.01).run()
+
+
+def test_bad_gradients_far_apart_do_not_end_the_run(tmp_path: Path) -> None:
+    method = Spread(lambda step, views, terms: nan_gradient(terms) if step % 4 == 1 else terms)
+    run = fit(tmp_path, method, steps=20, log_every=2, lr=0.01)
+    run.run()
+    assert run.step == 20
+
+
+# ------------------------------------------------------------------------------------------------- what users bring
+
+
+class Uniform(SimCLR):  # a user's own method
+    pass
+
+
+@pytest.mark.parametrize("method", [Uniform, "simclr"])
+def test_a_class_and_a_module_of_the_users_own_are_trained(tmp_path: Path, method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNTAUGHT_CACHE", str(tmp_path / "cache"))
+    module = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+    before = weights(module)
+    pretrain(Asked("builtin:digits", method, module, tmp_path / "run", knobs={"steps": 2, "size": 16, "batch_size": 32}))
+    after = weights(module)
+    assert not torch.equal(before["0.weight"], after["0.weight"])
+    assert int(after["1.num_batches_tracked"]) == 4

@@ -1,0 +1,122 @@
+"""What a method sees of all samples before an epoch, and that it is asked once an epoch, also over a resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from toy import Spread, fit
+
+import untaught as ut
+from untaught.core import Survey as Survey_
+from untaught.core import Terms, UserError, View
+from untaught.engine import checkpoint
+
+
+class Looking(Spread):
+    """Remembers, in a buffer, what it was told before each epoch, and adds it to its loss."""
+
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+        self.entered: list[int] = []
+
+    def before_epoch(self, epoch: int, survey: Survey_) -> None:
+        self.entered.append(epoch)
+        _, rows = survey("look", 0)
+        self.seen.copy_(rows.sum())
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        terms = super().forward(views, progress)
+        return terms | {"size": terms["size"] * (1 + self.seen)}
+
+
+def run(folder: Path, **knobs: Any) -> tuple[Any, Looking]:
+    method = Looking()
+
+    def survey(epoch: int, what: str, place: int) -> tuple[Tensor, Tensor]:
+        return torch.arange(2), method.head.weight.detach() * (epoch + 1)
+
+    made = fit(folder, method, epochs=3, **{"save_every": 3, **knobs})
+    made.survey = survey
+    return made, method
+
+
+def test_a_method_looks_on_entering_an_epoch_and_a_checkpoint_follows(tmp_path: Path) -> None:
+    made, method = run(tmp_path, save_every=100)
+    kept: list[int] = []
+    made.save = lambda: kept.append(made.step)
+    made.run()
+    assert method.entered == [0, 1, 2]
+    assert kept == [0, 4, 8, 12]
+
+
+@pytest.mark.parametrize("at", [3, 4, 6])
+def test_a_resumed_run_does_not_look_again(tmp_path: Path, at: int) -> None:
+    (tmp_path / "cut").mkdir()
+    whole, expected = run(tmp_path / "whole")
+    whole.run()
+    first, _ = run(tmp_path / "cut")
+    save = first.save
+
+    def stop_after_saving() -> None:
+        save()
+        if first.step >= at:
+            raise KeyboardInterrupt
+
+    first.save = stop_after_saving
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    second, method = run(tmp_path / "cut")
+    state = checkpoint.load(tmp_path / "cut" / "checkpoints", print)
+    assert state is not None
+    second.restore(state)
+    entered = second.entered
+    second.run()
+    assert method.entered == [epoch for epoch in (1, 2) if epoch > entered]
+    for name, value in expected.state_dict().items():
+        assert torch.equal(value, method.state_dict()[name]), name
+
+
+@pytest.fixture
+def pictures() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (41, 16, 16, 3), np.uint8)
+
+
+SMALL: dict[str, Any] = {"encoder__width": 4, "batch_size": 8, "precision": "float32", "prototypes": 4, "width": 8}
+
+
+def test_a_survey_has_every_training_sample_in_order_and_memory_mapped(
+    tmp_path: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, Tensor, bool]] = []
+    from untaught.methods.clustering.deepcluster import DeepCluster
+
+    before_epoch = DeepCluster.before_epoch
+
+    def watched(self: DeepCluster, epoch: int, survey: Survey_) -> None:
+        seen.append((*survey("encode", 0), self.training))
+        again = survey("encode", 0)
+        assert all(torch.equal(a, b) for a, b in zip(seen[-1][:2], again, strict=True))
+        before_epoch(self, epoch, survey)
+
+    monkeypatch.setattr(DeepCluster, "before_epoch", watched)
+    ut.pretrain(pictures, "deepcluster", out=tmp_path / "run", epochs=2, **SMALL)
+    assert len(seen) == 2
+    for index, rows, training in seen:
+        assert index.tolist() == sorted(set(index.tolist()))
+        assert rows.shape == (len(index), 8)
+        torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(index)))
+        assert training
+    assert not torch.equal(seen[0][1], seen[1][1])
+
+
+def test_a_stream_refuses_a_method_that_looks_at_all(tmp_path: Path, pictures: np.ndarray) -> None:
+    with pytest.raises(UserError, match="DeepCluster looks at all samples before each epoch"):
+        ut.pretrain(pictures, "deepcluster", out=tmp_path / "run", steps=2, stream=True, **SMALL)

@@ -1,0 +1,152 @@
+"""Exported encoders load where this library can't be imported, and give the same vectors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from untaught.core import UserError
+from untaught.engine.build import build_encoder, modality_named
+from untaught.engine.run import load_encoder, save_encoder
+from untaught.export.formats import export
+from untaught.export.parity import check_parity
+
+ALONE = """
+import json, sys
+sys.modules["untaught"] = None  # any import of it fails
+import numpy as np, torch
+torch.set_num_threads(1)
+given = {}
+for kind, folder, pixels in json.loads(sys.argv[1]):
+    x = torch.from_numpy(np.load(pixels))
+    if kind == "timm":
+        import timm
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        config = timm.data.resolve_data_config(model=model)
+        assert timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=3)(x).shape == (len(x), 3)
+        print(json.dumps({key: config[key] for key in ("input_size", "mean", "std", "crop_pct", "interpolation")}))
+    elif kind == "torch":
+        model = torch.export.load(f"{folder}/model.pt2").module()
+    else:
+        import onnxruntime
+        session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
+        model = lambda x: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+    with torch.no_grad():
+        np.save(f"{folder}/{kind}.npy", torch.cat([model(x[:1]), model(x[1:])]).numpy())
+"""
+
+
+def pictures(path: Path, channels: int, side: int = 24) -> Path:
+    x = np.random.default_rng(0).integers(0, 256, (7, side, side, channels), dtype=np.uint8)
+    np.save(path, x)
+    return path
+
+
+def encoder_folder(path: Path, name: str, channels: int, size: int, **knobs: Any) -> Path:
+    """As a run keeps it, with running statistics that are not those of a fresh network."""
+    torch.manual_seed(0)
+    layout = {"size": size, "side": size, "channels": channels, "bits": 8, "preset": "small"}
+    statistics = {"mean": [0.1 * (i + 1) for i in range(channels)], "std": [0.2 + 0.1 * i for i in range(channels)]}
+    encoder = build_encoder(name, modality_named("image").input(layout), knobs)
+    with torch.no_grad():
+        for _ in range(3):
+            encoder(torch.randn(8, channels, size, size))
+    about = {"untaught": "0", "method": "simclr", "encoder": name, "encoder_knobs": knobs, "modality": "image", "view": "whole"}
+    save_encoder(encoder, path, {**about, "layout": layout, "statistics": statistics})
+    return path
+
+
+CASES = {  # encoder, channels, size, knobs, format
+    "resnet, grey": ("timm/resnet10t", 1, 32, {"stem": "original"}, "timm"),
+    "mobilenet, four channels": ("timm/mobilenetv3_small_050", 4, 32, {"stem": "original"}, "timm"),
+    "vit, size of its own": ("vit_mini", 2, 24, {"depth": 1, "class_token": True, "global_pool": "token"}, "timm"),
+    "conv_small": ("conv_small", 3, 17, {"width": 8}, "torch"),
+    "resnet with our stem": ("timm/resnet10t", 3, 16, {"stem": "auto"}, "torch"),
+    "vit, onnx": ("vit_mini", 3, 16, {"depth": 1}, "onnx"),
+    "conv_small, onnx": ("conv_small", 1, 16, {"width": 8}, "onnx"),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Every case exported, then loaded in one process without this library: its folder, and what that process said."""
+    pytest.importorskip("onnxruntime", reason="pip install untaught[onnx]")
+    place, jobs, folders = tmp_path_factory.mktemp("exported"), [], {}
+    for number, (case, (name, channels, size, knobs, kind)) in enumerate(CASES.items()):
+        folder = encoder_folder(place / str(number), name, channels, size, **knobs)
+        said = export(folder, kind, str(pictures(place / f"{number}.npy", channels)))
+        assert "differs by" in said
+        x = place / f"{number}.x.npy"
+        np.save(x, np.random.default_rng(1).normal(size=(5, channels, size, size)).astype(np.float32))
+        folders[case] = folder, x
+        jobs.append((kind, str(folder), str(x)))
+    done = subprocess.run([sys.executable, "-c", ALONE, json.dumps(jobs)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = iter(done.stdout.splitlines())
+    return {case: (folders[case], json.loads(next(lines)) if CASES[case][-1] == "timm" else {}) for case in CASES}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loads_without_this_library(case: str, exported: dict[str, Any]) -> None:
+    (folder, x), said = exported[case]
+    name, channels, size, _, kind = CASES[case]
+    encoder, config = load_encoder(folder)
+    with torch.no_grad():
+        own = encoder(torch.from_numpy(np.load(x))).numpy()
+    assert own.std() > 1e-3
+    np.testing.assert_allclose(np.load(folder / f"{kind}.npy"), own, atol=1e-3 if kind == "onnx" else 1e-4, rtol=0)
+    assert config["preprocessing"]["mean"] == config["statistics"]["mean"], name
+    if kind == "timm":
+        assert said["input_size"] == [channels, size, size]
+        assert said["mean"] == config["statistics"]["mean"]
+        assert (said["crop_pct"], said["interpolation"]) == (1.0, "bilinear")
+
+
+def test_the_default_is_timm_where_timm_can(tmp_path: Path) -> None:
+    data = str(pictures(tmp_path / "x.npy", 1))
+    folder = encoder_folder(tmp_path / "vit", "vit_mini", 1, 16, depth=1)
+    assert "timm.create_model" in export(folder, data=data)
+    with pytest.raises(UserError, match=r"timm alone can't build conv_small .* --to torch"):
+        export(encoder_folder(tmp_path / "conv", "conv_small", 1, 16, width=8), "timm", data)
+
+
+def test_wrong_requests(tmp_path: Path) -> None:
+    folder = encoder_folder(tmp_path / "conv", "conv_small", 1, 16, width=8)
+    with pytest.raises(UserError, match="--to tflite: unknown; timm, torch, onnx are"):
+        export(folder, "tflite")
+    with pytest.raises(UserError, match="names no data to check the export on; give some with --data"):
+        export(folder)
+    with pytest.raises(UserError, match="is not there"):
+        export(folder, data=str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match="does not exist"):
+        export(tmp_path / "nowhere")
+    assert not list(folder.glob("*.pt2"))
+
+
+def test_weights_that_changed_are_found(tmp_path: Path) -> None:
+    """timm would load foreign weights of the right shapes without a word."""
+    encoder, _ = load_encoder(encoder_folder(tmp_path / "vit", "vit_mini", 1, 16, depth=1))
+    x = torch.randn(4, 1, 16, 16)
+    with torch.no_grad():
+        own = encoder(x)
+    assert "differs by 0.0e+00 at most on 4 real samples" in check_parity("it", encoder, own, x, 1e-4)
+    own[2, 3] += 1e-2
+    with pytest.raises(UserError, match=r"it differs from the encoder by 7.9e-03, 1e-04 is allowed"):
+        check_parity("it", encoder, own, x, 1e-4)
+    own[0, 0] = torch.nan
+    with pytest.raises(UserError, match="differs from the encoder by nan"):
+        check_parity("it", encoder, own, x, 1e-4)
+    with pytest.raises(UserError, match=r"gives \(3, 192\) where the encoder gives \(4, 192\)"):
+        check_parity("it", encoder, own[:3], x, 1e-4)
+
+
+def test_arguments_that_timm_could_not_read_back_are_not_written(tmp_path: Path) -> None:
+    encoder = build_encoder("timm/resnet10t", {"channels": 1, "size": 32}, {"stem": "original", "norm_layer": torch.nn.BatchNorm2d})
+    assert encoder.timm_args is None  # type: ignore[union-attr]

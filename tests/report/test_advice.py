@@ -1,0 +1,62 @@
+"""Advice follows what was measured, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from untaught.report.advice import advise
+from untaught.report.facts import Facts
+
+
+def facts(loss: list[float] | None = None, epoch: int = 500, shares: tuple[float, float, float] = (0.01, 0.1, 0.89), **own: Any) -> Facts:
+    """A finished run that asks for nothing, but for what is given."""
+    losses = loss or [5.0, *[1.0] * 40]
+    names = ("share_data", "share_views", "share_compute")
+    rows = [
+        {"step": i, "epoch": epoch, "seconds": i + 1.0, "loss": value, **dict(zip(names, shares, strict=True))}
+        for i, value in enumerate(losses)
+    ]
+    scores = [score("encoder", 0.9), score("raw", 0.5), score("random_init", 0.6), score("encoder", 0.95, "finetune")]
+    return Facts(Path("runs/x"), **({"rows": rows, "scores": scores, "ended": True} | own))
+
+
+def score(features: str, mean: float, probe: str = "linear") -> dict[str, Any]:
+    return {"features": features, "probe": probe, "labels": "all", "metric": "accuracy", "mean": mean}
+
+
+def collapsing() -> list[dict[str, Any]]:
+    return [{"step": 9, "health": {"verdict": "collapsing", "because": "rank 1.0", "try": "lr=1e-4"}}]
+
+
+CASES = {  # what differs -> what the advice says
+    "slow data": (facts(shares=(0.4, 0.1, 0.5)), "40% of the time was waited for data"),
+    "costly views": (facts(shares=(0.0, 0.6, 0.4)), "60% of the time went into views"),
+    "short": (facts(epoch=4), "the data was seen 5 times"),
+    "falling": (facts(loss=[5 - 0.1 * i for i in range(41)]), "the loss was still falling, from 2.15 to 1.35"),
+    "below raw": (facts(scores=[score("encoder", 0.5), score("raw", 0.7), score("encoder", 0.9, "finetune")]), "raw features 70.0%"),
+    "beaten": (
+        facts(scores=[score("encoder", 0.5), score("against:timm/x", 0.8), score("encoder", 0.9, "finetune")]),
+        "timm/x gives 80.0%",
+    ),
+    "no scores": (facts(scores=[]), "nothing says yet what the encoder is worth"),
+    "not fine-tuned": (facts(scores=[score("encoder", 0.9), score("raw", 0.5)]), "only frozen features were scored"),
+    "collapse": (facts(rows=collapsing()), "collapsing at step 9: rank 1.0"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_cause_one_piece_of_advice(case: str) -> None:
+    given, because = CASES[case]
+    (advice,) = advise(given)
+    assert because in advice.because
+
+
+def test_a_good_run_asks_for_nothing() -> None:
+    assert advise(facts()) == []
+
+
+def test_a_crashed_run_is_not_told_to_evaluate() -> None:
+    assert advise(facts(ended=False, scores=[])) == []

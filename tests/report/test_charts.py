@@ -1,0 +1,43 @@
+"""Ticks are round and inside; thinned curves keep their mean."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+
+from untaught.report.charts import Curve, Point, chart, number, percent, thin, ticks
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.93, 0.98), (-3, 12_345), (1e-7, 3e-6), (5, 5), (0, 0)])
+def test_ticks(low: float, high: float) -> None:
+    found = ticks(low, high)
+    assert len(found) <= 6
+    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in found)
+    if high > low:
+        assert len(found) >= 2
+        steps = {round((b - a) / (found[1] - found[0]), 6) for a, b in itertools.pairwise(found)}
+        assert steps == {1.0}
+
+
+def test_thin_keeps_ends_and_mean() -> None:
+    points = [(float(i), 2.0 * i) for i in range(1000)]
+    thinned = thin(points)
+    assert len(thinned) <= 240
+    assert sum(p.y for p in thinned) / len(thinned) == pytest.approx(999, rel=0.01)
+    assert all(p.y == pytest.approx(2 * p.x) for p in thinned)
+    assert thin([]) == []
+
+
+def test_higher_is_further_up() -> None:
+    svg = str(chart("t", [Curve("a", "c0", [Point(0, 1.0), Point(1, 3.0), Point(2, 2.0)])], "step"))
+    heights = [float(y) for y in re.findall(r'class="dot c0" cx="[\d.]+" cy="([\d.]+)"', svg)]
+    assert heights[1] < heights[2] < heights[0]
+    assert chart("t", [Curve("a", "c0", [])], "step") == ""
+    assert "step 0; a 5" in str(chart("t", [Curve("a", "c0", [Point(0, 5.0)])], "step"))
+
+
+def test_numbers_are_short() -> None:
+    assert [number(v) for v in (0.0, 3.0, 0.12345, 12345.6, 1e-7, 0.0012)] == ["0", "3", "0.123", "12,346", "1e-07", "0.0012"]
+    assert [percent(v) for v in (1.0, 0.96939, 0.5)] == ["100%", "96.9%", "50%"]

@@ -1,0 +1,42 @@
+"""A run to be tampered with, and a network that must not be asked."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import Cli
+from harm import Harm
+
+import untaught as ut
+
+TINY: dict[str, Any] = {"steps": 2, "size": 16, "batch_size": 8, "encoder__width": 4, "precision": "float32", "save_every": 1}
+
+
+@pytest.fixture(scope="session")
+def trained(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that ended, with everything in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNTAUGHT_CACHE", cli.variables["UNTAUGHT_CACHE"])
+        return ut.pretrain("builtin:digits", out=tmp_path_factory.mktemp("untrusted") / "run", **TINY).path
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where something wanted to go; the list must stay empty."""
+    asked: list[str] = []
+
+    def refuse(*address: Any, **_: Any) -> Any:
+        asked.append(str(address))
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", lambda self, address: refuse(address))
+    return asked
+
+
+@pytest.fixture
+def harm(tmp_path: Path) -> Harm:
+    return Harm(tmp_path / "harm-was-done")
