@@ -1,0 +1,169 @@
+"""Every method on CIFAR-10, alike: speed, memory, kNN, linear probe, 1% of the labels, beside the same encoder untrained.
+
+python benchmarks/methods_images.py [--method simclr ...] [--minutes 1] [--seeds 1] [--jobs 1] [--test] [--out runs/methods]
+
+Each method trains in a process of its own, with the encoder that fits it (conv_small, or vit_mini where it needs tokens) and the batch of its line
+in BATCHES, else at the defaults. Scores are of a held-out fifth of the training part, seed 0, so that choices may be made by them; with --test of the
+test part, and training has the whole training part. Pictures a second are those of training, by the clock; memory is the peak of resident memory of
+the whole process. --jobs 2 trains two at a time on one thread each. A method that has been measured in --out is not measured again.
+Without UNTAUGHT_DATA, scikit-learn's digits stand in for CIFAR-10.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rounds import machine, table
+
+from untaught.methods import METHODS
+
+DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data")) / "cifar10"
+BATCHES = {  # samples a step; many crops or a transformer leave few steps to a short run, and small batches more of them
+    **dict.fromkeys(("swav", "deepcluster", "dino", "lejepa"), 128),
+    **dict.fromkeys(("ibot", "dinov2", "msn"), 64),
+    **dict.fromkeys(("mae", "ijepa", "data2vec", "mocov3"), 128),
+}
+BATCH = 256
+HEAD = ["method", "encoder", "batch", "steps", "pictures/s", "peak MiB", "kNN", "linear", "1% labels", "untrained (kNN, linear)", "health"]
+
+
+def command(name: str, data: str, out: Path, minutes: float, seed: int) -> list[str]:
+    knobs = [f"minutes={minutes:g}", f"batch_size={BATCHES.get(name, BATCH)}", f"seed={seed}", "evaluate_every=0"]
+    return [sys.executable, "-m", "untaught.cli", "pretrain", data, "--method", name, "--out", str(out), *knobs]
+
+
+def measured(name: str, data: str, out: Path, minutes: float, seed: int, threads: int) -> dict[str, Any]:
+    """Trains and measures one method, or reads what an earlier call has measured; keeps what it printed beside it."""
+    place, said = out / f"{name}-{seed}", out / f"{name}-{seed}.json"
+    if said.exists():
+        return json.loads(said.read_text())
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with (out / f"{name}-{seed}.log").open("w") as log:
+        child = subprocess.Popen(command(name, data, place, minutes, seed), stdout=log, stderr=log, env=environment)
+        _, status, usage = os.wait4(child.pid, 0)
+        if status:
+            return {"method": name, "seed": seed, "fault": f"see {log.name}"}
+        check = [sys.executable, __file__, "--probe", str(place)]
+        probes = json.loads(subprocess.run(check, stdout=subprocess.PIPE, stderr=log, env=environment, check=True).stdout)
+    rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    trained = [row for row in rows if "loss" in row]
+    looked = [row["health"] for row in rows if "health" in row]
+    result = {
+        "method": name,
+        "seed": seed,
+        "minutes": minutes,
+        "batch": BATCHES.get(name, BATCH),
+        "steps": trained[-1]["step"],
+        "pictures_per_second": trained[-1]["samples"] / trained[-1]["seconds"],
+        "peak_mib": usage.ru_maxrss / 1024,
+        "health": looked[-1]["because"] or "healthy" if looked else "",
+        **probes,
+    }
+    said.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def probe(run: Path) -> dict[str, Any]:
+    """kNN, linear probe and 1% of the labels, of a run's encoder and of the same untrained."""
+    import torch
+
+    from untaught.engine.log import console
+    from untaught.engine.material import look
+    from untaught.engine.run import load_encoder, read_run
+    from untaught.engine.score import Scorer
+    from untaught.engine.subjects import open_subject
+    from untaught.evaluate.knn import knn_accuracy
+    from untaught.evaluate.linear import LinearProbe
+    from untaught.evaluate.low_label import DRAWS, draw
+    from untaught.ops.precision import has_bfloat16
+
+    console.quiet = True
+    said = read_run(run / "run.yaml")
+    subject = open_subject(str(run))
+    material = look(said["data"], subject.modality, columns=None, label=None, split=None, wishes=said["layout"])
+    material.open(False, seed=0)
+    scorer = Scorer(material, subject.view, torch.device("cpu"), has_bfloat16("cpu"), 0)
+    train, test = scorer.labels(scorer.bank), scorer.labels(scorer.queries)
+    encoder, config = load_encoder(run)
+    untrained = subject.untrained(material.layout)
+    assert untrained is not None
+    result: dict[str, Any] = {"encoder": config["encoder"]}
+    for who, network in (("", encoder), ("untrained_", untrained)):
+        bank, queries = scorer.features(network, scorer.bank), scorer.features(network, scorer.queries)
+        result[f"{who}knn20"] = knn_accuracy(bank, train, queries, test)[20]
+        linear = LinearProbe(bank, queries)
+        guess, _ = linear.predict(scorer.bank.argsort(), train)
+        result[f"{who}linear"] = float((guess == test).mean())
+        right, c = [], None
+        for seed in range(DRAWS if not who else 0):
+            rows = draw("1%", train, seed)
+            guess, c = linear.predict(rows, train[rows], seed, c)
+            right.append(float((guess == test).mean()))
+        if right:
+            result["one_percent"] = statistics.mean(right)
+    return result
+
+
+def line(rows: list[dict[str, Any]]) -> list[str]:
+    """A line of the table: means over seeds, with half the span between the lowest and the highest."""
+
+    def share(key: str) -> str:
+        values = [100 * row[key] for row in rows]
+        spread = f" +- {(max(values) - min(values)) / 2:.1f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.1f}{spread}"
+
+    first = rows[0]
+    numbers = [f"{statistics.mean(row[key] for row in rows):.0f}" for key in ("steps", "pictures_per_second", "peak_mib")]
+    scores = [share("knn20"), share("linear"), share("one_percent"), f"{share('untrained_knn20')}, {share('untrained_linear')}"]
+    return [first["method"], first["encoder"], str(first["batch"]), *numbers, *scores, "; ".join(dict.fromkeys(row["health"] for row in rows))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--test", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--probe", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.probe:
+        print(json.dumps(probe(asked.probe)))
+        return
+    data = str(DATA if asked.test else DATA / "train.parquet") if DATA.exists() else "builtin:digits"
+    asked.out.mkdir(parents=True, exist_ok=True)
+    threads = 1 if asked.jobs > 1 else os.cpu_count() or 1
+    found: dict[str, list[dict[str, Any]]] = {}
+    lock = threading.Lock()
+
+    def one(name: str, seed: int) -> None:
+        result = measured(name, data, asked.out, asked.minutes, seed, threads)
+        with lock:
+            found.setdefault(name, []).append(result)
+            print(json.dumps(result), file=sys.stderr, flush=True)
+
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        for task in [pool.submit(one, name, seed) for seed in range(asked.seeds) for name in asked.method]:
+            task.result()
+    whole = [rows for rows in found.values() if not any("fault" in row for row in rows)]
+    whole.sort(key=lambda rows: -statistics.mean(row["knn20"] for row in rows))
+    print(f"{machine()}\n{data}, {asked.minutes:g} minutes, {asked.seeds} seeds, {threads} threads each\n")
+    print(table(HEAD, [line(rows) for rows in whole]))
+    for rows in found.values():
+        for row in rows:
+            if "fault" in row:
+                print(f"{row['method']}, seed {row['seed']}: {row['fault']}")
+
+
+if __name__ == "__main__":
+    main()
