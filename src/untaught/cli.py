@@ -31,7 +31,7 @@ def pretrain(
         str | None, typer.Argument(help="a folder, a table, an archive, .npy/.npz, hf:NAME, builtin:digits, builtin:photos")
     ] = None,
     knobs: Knobs = None,
-    method: Annotated[str | None, typer.Option(help="see: untaught methods")] = None,
+    method: Annotated[str | None, typer.Option(help="see: untaught methods; several as simclr+mae:0.5")] = None,
     encoder: Annotated[str | None, typer.Option(help="see: untaught encoders")] = None,
     out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
     modality: Modality = "image",
@@ -180,7 +180,7 @@ def predict(
 def preview(
     data: Data,
     knobs: Knobs = None,
-    method: Annotated[str, typer.Option(help="see: untaught methods")] = "simclr",
+    method: Annotated[str, typer.Option(help="see: untaught methods; several as simclr+mae:0.5")] = "simclr",
     encoder: Annotated[str | None, typer.Option(help="see: untaught encoders")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="the .png to write")] = Path("preview.png"),
     modality: Modality = "image",

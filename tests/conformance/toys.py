@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, View
 from untaught.encoders.timm import vit_mini
+from untaught.engine.hybrid import Hybrid
 from untaught.engine.views import Views, view_names, view_options
 from untaught.modalities.image import IMAGE
 
@@ -58,19 +60,23 @@ BATCHES = {"image": image_batch}
 MODALITIES: dict[str, Modality] = {"image": IMAGE}
 
 
+def toy_knobs(cls: Any) -> dict[str, Any]:
+    """Those of the table, and as many prototypes as 24 samples can use; of a hybrid, those of its methods."""
+    if issubclass(cls, Hybrid):
+        return {f"{name}.{key}": value for name, (member, _) in cls.members.items() for key, value in toy_knobs(member).items()}
+    return ({"prototypes": 16} if "prototypes" in inspect.signature(cls).parameters else {}) | KNOBS.get(cls.__name__, {})
+
+
 def build(cls: Any, modality: str, encoder: Encoder | None = None, **knobs: Any) -> tuple[Method, Views, Batch]:
     """The method on toy data of a modality, its views, and the batch."""
     torch.manual_seed(0)
-    if "prototypes" in inspect.signature(cls).parameters:
-        knobs = {"prototypes": 16} | knobs  # as many as 24 samples can use
     kind, layout, batch = MODALITIES[modality], LAYOUTS[modality], BATCHES[modality]()
     encoder = encoder or toy_encoder(cls.needs)
     names = view_names(cls, kind)
     views = Views(names, kind, view_options(names, kind, layout, {}), kind.fit(batch, layout), seed=0)
     views.fit_encoder(encoder)
     examples: dict[str, View] = dict(zip(names, views({key: value[:2] for key, value in batch.items()}, 0), strict=True))
-    knobs = KNOBS.get(cls.__name__, {}) | knobs
-    method: Method = cls(encoder, Facts(rows=ROWS, views=examples, statistics=views.statistics), **knobs)
+    method: Method = cls(encoder, Facts(rows=ROWS, views=examples, statistics=views.statistics), **(toy_knobs(cls) | knobs))
     with torch.no_grad():
-        method.before_epoch(0, lambda what, place: (batch["index"], getattr(method, what)(views.one(batch, 0, place))))
+        method.before_epoch(0, lambda what, place: (batch["index"], attrgetter(what)(method)(views.one(batch, 0, place))))
     return method, views, batch
