@@ -24,6 +24,7 @@ from untaught.core import Encoder, Method, UserError
 from untaught.engine import checkpoint
 from untaught.engine.build import check_needs, method_class
 from untaught.engine.interrupt import Interrupted
+from untaught.engine.meanings import meanings_of
 from untaught.engine.optim import parameter_groups
 from untaught.methods import METHODS
 
@@ -207,6 +208,12 @@ def test_knobs_are_keywords_with_type_and_default(cls: type[Method]) -> None:
         assert knob.kind is knob.KEYWORD_ONLY, knob
         assert knob.default is not knob.empty, knob
         assert knob.name in hints, knob
+
+
+@each_class
+def test_every_knob_has_a_meaning(cls: type[Method]) -> None:
+    meanings = meanings_of(cls)
+    assert [knob.name for knob in knobs(cls) if not meanings.get(knob.name)] == [], "a comment beside it says what it means"
 
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES.values() if cls.needs], ids=lambda cls: cls.__name__)

@@ -79,10 +79,15 @@ def knobs_of(target: Callable | type) -> dict[str, tuple[Any, Any]]:
     if hasattr(target, "__dataclass_fields__"):
         hints = typing.get_type_hints(target)
         return {f.name: (hints[f.name], f.default) for f in fields(target)}  # type: ignore[arg-type]
-    function = getattr(target, "function", target.__init__) if inspect.isclass(target) else target
+    function = declared_by(target)
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters.values()
     return {p.name: (hints.get(p.name, Any), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def declared_by(target: Callable | type) -> Callable:
+    """The function whose keyword-only arguments are the knobs of this one, of this constructor, or of a method that calls a function."""
+    return getattr(target, "function", target.__init__) if inspect.isclass(target) else target
 
 
 def parse(name: str, text: Any, kind: Any) -> Any:
