@@ -181,7 +181,7 @@ def _run(
     views = Views(names, modality, options, material.statistics, recipe.seed)
     views.fit_encoder(encoder)
     example = next(iter(material.training(recipe.batch_size or 1, recipe.seed).batches(0)))  # whole: the same in every process
-    batches = material.training(recipe.batch_size or 1, recipe.seed, world.rank, world.size)
+    batches = material.training(recipe.batch_size or 1, recipe.seed, world.rank, world.size, world.fabric.device)
     two = views({key: value[:2] for key, value in example.items()}, 0)
     views.check_encoder(encoder, two, modality.presets(material.layout)[cls.whole])
     looks = cls.before_epoch is not Method.before_epoch
@@ -366,6 +366,8 @@ def tell(run: Options, material: Material, method: Method, fit: Fit) -> None:
     """What was decided, before the first step."""
     recipe, layout, encoder = fit.recipe, material.layout, method.kept
     stored = f"stored in {size_text(material.store.bytes)}" if material.store else "streamed"
+    if getattr(fit.batches, "held", None):
+        stored += f", held on {fit.fabric.device}"
     say(f"split     {material.how_split}" if material.how_split else "split     everything is trained on")
     say("layout    " + ", ".join(f"{key} {value}" for key, value in layout.items()) + f"; {stored}")
     if isinstance(fit.batches, Stream):
