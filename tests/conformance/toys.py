@@ -108,7 +108,7 @@ class Shuffled:
 
 def toy_fit(cls: type[Method], modality: str, folder: Path) -> Any:
     """The loop of the engine over three epochs of toy data, six steps; it looks at all samples where the method does."""
-    queues = {knob: 20 for knob in knobs_of(cls) if knob.rpartition(".")[2] == "queue"}  # so that a step ends in the middle of one
+    queues: Any = {knob: 20 for knob in knobs_of(cls) if knob.rpartition(".")[2] == "queue"}  # so that a step ends in the middle of one
     method, views, batch = build(cls, modality, **queues)
     recipe = Recipe(steps=6, batch_size=12, lr=0.01, log_every=1, warmup=0.2)
     fit = Fit(method, views, Shuffled(batch), recipe, folder, name=lambda index: [])
