@@ -18,7 +18,7 @@ import untaught as ut
 from untaught.core import Encoder, Facts, Method, Survey, Terms, UserError, View
 from untaught.engine.build import from_python, method_class, method_title
 from untaught.engine.health import Health
-from untaught.engine.hybrid import hybrid_of
+from untaught.engine.hybrid import hybrid_of, title_of, weights_of
 from untaught.engine.optim import parameter_groups
 from untaught.engine.pretrain import Asked, _free_name, sort_knobs
 from untaught.engine.views import used_view
@@ -273,6 +273,8 @@ def test_methods_that_use_the_encoder_in_two_ways_are_refused() -> None:
 
 def test_its_title_is_one_way_to_write_it() -> None:
     assert method_title("simclr + mae:.50+byol:1") == "simclr+mae:0.5+byol"
+    for weights in ({"simclr": 1 / 3, "byol": 2.0}, {"simclr": 1e20, "byol": 1e-20}):
+        assert weights_of(title_of(weights)) == weights
     assert not from_python("simclr+mae:0.5")
     assert from_python("notebook:Twins")
     assert method_class("simclr + mae:.50").__name__ == "simclr+mae:0.5"

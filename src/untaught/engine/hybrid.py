@@ -108,7 +108,7 @@ def _before_epoch(self: Hybrid, epoch: int, survey: Survey) -> None:
 
 
 def weights_of(name: str) -> dict[str, float]:
-    """ "a+b:0.5" -> {"a": 1.0, "b": 0.5}. Raises UserError for what is not written so."""
+    """The methods of "a+b:0.5", each with its weight. Raises UserError for what is not written so."""
     found: dict[str, float] = {}
     for part in name.split(JOINS):
         member, colon, said = part.strip().partition(":")
@@ -127,5 +127,7 @@ def weights_of(name: str) -> dict[str, float]:
 
 
 def title_of(weights: dict[str, float]) -> str:
-    """As run.yaml has it; a weight of 1 is left out."""
-    return JOINS.join(name if weight == 1 else f"{name}:{weight:g}" for name, weight in weights.items())
+    """As run.yaml has it, from which the same weights are read again; a weight of 1 is left out."""
+    return JOINS.join(
+        name if weight == 1 else f"{name}:{str(weight).removesuffix('.0').replace(JOINS, '')}" for name, weight in weights.items()
+    )
