@@ -13,7 +13,7 @@ import torch
 
 from untaught.core import Batch, Modality, Options, Record, UserError
 from untaught.data.decoding import decode
-from untaught.data.loader import Loader
+from untaught.data.loader import Loader, hold
 from untaught.data.sources import Source, open_source
 from untaught.data.store import Store, bytes_needed, cache_folder, pack, peek
 from untaught.data.stream import Stream
@@ -62,10 +62,11 @@ class Material:
     def train_rows(self) -> int:
         return len(self.parts["train"]) if self.store else _train(self.source).rows or 0
 
-    def training(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> Loader | Stream:
-        """batch_size counts all processes; this one's share of every batch comes."""
+    def training(self, batch_size: int, seed: int, rank: int = 0, world: int = 1, device: torch.device | None = None) -> Loader | Stream:
+        """batch_size counts all processes; this one's share of every batch comes, on the device if that has room for all of the store."""
         if self.store:
-            return Loader(self.store, self.parts["train"], batch_size, seed, rank, world, pin=torch.cuda.is_available())
+            held = hold(self.store, device) if device else None
+            return Loader(self.store, self.parts["train"], batch_size, seed, rank, world, pin=torch.cuda.is_available(), held=held)
         return Stream(_train(self.source), self.modality, self.layout, batch_size, seed, rank=rank, world=world, tell=warn)
 
     def in_order(self, rows: np.ndarray, batch_size: int) -> Loader:
