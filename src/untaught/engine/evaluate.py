@@ -51,7 +51,8 @@ def evaluate(
     if data is None:
         data, columns, label, split = _own_data(subject, target)
 
-    material, seed = _open(subject, data, columns, label, split), _seed(subject)
+    seed = _seed(subject)
+    material = _open(subject, data, columns, label, split, seed)
     layout = material.layout
     networks: list[tuple[str, Subject, nn.Module]] = [("encoder", subject, subject.build(layout))]
     untrained = subject.untrained(layout)
@@ -103,8 +104,8 @@ def tell(scorer: Scorer) -> None:
             say(f"labels    {setting} is left out: {against}")
 
 
-def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: str | None, split: str | None) -> Material:
-    """Data read as the encoder's own was, with what that changes said."""
+def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: str | None, split: str | None, seed: int) -> Material:
+    """Data read as the encoder's own was, with what that changes said. seed: the run's, or its own rows would be held out anew."""
     modality = subject.modality
     wishes = subject.layout or ({"size": subject.size} if subject.size else {})
     material = look(data, modality, columns=columns, label=label, split=split, wishes=wishes)
@@ -118,7 +119,7 @@ def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: st
         for key in takes:
             if takes[key] != found[key]:
                 say(f"layout    {modality.noun} of {key} {found[key]} are read with {key} {takes[key]}, as in training")
-    material.open(False, seed=0)
+    material.open(False, seed)
     return material
 
 
