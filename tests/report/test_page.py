@@ -183,6 +183,23 @@ def test_scores_of_two_data_sets_are_not_mixed(run: Path) -> None:
     assert "Linear probe: accuracy on others/" in titles
 
 
+def test_first_come_the_scores_on_the_runs_own_data_and_others_are_named(run: Path) -> None:
+    read = json.loads((run / "evaluation.json").read_text())
+    own = [{**row, "data": RUN["data"]} for row in read["rows"]]
+    other = [{**row, "data": "others/", "mean": 0.31} for row in own if row["labels"] == "all"]
+    (run / "evaluation.json").write_text(json.dumps({"schema": 1, "rows": own + other}))
+    tile = next(tile for tile in content(gather(run))["tiles"] if tile[1] == "Linear probe")
+    assert tile[0] == "75%"
+    assert "on " not in tile[2]
+    assert not any("31" in advice.because for advice in content(gather(run))["advice"])
+
+    (run / "evaluation.json").write_text(json.dumps({"schema": 1, "rows": other}))
+    tile = next(tile for tile in content(gather(run))["tiles"] if tile[1] == "Linear probe")
+    assert tile[0] == "31%"
+    assert tile[2].startswith("on others/: ")
+    assert any(advice.because.startswith("linear on others/: ") for advice in content(gather(run))["advice"])
+
+
 def test_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no run folder"):
         write(tmp_path / "nothing")

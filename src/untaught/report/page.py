@@ -88,7 +88,8 @@ def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
         if own := facts.score("encoder", probe):
             others = [(NAMES[name], facts.beside(own, name)) for name in ("random_init", "raw")]
             beside = ", ".join(f"{name} {percent(score['mean'])}" for name, score in others if score)
-            tiles.append((percent(own["mean"]), _probe(probe), beside))
+            where = facts.elsewhere(own)
+            tiles.append((percent(own["mean"]), _probe(probe), f"on {where}: {beside}" if where else beside))
     last = facts.last
     if last:
         tiles.append((number(last["loss"]), "loss at the end" if facts.ended else "last loss", f"step {last['step']:,}"))
