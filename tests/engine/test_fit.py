@@ -133,6 +133,22 @@ def test_minutes_become_a_number_of_steps(tmp_path: Path, monkeypatch: pytest.Mo
     assert run.total == run.step == 60
 
 
+def test_minutes_that_are_over_before_the_warm_steps_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(fit_module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def half_a_minute_later(step: int, views: list[View], terms: Terms) -> Terms:
+        now[0] += 30.0
+        return terms
+
+    run = fit(tmp_path, Spread(half_a_minute_later), minutes=1.2)
+    run.run()
+    assert run.step == run.total == 3, "and not the 20 steps after which minutes become steps"
+    assert "minutes=1.2 were over after 3 steps" in capfd.readouterr().err
+
+
 def test_minutes_hold_when_the_machine_slows_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
 
