@@ -213,7 +213,11 @@ def test_frames(tokens: Modality) -> None:
 
 
 def test_missing_labels_of_arrays_are_no_class_and_no_measure(pictures: Modality) -> None:
-    for labels in (np.array([3, 7, np.nan, 7, 3, 7]), np.array(["3", "7", " ", "7", "3", "7"]), np.array([b"3", b"7", b"", b"7", b"3", b"7"])):
+    for labels in (
+        np.array([3, 7, np.nan, 7, 3, 7]),
+        np.array(["3", "7", " ", "7", "3", "7"]),
+        np.array([b"3", b"7", b"", b"7", b"3", b"7"]),
+    ):
         source = open_source((PIXELS, labels), pictures)
         assert source.classes == ("3", "7")
         assert [r["label"] for r in records(source)] == [0, 1, -1, 1, 0, 1]

@@ -246,7 +246,9 @@ class Fit:
                     mark = self.step, spent  # the first steps allocate: they are not counted
                 elif recipe.minutes and self.total is None and self.world.agree(self._spent(clock) >= recipe.minutes * 60):
                     self.total = self.step
-                    warn(f"minutes={recipe.minutes:g} were over after {self.step} steps, too few to learn by: give more, or a smaller batch")
+                    warn(
+                        f"minutes={recipe.minutes:g} were over after {self.step} steps, too few to learn by: give more, or a smaller batch"
+                    )
                 last = self.step == self.total
                 if self.step % recipe.log_every == 0 or last:
                     terms = self.check()
