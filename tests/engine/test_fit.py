@@ -120,6 +120,11 @@ def test_hooks_run_in_order_and_pending_has_an_entry_a_micro_batch(tmp_path: Pat
 # -------------------------------------------------------------------------------------------------- length and words
 
 
+def test_small_numbers_are_kept_in_the_metrics(tmp_path: Path) -> None:
+    fit(tmp_path, Spread(), steps=4, log_every=1, lr=2.5e-7, schedule="constant", warmup=0.0).run()
+    assert metrics(tmp_path)[-1]["lr"] == 2.5e-7
+
+
 def test_minutes_become_a_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
 
