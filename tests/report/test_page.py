@@ -118,6 +118,8 @@ def test_labels_are_in_order_on_the_axis(run: Path) -> None:
     assert not rest
     assert re.findall(r">(\d+/class|\d+%|all)</text>", str(svg))[-4:] == ["2/class", "10/class", "10%", "all"]
     assert [curve.name for curve in curves] == ["raw data", "same encoder, untrained", "this encoder", f"timm/{NASTY}"]
+    lines = re.findall(r'<path class="line s-encoder" d="([^"]*)"', str(svg))
+    assert [line.count("L") + 1 for line in lines] == [2, 2], "no line joins 10 a class to 10%: that may be fewer labels"
 
 
 HALF = {  # what is left of a run -> what its page says
