@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from toy import ROWS, Batches, Line, Spread, fit, weights
 
 from untaught.core import Facts, Terms, UserError, View
+from untaught.engine import checkpoint
 from untaught.engine import fit as fit_module
 from untaught.engine.pretrain import Asked, pretrain
 from untaught.methods.contrastive.simclr import SimCLR
@@ -208,6 +209,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_step_term_samples_and_
     assert "lr (now 0.01)" in said
     assert not (tmp_path / "checkpoints" / "step-8").exists()
     assert all(value.isfinite().all() for value in weights(method).values())
+
+
+def test_a_checkpoint_whose_own_step_is_not_finite_is_no_good_one(tmp_path: Path) -> None:
+    method = Spread(at_call(8, lambda terms: terms | {"size": terms["size"] * float("nan")}))
+    with pytest.raises(UserError) as stop:
+        fit(tmp_path, method, steps=12, log_every=4, save_every=4, lr=0.01).run()
+    assert "step 8: size not finite" in str(stop.value)
+    assert f"the last good checkpoint is {tmp_path / 'checkpoints' / 'step-4'}" in str(stop.value)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4]
 
 
 def test_a_single_bad_gradient_is_dropped_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -421,6 +421,8 @@ class Fit:
             what = f"step {step}: {' and '.join(broken)} not finite (samples {min(samples)[1]} ...)"  # of a process whose own are not
             self.dropped += int(bad.sum())
             if self.dropped >= BAD_STEPS or not torch.isfinite(table).all():
+                if self.resumable and not torch.isfinite(table[first, :-1]).all():
+                    self.world.alone(lambda: checkpoint.forsake(self.folder / "checkpoints", step))
                 last = checkpoint.newest(self.folder / "checkpoints")
                 kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
                 raise UserError(
