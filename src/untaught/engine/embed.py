@@ -19,7 +19,7 @@ from untaught.engine.build import modality_named
 from untaught.engine.log import progress_bar, say, warn
 from untaught.engine.material import tell_skipped
 from untaught.engine.views import convolves, used_view
-from untaught.engine.writing import whole
+from untaught.engine.writing import make_room, whole
 from untaught.evaluate.features import encode
 from untaught.ops.precision import has_bfloat16
 
@@ -89,10 +89,7 @@ def check_ending(out: Path, endings: tuple[str, ...]) -> None:
 
 def write_file(out: Path, write: Callable[[Path], int]) -> int:
     """What `write` writes into the path that it is given, and says the rows of: at `out`, whole or not at all."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out} can't be written: {error.strerror}") from error
+    make_room(out)
     with whole(out) as partial:
         return write(partial)
 

@@ -19,6 +19,7 @@ from untaught.engine.run import data_of, read_run, seed_of
 from untaught.engine.score import Scorer, merge_rows
 from untaught.engine.subjects import Subject, open_subject
 from untaught.engine.views import Views
+from untaught.engine.writing import make_room
 from untaught.evaluate import low_label
 from untaught.ops.precision import has_bfloat16
 
@@ -146,12 +147,7 @@ def _place(subject: Subject, out: Path | None) -> Path | None:
     if out is None:
         return subject.run / "evaluation.json" if subject.run else None
     place = out if out.suffix == ".json" else out / "evaluation.json"
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(place.parent, os.W_OK):
-            raise PermissionError(13, "permission denied")
-    except OSError as error:
-        raise UserError(f"{place} can't be written: {error.strerror}; choose another --out") from error
+    make_room(place)
     return place
 
 

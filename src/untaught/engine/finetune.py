@@ -28,6 +28,7 @@ from untaught.engine.recipe import Recipe, knobs_of, parse, unknown
 from untaught.engine.run import build_from, free_path, read_run, save_network, seed_of
 from untaught.engine.score import merge_rows
 from untaught.engine.views import Views, convolves, used_view, view_options
+from untaught.engine.writing import make_room
 from untaught.evaluate.features import collect, encode
 from untaught.evaluate.interval import Measured, measure
 
@@ -109,6 +110,7 @@ def finetune(
     folder = out or free_path(place / "finetuned")
     if folder.exists():
         raise UserError(f"{folder} is already there; choose another --out")
+    make_room(folder)
 
     material = look(data, modality, columns=columns, label=label, split=split, wishes=config["layout"])
     _tell_differences(material, config)
