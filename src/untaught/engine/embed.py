@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from untaught.core import Batch, Options, UserError
 from untaught.data.loader import Loader
-from untaught.data.sources import open_source
+from untaught.data.sources import open_source, peek
 from untaught.data.store import packed
 from untaught.data.stream import Stream
 from untaught.engine.build import modality_named
@@ -22,6 +23,8 @@ from untaught.engine.views import convolves, used_view
 from untaught.engine.writing import make_room, whole
 from untaught.evaluate.features import encode
 from untaught.ops.precision import has_bfloat16
+
+LOOKED = 8  # records that tell of what kind new data are
 
 
 class Embedder:
@@ -45,6 +48,15 @@ class Embedder:
         self.verb = verb
         self.skipped: list[tuple[str, str]] = list(self.source.skipped)
         say(f"data      {self.source.what}")
+        self._tell_differences()
+
+    def _tell_differences(self) -> None:
+        """What of the data is of another kind than what the encoder was trained on, and is converted."""
+        with suppress(UserError):  # nothing of it can be read: whoever reads it all says so
+            found, takes = (self.modality.input(x) for x in (self.modality.plan(peek(self.source, LOOKED), {}), self.layout))
+            for key in takes:
+                if takes[key] != found[key]:
+                    say(f"layout    {self.modality.noun} of {key} {found[key]} are read with {key} {takes[key]}, as in training")
 
     def __iter__(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """(names, vectors (B, width) float32) a batch, in the source's order."""
