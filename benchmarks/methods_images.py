@@ -2,10 +2,11 @@
 
 python benchmarks/methods_images.py [--method simclr ...] [--minutes 1] [--seeds 1] [--jobs 1] [--test] [--out runs/methods]
 
-Each method trains in a process of its own, with the encoder that fits it (conv_small, or vit_mini where it needs tokens) and the batch of its line
-in BATCHES, else at the defaults. Scores are of a held-out fifth of the training part, seed 0, so that choices may be made by them; with --test of the
-test part, and training has the whole training part. Pictures a second are those of training, by the clock; memory is the peak of resident memory of
-the whole process. --jobs 2 trains two at a time and shares the threads out (OMP_NUM_THREADS says otherwise). A method that has been measured in --out is not measured again.
+Each method trains in a process of its own, with the encoder that fits it (conv_small, or vit_mini where it needs tokens) and the batch of
+its line in BATCHES, else at the defaults. Scores are of a held-out fifth of the training part, seed 0, so that choices may be made by them;
+with --test of the test part, and training has the whole training part. Pictures a second are those of training, by the clock; memory is
+the peak of resident memory of the whole process. --jobs 2 trains two at a time and shares the threads out (OMP_NUM_THREADS says otherwise).
+A method that has been measured in --out is not measured again.
 Without UNTAUGHT_DATA, scikit-learn's digits stand in for CIFAR-10.
 """
 
