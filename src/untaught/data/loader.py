@@ -10,6 +10,7 @@ from torch import Tensor
 
 from untaught.core import UserError
 from untaught.data.decoding import prefetch
+from untaught.data.runs import Runs
 from untaught.data.store import Store
 
 
@@ -21,7 +22,7 @@ class Loader:
 
     def __init__(
         self,
-        store: Store,
+        store: Store | Runs,
         rows: np.ndarray,
         batch_size: int,
         seed: int,

@@ -14,6 +14,9 @@ from untaught.engine.log import warn
 from untaught.engine.recipe import knobs_of
 
 
+INPUT = {"channels", "size", "vocabulary", "length", "special"}  # what an encoder is told of the data
+
+
 def method_cards(name: str | None = None) -> list[dict[str, Any]]:
     """A card a method: name, family, package, views, needs, paper; of one method also its header and knobs.
 
@@ -54,6 +57,10 @@ def encoder_cards(name: str | None = None) -> list[dict[str, Any]]:
     if name is None:
         return [{"name": encoder, "what": what} for encoder, (_, what) in ENCODERS.items()]
     factory, _ = encoder_factory(name)
-    known = {key: default for key, (_, default) in knobs_of(factory).items() if key not in ("channels", "size")}
+    known = {
+        key: default
+        for key, (_, default) in knobs_of(factory).items()
+        if key not in INPUT
+    }
     what = ENCODERS[name if name in ENCODERS else f"{name.split('/')[0]}/NAME"][1]
     return [{"name": name, "what": what, "knobs": {f"encoder.{key}": default for key, default in known.items()}}]

@@ -54,7 +54,7 @@ class Embedder:
             task = bar.add_task("", total=total, note="")
             for batches, names in self._read():
                 bf16 = has_bfloat16(self.device.type)
-                for index, vectors in encode(self.encoder, batches, lambda batch: self.view(batch, 0)[0].x, self.device, bf16):
+                for index, vectors in encode(self.encoder, batches, lambda batch: self.view(batch, 0)[0], self.device, bf16):
                     given += len(vectors)
                     bar.update(task, completed=given)
                     yield [name.encode("utf-8", "backslashreplace").decode() for name in names(index)], vectors

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from untaught.core import Batch, Options, UserError
+from untaught.core import Batch, Options, UserError, View
 from untaught.data.parts import held_out_part
 from untaught.engine.documents import read_json
 from untaught.engine.log import progress_bar
@@ -121,17 +121,21 @@ class Scorer:
     def features(self, encoder: nn.Module | None, rows: np.ndarray, view: Views | None = None, note: str = "") -> np.ndarray:
         """(n,D) float32 of these rows of the store; a bar is shown where a `note` names what is encoded."""
         if encoder is None:
-            parts = ((batch["index"].numpy(), self.material.modality.raw(batch).numpy()) for batch in self._batches(rows, note))
+            raw = self.material.modality.raw
+            parts = ((batch["index"].numpy(), raw(batch, self.material.layout)) for batch in self._batches(rows, note))
             return collect(parts, len(rows))
         shown = view or self.view
         shown.channels_last = convolves(encoder)
-        return collect(encode(encoder, self._batches(rows, note), lambda batch: shown(batch, 0)[0].x, self.device, self.bf16), len(rows))
+        return collect(encode(encoder, self._batches(rows, note), lambda batch: shown(batch, 0)[0], self.device, self.bf16), len(rows))
 
     def _pairs(self, encoder: nn.Module, rows: np.ndarray, views: Views) -> tuple[np.ndarray, np.ndarray]:
         views.channels_last = convolves(encoder)
 
-        def both(batch: Batch) -> torch.Tensor:
-            return torch.cat([view.x for view in views(batch, 0)])
+        def both(batch: Batch) -> View:
+            one, other = views(batch, 0)
+            assert (one.valid is None) == (other.valid is None)
+            valid = None if one.valid is None or other.valid is None else torch.cat([one.valid, other.valid])
+            return View(torch.cat([one.x, other.x]), valid)
 
         parts = [vectors for _, vectors in encode(encoder, self._batches(rows, ""), both, self.device, self.bf16)]
         first, second = zip(*(np.split(vectors, 2) for vectors in parts), strict=True)

@@ -25,4 +25,6 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing them impo
     "vicregl": "untaught.methods.decorrelation.vicregl:VICRegL",
     "lejepa": "untaught.methods.decorrelation.lejepa:LeJEPA",
     "mae": "untaught.methods.reconstruction.mae:MAE",
+    "mlm": "untaught.methods.reconstruction.mlm:MLM",
+    "clm": "untaught.methods.autoregression.clm:CLM",
 }

@@ -1,0 +1,109 @@
+"""Plain text files that hold many documents: a record for every line, or for every paragraph, read in bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from untaught.core import Modality, Record, UserError
+from untaught.data.parts import Part, Source, file_facts, fingerprint, part_of, sort_parts
+
+ENDINGS = (".txt", ".text", ".md", ".rst", ".en", ".de", ".fr", ".raw", ".tokens")  # with .gz behind them or not
+LOOKED = 1 << 20  # bytes that tell whether a file has paragraphs
+PIECE = 1 << 16  # bytes of a record at most: an endless line is cut
+
+
+def is_text(path: Path) -> bool:
+    name = path.name.lower().removesuffix(".gz")
+    return name.endswith(ENDINGS)
+
+
+def in_parts(paths: Sequence[Path]) -> bool:
+    """Whether files are the parts of one corpus by their names (train.txt, valid.txt ...), and not a document each."""
+    found = [part_of(path.name) for path in paths]
+    return all(found) and "train" in found
+
+
+def open_texts(paths: Sequence[Path], modality: Modality, where: str, unit: str | None = None) -> Source:
+    """A record a line or a paragraph ("unit", by default paragraphs where the first megabyte has blank lines) of text files.
+
+    Paragraphs keep their line ends: joined they are the file, and only the last one ends a document.
+    """
+    if unit not in (None, "line", "paragraph"):
+        raise UserError(f"--columns text={unit}: {where} is plain text; text=line and text=paragraph are allowed")
+    field = next(iter(modality.fields))
+    grouped: dict[str, list[Path]] = {}
+    for path in paths:
+        grouped.setdefault(part_of(path.name) or "all", []).append(path)
+    if "all" in grouped and len(grouped) > 1:  # some are named after parts, some after nothing: names tell nothing
+        grouped = {"all": list(paths)}
+    if unit is None:
+        unit = "paragraph" if any(_has_blank_lines(path) for path in paths) else "line"
+
+    def build(files: list[Path]) -> Part:
+        def records() -> Iterator[Record]:
+            for path in files:
+                for number, (content, ends) in enumerate(_paragraphs(path) if unit == "paragraph" else _lines(path), 1):
+                    yield {field: content, "name": f"{path.name} {unit} {number}", "ends": ends}
+
+        return Part(None if unit == "paragraph" else sum(sum(1 for _ in _lines(path)) for path in files), records)
+
+    parts = {part: build(files) for part, files in sort_parts(grouped).items()}
+    said = f"the {unit}s of {len(paths)} text file{'s' if len(paths) > 1 else ''} in {where}"
+    if len(parts) > 1:
+        said += " (" + ", ".join(parts) + ")"
+    facts = [fact for path in paths for fact in file_facts(path)]
+    return Source(f"{modality.noun}: {said}", parts, None, fingerprint([*facts, unit, list(parts)]))
+
+
+def _open(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _has_blank_lines(path: Path) -> bool:
+    with _reading(path), _open(path) as file:
+        head = file.read(LOOKED).replace(b"\r", b"")
+    return b"\n\n" in head.strip()
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
+    """Each line without its end; an endless one in pieces, of which the last ends the document."""
+    with _reading(path), _open(path) as file:
+        while piece := file.readline(PIECE):
+            whole = piece.endswith(b"\n")
+            content = piece.rstrip(b"\r\n")
+            if content.strip():
+                yield content, whole or not file.peek(1)
+
+
+def _paragraphs(path: Path) -> Iterator[tuple[bytes, bool]]:
+    """Stretches of lines up to a line that is not blank behind a blank one, with all line ends; the last ends the document."""
+    held: list[bytes] = []
+    size = 0
+    blank = False
+    with _reading(path), _open(path) as file:
+        while piece := file.readline(PIECE):
+            if held and ((blank and piece.strip()) or size + len(piece) > PIECE):
+                yield b"".join(held), False
+                held, size = [], 0
+            held.append(piece)
+            size += len(piece)
+            blank = not piece.strip()
+    if held:
+        yield b"".join(held), True
+
+
+class _reading:
+    """A damaged or vanished file is a UserError that names it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError | EOFError):
+            raise UserError(f"{self.path} can't be read as text: {getattr(error, 'strerror', None) or error}") from error
