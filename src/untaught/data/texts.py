@@ -42,20 +42,25 @@ def open_texts(paths: Sequence[Path], modality: Modality, where: str, unit: str 
     if unit is None:
         unit = "paragraph" if any(_has_blank_lines(path) for path in paths) else "line"
 
+    cut = _paragraphs if unit == "paragraph" else _lines
+
     def build(files: list[Path]) -> Part:
         def records() -> Iterator[Record]:
             for path in files:
-                for number, (content, ends) in enumerate(_paragraphs(path) if unit == "paragraph" else _lines(path), 1):
+                for number, (content, ends) in enumerate(cut(path), 1):
                     yield {field: content, "name": f"{path.name} {unit} {number}", "ends": ends}
 
-        return Part(None if unit == "paragraph" else sum(sum(1 for _ in _lines(path)) for path in files), records)
+        return Part(sum(sum(1 for _ in cut(path)) for path in files), records)
 
     parts = {part: build(files) for part, files in sort_parts(grouped).items()}
-    said = f"the {unit}s of {len(paths)} text file{'s' if len(paths) > 1 else ''} in {where}"
+    rows = sum(part.rows or 0 for part in parts.values())
+    if not rows:
+        raise UserError(f"{where} holds no text; give a file with at least one line")
+    said = f"{rows:,} {unit}s of {len(paths)} text file{'s' if len(paths) > 1 else ''} in {where}"
     if len(parts) > 1:
-        said += " (" + ", ".join(parts) + ")"
+        said += " (" + ", ".join(f"{name} {part.rows:,}" for name, part in parts.items()) + ")"
     facts = [fact for path in paths for fact in file_facts(path)]
-    return Source(f"{modality.noun}: {said}", parts, None, fingerprint([*facts, unit, list(parts)]))
+    return Source(said, parts, None, fingerprint([*facts, unit, list(parts)]))
 
 
 def _open(path: Path) -> Any:

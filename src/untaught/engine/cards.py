@@ -13,7 +13,6 @@ from untaught.engine.build import OURS, encoder_factory, method_named, method_ta
 from untaught.engine.log import warn
 from untaught.engine.recipe import knobs_of
 
-
 INPUT = {"channels", "size", "vocabulary", "length", "special"}  # what an encoder is told of the data
 
 
@@ -57,10 +56,6 @@ def encoder_cards(name: str | None = None) -> list[dict[str, Any]]:
     if name is None:
         return [{"name": encoder, "what": what} for encoder, (_, what) in ENCODERS.items()]
     factory, _ = encoder_factory(name)
-    known = {
-        key: default
-        for key, (_, default) in knobs_of(factory).items()
-        if key not in INPUT
-    }
+    known = {key: default for key, (_, default) in knobs_of(factory).items() if key not in INPUT}
     what = ENCODERS[name if name in ENCODERS else f"{name.split('/')[0]}/NAME"][1]
     return [{"name": name, "what": what, "knobs": {f"encoder.{key}": default for key, default in known.items()}}]

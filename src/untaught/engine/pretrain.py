@@ -23,6 +23,7 @@ from untaught.engine import checkpoint, learned
 from untaught.engine.build import MethodLike, build_encoder, check_needs, method_class, method_knobs, method_title, modality_named
 from untaught.engine.fit import Fit
 from untaught.engine.health import Health
+from untaught.engine.held_out import HeldOut, both
 from untaught.engine.interrupt import Interrupted
 from untaught.engine.log import console, say, warn
 from untaught.engine.material import Material, look, size_text, tell_skipped
@@ -201,6 +202,10 @@ def _run(
         fit.survey = Survey(loader, views, method, fit.call, fit.fabric.device, folder.path)
     if scorer.possible:
         fit.evaluate = lambda: scorer.watch(method.kept)
+    speaker = method.publish()
+    held_out = HeldOut(method, views, material, fit.fabric.device, fit.bf16, recipe.batch_size or 1)
+    if speaker is not None and held_out.possible:
+        fit.evaluate = both(fit.evaluate, held_out)
     if before is None:
         world.alone(lambda: keep_layout(folder, modality, material.layout, asked_again))
     else:
@@ -239,7 +244,9 @@ def _run(
             kept.to(fit.fabric.device)
         tell_health(fit.looked)
         save_encoder(kept, folder.path / "encoder", encoder_config(asked_again))
-        if (speaker := method.publish()) is not None:
+        if speaker is not None:
+            if held_out.possible:
+                report_loss(held_out, folder.path, material.name)
             save_speaker(speaker, folder.path / "method", modality, folder.path)
         tell_skipped([*getattr(batches, "skipped", {}).items()], modality.noun)  # of a stream they are known only now
         say(f"trained   {fit.step} steps in {fit.seconds:.0f} s; encoder in {folder.path / 'encoder'}")
@@ -397,6 +404,14 @@ def tell_health(looked: Options) -> None:
         return
     rank, std = (f"{looked[key]:.{digits}f} (untrained {looked[f'{key}_untrained']:.{digits}f})" for key, digits in MEASURES)
     say(f"health    healthy: effective rank {rank}, spread {std}")
+
+
+def report_loss(held_out: HeldOut, folder: Path, data: str) -> None:
+    """The loss on the held-out part: said, and written to evaluation.json."""
+    found = {name.removeprefix("held_out_"): value for name, value in held_out().items()}
+    say(f"held out  {', '.join(f'{name} {value:.3f} nats' for name, value in found.items())} on {held_out.part}")
+    rows = [{"features": "encoder", "probe": "loss", "labels": "none", "metric": name, "mean": round(v, 6)} for name, v in found.items()]
+    merge_rows(folder / "evaluation.json", [row | {"data": data} for row in rows])
 
 
 def report_scores(scorer: Scorer, encoder: Encoder, untrained: Encoder, folder: Path) -> None:

@@ -49,9 +49,7 @@ def kept(layout: Options) -> Files:
 def _known(layout: Options) -> tuple[Any, Files]:
     found = _KNOWN.get(str(layout.get("tokenizer")))
     if found is None:
-        raise UserError(
-            f"the tokenizer {layout.get('tokenizer')} is not at hand; tokenizer.json belongs beside run.yaml or config.json"
-        )
+        raise UserError(f"the tokenizer {layout.get('tokenizer')} is not at hand; tokenizer.json belongs beside run.yaml or config.json")
     return found
 
 
