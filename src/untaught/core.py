@@ -60,6 +60,7 @@ class Encoder(nn.Module):
 
     width: int
     offers: frozenset[str] = frozenset()  # of: tokens layers maps causal any_size words decoder
+    layered: bool = False  # whether its field reads it as a weighted sum of layers
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """x -> (B, width), pooled as trained."""

@@ -140,6 +140,8 @@ class LanguageEncoder(Encoder):
     that asks for `words`.
     """
 
+    layered = True
+
     def __init__(self, language: Any) -> None:
         super().__init__()
         config = language.config
