@@ -5,7 +5,7 @@ python benchmarks/methods_images.py [--method simclr ...] [--minutes 1] [--seeds
 Each method trains in a process of its own, with the encoder that fits it (conv_small, or vit_mini where it needs tokens) and the batch of its line
 in BATCHES, else at the defaults. Scores are of a held-out fifth of the training part, seed 0, so that choices may be made by them; with --test of the
 test part, and training has the whole training part. Pictures a second are those of training, by the clock; memory is the peak of resident memory of
-the whole process. --jobs 2 trains two at a time on one thread each. A method that has been measured in --out is not measured again.
+the whole process. --jobs 2 trains two at a time and shares the threads out (OMP_NUM_THREADS says otherwise). A method that has been measured in --out is not measured again.
 Without UNTAUGHT_DATA, scikit-learn's digits stand in for CIFAR-10.
 """
 
@@ -78,7 +78,7 @@ def probe(run: Path) -> dict[str, Any]:
 
     from untaught.engine.log import console
     from untaught.engine.material import look
-    from untaught.engine.run import load_encoder, read_run
+    from untaught.engine.run import load_encoder, read_run, seed_of
     from untaught.engine.score import Scorer
     from untaught.engine.subjects import open_subject
     from untaught.evaluate.knn import knn_accuracy
@@ -94,10 +94,14 @@ def probe(run: Path) -> dict[str, Any]:
     scorer = Scorer(material, subject.view, torch.device("cpu"), has_bfloat16("cpu"), 0)
     train, test = scorer.labels(scorer.bank), scorer.labels(scorer.queries)
     encoder, config = load_encoder(run)
-    untrained = subject.untrained(material.layout)
-    assert untrained is not None
     result: dict[str, Any] = {"encoder": config["encoder"]}
-    for who, network in (("", encoder), ("untrained_", untrained)):
+    networks: dict[str, Any] = {"": encoder}
+    place = run.parent / f"untrained-{config['encoder'].replace('/', '-')}-{seed_of(said)}.json"  # the same for many methods
+    if place.exists():
+        result |= json.loads(place.read_text())
+    else:
+        networks["untrained_"] = subject.untrained(material.layout)
+    for who, network in networks.items():
         bank, queries = scorer.features(network, scorer.bank), scorer.features(network, scorer.queries)
         result[f"{who}knn20"] = knn_accuracy(bank, train, queries, test)[20]
         linear = LinearProbe(bank, queries)
@@ -110,6 +114,7 @@ def probe(run: Path) -> dict[str, Any]:
             right.append(float((guess == test).mean()))
         if right:
             result["one_percent"] = statistics.mean(right)
+    place.write_text(json.dumps({key: value for key, value in result.items() if key.startswith("untrained_")}))
     return result
 
 
@@ -142,7 +147,8 @@ def main() -> None:
         return
     data = str(DATA if asked.test else DATA / "train.parquet") if DATA.exists() else "builtin:digits"
     asked.out.mkdir(parents=True, exist_ok=True)
-    threads = 1 if asked.jobs > 1 else os.cpu_count() or 1
+    threads = max(1, (os.cpu_count() or 1) // asked.jobs)
+    threads = int(os.environ.get("OMP_NUM_THREADS", threads))
     found: dict[str, list[dict[str, Any]]] = {}
     lock = threading.Lock()
 

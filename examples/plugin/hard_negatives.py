@@ -26,7 +26,14 @@ class HardSimCLR(Method):
     views = ("global", "global")
 
     def __init__(
-        self, encoder: Encoder, facts: Facts, *, temperature: float = 0.5, prior: float = 0.1, concentration: float = 1.0, width: int = 128
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        temperature: float = 0.5,  # divides the cosines
+        prior: float = 0.1,  # share of the negatives that is taken to be of the sample's own class
+        concentration: float = 1.0,  # how much more a near negative counts; 0 is not at all
+        width: int = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()
         if not temperature >= 0.02:

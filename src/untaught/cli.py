@@ -31,7 +31,7 @@ def pretrain(
         str | None, typer.Argument(help="a folder, a table, an archive, .npy/.npz, hf:NAME, builtin:digits, builtin:photos")
     ] = None,
     knobs: Knobs = None,
-    method: Annotated[str | None, typer.Option(help="see: untaught methods")] = None,
+    method: Annotated[str | None, typer.Option(help="see: untaught methods; several as simclr+mae:0.5")] = None,
     encoder: Annotated[str | None, typer.Option(help="see: untaught encoders")] = None,
     out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
     modality: Modality = "image",
@@ -198,7 +198,7 @@ def predict(
 def preview(
     data: Data,
     knobs: Knobs = None,
-    method: Annotated[str, typer.Option(help="see: untaught methods")] = "simclr",
+    method: Annotated[str, typer.Option(help="see: untaught methods; several as simclr+mae:0.5")] = "simclr",
     encoder: Annotated[str | None, typer.Option(help="see: untaught encoders")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="the .png to write")] = Path("preview.png"),
     modality: Modality = "image",
@@ -237,11 +237,25 @@ def export(
 
 
 @app.command()
-def methods(name: Annotated[str | None, typer.Argument(help="one method, whole")] = None, as_json: Json = False) -> None:
-    """List the pretext tasks, or show one with its knobs."""
-    from untaught.engine.cards import method_cards
+def methods(
+    name: Annotated[str | None, typer.Argument(help="one method, whole")] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="write a page a method of untaught's into this folder, and one that lists them")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the pretext tasks, or show one with its knobs.
 
-    _show(method_cards(name), name, as_json)
+    Score is kNN, and its gain over the same encoder untrained; cost the time that a picture takes, beside simclr with the same encoder.
+    What nobody has measured is blank.
+    """
+    from untaught.engine.cards import method_cards, write_pages
+    from untaught.engine.log import say
+
+    if write:
+        say(f"wrote     {write_pages(write)} pages and README.md to {write}")
+    else:
+        _show(method_cards(name), name, as_json)
 
 
 @app.command()
@@ -297,13 +311,20 @@ def _show(cards: list[dict[str, Any]], one: str | None, as_json: bool) -> None:
         return
     if one:
         for key, value in cards[0].items():
-            inner = value.items() if isinstance(value, dict) else ()
-            typer.echo("\n".join([f"{key}:", *(f"  {k:<16} {v}" for k, v in inner)]) if inner else f"{key:<12} {value}")
+            if isinstance(value, dict) and value:
+                inner = [[k, *map(str, v.values() if isinstance(v, dict) else [v])] for k, v in value.items()]
+                typer.echo("\n".join([f"{key}:", *(f"  {line}" for line in _columns(inner))]))
+            else:
+                typer.echo(f"{key:<12} {value}".rstrip(" "))
         return
     rows = [list(cards[0]), *([str(value) for value in card.values()] for card in cards)]
+    for line in _columns(rows):  # whole, in any width: a terminal wraps a line, but can't bring back what was cut
+        typer.echo(line)
+
+
+def _columns(rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:  # whole, in any width: a terminal wraps a line, but can't bring back what was cut
-        typer.echo("  ".join(f"{value:<{width}}" for value, width in zip(row, widths, strict=True)).rstrip())
+    return ["  ".join(f"{value:<{width}}" for value, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _knobs(pairs: list[str] | None) -> dict[str, str]:

@@ -6,20 +6,25 @@ UNTAUGHT_METHODS=NAME,NAME pytest tests/conformance/test_methods.py     asks it 
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import sys
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from toys import MODALITIES, ToyConv, build
+from toys import MODALITIES, ToyConv, build, toy_fit
 
 from untaught.core import Encoder, Method, UserError
+from untaught.engine import checkpoint
 from untaught.engine.build import check_needs, method_class
+from untaught.engine.interrupt import Interrupted
+from untaught.engine.meanings import meanings_of
 from untaught.engine.optim import parameter_groups
 from untaught.methods import METHODS
 
@@ -135,6 +140,40 @@ def test_forward_is_objective_of_project(name: str, modality: str) -> None:
     assert all(torch.equal(whole[term], parts[term]) for term in whole)
 
 
+@pytest.mark.parametrize(("name", "modality"), [*GRID, *([("moco+deepcluster:0.5", "image")] if len(NAMES) > 1 else [])])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(name: str, modality: str, tmp_path: Path) -> None:
+    """Weights, queues, teachers, prototypes and optimizer, stopped in the middle of an epoch and begun from other weights."""
+    cls = method_class(name)
+    whole, cut, resumed = (toy_fit(cls, modality, tmp_path / place) for place in ("whole", "cut", "cut"))
+    whole.run()
+    cut.batches.stop_at = 3
+    with pytest.raises(Interrupted):
+        cut.run()
+    with torch.no_grad():
+        for value in resumed.method.state_dict().values():
+            value.add_(1)
+    resumed.restore(checkpoint.load(tmp_path / "cut" / "checkpoints", pytest.fail))
+    assert (resumed.step, resumed.epoch, resumed.step_in_epoch) == (3, 1, 1)
+    resumed.run()
+    assert differences(resumed.state()["method"], whole.state()["method"]) == []
+    assert differences(resumed.state()["optimizer"], whole.state()["optimizer"]) == []
+    losses = [[json.loads(line)["loss"] for line in (tmp_path / place / "metrics.jsonl").open()] for place in ("whole", "cut")]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+
+
+def differences(a: Any, b: Any, place: str = "") -> list[str]:
+    """Where two states differ in any bit."""
+    if isinstance(a, dict | list | tuple):
+        pairs = (
+            [(key, a[key], b[key]) for key in a] if isinstance(a, dict) else [(i, *pair) for i, pair in enumerate(zip(a, b, strict=True))]
+        )
+        assert len(a) == len(b)
+        return [found for key, x, y in pairs for found in differences(x, y, f"{place}.{key}")]
+    same = torch.equal(a, b) if isinstance(a, Tensor) else a == b
+    return [] if same else [place]
+
+
 def test_a_pair_is_whole() -> None:
     assert [name for name, cls in CLASSES.items() if hasattr(cls, "project") != hasattr(cls, "objective")] == []
 
@@ -169,6 +208,12 @@ def test_knobs_are_keywords_with_type_and_default(cls: type[Method]) -> None:
         assert knob.kind is knob.KEYWORD_ONLY, knob
         assert knob.default is not knob.empty, knob
         assert knob.name in hints, knob
+
+
+@each_class
+def test_every_knob_has_a_meaning(cls: type[Method]) -> None:
+    meanings = meanings_of(cls)
+    assert [knob.name for knob in knobs(cls) if not meanings.get(knob.name)] == [], "a comment beside it says what it means"
 
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES.values() if cls.needs], ids=lambda cls: cls.__name__)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import signal
+from collections.abc import Iterator
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, View
 from untaught.encoders.timm import vit_mini
+from untaught.engine.fit import Fit
+from untaught.engine.hybrid import Hybrid
+from untaught.engine.recipe import Recipe, knobs_of
+from untaught.engine.survey import Survey
 from untaught.engine.views import Views, view_names, view_options
 from untaught.modalities.image import IMAGE
 
@@ -58,19 +67,53 @@ BATCHES = {"image": image_batch}
 MODALITIES: dict[str, Modality] = {"image": IMAGE}
 
 
+def toy_knobs(cls: Any) -> dict[str, Any]:
+    """Those of the table, and as many prototypes as 24 samples can use; of a hybrid, those of its methods."""
+    if issubclass(cls, Hybrid):
+        return {f"{name}.{key}": value for name, (member, _) in cls.members.items() for key, value in toy_knobs(member).items()}
+    return ({"prototypes": 16} if "prototypes" in inspect.signature(cls).parameters else {}) | KNOBS.get(cls.__name__, {})
+
+
 def build(cls: Any, modality: str, encoder: Encoder | None = None, **knobs: Any) -> tuple[Method, Views, Batch]:
     """The method on toy data of a modality, its views, and the batch."""
     torch.manual_seed(0)
-    if "prototypes" in inspect.signature(cls).parameters:
-        knobs = {"prototypes": 16} | knobs  # as many as 24 samples can use
     kind, layout, batch = MODALITIES[modality], LAYOUTS[modality], BATCHES[modality]()
     encoder = encoder or toy_encoder(cls.needs)
     names = view_names(cls, kind)
     views = Views(names, kind, view_options(names, kind, layout, {}), kind.fit(batch, layout), seed=0)
     views.fit_encoder(encoder)
     examples: dict[str, View] = dict(zip(names, views({key: value[:2] for key, value in batch.items()}, 0), strict=True))
-    knobs = KNOBS.get(cls.__name__, {}) | knobs
-    method: Method = cls(encoder, Facts(rows=ROWS, views=examples, statistics=views.statistics), **knobs)
+    method: Method = cls(encoder, Facts(rows=ROWS, views=examples, statistics=views.statistics), **(toy_knobs(cls) | knobs))
     with torch.no_grad():
-        method.before_epoch(0, lambda what, place: (batch["index"], getattr(method, what)(views.one(batch, 0, place))))
+        method.before_epoch(0, lambda what, place: (batch["index"], attrgetter(what)(method)(views.one(batch, 0, place))))
     return method, views, batch
+
+
+class Shuffled:
+    """The toy batch, 12 rows a step, in an order of each epoch; a signal comes with the step that is to be the last."""
+
+    steps_per_epoch: int | None = ROWS // 12
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch, self.stop_at = batch, 0
+        self.rows = np.arange(ROWS)
+
+    def batches(self, epoch: int, step: int = 0) -> Iterator[Batch]:
+        order = torch.from_numpy(np.random.default_rng(epoch).permutation(self.rows))
+        for at in range(step, ROWS // 12):
+            if epoch * (ROWS // 12) + at + 1 == self.stop_at:
+                signal.raise_signal(signal.SIGTERM)
+            yield {key: value[order[12 * at : 12 * at + 12]] for key, value in self.batch.items()}
+
+
+def toy_fit(cls: type[Method], modality: str, folder: Path) -> Any:
+    """The loop of the engine over three epochs of toy data, six steps; it looks at all samples where the method does."""
+    queues: Any = {knob: 20 for knob in knobs_of(cls) if knob.rpartition(".")[2] == "queue"}  # so that a step ends in the middle of one
+    method, views, batch = build(cls, modality, **queues)
+    recipe = Recipe(steps=6, batch_size=12, lr=0.01, log_every=1, warmup=0.2)
+    fit = Fit(method, views, Shuffled(batch), recipe, folder, name=lambda index: [])
+    if cls.before_epoch is not Method.before_epoch:
+        loader: Any = Shuffled(batch)
+        fit.survey = Survey(loader, views, method, fit.call, fit.fabric.device, folder)
+    folder.mkdir(exist_ok=True)
+    return fit

@@ -12,7 +12,7 @@ import torch
 from tiny import encoded, write_pictures
 
 from untaught.core import Modality, UserError
-from untaught.data.loader import Loader
+from untaught.data.loader import HELD, Loader, hold, room
 from untaught.data.parts import Part
 from untaught.data.sources import open_source
 from untaught.data.store import Store, pack
@@ -38,13 +38,16 @@ def part_without_numbers(root: Path, pictures: Modality) -> Part:
     return Part(part.rows, part.read)
 
 
-@pytest.fixture(params=["loader", "stream", "buffered stream"])
-def make(request: pytest.FixtureRequest, root: Path, store: Store, pictures: Modality):
-    """One interface, three ways to the rows: make(batch_size, seed, rank=, world=, drop_last=, shuffle=)."""
+@pytest.fixture(params=["loader", "held", "stream", "buffered stream"])
+def make(request: pytest.FixtureRequest, root: Path, store: Store, pictures: Modality, monkeypatch: pytest.MonkeyPatch):
+    """One interface, four ways to the rows: make(batch_size, seed, rank=, world=, drop_last=, shuffle=)."""
 
     def build(batch_size: int = 16, seed: int = 3, **options: Any):
         if request.param == "loader":
             return Loader(store, np.arange(ROWS), batch_size, seed, **options)
+        if request.param == "held":
+            monkeypatch.setattr("untaught.data.loader.room", lambda device: 1 << 30)
+            return Loader(store, np.arange(ROWS), batch_size, seed, held=hold(store, torch.device("cpu")), **options)
         part = open_source(root, pictures).parts["all"] if request.param == "stream" else part_without_numbers(root, pictures)
         return Stream(part, pictures, LAYOUT, batch_size, seed, buffer=20, **options)
 
@@ -64,6 +67,34 @@ def test_every_row_once_an_epoch(make, store: Store) -> None:
     for batch in batches:
         assert torch.equal(batch["pixels"], torch.from_numpy(store.gather(batch["index"].numpy())["pixels"]))
     assert make().steps_per_epoch == len(list(make().batches(0))) == 4
+
+
+def test_what_is_held_gives_the_same_batches(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("untaught.data.loader.room", lambda device: 1 << 30)
+    held = hold(store, torch.device("cpu"))
+    assert held is not None
+    assert held.keys() == store.columns.keys()
+    for rank in range(2):
+        plain, fast = (list(Loader(store, np.arange(60), 8, 3, rank, 2, held=where).batches(1, 2)) for where in (None, held))
+        assert len(plain) == len(fast) == 5
+        for a, b in zip(plain, fast, strict=True):
+            assert list(a) == list(b)
+            assert all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+
+
+def test_only_what_fits_comfortably_and_can_be_gathered_is_held(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = sum(column.nbytes for column in store.columns.values())
+    assert room(torch.device("cpu")) == 0
+    assert hold(store, torch.device("cpu")) is None
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (int(columns / HELD), 1 << 40))
+    assert room(torch.device("cuda")) == columns
+    monkeypatch.setattr("untaught.data.loader.room", lambda device: columns - 1)
+    assert hold(store, torch.device("cpu")) is None
+    monkeypatch.setattr("untaught.data.loader.room", lambda device: columns)
+    assert hold(store, torch.device("cpu")) is not None
+    store.columns["pixels"] = store.columns["pixels"].astype(np.uint16)
+    monkeypatch.setattr("untaught.data.loader.room", lambda device: 1 << 30)
+    assert hold(store, torch.device("cpu")) is None
 
 
 def test_epochs_differ_and_repeat(make) -> None:

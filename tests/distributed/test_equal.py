@@ -28,6 +28,8 @@ LOOP: dict[str, Any] = PLAIN | {"batch_size": 12, "steps": 3, "precision": "floa
 CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {  # name -> method, whether a ViT, knobs of the loop
     **{name: (name, False, {}) for name in METHODS if not method_class(name).needs},
     **{f"{name} vit": (name, True, {}) for name in METHODS},
+    "hybrid": ("moco+deepcluster:0.5", False, {}),
+    "hybrid vit": ("simclr+mae:0.5", True, {"accumulate": 2}),
     "accumulated": ("simclr", False, {"accumulate": 2}),
     "cached": ("vicreg", False, {"cache_gradients": 4}),
     "fsdp sgd": ("byol", True, {"strategy": "fsdp", "clip": 0.1}),
@@ -36,6 +38,7 @@ CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {  # name -> method, whethe
     "fsdp cached": ("vicreg", True, {"strategy": "fsdp", "cache_gradients": 4}),
     "fsdp conv": ("simclr", False, {"strategy": "fsdp"}),
     "fsdp mae": ("mae", True, {"strategy": "fsdp"}),
+    "fsdp hybrid": ("byol+dino:0.5", True, {"strategy": "fsdp"}),
     "clipped": ("byol", False, {"clip": 0.1}),
     "muon": ("dino", True, {"optimizer": "muon", "lr": 0.002}),
 }
@@ -45,6 +48,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "swav": {"frozen": 0.0, "queue_start": 0.3},
     "ibot": {"hidden": 16, "frozen": 0.0},
     "dinov2": {"hidden": 16, "frozen": 0.0},
+    "byol+dino:0.5": {"dino.prototypes": 32, "dino.hidden": 16, "dino.frozen": 0.0},
 }
 
 

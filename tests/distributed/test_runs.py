@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from safetensors.torch import load_file
 
 import untaught as ut
 from untaught.core import UserError
+from untaught.engine.world import _reason
 
 TINY = (
     "encoder.width=8",
@@ -269,3 +271,11 @@ def test_what_lives_in_memory_cannot_be_sent(tmp_path: Path, given: dict[str, An
     with pytest.raises(UserError, match=f"devices=2: {said}"):
         ut.pretrain(**given, out=tmp_path / "run", devices=2, steps=1)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_reported_fault_is_the_reason_however_the_processes_then_ended() -> None:
+    said = {"message": "the folder is in use", "extraInfo": {"py_callstack": "", "timestamp": "5"}}
+    reported = SimpleNamespace(exitcode=-signal.SIGABRT, message=said, timestamp=5)  # some threads of torch abort while it exits
+    ended = SimpleNamespace(exitcode=-signal.SIGTERM, message="Signal 15 (SIGTERM) received by PID 1", timestamp=4)
+    assert str(_reason({0: ended, 1: reported}, 2)) == "the folder is in use"
+    assert "process 0 of 2 was killed (SIGTERM)" in str(_reason({0: ended}, 2))

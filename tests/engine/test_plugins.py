@@ -75,7 +75,7 @@ def test_it_is_listed_with_its_package_and_shown(cli: Cli, example: str) -> None
     assert cards["simclr"]["package"] == "untaught"
     shown = cli("methods", "hard_simclr", PYTHONPATH=example).out
     assert "Robinson" in shown
-    assert "concentration    1.0" in shown
+    assert "  concentration  1.0  how much more a near negative counts; 0 is not at all" in shown
 
 
 def test_it_trains_with_its_knobs_and_goes_on(cli: Cli, example: str, tmp_path: Path) -> None:

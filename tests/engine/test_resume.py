@@ -255,6 +255,16 @@ def test_a_run_of_arrays_goes_on_with_the_same_arrays_and_no_other(tmp_path: Pat
     assert rows_of(tmp_path / "run")[-1]["step"] == 4
 
 
+def test_a_run_whose_store_is_held_on_the_device_is_the_same_run(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("untaught.data.loader.room", lambda device: 1 << 30)
+    capsys.readouterr()
+    train("steps", tmp_path / "held", steps=4, save_every=2)
+    assert "stored in 194.4 kB, held on cpu" in capsys.readouterr().err
+    assert weights_of(tmp_path / "held") == weights_of(done)
+
+
 def test_from_repeats_a_run_to_equal_weights(cli: Cli, done: Path, tmp_path: Path) -> None:
     out = tmp_path / "again"
     finished = cli("pretrain", "--from", done / "run.yaml", "--out", out)

@@ -1,4 +1,4 @@
-"""Shuffled batches of a store: one gather a field, made in a thread while the step runs."""
+"""Shuffled batches of a store: one gather a field, made in a thread while the step runs, or on the device itself where all of it fits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from untaught.data.decoding import prefetch
 from untaught.data.runs import Runs
 from untaught.data.store import Store
 
+HELD = 0.25  # share of a device's free memory that the columns of a store may take to be held there
+
 
 class Loader:
     """Batches of the given rows (n,). `batch_size` counts all ranks together; each rank gives its share of every batch.
 
-    The order is a function of (seed, epoch) alone, so (epoch, step) is the whole state.
+    The order is a function of (seed, epoch) alone, so (epoch, step) is the whole state. held: the store's columns on a device
+    (see `hold`), from which batches are then taken, the same ones.
     """
 
     def __init__(
@@ -31,10 +34,11 @@ class Loader:
         pin: bool = False,
         drop_last: bool = True,
         shuffle: bool = True,
+        held: dict[str, Tensor] | None = None,
     ) -> None:
         check_batch(batch_size, len(rows), world, drop_last)
         self.store, self.rows, self.batch_size, self.seed = store, np.asarray(rows, np.int64), batch_size, seed
-        self.rank, self.world, self.pin, self.shuffle = rank, world, pin, shuffle
+        self.rank, self.world, self.pin, self.shuffle, self.held = rank, world, pin, shuffle, held
         self.steps_per_epoch = len(rows) // batch_size if drop_last else -(-len(rows) // batch_size)
 
     def batches(self, epoch: int, step: int = 0) -> Iterator[dict[str, Tensor]]:
@@ -45,7 +49,24 @@ class Loader:
         order = np.random.default_rng([self.seed, epoch]).permutation(self.rows) if self.shuffle else self.rows
         for start in range(step * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
             index = order[start : start + self.batch_size][self.rank :: self.world]
-            yield to_tensors({**self.store.gather(index), "index": index}, self.pin)
+            if self.held is None:
+                yield to_tensors({**self.store.gather(index), "index": index}, self.pin)
+            else:
+                at = torch.from_numpy(index).to(next(iter(self.held.values())).device)
+                yield {**{name: column[at] for name, column in self.held.items()}, "index": at}
+
+
+def hold(store: Store, device: torch.device) -> dict[str, Tensor] | None:
+    """The columns of a store on a device, copied there; None where they would crowd it or can't be gathered there."""
+    gatherable = not store.offsets and all(c.dtype.kind in "ifb" or c.dtype == np.uint8 for c in store.columns.values())
+    if not gatherable or sum(column.nbytes for column in store.columns.values()) > room(device):
+        return None
+    return {name: torch.from_numpy(np.array(column)).to(device) for name, column in store.columns.items()}
+
+
+def room(device: torch.device) -> float:
+    """Bytes that may be held on a device. None on the processor, whose memory has the store mapped already."""
+    return HELD * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def to_tensors(arrays: dict[str, np.ndarray], pin: bool) -> dict[str, Tensor]:

@@ -12,13 +12,14 @@ from torch import nn
 from untaught.core import Encoder, Method, Modality, Options, UserError
 from untaught.encoders import ENCODERS
 from untaught.engine.function import Objective, method_of
+from untaught.engine.hybrid import JOINS, hybrid_of, title_of, weights_of
 from untaught.engine.log import warn
 from untaught.engine.recipe import knobs_of, parse, unknown
 from untaught.methods import METHODS
 from untaught.modalities import MODALITIES
 
 OURS = "untaught"
-MethodLike = str | type[Method] | Objective  # a name, a class, or a function (views, encoder, *, knobs) -> terms
+MethodLike = str | type[Method] | Objective  # a name (a+b:0.5 too), a class, or a function (views, encoder, *, knobs) -> terms
 
 
 def resolve(target: str) -> Any:
@@ -43,8 +44,13 @@ def method_table() -> dict[str, tuple[str, str]]:
 
 
 def method_class(method: MethodLike) -> type[Method]:
-    """The class of a method that is named, or given as a class or a function."""
-    return method_named(method, method_table()) if isinstance(method, str) else _method_given(method)
+    """The class of a method that is named, of several that are joined (a+b:0.5), or of one given as a class or a function."""
+    if not isinstance(method, str):
+        return _method_given(method)
+    table = method_table()
+    if JOINS not in method:
+        return method_named(method, table)
+    return hybrid_of({name: (method_named(name, table), weight) for name, weight in weights_of(method).items()})
 
 
 def method_named(name: str, table: dict[str, tuple[str, str]]) -> type[Method]:
@@ -75,9 +81,14 @@ def _method_given(method: Any) -> type[Method]:
 def method_title(method: MethodLike) -> str:
     """A method's name as run.yaml has it: "module:name" of what came from Python."""
     if isinstance(method, str):
-        return method
+        return title_of(weights_of(method)) if JOINS in method else method
     cls = method_class(method)
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def from_python(title: str) -> bool:
+    """Whether a method of this title can't be found again by it."""
+    return ":" in title and JOINS not in title and not title.partition(":")[2][:1].isdigit()
 
 
 def modality_named(name: str) -> Modality:

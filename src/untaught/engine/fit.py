@@ -56,8 +56,11 @@ class Step(nn.Module):
         self.method, self.device_type, self.bf16 = method, device_type, bf16
 
     def forward(self, what: str, *args: Any) -> Any:
+        function: Any = self.method
+        for name in what.split("."):  # a hybrid's methods have functions of their own
+            function = getattr(function, name)
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bf16):
-            return getattr(self.method, what)(*args)
+            return function(*args)
 
 
 class Collapsed(UserError):

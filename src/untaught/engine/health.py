@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from untaught.blocks.teacher import Teacher
 from untaught.core import Batch, Method
@@ -116,8 +116,7 @@ class Health:
         seen: dict[str, list[Any]] = {}
         hooks = [
             part.register_forward_hook(lambda _, __, out, name=name: seen.setdefault(name, []).append(out))
-            for name, part in self.method.named_children()
-            if part is not self.method.encoder and not isinstance(part, Teacher)
+            for name, part in _heads_of(self.method)
         ]
         pending = len(self.method.pending)
         try:
@@ -134,6 +133,16 @@ class Health:
                 a, b = F.normalize(torch.cat(vectors)[: 2 * rows].float()).chunk(2)
                 sights[name] = _sight(a, a, b)
         return sights
+
+
+def _heads_of(method: Method) -> Iterator[tuple[str, nn.Module]]:
+    """What a method has beside encoder and teachers, by name; of a hybrid, what its methods have."""
+    for place, part in method.named_modules():
+        if isinstance(part, Method):
+            prefix = f"{place.removeprefix('methods.')}." if place else ""
+            for name, head in part.named_children():
+                if head is not method.encoder and not isinstance(head, Teacher | nn.ModuleDict):
+                    yield f"{prefix}{name}", head
 
 
 @contextmanager

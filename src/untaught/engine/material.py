@@ -15,7 +15,7 @@ import torch
 from untaught.core import Batch, Modality, Options, Record, UserError
 from untaught.data.column import pad
 from untaught.data.decoding import decode
-from untaught.data.loader import Loader
+from untaught.data.loader import Loader, hold
 from untaught.data.runs import Runs
 from untaught.data.sources import Source, open_source
 from untaught.data.store import Store, bytes_needed, cache_folder, pack, peek
@@ -81,11 +81,12 @@ class Material:
         """Every sample's "index" is below it."""
         return self.train_rows if self.runs or not self.store else len(self.store)
 
-    def training(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> Loader | Stream:
-        """batch_size counts all processes; this one's share of every batch comes."""
+    def training(self, batch_size: int, seed: int, rank: int = 0, world: int = 1, device: torch.device | None = None) -> Loader | Stream:
+        """batch_size counts all processes; this one's share of every batch comes, on the device if that has room for all of the store."""
         if self.store:
-            rows = self.numbers("train")
-            return Loader(self.samples("train"), rows, batch_size, seed, rank, world, pin=torch.cuda.is_available())
+            held = hold(self.store, device) if device else None  # nothing ragged is
+            samples, rows = self.samples("train"), self.numbers("train")
+            return Loader(samples, rows, batch_size, seed, rank, world, pin=torch.cuda.is_available(), held=held)
         return Stream(_train(self.source), self.modality, self.layout, batch_size, seed, rank=rank, world=world, tell=warn)
 
     def in_order(self, rows: np.ndarray, batch_size: int) -> Loader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import re
 import signal
 import tempfile
 import time
@@ -20,10 +21,20 @@ import untaught
 from untaught.core import Encoder, Facts, Method, Modality, Options, UserError
 from untaught.data.stream import Stream
 from untaught.engine import checkpoint, learned
-from untaught.engine.build import MethodLike, build_encoder, check_needs, method_class, method_knobs, method_title, modality_named
+from untaught.engine.build import (
+    MethodLike,
+    build_encoder,
+    check_needs,
+    from_python,
+    method_class,
+    method_knobs,
+    method_title,
+    modality_named,
+)
 from untaught.engine.fit import Fit
 from untaught.engine.health import Health
 from untaught.engine.held_out import HeldOut, both
+from untaught.engine.hybrid import Hybrid
 from untaught.engine.interrupt import Interrupted
 from untaught.engine.log import console, say, warn
 from untaught.engine.material import Material, look, size_text, tell_skipped
@@ -176,7 +187,7 @@ def _run(
     views = Views(names, modality, options, material.statistics, recipe.seed)
     views.fit_encoder(encoder)
     example = next(iter(material.training(recipe.batch_size or 1, recipe.seed).batches(0)))  # whole: the same in every process
-    batches = material.training(recipe.batch_size or 1, recipe.seed, world.rank, world.size)
+    batches = material.training(recipe.batch_size or 1, recipe.seed, world.rank, world.size, world.fabric.device)
     two = views({key: value[:2] for key, value in example.items()}, 0)
     views.check_encoder(encoder, two, modality.presets(material.layout)[cls.whole])
     looks = cls.before_epoch is not Method.before_epoch
@@ -276,14 +287,14 @@ def sort_knobs(knobs: Options, cls: type[Method], modality: Modality) -> dict[st
     result: dict[str, Any] = {"loop": {}, "method": {}, "encoder": {}, "view": {}, "layout": {}, "views": None}
     for key, value in knobs.items():
         place, dot, option = key.partition(".")
-        if dot and place == "encoder":
+        if named := [name for name in own if key in (name, name.rpartition(".")[2])]:  # a hybrid's plain knob is of all that have it
+            result["method"] |= method_knobs(cls, {name: value for name in named if name == key or name not in knobs})
+        elif dot and place == "encoder":
             result["encoder"][option] = value
         elif dot and (place in modality.views or (place.startswith("view") and place[4:].isdigit())):
             result["view"][key] = value
         elif key == "views":
             result["views"] = value
-        elif key in own:
-            result["method"] |= method_knobs(cls, {key: value})
         elif key in loop:
             result["loop"][key] = parse(key, value, loop[key][0])
         elif key in modality.knobs:
@@ -374,6 +385,8 @@ def tell(run: Options, material: Material, method: Method, fit: Fit) -> None:
     """What was decided, before the first step."""
     recipe, layout, encoder = fit.recipe, material.layout, method.kept
     stored = f"stored in {size_text(material.store.bytes)}" if material.store else "streamed"
+    if getattr(fit.batches, "held", None):
+        stored += f", held on {fit.fabric.device}"
     say(f"split     {material.how_split}" if material.how_split else "split     everything is trained on")
     say("layout    " + ", ".join(f"{key} {value}" for key, value in layout.items()) + f"; {stored}")
     if isinstance(fit.batches, Stream):
@@ -386,6 +399,8 @@ def tell(run: Options, material: Material, method: Method, fit: Fit) -> None:
         say(f"views     {option}, {why}")
     weights = sum(p.numel() for p in encoder.parameters())
     say(f"encoder   {run['encoder']}, {weights / 1e6:.1f} M weights, {encoder.width} features")
+    if isinstance(method, Hybrid) and method.how_kept:
+        say(f"kept      {method.how_kept}")
     length = f"epochs={recipe.epochs}" if recipe.epochs else f"steps={recipe.steps}" if recipe.steps else f"minutes={recipe.minutes:g}"
     precision, device = "bf16" if fit.bf16 else "float32", fit.fabric.device
     threads = f"{torch.get_num_threads()} threads"
@@ -460,9 +475,14 @@ def _as_before(asked: Asked, before: Options) -> tuple[Asked, list[str]]:
 
 def _check_at_hand(asked: Asked) -> None:
     """run.yaml can only name what lived in the memory of the process that wrote it."""
-    for what, mark in (("data", "in memory: "), ("encoder", "module:"), ("method", ":")):
+    marks: dict[str, Callable[[str], bool]] = {
+        "data": lambda value: value.startswith("in memory: "),
+        "encoder": lambda value: "module:" in value,
+        "method": from_python,
+    }
+    for what, lost in marks.items():
         value = getattr(asked, what)
-        if isinstance(value, str) and mark in value and not (what == "data" and not value.startswith(mark)):
+        if isinstance(value, str) and lost(value):
             raise UserError(f"the run had its {what} from Python ({value}); give it again from there")
 
 
@@ -483,5 +503,6 @@ def _free_name(asked: Asked) -> Path:
     """runs/METHOD-DATA, with a number where that is taken."""
     data = asked.data if isinstance(asked.data, str | os.PathLike) else "data"
     stem = str(data).rstrip("/").replace("builtin:", "").split("/")[-1].split(".")[0] or "data"
-    method = method_title(asked.chosen).split(":")[-1].split(".")[-1].strip("<>").lower()
+    title = method_title(asked.chosen)
+    method = title.split(":")[-1].split(".")[-1].strip("<>").lower() if from_python(title) else re.sub(r":[^+]*", "", title)
     return free_path(Path("runs") / f"{method}-{stem}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Union
 
 from untaught.core import UserError
+from untaught.engine.hybrid import Hybrid
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,22 @@ class Recipe:
 def knobs_of(target: Callable | type) -> dict[str, tuple[Any, Any]]:
     """The keyword-only arguments of a function or constructor, or the fields of a dataclass: name -> (type, default).
 
-    Of a method that calls a function, they are the function's.
+    Of a method that calls a function, they are the function's; of a hybrid, NAME.KNOB of its methods.
     """
+    if inspect.isclass(target) and issubclass(target, Hybrid):
+        return {f"{name}.{key}": knob for name, (cls, _) in target.members.items() for key, knob in knobs_of(cls).items()}
     if hasattr(target, "__dataclass_fields__"):
         hints = typing.get_type_hints(target)
         return {f.name: (hints[f.name], f.default) for f in fields(target)}  # type: ignore[arg-type]
-    function = getattr(target, "function", target.__init__) if inspect.isclass(target) else target
+    function = declared_by(target)
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters.values()
     return {p.name: (hints.get(p.name, Any), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def declared_by(target: Callable | type) -> Callable:
+    """The function whose keyword-only arguments are the knobs of this one, of this constructor, or of a method that calls a function."""
+    return getattr(target, "function", target.__init__) if inspect.isclass(target) else target
 
 
 def parse(name: str, text: Any, kind: Any) -> Any:

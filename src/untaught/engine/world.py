@@ -129,11 +129,12 @@ def launch(command: list[str], processes: int) -> None:
 
 
 def _reason(failures: dict[int, Any], processes: int) -> BaseException:
-    """Why processes ended: a fault that one has reported, before a signal, before one that broke or lost the others."""
+    """Why processes ended: a fault that one has reported, however it ended then, before a signal, before one that broke or lost the others."""
+    reported = [failure for failure in failures.values() if isinstance(failure.message, dict)]
+    if reported:
+        return UserError(min(reported, key=lambda failure: failure.timestamp).message["message"])
     rank, failure = min(failures.items(), key=lambda item: (item[1].exitcode == 1, item[1].exitcode < 0, item[1].timestamp))
-    code, said = failure.exitcode, failure.message
-    if code == 2 and isinstance(said, dict):
-        return UserError(said["message"])
+    code = failure.exitcode
     if code > 128:
         return Interrupted(code - 128, None)
     if code < 0:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from untaught.core import Options
+from untaught.engine.build import from_python
 from untaught.engine.writing import write_text
 from untaught.report.advice import advise
 from untaught.report.charts import WIDTH, Curve, Point, chart, number, percent, thin
@@ -291,7 +292,8 @@ def _commands(facts: Facts) -> list[str]:
         words += ["--columns", ",".join(f"{key}={value}" for key, value in run["columns"].items())]
     words += [f"{key}={value}" for key, value in run["knobs"].items()]
     again = ["untaught", "pretrain", "--from", str(facts.path / "run.yaml"), "--out", f"{facts.path}-again"]
-    known = not any(mark in str(run[what]) for what, mark in (("data", "in memory: "), ("encoder", "module:"), ("method", ":")))
+    named = "in memory: " not in str(run["data"]) and "module:" not in str(run["encoder"])
+    known = named and not from_python(str(run["method"]))
     return [shlex.join(words), shlex.join(again)] if known else []
 
 

@@ -38,12 +38,12 @@ class DeepCluster(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: float = 0.1,
-        prototypes: int | None = None,
-        clusterings: int = 3,
-        iterations: int = 10,
-        hidden: int | None = None,
-        width: int = 128,
+        temperature: float = 0.1,  # of the softmax over cosines to the centroids
+        prototypes: int | None = None,  # clusters; one for 20 samples, from 2 to 3000, if none
+        clusterings: int = 3,  # side by side, each with clusters of its own
+        iterations: int = 10,  # of k-means before each epoch
+        hidden: int | None = None,  # units of the projector's hidden layer; the encoder's width if none
+        width: int = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()
         hidden = encoder.width if hidden is None else hidden

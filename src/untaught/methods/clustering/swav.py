@@ -39,15 +39,15 @@ class SwAV(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: float = 0.1,
-        epsilon: float = 0.05,
-        iterations: int = 3,
-        prototypes: int | None = None,
-        frozen: float = 0.01,
-        queue: int | None = None,
-        queue_start: float = 0.1,
-        hidden: int | None = None,
-        width: int = 128,
+        temperature: float = 0.1,  # of the prediction's softmax
+        epsilon: float = 0.05,  # of the assignment: the lower, the nearer to one prototype a sample
+        iterations: int = 3,  # of Sinkhorn-Knopp
+        prototypes: int | None = None,  # directions that samples are told by; one for 20 of them, from 1024 to 3000, if none
+        frozen: float = 0.01,  # share of the training, from its start, in which the prototypes stand still
+        queue: int | None = None,  # past vectors that share in the assignment; 3840, or the data's rows if fewer, if none; 0 is off
+        queue_start: float = 0.1,  # share of the training before they do
+        hidden: int | None = None,  # units of the projector's hidden layer; the encoder's width if none
+        width: int = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()
         hidden = encoder.width if hidden is None else hidden

@@ -59,11 +59,11 @@ class CPC(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        grid: int | None = None,
-        rows: int = 5,
-        group: int = 16,
-        hidden: int | None = None,
-        width: int = 64,
+        grid: int | None = None,  # patches along a side; 7, or 3 where a view has fewer than 64 pixels, if none
+        rows: int = 5,  # rows below, at most, whose patches are predicted
+        group: int = 16,  # pictures, or a few more, among whose patches each is to be found
+        hidden: int | None = None,  # units of the stack's hidden layers; a quarter of the encoder's width if none
+        width: int = 64,  # dimensions in which patches are compared
     ) -> None:
         super().__init__()
         example = next(iter(facts.views.values()))

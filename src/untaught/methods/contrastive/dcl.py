@@ -24,7 +24,14 @@ class DCL(Method):
     views = ("global", "global")
 
     def __init__(
-        self, encoder: Encoder, facts: Facts, *, temperature: float = 0.1, weighted: bool = False, sigma: float = 0.5, width: int = 128
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        temperature: float = 0.1,  # divides the cosines: the lower, the more the nearest of the others count
+        weighted: bool = False,  # whether positives that are far apart count more (DCLW)
+        sigma: float = 0.5,  # of that weighting: the lower, the more they do
+        width: int = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()
         for name, value in {"temperature": temperature, "sigma": sigma}.items():

@@ -53,11 +53,11 @@ class DeepInfoMax(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        alpha: float = 0.0,
-        beta: float = 1.0,
-        gamma: float = 0.1,
-        units: int | None = None,
-        width: int = 64,
+        alpha: float = 0.0,  # weight of the global term, the summary with the whole map
+        beta: float = 1.0,  # weight of the local term, the summary with each place of the map
+        gamma: float = 0.1,  # weight of making the summaries look like uniform noise
+        units: int | None = None,  # dimensions of the space in which scores are products; the encoder's width if none
+        width: int = 64,  # dimensions of the summary
     ) -> None:
         super().__init__()
         inside, height, across = map_shapes(encoder, next(iter(facts.views.values())))[-2:][0]

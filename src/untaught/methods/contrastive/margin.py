@@ -25,7 +25,14 @@ from untaught.ops.info_nce import both
 class Margin(Method):
     views = ("global", "global")
 
-    def __init__(self, encoder: Encoder, facts: Facts, *, margin: float = 10.0, width: int = 128) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        margin: float = 10.0,  # distance that two samples are to keep at least
+        width: int = 128,  # dimensions of the projection
+    ) -> None:
         super().__init__()
         if not 0 < margin < float("inf"):
             raise UserError(f"margin={margin}: must be greater than 0, and finite")

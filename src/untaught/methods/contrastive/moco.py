@@ -32,10 +32,10 @@ class MoCo(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: float = 0.2,
-        momentum: float = 0.99,
-        queue: int | None = None,
-        width: int = 128,
+        temperature: float = 0.2,  # divides the cosines: the lower, the more the nearest of the others count
+        momentum: float = 0.99,  # of the moving average that makes the keys' network
+        queue: int | None = None,  # keys of past batches; a twentieth of the data, from 256 to 65,536, if none
+        width: int = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()
         queue = min(65_536, max(256, facts.rows // 20)) if queue is None else queue

@@ -32,10 +32,10 @@ class MoCoV3(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: float = 0.2,
-        momentum: float = 0.99,
-        hidden: int | None = None,
-        width: int = 256,
+        temperature: float = 0.2,  # divides the cosines: the lower, the more the nearest of the others count
+        momentum: float = 0.99,  # of the moving average that makes the keys' network, at the start; rises to 1 by a cosine
+        hidden: int | None = None,  # units of the hidden layers; twice the encoder's width if none
+        width: int = 256,  # dimensions of projection and prediction
     ) -> None:
         super().__init__()
         hidden = 2 * encoder.width if hidden is None else hidden

@@ -31,10 +31,10 @@ class NNCLR(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: float = 0.1,
-        queue: int | None = None,
-        hidden: int | None = None,
-        width: int = 256,
+        temperature: float = 0.1,  # divides the cosines: the lower, the more the nearest of the others count
+        queue: int | None = None,  # past projections that neighbours are sought in; a 13th of the data, from 256 to 98,304, if none
+        hidden: int | None = None,  # units of the projector's hidden layers, half of the predictor's; the encoder's width if none
+        width: int = 256,  # dimensions of projection and prediction
     ) -> None:
         super().__init__()
         queue = min(98_304, max(256, facts.rows // 13)) if queue is None else queue

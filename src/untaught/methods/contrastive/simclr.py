@@ -19,7 +19,14 @@ from untaught.ops.info_nce import nt_xent
 class SimCLR(Method):
     views = ("global", "global")
 
-    def __init__(self, encoder: Encoder, facts: Facts, *, temperature: float = 0.1, width: int = 128) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        temperature: float = 0.1,  # divides the cosines: the lower, the more the nearest of the others count
+        width: int = 128,  # dimensions of the projection
+    ) -> None:
         super().__init__()
         if not 0 < temperature < float("inf"):
             raise UserError(f"temperature={temperature}: must be greater than 0, and finite")

@@ -21,7 +21,14 @@ from untaught.ops.gather import gather
 class BarlowTwins(Method):
     views = ("global", "global2")
 
-    def __init__(self, encoder: Encoder, facts: Facts, *, redundancy: float = 0.005, width: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        redundancy: float = 0.005,  # weight of the squares off the diagonal
+        width: int | None = None,  # units of the projector's layers; four times the encoder's width if none
+    ) -> None:
         super().__init__()
         width = 4 * encoder.width if width is None else width
         if not 0 <= redundancy < float("inf"):

@@ -33,10 +33,10 @@ class LeJEPA(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        regularisation: float = 0.05,
-        directions: int = 256,
-        hidden: int | None = None,
-        width: int = 16,
+        regularisation: float = 0.05,  # share of SIGReg in the loss; prediction has the rest
+        directions: int = 256,  # along which the batch is compared with a Gaussian, other ones each step
+        hidden: int | None = None,  # units of the projector's hidden layers; four times the encoder's width if none
+        width: int = 16,  # dimensions of the projection
     ) -> None:
         super().__init__()
         hidden = 4 * encoder.width if hidden is None else hidden

@@ -27,10 +27,10 @@ class VICReg(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        width: int | None = None,
-        invariance: float = 25.0,
-        variance: float = 25.0,
-        covariance: float = 1.0,
+        width: int | None = None,  # units of the expander's layers; four times the encoder's width if none
+        invariance: float = 25.0,  # weight of the distance between a sample's two views
+        variance: float = 25.0,  # weight of what each dimension's deviation lacks to 1
+        covariance: float = 1.0,  # weight of the squared covariances between dimensions
     ) -> None:
         super().__init__()
         width = 4 * encoder.width if width is None else width

@@ -49,13 +49,13 @@ class VICRegL(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        alpha: float = 0.75,
-        matches: int | None = None,
-        width: int | None = None,
-        local_width: int = 512,
-        invariance: float = 25.0,
-        variance: float = 25.0,
-        covariance: float = 1.0,
+        alpha: float = 0.75,  # share of the pooled vectors in the loss; that of places has the rest
+        matches: int | None = None,  # pairs of places that are kept of each matching; 20/49 of a map's places if none
+        width: int | None = None,  # units of the expander's layers; four times the encoder's width if none
+        local_width: int = 512,  # units of the projector's layers, for places
+        invariance: float = 25.0,  # weight of the distance between a sample's two views
+        variance: float = 25.0,  # weight of what each dimension's deviation lacks to 1
+        covariance: float = 1.0,  # weight of the squared covariances between dimensions
     ) -> None:
         super().__init__()
         inside, *self.grid = map_shapes(encoder, next(iter(facts.views.values())))[-1]

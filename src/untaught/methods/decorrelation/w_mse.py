@@ -26,7 +26,15 @@ SAFETY = 1e-6
 class WMSE(Method):
     views = ("global", "global")
 
-    def __init__(self, encoder: Encoder, facts: Facts, *, width: int = 64, slice: int | None = None, hidden: int = 1024) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        width: int = 64,  # dimensions of the projection, which are whitened
+        slice: int | None = None,  # samples, or a few more, that are whitened together; twice the width if none
+        hidden: int = 1024,  # units of the projector's hidden layer
+    ) -> None:
         super().__init__()
         slice = 2 * width if slice is None else slice
         for name, value in {"width": width, "hidden": hidden}.items():

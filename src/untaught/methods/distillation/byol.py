@@ -23,7 +23,15 @@ from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 class BYOL(Method):
     views = ("global", "global2")
 
-    def __init__(self, encoder: Encoder, facts: Facts, *, momentum: float = 0.99, hidden: int | None = None, width: int = 256) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        momentum: float = 0.99,  # of the teacher at the start; rises to 1 by a cosine
+        hidden: int | None = None,  # units of projector's and predictor's hidden layers; twice the encoder's width if none
+        width: int = 256,  # dimensions of projection and prediction
+    ) -> None:
         super().__init__()
         hidden = 2 * encoder.width if hidden is None else hidden
         if not 0 <= momentum <= 1:

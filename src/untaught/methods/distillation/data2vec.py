@@ -32,10 +32,10 @@ class Data2Vec(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: float = 0.99,
-        end: float = 0.999,
-        layers: int | None = None,
-        beta: float = 2.0,
+        momentum: float = 0.99,  # of the teacher at the start
+        end: float = 0.999,  # of the teacher's momentum, to which it rises linearly
+        layers: int | None = None,  # of the teacher, from the top, whose mean is the target; half of them if none
+        beta: float = 2.0,  # error from which smooth L1 grows as a line
     ) -> None:
         super().__init__()
         shares(momentum=momentum, end=end)

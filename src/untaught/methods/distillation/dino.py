@@ -41,16 +41,16 @@ class DINO(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: float = 0.99,
-        temperature: float = 0.1,
-        teacher_temperature: tuple[float, float] = (0.02, 0.02),
-        teacher_warmup: float = 0.3,
-        frozen: float = 0.01,
-        centre_momentum: float = 0.9,
-        prototypes: int | None = None,
-        hidden: int | None = None,
-        bottleneck: int = 256,
-        normed: bool = True,
+        momentum: float = 0.99,  # of the teacher at the start; rises to 1 by a cosine
+        temperature: float = 0.1,  # of the student's softmax
+        teacher_temperature: tuple[float, float] = (0.02, 0.02),  # the teacher's, at the start and from teacher_warmup on; lower is sharper
+        teacher_warmup: float = 0.3,  # share of the training over which the teacher's temperature changes
+        frozen: float = 0.01,  # share of the training, from its start, in which the prototypes stand still
+        centre_momentum: float = 0.9,  # of the moving average that is taken off the teacher's outputs
+        prototypes: int | None = None,  # directions that samples are told by; one for 20 of them, from 1024 to 65,536, if none
+        hidden: int | None = None,  # units of the head's hidden layers; four times the encoder's width if none
+        bottleneck: int = 256,  # dimensions in which cosines to the prototypes are taken
+        normed: bool = True,  # whether BatchNorm follows the head's hidden layers
     ) -> None:
         super().__init__()
         hidden = 4 * encoder.width if hidden is None else hidden

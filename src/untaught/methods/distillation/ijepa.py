@@ -38,9 +38,9 @@ class IJEPA(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: float = 0.99,
-        predictor_width: int | None = None,
-        predictor_depth: int | None = None,
+        momentum: float = 0.99,  # of the teacher at the start; rises to 1 linearly
+        predictor_width: int | None = None,  # units of the predictor; half the encoder's width, at least 64, if none
+        predictor_depth: int | None = None,  # blocks of the predictor; half the encoder's, at least 1, if none
     ) -> None:
         super().__init__()
         example = facts.views["multiblock"]

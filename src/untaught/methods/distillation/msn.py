@@ -41,14 +41,14 @@ class MSN(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: float = 0.99,
-        temperature: float = 0.1,
-        sharpening: float = 0.25,
-        sinkhorn: int = 3,
-        me_max: float = 1.0,
-        prototypes: int = 1024,
-        hidden: int | None = None,
-        width: int = 256,
+        momentum: float = 0.99,  # of the teacher at the start; rises to 1 linearly
+        temperature: float = 0.1,  # of the softmax of target and anchors
+        sharpening: float = 0.25,  # temperature of the target's assignment after that; lower is sharper
+        sinkhorn: int = 3,  # iterations that bring targets to equal use of the prototypes; 0 leaves them as they are
+        me_max: float = 1.0,  # weight of the entropy that the mean assignment lacks
+        prototypes: int = 1024,  # directions that samples are told by
+        hidden: int | None = None,  # units of the head's hidden layers; four times the encoder's width if none
+        width: int = 256,  # dimensions in which cosines to the prototypes are taken
     ) -> None:
         super().__init__()
         hidden = 4 * encoder.width if hidden is None else hidden

@@ -22,7 +22,14 @@ class SimSiam(Method):
     views = ("global", "global")
     groups = {"predictor": {"schedule": "constant"}}
 
-    def __init__(self, encoder: Encoder, facts: Facts, *, width: int | None = None, bottleneck: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        width: int | None = None,  # units of the projector's layers; the encoder's width if none
+        bottleneck: int | None = None,  # units of the predictor's hidden layer; a quarter of width if none
+    ) -> None:
         super().__init__()
         width = encoder.width if width is None else width
         bottleneck = max(width // 4, 1) if bottleneck is None else bottleneck

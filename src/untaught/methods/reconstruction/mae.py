@@ -28,9 +28,9 @@ class MAE(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        decoder_width: int | None = None,
-        decoder_depth: int | None = None,
-        normalise: bool = True,
+        decoder_width: int | None = None,  # units of the decoder; half the encoder's width, at least 64, if none
+        decoder_depth: int | None = None,  # blocks of the decoder; a third of the encoder's, at least 1, if none
+        normalise: bool = True,  # whether a token to restore is normalised by its own mean and deviation
     ) -> None:
         super().__init__()
         example = facts.views["masked"]
