@@ -129,7 +129,7 @@ def launch(command: list[str], processes: int) -> None:
 
 
 def _reason(failures: dict[int, Any], processes: int) -> BaseException:
-    """Why processes ended: a fault that one has reported, however it ended then, before a signal, before one that broke or lost the others."""
+    """Why processes ended: a fault that one has reported, however it ended, before a signal, before one that broke or lost the others."""
     reported = [failure for failure in failures.values() if isinstance(failure.message, dict)]
     if reported:
         return UserError(min(reported, key=lambda failure: failure.timestamp).message["message"])
