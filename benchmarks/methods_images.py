@@ -129,7 +129,14 @@ def line(rows: list[dict[str, Any]]) -> list[str]:
     first = rows[0]
     numbers = [f"{statistics.mean(row[key] for row in rows):.0f}" for key in ("steps", "pictures_per_second", "peak_mib")]
     scores = [share("knn20"), share("linear"), share("one_percent"), f"{share('untrained_knn20')}, {share('untrained_linear')}"]
-    return [first["method"], first["encoder"], str(first["batch"]), *numbers, *scores, "; ".join(dict.fromkeys(row["health"] for row in rows))]
+    return [
+        first["method"],
+        first["encoder"],
+        str(first["batch"]),
+        *numbers,
+        *scores,
+        "; ".join(dict.fromkeys(row["health"] for row in rows)),
+    ]
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from tiny import encoded, picture, write_pictures
 
 from untaught.core import Modality, Record, UserError
 from untaught.data.sources import open_source, peek
+from untaught.data.tables import read_files
 
 CLASSES = ["cat", "dog", "cat", "dog", "cat", "dog"]
 PIXELS = np.stack([np.asarray(picture(i)) for i in range(6)])
@@ -314,3 +315,19 @@ def test_the_network_is_asked_only_by_name_and_its_absence_is_one_line(pictures:
     monkeypatch.setattr(datasets, "load_dataset", offline)
     with pytest.raises(UserError, match=r"hf:owner/name cannot be opened \(Couldn't reach 'owner/name' on the Hub\); check"):
         open_source("hf:owner/name", pictures)
+
+
+def test_csv_files_that_are_opened_side_by_side_share_a_lock_for_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets.utils import tqdm
+
+    (tmp_path / "train.csv").write_text("path,label\n0.png,1\n")
+    monkeypatch.delattr(tqdm, "_lock", raising=False)
+    load, there = datasets.load_dataset, []
+
+    def watched(*arguments: object, **options: object) -> object:
+        there.append("_lock" in vars(tqdm))  # `datasets` deletes one that it had to make, under the feet of other threads
+        return load(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(datasets, "load_dataset", watched)
+    read_files([tmp_path / "train.csv"], frozenset([".png"]))
+    assert there == [True]

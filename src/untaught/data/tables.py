@@ -247,7 +247,9 @@ def _read_webdataset(address: Address, columns: Columns) -> Table:
 def _read_text(address: Address) -> Table:
     """csv and json by a `datasets` stream: types, dialects and .gz are its business, and nothing is copied into its cache."""
     from datasets import load_dataset
+    from datasets.utils import tqdm
 
+    tqdm.get_lock()  # without one of its own, a bar of `datasets` deletes the lock that another thread's bar is about to take
     kind = kind_of(address)
     assert kind is not None
     options = {"sep": "\t"} if ".tsv" in address_name(address).lower() else {}
