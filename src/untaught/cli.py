@@ -246,8 +246,8 @@ def methods(
 ) -> None:
     """List the pretext tasks, or show one with its knobs.
 
-    Score is kNN, and its gain over the same encoder untrained; cost the time that a picture takes, beside simclr with the same encoder.
-    What nobody has measured is blank.
+    Score is kNN, and its gain over the same encoder untrained, after so many minutes; cost the time that a picture takes, beside simclr
+    with the same encoder. What nobody has measured is blank.
     """
     from untaught.engine.cards import method_cards, write_pages
     from untaught.engine.log import say

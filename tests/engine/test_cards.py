@@ -118,14 +118,15 @@ FOUND = {
 def test_what_was_measured_is_on_the_card_and_the_rest_is_blank(written: Any) -> None:
     written({"byol": FOUND})
     listed = {card["name"]: card for card in cards.method_cards()}
-    assert (listed["byol"]["cost"], listed["byol"]["score"]) == ("1.2", "52.3% (+15.7)")
+    assert (listed["byol"]["cost"], listed["byol"]["score"]) == ("1.2", "52.3% (+15.7), 1 min")
     assert (listed["simclr"]["cost"], listed["simclr"]["score"]) == ("", "")
     said = cards.method_cards("byol")[0]["measured"]
     assert said == (
         "after 1 minute on CIFAR-10 (conv_small, batch 256, steps 120, seeds 3): kNN 52.3% (untrained 36.6%), linear probe 60.0% "
         "(untrained 43.0%), with 1% of the labels 40.0%; a picture takes 1.2 times as long as with simclr; 950 pictures/s, 1400 MiB at most"
     )
-    assert "52.3% (+15.7)" in cards.index_page()
+    assert "| 52.3% (+15.7), 1 min |" in cards.index_page()
+    assert "Data: CIFAR-10." in cards.index_page()
     assert f"Measured: {said}." in cards.method_page("byol")
     assert "Measured: not yet." in cards.method_page("simclr")
 

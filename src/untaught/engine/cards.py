@@ -56,7 +56,9 @@ def _card(name: str, cls: type[Method], package: str, whole: bool) -> Options:
         "views": ", ".join(view if len(many) == 1 else f"{len(many)} {view}" for view, many in _runs(cls.views)),
         "needs": ", ".join(sorted(cls.needs)) or "any encoder",
         "cost": f"{found['cost']:.2g}" if "cost" in found else "",
-        "score": f"{found['knn20']:.1%} ({100 * (found['knn20'] - found['untrained_knn20']):+.1f})" if found else "",
+        "score": f"{found['knn20']:.1%} ({100 * (found['knn20'] - found['untrained_knn20']):+.1f}), {found['minutes']:g} min"
+        if found
+        else "",
         "package": package,
         "link": " ".join(re.findall(r"https?://[^\s,]+", header.split("\n\n")[0])),
     }
@@ -152,12 +154,12 @@ def index_page() -> str:
         if card["package"] == OURS
     ]
     rows.sort(key=lambda row: (row[1], row[0]))
-    found = next(iter(measured().values()), None)
-    where = f"On {found['data']}, {found['minutes']:g} minute(s)." if found else "Nothing has been measured yet."
+    data = list(dict.fromkeys(found["data"] for found in measured().values()))
+    where = f"Data: {'; '.join(data)}." if data else "No score has been entered yet."
     return (
         "# Methods\n\nMade by `untaught methods --write docs/methods`, as are the pages of each. Score: kNN (k = 20), and its gain over\n"
-        "the same encoder untrained. Cost: the time that a picture takes, beside simclr with the same encoder. What nobody has\n"
-        f"measured is blank. {where}\n\n"
+        "the same encoder untrained, after so many minutes. Cost: the time that a picture takes, beside simclr with the same encoder.\n"
+        f"What nobody has measured is blank. {where}\n\n"
         + _table(["method", "family", "paper", "views", "needs", "cost", "score"], rows)
         + "\nSeveral at once, and a method of your own: [How to write a method](../methods.md).\n"
     )
