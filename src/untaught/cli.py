@@ -177,9 +177,9 @@ def predict(
     """
     from untaught.engine.embed import check_ending
     from untaught.engine.log import say
-    from untaught.engine.speak import speak, speaks
+    from untaught.engine.speak import names_data, speak, speaks
 
-    if speaks(model) and not Path(data).exists() and not data.startswith(("builtin:", "hf:")):
+    if speaks(model) and not names_data(data):
         said = speak(model, data, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
         if as_json:
             typer.echo(json.dumps(said, ensure_ascii=False))

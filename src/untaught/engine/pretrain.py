@@ -312,6 +312,8 @@ def decide(recipe: Recipe, material: Material, world: World) -> Recipe:
     """Fills in what was left open, from the number of rows and the machine."""
     shares = recipe.accumulate * world.size
     rows = material.train_rows
+    if material.runs and not rows:
+        raise UserError(f"the {material.modality.noun} hold fewer values than one sample of {material.runs[1]}; choose a smaller length")
     if rows == 1:
         raise UserError(f"1 {material.modality.noun.rstrip('s')} to train on; at least 2 are needed, and hundreds to learn anything")
     batch_size = recipe.batch_size

@@ -16,6 +16,14 @@ def speaks(run: Path) -> bool:
     return (run / FOLDER / "config.json").exists()
 
 
+def names_data(text: str) -> bool:
+    """Whether this is the name of something to read, and no text itself."""
+    try:
+        return text.startswith(("builtin:", "hf:")) or Path(text).exists()
+    except OSError:  # too long for a name
+        return False
+
+
 def speak(
     run: Path, text: str, *, tokens: int = 60, temperature: float = 0.8, top_p: float = 0.95, seed: int = 0, best: int = 5
 ) -> list[dict[str, Any]]:
