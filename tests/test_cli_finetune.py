@@ -125,3 +125,19 @@ def test_faults_are_one_line(cli: Cli, run: Path, model: Path, labelled: Path, t
         ("embed", run, labelled, "-o", "said.txt"): "said.txt: the ending says the format; .parquet and .npy are known",
     }.items():
         assert cli(*words).error.startswith(said)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(cli: Cli, run: Path, labelled: Path) -> None:
+    place = run / "run.yaml" / "x"  # below a file
+    done = cli("finetune", run, "--data", labelled, *TINY, "--out", place)
+    assert done.error == f"{place} can't be written: File exists; choose another --out"
+    assert "trained" not in done.err
+    done = cli("preview", labelled, "-o", place.with_suffix(".png"))
+    assert done.error == f"{place.with_suffix('.png')} can't be written: File exists; choose another --out"
+
+
+def test_new_pictures_of_another_kind_are_converted_and_that_is_said(cli: Cli, run: Path, labelled: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "grey.npy", np.random.default_rng(0).integers(0, 256, (6, 16, 16), dtype=np.uint8))
+    done = cli("embed", run, tmp_path / "grey.npy", "-o", tmp_path / "grey_vectors.npy")
+    assert "layout    pictures of channels 1 are read with channels 3, as in training" in done.err
+    assert "channels" not in cli("embed", run, labelled, "-o", tmp_path / "vectors.npy").err

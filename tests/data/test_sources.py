@@ -212,6 +212,21 @@ def test_frames(tokens: Modality) -> None:
         assert source.classes == ("a", "b")
 
 
+def test_missing_labels_of_arrays_are_no_class_and_no_measure(pictures: Modality) -> None:
+    for labels in (
+        np.array([3, 7, np.nan, 7, 3, 7]),
+        np.array(["3", "7", " ", "7", "3", "7"]),
+        np.array([b"3", b"7", b"", b"7", b"3", b"7"]),
+    ):
+        source = open_source((PIXELS, labels), pictures)
+        assert source.classes == ("3", "7")
+        assert [r["label"] for r in records(source)] == [0, 1, -1, 1, 0, 1]
+    measured = open_source((PIXELS, np.array([0.5, np.nan, 1, 1, 2, 3])), pictures)
+    assert measured.classes is None
+    assert np.isnan(records(measured)[1]["label"])
+    assert "without labels" in open_source((PIXELS, np.full(6, np.nan)), pictures).what
+
+
 def test_arrays(pictures: Modality) -> None:
     labels = np.array([3, 7, 3, 7, 3, 7])
     for given in ((PIXELS, labels), (torch.from_numpy(PIXELS), torch.from_numpy(labels)), [PIXELS, labels.astype(float)]):

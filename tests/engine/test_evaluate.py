@@ -74,6 +74,18 @@ def test_pretraining_and_evaluating_measure_the_same_knn(cli: Cli, trained: Path
     assert read_rows(tmp_path / "new" / "evaluation.json") == json.loads(done.out)
 
 
+def test_rows_that_a_run_was_trained_on_are_not_held_out_for_its_scores(cli: Cli, animals: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = cli("pretrain", animals, *TINY, "seed=3", "--out", run)
+    assert "seed 3: train 24, val 6" in done.err
+    before = {(row["features"], row["probe"]): row["mean"] for row in read_rows(run / "evaluation.json")}
+    done = cli("evaluate", run)
+    assert "seed 3: train 24, val 6" in done.err
+    after = {(row["features"], row["probe"]): row["mean"] for row in read_rows(run / "evaluation.json") if row["metric"] == "accuracy"}
+    assert before == {key: after[key] for key in before}
+    assert "seed 3: train 24, val 6" in cli("finetune", run, "steps=2", "--data", animals).err
+
+
 def test_no_labels_and_other_unusable_ones_are_said(cli: Cli, trained: Path, tmp_path: Path) -> None:
     pictures(tmp_path / "one", {"cat": 6})
     names = [f"cat/{i:03}.png" for i in range(6)]

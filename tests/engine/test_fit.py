@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from toy import ROWS, Batches, Line, Spread, fit, weights
 
 from untaught.core import Facts, Terms, UserError, View
+from untaught.engine import checkpoint
 from untaught.engine import fit as fit_module
 from untaught.engine.pretrain import Asked, pretrain
 from untaught.methods.contrastive.simclr import SimCLR
@@ -120,6 +121,11 @@ def test_hooks_run_in_order_and_pending_has_an_entry_a_micro_batch(tmp_path: Pat
 # -------------------------------------------------------------------------------------------------- length and words
 
 
+def test_small_numbers_are_kept_in_the_metrics(tmp_path: Path) -> None:
+    fit(tmp_path, Spread(), steps=4, log_every=1, lr=2.5e-7, schedule="constant", warmup=0.0).run()
+    assert metrics(tmp_path)[-1]["lr"] == 2.5e-7
+
+
 def test_minutes_become_a_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
 
@@ -131,6 +137,22 @@ def test_minutes_become_a_number_of_steps(tmp_path: Path, monkeypatch: pytest.Mo
     run = fit(tmp_path, Spread(a_second_later), minutes=1.0)
     run.run()
     assert run.total == run.step == 60
+
+
+def test_minutes_that_are_over_before_the_warm_steps_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(fit_module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def half_a_minute_later(step: int, views: list[View], terms: Terms) -> Terms:
+        now[0] += 30.0
+        return terms
+
+    run = fit(tmp_path, Spread(half_a_minute_later), minutes=1.2)
+    run.run()
+    assert run.step == run.total == 3, "and not the 20 steps after which minutes become steps"
+    assert "minutes=1.2 were over after 3 steps" in capfd.readouterr().err
 
 
 def test_minutes_hold_when_the_machine_slows_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +209,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_step_term_samples_and_
     assert "lr (now 0.01)" in said
     assert not (tmp_path / "checkpoints" / "step-8").exists()
     assert all(value.isfinite().all() for value in weights(method).values())
+
+
+def test_a_checkpoint_whose_own_step_is_not_finite_is_no_good_one(tmp_path: Path) -> None:
+    method = Spread(at_call(8, lambda terms: terms | {"size": terms["size"] * float("nan")}))
+    with pytest.raises(UserError) as stop:
+        fit(tmp_path, method, steps=12, log_every=4, save_every=4, lr=0.01).run()
+    assert "step 8: size not finite" in str(stop.value)
+    assert f"the last good checkpoint is {tmp_path / 'checkpoints' / 'step-4'}" in str(stop.value)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4]
 
 
 def test_a_single_bad_gradient_is_dropped_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -195,6 +196,13 @@ def test_the_kind_of_length_may_change(done: Path, capsys: pytest.CaptureFixture
     seconds = json.loads((done / "metrics.jsonl").read_text().splitlines()[-1])["seconds"]
     ut.pretrain(out=done, resume=True, minutes=seconds * 1.5 / 60)
     assert rows_of(done)[-1]["step"] == pytest.approx(1.5 * 22, rel=0.2)
+
+
+def test_minutes_may_come_before_any_time_is_known(tmp_path: Path) -> None:
+    train("steps", tmp_path / "run", steps=4, save_every=2, log_every=20)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-4")  # as if killed there: no row of metrics has said a time yet
+    ut.pretrain(out=tmp_path / "run", resume=True, minutes=0.02)
+    assert rows_of(tmp_path / "run")[-1]["step"] > 2
 
 
 def test_another_learning_rate_is_said_and_used(done: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -344,6 +344,12 @@ def test_masked_hides_its_rate() -> None:
     assert view.hidden.sum(1).tolist() == [18, 18, 18]
 
 
+@pytest.mark.parametrize("name", ["masked", "blocks", "multiblock"])
+def test_one_token_of_which_nothing_can_be_hidden_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="side 4 is one token of the encoder's patch of 4"):
+        make(name, batch_of(noise(2)), size=4)
+
+
 @pytest.mark.parametrize("name", ["global_blocks", "global2_blocks", "blocks"])
 def test_blocks_hide_a_share_in_a_share_of_the_samples(name: str) -> None:
     view, masking = make(name, batch_of(noise(200))), options(name)["masking"]

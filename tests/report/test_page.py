@@ -118,6 +118,8 @@ def test_labels_are_in_order_on_the_axis(run: Path) -> None:
     assert not rest
     assert re.findall(r">(\d+/class|\d+%|all)</text>", str(svg))[-4:] == ["2/class", "10/class", "10%", "all"]
     assert [curve.name for curve in curves] == ["raw data", "same encoder, untrained", "this encoder", f"timm/{NASTY}"]
+    lines = re.findall(r'<path class="line s-encoder" d="([^"]*)"', str(svg))
+    assert [line.count("L") + 1 for line in lines] == [2, 2], "no line joins 10 a class to 10%: that may be fewer labels"
 
 
 HALF = {  # what is left of a run -> what its page says
@@ -181,6 +183,23 @@ def test_scores_of_two_data_sets_are_not_mixed(run: Path) -> None:
     titles = [group["title"] for group in shown["battery"]]
     assert "Linear probe: accuracy on photos" in titles
     assert "Linear probe: accuracy on others/" in titles
+
+
+def test_first_come_the_scores_on_the_runs_own_data_and_others_are_named(run: Path) -> None:
+    read = json.loads((run / "evaluation.json").read_text())
+    own = [{**row, "data": RUN["data"]} for row in read["rows"]]
+    other = [{**row, "data": "others/", "mean": 0.31} for row in own if row["labels"] == "all"]
+    (run / "evaluation.json").write_text(json.dumps({"schema": 1, "rows": own + other}))
+    tile = next(tile for tile in content(gather(run))["tiles"] if tile[1] == "Linear probe")
+    assert tile[0] == "75%"
+    assert "on " not in tile[2]
+    assert not any("31" in advice.because for advice in content(gather(run))["advice"])
+
+    (run / "evaluation.json").write_text(json.dumps({"schema": 1, "rows": other}))
+    tile = next(tile for tile in content(gather(run))["tiles"] if tile[1] == "Linear probe")
+    assert tile[0] == "31%"
+    assert tile[2].startswith("on others/: ")
+    assert any(advice.because.startswith("linear on others/: ") for advice in content(gather(run))["advice"])
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:

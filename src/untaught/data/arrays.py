@@ -51,12 +51,13 @@ def open_arrays(
     else:
         parts = {"all": ({field: to_numpy(data)}, None)}
 
+    parts = {part: (values, _read(labels)) for part, (values, labels) in parts.items()}
     known = [labels for _, labels in parts.values() if labels is not None]
-    measured = any(labels.dtype.kind == "f" and (labels != np.floor(labels)).any() for labels in known)
+    measured = any(labels.dtype.kind == "f" and (labels != np.floor(labels))[~_missing(labels)].any() for labels in known)
     if known and classes is None and not measured:
-        values = np.unique(np.concatenate([np.unique(labels) for labels in known]))
+        values = np.unique(np.concatenate([np.unique(labels[~_missing(labels)]) for labels in known]))
         classes = tuple(str(int(value)) if values.dtype.kind in "fb" else str(value) for value in values)
-        parts = {part: (values_, None if labels is None else np.searchsorted(values, labels)) for part, (values_, labels) in parts.items()}
+        parts = {part: (values_, None if labels is None else _numbers(labels, values)) for part, (values_, labels) in parts.items()}
     built = {part: _part(values, labels, part if len(parts) > 1 else where) for part, (values, labels) in sort_parts(parts).items()}
     if not any(part.rows for part in built.values()):
         raise UserError(f"{where} has no rows; give at least one")
@@ -67,6 +68,26 @@ def open_arrays(
         facts = [array for part, (values, labels) in parts.items() for array in (part, *values.values(), labels)]
     what = f"{rows:,} {modality.noun} from {where}: {shapes.replace('all ', '')}{said}"
     return Source(what, built, classes if known else None, fingerprint([*facts, choice, classes]))
+
+
+def _read(labels: np.ndarray | None) -> np.ndarray | None:
+    """Labels in plain text or numbers; None where all are missing."""
+    if labels is not None and labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
+    return None if labels is None or _missing(labels).all() else labels
+
+
+def _missing(labels: np.ndarray) -> np.ndarray:
+    """Which labels are none: NaN, and text without a letter, as in tables."""
+    if labels.dtype.kind == "f":
+        return ~np.isfinite(labels)
+    return np.char.strip(labels) == "" if labels.dtype.kind == "U" else np.zeros(labels.shape, bool)
+
+
+def _numbers(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Each label's place among the sorted values, -1 where it is missing."""
+    missing = _missing(labels)
+    return np.where(missing, -1, np.searchsorted(values, np.where(missing, values[0], labels)))
 
 
 def to_numpy(data: Any) -> np.ndarray:

@@ -85,6 +85,11 @@ def load(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
     return None
 
 
+def forsake(folder: Path, step: int) -> None:
+    """Removes the checkpoint of a step whose own terms were not finite: to go on from it would end there again."""
+    shutil.rmtree(folder / f"step-{step}", ignore_errors=True)
+
+
 def steps(folder: Path) -> list[int]:
     """The steps that have a checkpoint, in order."""
     return sorted(int(p.name[5:]) for p in folder.glob("step-*") if p.name[5:].isdigit())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ from torch import nn
 
 from untaught.core import Batch, Options, UserError
 from untaught.data.loader import Loader
-from untaught.data.sources import open_source
+from untaught.data.sources import open_source, peek
 from untaught.data.store import packed
 from untaught.data.stream import Stream
 from untaught.engine.build import modality_named
 from untaught.engine.log import progress_bar, say, warn
 from untaught.engine.material import tell_skipped
 from untaught.engine.views import convolves, used_view
-from untaught.engine.writing import whole
+from untaught.engine.writing import make_room, whole
 from untaught.evaluate.features import encode
 from untaught.ops.precision import has_bfloat16
+
+LOOKED = 8  # records that tell of what kind new data are
 
 
 class Embedder:
@@ -45,6 +48,15 @@ class Embedder:
         self.verb = verb
         self.skipped: list[tuple[str, str]] = list(self.source.skipped)
         say(f"data      {self.source.what}")
+        self._tell_differences()
+
+    def _tell_differences(self) -> None:
+        """What of the data is of another kind than what the encoder was trained on, and is converted."""
+        with suppress(UserError):  # nothing of it can be read: whoever reads it all says so
+            found, takes = (self.modality.input(x) for x in (self.modality.plan(peek(self.source, LOOKED), {}), self.layout))
+            for key in takes:
+                if takes[key] != found[key]:
+                    say(f"layout    {self.modality.noun} of {key} {found[key]} are read with {key} {takes[key]}, as in training")
 
     def __iter__(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """(names, vectors (B, width) float32) a batch, in the source's order."""
@@ -89,10 +101,7 @@ def check_ending(out: Path, endings: tuple[str, ...]) -> None:
 
 def write_file(out: Path, write: Callable[[Path], int]) -> int:
     """What `write` writes into the path that it is given, and says the rows of: at `out`, whole or not at all."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out} can't be written: {error.strerror}") from error
+    make_room(out)
     with whole(out) as partial:
         return write(partial)
 

@@ -19,6 +19,7 @@ from untaught.engine.run import data_of, read_run, seed_of
 from untaught.engine.score import Scorer, merge_rows
 from untaught.engine.subjects import Subject, open_subject
 from untaught.engine.views import Views
+from untaught.engine.writing import make_room
 from untaught.evaluate import low_label
 from untaught.ops.precision import has_bfloat16
 
@@ -51,7 +52,8 @@ def evaluate(
     if data is None:
         data, columns, label, split = _own_data(subject, target)
 
-    material, seed = _open(subject, data, columns, label, split), _seed(subject)
+    seed = _seed(subject)
+    material = _open(subject, data, columns, label, split, seed)
     layout = material.layout
     networks: list[tuple[str, Subject, nn.Module]] = [("encoder", subject, subject.build(layout))]
     untrained = subject.untrained(layout)
@@ -103,8 +105,8 @@ def tell(scorer: Scorer) -> None:
             say(f"labels    {setting} is left out: {against}")
 
 
-def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: str | None, split: str | None) -> Material:
-    """Data read as the encoder's own was, with what that changes said."""
+def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: str | None, split: str | None, seed: int) -> Material:
+    """Data read as the encoder's own was, with what that changes said. seed: the run's, or its own rows would be held out anew."""
     modality = subject.modality
     wishes = {"size": subject.size} if subject.size else {}
     material = look(data, modality, columns=columns, label=label, split=split, wishes=wishes, layout=subject.layout)
@@ -118,7 +120,7 @@ def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: st
         for key in takes:
             if takes[key] != found[key]:
                 say(f"layout    {modality.noun} of {key} {found[key]} are read with {key} {takes[key]}, as in training")
-    material.open(False, seed=0)
+    material.open(False, seed)
     return material
 
 
@@ -145,12 +147,7 @@ def _place(subject: Subject, out: Path | None) -> Path | None:
     if out is None:
         return subject.run / "evaluation.json" if subject.run else None
     place = out if out.suffix == ".json" else out / "evaluation.json"
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(place.parent, os.W_OK):
-            raise PermissionError(13, "permission denied")
-    except OSError as error:
-        raise UserError(f"{place} can't be written: {error.strerror}; choose another --out") from error
+    make_room(place)
     return place
 
 

@@ -25,9 +25,10 @@ from untaught.engine.fit import Fit
 from untaught.engine.log import say, warn
 from untaught.engine.material import Material, look
 from untaught.engine.recipe import Recipe, knobs_of, parse, unknown
-from untaught.engine.run import build_from, free_path, save_network
+from untaught.engine.run import build_from, free_path, read_run, save_network, seed_of
 from untaught.engine.score import merge_rows
 from untaught.engine.views import Views, convolves, used_view, view_options
+from untaught.engine.writing import make_room
 from untaught.evaluate.features import collect, encode
 from untaught.evaluate.interval import Measured, measure
 
@@ -104,13 +105,16 @@ def finetune(
     names = tuple(name if name in modality.views else config["view"] for name in cls.views)
     options = view_options(names, modality, config["layout"], sorted_knobs["view"])
     place = path.parent if path.name == "encoder" else path
+    ours = (place / "run.yaml").exists()
+    split_seed = seed_of(read_run(place / "run.yaml")) if ours else recipe.seed  # what the encoder was trained on asks no question here
     folder = out or free_path(place / "finetuned")
     if folder.exists():
         raise UserError(f"{folder} is already there; choose another --out")
+    make_room(folder)
 
     material = look(data, modality, columns=columns, label=label, split=split, layout=config["layout"])
     _tell_differences(material, config)
-    material.open(False, recipe.seed)
+    material.open(False, split_seed)
     tuner = Tuner(encoder, config, material, task, cls, recipe, trial, sorted_knobs["task"], names, options)
     tuner.tell()
     outcomes: dict[str, list[np.ndarray]] = {}
@@ -134,7 +138,7 @@ def finetune(
         described |= {"knobs": dict(knobs or {}), "resolved": tuner.resolved, "scores": rows}
         metrics = (Path(scratch) / "encoder" / "metrics.jsonl").read_text()
         save_network(kept.network, folder, described, {"metrics.jsonl": metrics})
-    if rows and (place / "run.yaml").exists():
+    if rows and ours:
         merge_rows(place / "evaluation.json", rows)
     tuner.report(measured)
     say(f"model     {folder}; use it with: untaught predict {folder} DATA -o predictions.csv")

@@ -239,11 +239,16 @@ class Fit:
                 if recipe.minutes and (self.step == WARM_STEPS // 4 or self._plans_now()):
                     self._sync()
                     clock.lap("compute")
-                    spent = self.seconds + sum(clock.seconds.values())
+                    spent = self._spent(clock)
                     if self._plans_now() and self.step > mark[0]:
                         each = (spent - mark[1]) / (self.step - mark[0])
                         self.total = self.world.agree(self.step + max(round((recipe.minutes * 60 - spent) / each), 0))
                     mark = self.step, spent  # the first steps allocate: they are not counted
+                elif recipe.minutes and self.total is None and self.world.agree(self._spent(clock) >= recipe.minutes * 60):
+                    self.total = self.step
+                    warn(
+                        f"minutes={recipe.minutes:g} were over after {self.step} steps, too few to learn by: give more, or a smaller batch"
+                    )
                 last = self.step == self.total
                 if self.step % recipe.log_every == 0 or last:
                     terms = self.check()
@@ -292,6 +297,10 @@ class Fit:
             yield from self.batches.batches(self.epoch, self.step_in_epoch)
         except UserError as fault:  # of records that only this process reads
             raise OwnFault(*fault.args) from fault
+
+    def _spent(self, clock: Clock) -> float:
+        """Seconds of training so far."""
+        return self.seconds + sum(clock.seconds.values())
 
     def _plans_now(self) -> bool:
         stretches, rest = divmod(self.step, WARM_STEPS)
@@ -412,6 +421,8 @@ class Fit:
             what = f"step {step}: {' and '.join(broken)} not finite (samples {min(samples)[1]} ...)"  # of a process whose own are not
             self.dropped += int(bad.sum())
             if self.dropped >= BAD_STEPS or not torch.isfinite(table).all():
+                if self.resumable and not torch.isfinite(table[first, :-1]).all():
+                    self.world.alone(lambda: checkpoint.forsake(self.folder / "checkpoints", step))
                 last = checkpoint.newest(self.folder / "checkpoints")
                 kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
                 raise UserError(

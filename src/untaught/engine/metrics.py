@@ -41,6 +41,7 @@ class Metrics:
 
 
 def _rounded(value: Any) -> Any:
+    """Seven digits from the first that is not 0: a rate of learning of 3e-7 is one."""
     if isinstance(value, dict):
         return {key: _rounded(part) for key, part in value.items()}
-    return round(value, 6) if isinstance(value, float) else value
+    return float(f"{value:.7g}") if isinstance(value, float) else value

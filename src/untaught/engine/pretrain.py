@@ -224,7 +224,9 @@ def _run(
         if state := world.together(lambda: checkpoint.load(folder.path / "checkpoints", warn)):
             fit.restore(state)
             if recipe.minutes != before["resolved"].get("loop", {}).get("minutes"):
-                fit.total = round(fit.step * recipe.minutes * 60 / fit.seconds) if recipe.minutes else None
+                fit.total = None
+                if recipe.minutes and fit.seconds:  # of a run that was stopped before its first row of metrics no time is known
+                    fit.total = round(fit.step * recipe.minutes * 60 / fit.seconds)
             fit.total = fit.planned_total() or fit.total
             done = fit.total is not None and fit.step >= fit.total
             say(

@@ -14,6 +14,7 @@ from untaught.engine.material import batch_of
 from untaught.engine.pretrain import sort_knobs
 from untaught.engine.sheet import sheet
 from untaught.engine.views import Views, used_view, view_names, view_options
+from untaught.engine.writing import make_room, whole
 
 
 def preview(
@@ -30,6 +31,7 @@ def preview(
     """Writes a PNG: a row a sample, the whole view first, then every view that the method reads."""
     if out.suffix.lower() != ".png":
         raise UserError(f"{out}: a preview is a .png")
+    make_room(out)
     kind, cls = modality_named(modality), method_class(method)
     sorted_knobs = sort_knobs(knobs, cls, kind)
     source = open_source(data, kind, columns=columns)
@@ -44,9 +46,9 @@ def preview(
     views = Views(names, kind, view_options(names, kind, layout, sorted_knobs["view"]), statistics, seed=0)
     if any(options.get("patch") == 0 for options in views.options):
         views.fit_encoder(build_encoder(encoder or kind.encoder_for(layout, cls.needs), kind.input(layout), sorted_knobs["encoder"]))
-    whole = used_view(kind, layout, cls.whole, statistics)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(batch, whole, views).save(out)
+    used = used_view(kind, layout, cls.whole, statistics)
+    with whole(out) as partial:
+        sheet(batch, used, views).save(partial)
     say(f"data      {source.what}")
     say(
         "views     "

@@ -40,6 +40,16 @@ def whole(path: Path) -> Iterator[Path]:
         _remove(partial)
 
 
+def make_room(path: Path) -> None:
+    """Makes the folder that `path` is to lie in. Raises UserError, before hours of work, where nothing can be written there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "Permission denied")
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror}; choose another --out") from error
+
+
 def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 

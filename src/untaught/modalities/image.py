@@ -106,7 +106,9 @@ def _channels_last(array: np.ndarray) -> np.ndarray:
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     if array.dtype.kind == "f":
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+        if not np.isfinite(array).all():
+            raise ValueError("a float picture holds numbers that are not finite; mend them, or leave it out")
+        if array.min() < 0 or array.max() > 1:
             raise ValueError("a float picture must lie in 0..1; scale it, or give uint8 or uint16")
         array = np.round(array.astype(np.float64) * 65535).astype(np.uint16)
     if array.dtype not in (np.uint8, np.uint16):
@@ -360,6 +362,7 @@ def masked(batch: Batch, draws: Draws, options: Options, statistics: Options) ->
     """A view cut into square tokens, `rate` of them hidden; the target is every token's pixels (B, N, patch * patch * C)."""
     view = augmented(batch, draws, options, statistics)
     patch = options["patch"]
+    _grid(view, options)
     tokens = F.unfold(view.x, patch, stride=patch).transpose(1, 2)
     return View(view.x, hidden=random_mask(draws.order(tokens.shape[1]), options["rate"]), target=tokens, where=view.where)
 
@@ -397,7 +400,14 @@ def multiblock(batch: Batch, draws: Draws, options: Options, statistics: Options
 
 
 def _grid(view: View, options: Options) -> tuple[int, int]:
-    return view.x.shape[-2] // options["patch"], view.x.shape[-1] // options["patch"]
+    """Rows and columns of tokens; a UserError where there is one token, of which nothing could be hidden or else all would be."""
+    high, wide = (side // options["patch"] for side in view.x.shape[-2:])
+    if high * wide < 2:
+        raise UserError(
+            f"a view of side {options['size']} is one token of the encoder's patch of {options['patch']}, and some are to be hidden of "
+            "several; choose a larger size or a smaller patch (encoder.patch=4, of timm encoder.patch_size=4)"
+        )
+    return high, wide
 
 
 def augmented(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:

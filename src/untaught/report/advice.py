@@ -37,6 +37,7 @@ def _baselines(facts: Facts) -> list[Advice]:
     own = facts.score("encoder", probe)
     if own is None:
         return []
+    on = f"{probe}{f' on {facts.elsewhere(own)}' if facts.elsewhere(own) else ''}"
     found = []
     for features, name in (("raw", "raw features"), ("random_init", "the same encoder untrained")):
         other = facts.beside(own, features)
@@ -44,13 +45,13 @@ def _baselines(facts: Facts) -> list[Advice]:
             found.append(f"{name} {other['mean']:.1%}")
     advice = []
     if found:
-        because = f"{probe}: the encoder's {own['mean']:.1%} is hardly above {' and '.join(found)}"
+        because = f"{on}: the encoder's {own['mean']:.1%} is hardly above {' and '.join(found)}"
         advice.append(Advice("try another method, or other views", because))
     names = {row["features"] for row in facts.scores if row["features"].startswith("against:")}
     others = {name.removeprefix("against:"): row["mean"] for name in names if (row := facts.beside(own, name))}
     best = max(others, key=others.__getitem__, default="")
     if best and others[best] > own["mean"] + TIE:
-        because = f"{probe}: {best} gives {others[best]:.1%} off the shelf, this encoder {own['mean']:.1%}"
+        because = f"{on}: {best} gives {others[best]:.1%} off the shelf, this encoder {own['mean']:.1%}"
         advice.append(Advice(f"use {best} itself, or start from it (--encoder {best} encoder.weights=pretrained)", because))
     return advice
 

@@ -69,10 +69,15 @@ class Facts:
         return total
 
     def score(self, features: str, probe: str) -> Options | None:
-        """The accuracy with all labels that was measured last."""
+        """The accuracy with all labels: on the run's own data where it was measured on them, else on what it was measured on last."""
         wanted = (features, probe, "all", "accuracy")
-        found = (r for r in reversed(self.scores) if (r["features"], r["probe"], r["labels"], r["metric"]) == wanted and "seed" not in r)
-        return next(found, None)
+        found = [r for r in self.scores if (r["features"], r["probe"], r["labels"], r["metric"]) == wanted and "seed" not in r]
+        return next((row for row in reversed(found) if not self.elsewhere(row)), found[-1] if found else None)
+
+    def elsewhere(self, row: Options) -> str:
+        """The data that a score was measured on, where they are not the run's own; else ""."""
+        data = row.get("data")
+        return str(data) if data and data != self.run.get("data") else ""
 
     def beside(self, own: Options, features: str) -> Options | None:
         """The same score of other features, on the same data."""

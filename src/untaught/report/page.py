@@ -88,7 +88,8 @@ def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
         if own := facts.score("encoder", probe):
             others = [(NAMES[name], facts.beside(own, name)) for name in ("random_init", "raw")]
             beside = ", ".join(f"{name} {percent(score['mean'])}" for name, score in others if score)
-            tiles.append((percent(own["mean"]), _probe(probe), beside))
+            where = facts.elsewhere(own)
+            tiles.append((percent(own["mean"]), _probe(probe), f"on {where}: {beside}" if where else beside))
     last = facts.last
     if last:
         tiles.append((number(last["loss"]), "loss at the end" if facts.ended else "last loss", f"step {last['step']:,}"))
@@ -185,14 +186,23 @@ def _label_curves(scores: Sequence[Options]) -> list[tuple[str, Any, list[Curve]
         labels = sorted({str(row["labels"]) for row in rows}, key=_amount)
         if len(labels) < 2:
             continue
-        curves = []
+        curves, drawn = [], []
         for features in dict.fromkeys(row["features"] for row in rows):
             own = sorted((row for row in rows if row["features"] == features), key=lambda row: _amount(str(row["labels"])))
             points = [Point(labels.index(str(row["labels"])), row["mean"], row.get("low"), row.get("high")) for row in own]
             curves.append(Curve(_said(features), _style(features), points))
+            drawn += [curves[-1]._replace(points=stretch) for stretch in _stretches(points, labels)]
         title = f"{_probe(probe)}: accuracy by labels{f' on {data}' if several else ''}"
-        result.append((title, chart(title, curves, "labels", as_percent=True, x_labels=labels), curves))
+        result.append((title, chart(title, drawn, "labels", as_percent=True, x_labels=labels), curves))
     return result
+
+
+def _stretches(points: Sequence[Point], labels: Sequence[str]) -> list[list[Point]]:
+    """Points that a line may join: 1% may be fewer labels than 10 a class, and a line from one to the other would fall."""
+    if not any(name.endswith("%") for name in labels):
+        return [list(points)]
+    a_class = [point for point in points if labels[int(point.x)].endswith("/class")]
+    return [stretch for stretch in (a_class, [point for point in points if point not in a_class]) if stretch]
 
 
 def _amount(labels: str) -> tuple[int, float]:
