@@ -89,6 +89,15 @@ class Encoder(nn.Module):
         """What scores the vocabulary: `parts(tokens (...,D))` -> (...,E), weight (V,E), bias (V,) or None. Only with "words"."""
         raise NotImplementedError
 
+    def shallower(self, share: float) -> Encoder:
+        """A new one of its kind, as wide, with this share of its blocks and the same embedding of tokens. Only with "words"."""
+        raise NotImplementedError
+
+    @property
+    def start(self) -> int:
+        """The token that decoding begins with. Only with "decoder"."""
+        raise NotImplementedError
+
     def decode(self, ids: Tensor, memory: Tensor, memory_valid: Tensor | None = None) -> Tensor:
         """ids (B,T), each seeing those before it and the memory (B,N,D) -> (B,T,D). Only with "decoder"."""
         raise NotImplementedError
