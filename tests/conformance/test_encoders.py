@@ -338,7 +338,7 @@ def test_roberta_numbers_its_places_behind_padding(tmp_path: Path) -> None:
     tokens, _ = encoder.embed(ids)
     want = encoder.features(ids, want=("tokens",)).tokens
     torch.testing.assert_close(encoder.context(tokens, at=torch.arange(24).expand(2, -1)).tokens, want)
-    with pytest.raises(UserError, match="length=25: .* has 24 positions"):
+    with pytest.raises(UserError, match=r"length=25: .* has 24 positions"):
         language(str(tmp_path), vocabulary=300, length=25, special={"pad": 1})
     with pytest.raises(UserError, match="has a vocabulary of 300 tokens, its tokenizer 301"):
         language(str(tmp_path), vocabulary=301, length=24, special={"pad": 1})
