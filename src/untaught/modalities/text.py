@@ -61,6 +61,8 @@ def plan(records: list[Record], wishes: Options) -> Options:
     for record in records:
         try:
             seen.append(len(read(record["text"], encoding)))
+        except UserError:  # of the wishes, not of the document
+            raise
         except (ValueError, OSError):
             continue  # packing will count and name it
     if not seen:
@@ -367,7 +369,7 @@ def masked_tokens(batch: Batch, draws: Draws, options: Options, statistics: Opti
         raise UserError("the tokenizer has no mask token, which masked_tokens needs; choose another tokenizer or checkpoint")
     x, valid = _framed(batch, options, statistics)
     free = _ordinary(x, valid, statistics)
-    count = (free.sum(1) * options["rate"]).round().clamp(min=1).minimum(free.sum(1))
+    count = (free.sum(1) * options["rate"]).round().long().clamp(min=1).minimum(free.sum(1))
     unit = draws.uniform(x.shape[1])
     if options["words"]:
         begins = _starts(statistics, x.device)[x] | ~F.pad(free, (1, -1))  # and whatever is behind a special token
