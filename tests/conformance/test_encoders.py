@@ -331,7 +331,13 @@ def test_tokens_in_another_order_at_their_places_are_the_same(family: Any) -> No
 def test_roberta_numbers_its_places_behind_padding(tmp_path: Path) -> None:
     from transformers import AutoModelForMaskedLM, RobertaConfig
 
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 26}
+    sizes: Any = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 26,
+    }
     AutoModelForMaskedLM.from_config(RobertaConfig(vocab_size=300, pad_token_id=1, **sizes)).save_pretrained(tmp_path)
     encoder = language(str(tmp_path), vocabulary=300, length=24, special={"pad": 1}).eval()
     ids = torch.randint(5, 300, (2, 24))

@@ -69,7 +69,7 @@ def test_a_tied_weight_gets_what_both_uses_ask_of_it() -> None:
 @pytest.mark.usefixtures("_chunks")
 def test_under_autocast_it_is_as_exact_as_plain_bfloat16() -> None:
     x, weight, bias, target = parts()
-    exact = plain(*(part.double() for part in (x, weight, bias)), target)
+    exact = plain(x.double(), weight.double(), bias.double(), target)
     with torch.autocast("cpu", torch.bfloat16):
         found, low = linear_cross_entropy(x, weight, bias, target), plain(x, weight, bias, target)
     assert found.dtype == torch.float32

@@ -32,7 +32,14 @@ class ReplacedToken(Method):
     views = ("masked_tokens",)
     needs = frozenset({"tokens", "words"})
 
-    def __init__(self, encoder: Encoder, facts: Facts, *, generator: float = 0.25, discrimination: float = 50.0) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        generator: float = 0.25,  # blocks of the generator, as a share of the encoder's
+        discrimination: float = 50.0,  # weight of the discriminator's loss
+    ) -> None:
         super().__init__()
         shares(generator=generator)
         positive(generator=generator)

@@ -23,7 +23,14 @@ class TSDAE(Method):
     views = ("deleted",)
     needs = frozenset({"tokens", "words"})
 
-    def __init__(self, encoder: Encoder, facts: Facts, *, depth: int = 2, heads: int = 4) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        depth: int = 2,  # blocks of the decoder
+        heads: int = 4,  # of the decoder's attention; must divide the encoder's width
+    ) -> None:
         super().__init__()
         sizes(depth=depth, heads=heads)
         if encoder.width % heads:
