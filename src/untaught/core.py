@@ -85,8 +85,8 @@ class Encoder(nn.Module):
         """How the tokens of x lie: (h,w), (t,) or (t,h,w). Only with "tokens"."""
         raise NotImplementedError
 
-    def words(self) -> nn.Module:
-        """What scores the vocabulary: `parts(tokens (...,D))` -> (...,E), weight (V,E), bias (V,) or None. Only with "words"."""
+    def words(self) -> Any:
+        """A module that scores the vocabulary: `parts(tokens (...,D))` -> (...,E), weight (V,E), bias (V,) or None. Only with "words"."""
         raise NotImplementedError
 
     def shallower(self, share: float) -> Encoder:

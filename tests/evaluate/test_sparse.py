@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,9 +37,10 @@ def data() -> tuple[list[str], np.ndarray, list[str], np.ndarray]:
     return *documents(90), *documents(60)
 
 
-def counts(texts: list[str]) -> object:
+def counts(texts: list[str]) -> Any:
     """Hashed, as a modality gives them."""
-    return HashingVectorizer(n_features=1 << 18, alternate_sign=False, norm=None).transform(texts)
+    unscaled: Any = None
+    return HashingVectorizer(n_features=1 << 18, alternate_sign=False, norm=unscaled).transform(texts)
 
 
 def test_weights_are_tfidfs(data: tuple[list[str], np.ndarray, list[str], np.ndarray]) -> None:
@@ -46,7 +48,7 @@ def test_weights_are_tfidfs(data: tuple[list[str], np.ndarray, list[str], np.nda
     test = [*test, "unseen words alone", "cat unseen"]
     own = weigh(counts(train), counts(test))
     vectorizer = TfidfVectorizer()
-    want = vectorizer.fit_transform(train), vectorizer.transform(test)
+    want: Any = vectorizer.fit_transform(train), vectorizer.transform(test)
     assert own[0].shape == want[0].shape
     for a, b in ((0, 0), (1, 0), (1, 1)):  # the columns' order is the hash's
         np.testing.assert_allclose((own[a] @ own[b].T).toarray(), (want[a] @ want[b].T).toarray(), atol=1e-12)

@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ def _special_of(tokenizer: Any, folder: Path) -> dict[str, str | None]:
     return result
 
 
-def _config(names: dict[str, str | None], length: int) -> Options:
+def _config(names: Mapping[str, str | None], length: int) -> Options:
     """tokenizer_config.json, by which transformers' AutoTokenizer knows what tokenizer.json is."""
     named = {f"{role}_token": token for role, token in names.items() if token}
     return {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": length, "clean_up_tokenization_spaces": False, **named}
@@ -296,7 +296,7 @@ def raw(batch: Batch, layout: Options) -> Any:
 def _vectorizer() -> Any:
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    return HashingVectorizer(n_features=HASHED, alternate_sign=False, norm=None)
+    return HashingVectorizer(n_features=HASHED, alternate_sign=False, norm=None)  # type: ignore[arg-type]
 
 
 def texts_of(ids: Tensor, valid: Tensor | None, layout: Options) -> list[str]:
