@@ -85,8 +85,17 @@ class Encoder(nn.Module):
         """How the tokens of x lie: (h,w), (t,) or (t,h,w). Only with "tokens"."""
         raise NotImplementedError
 
-    def words(self) -> nn.Module:
-        """What scores the vocabulary: `parts(tokens (...,D))` -> (...,E), weight (V,E), bias (V,) or None. Only with "words"."""
+    def words(self) -> Any:
+        """A module that scores the vocabulary: `parts(tokens (...,D))` -> (...,E), weight (V,E), bias (V,) or None. Only with "words"."""
+        raise NotImplementedError
+
+    def shallower(self, share: float) -> Encoder:
+        """A new one of its kind, as wide, with this share of its blocks and the same embedding of tokens. Only with "words"."""
+        raise NotImplementedError
+
+    @property
+    def start(self) -> int:
+        """The token that decoding begins with. Only with "decoder"."""
         raise NotImplementedError
 
     def decode(self, ids: Tensor, memory: Tensor, memory_valid: Tensor | None = None) -> Tensor:

@@ -73,29 +73,63 @@ def _has_blank_lines(path: Path) -> bool:
     return b"\n\n" in head.strip()
 
 
+def _pieces(file: Any) -> Iterator[bytes]:
+    """Lines with their ends; an endless one in pieces, between characters of UTF-8."""
+    held = b""
+    while piece := file.readline(PIECE):
+        cut = len(piece) == PIECE and not piece.endswith(b"\n")
+        piece = held + piece
+        left = _open_character(piece) if cut else 0
+        piece, held = piece[: len(piece) - left], piece[len(piece) - left :]
+        yield piece
+    if held:
+        yield held
+
+
+def _open_character(piece: bytes) -> int:
+    """How many bytes at the end belong to a character of UTF-8 that is not whole."""
+    for back in range(1, min(4, len(piece)) + 1):
+        byte = piece[-back]
+        if byte >= 0xC0:  # the first of a character: of 2, 3 or 4 bytes
+            whole = 2 + (byte >= 0xE0) + (byte >= 0xF0)
+            return back if back < whole else 0
+        if byte < 0x80:
+            return 0
+    return 0
+
+
 def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
     """Each line without its end; an endless one in pieces, of which the last ends the document."""
+    waiting: bytes | None = None  # a piece, until it is known whether the line goes on
     with _reading(path), _open(path) as file:
-        while piece := file.readline(PIECE):
+        for piece in _pieces(file):
             whole = piece.endswith(b"\n")
-            content = piece.rstrip(b"\r\n")
+            content = piece.rstrip(b"\r\n") if whole else piece
             if content.strip():
-                yield content, whole or not file.peek(1)
+                if waiting is not None:
+                    yield waiting, False
+                waiting = content
+            if whole and waiting is not None:
+                yield waiting, True
+                waiting = None
+    if waiting is not None:
+        yield waiting, True
 
 
 def _paragraphs(path: Path) -> Iterator[tuple[bytes, bool]]:
     """Stretches of lines up to a line that is not blank behind a blank one, with all line ends; the last ends the document."""
     held: list[bytes] = []
     size = 0
-    blank = False
+    blank = filled = False
     with _reading(path), _open(path) as file:
-        while piece := file.readline(PIECE):
-            if held and ((blank and piece.strip()) or size + len(piece) > PIECE):
+        for piece in _pieces(file):
+            if (filled and blank and piece.strip()) or (held and size + len(piece) > PIECE):
                 yield b"".join(held), False
-                held, size = [], 0
+                held, size, filled = [], 0, False
             held.append(piece)
             size += len(piece)
             blank = not piece.strip()
+            filled |= not blank
     if held:
         yield b"".join(held), True
 

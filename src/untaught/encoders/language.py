@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from untaught.core import Encoder, Features, Options, UserError
 from untaught.encoders.transformers import NO_CODE, library, or_fault
 
 CAUSAL = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox", "opt", "gemma", "phi", "olmo2")
+BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions are numbered behind that of padding
 
 
 def bert(
@@ -78,7 +81,7 @@ def language(name: str, *, vocabulary: int, length: int, special: Options, pretr
             f"transformers/{name} has a vocabulary of {size:,} tokens, its tokenizer {vocabulary:,}; give the tokenizer that belongs to it"
         )
     most = getattr(config, "max_position_embeddings", None) or length
-    most -= 2 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0  # their positions begin behind the padding
+    most -= 2 if config.model_type in BEHIND_PADDING else 0  # their positions begin behind the padding
     if length > most:
         raise UserError(f"length={length}: transformers/{name} has {most} positions; choose at most that")
     kind = (
@@ -102,14 +105,17 @@ def language(name: str, *, vocabulary: int, length: int, special: Options, pretr
 class Words(nn.Module):
     """The last part of a language model: tokens to scores of the vocabulary, weights shared with the embedding as the model has it."""
 
+    offset: Tensor | None
+
     def __init__(self, transform: nn.Module | None, output: nn.Module, offset: Tensor | None = None) -> None:
         super().__init__()
-        self.transform, self.output, self.offset = transform, output, offset
+        self.transform, self.output = transform, output
+        self.register_buffer("offset", offset, persistent=False)  # follows to a device; the model has it, and saves it
 
     def parts(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """tokens (...,D) -> what is scored (...,E), weight (V,E), bias (V,) or None."""
         hidden = tokens if self.transform is None else self.transform(tokens)
-        return hidden, self.output.weight, self.output.bias if self.offset is None else self.offset  # type: ignore[return-value]
+        return hidden, self.output.weight, getattr(self.output, "bias", None) if self.offset is None else self.offset  # type: ignore[return-value]
 
     def forward(self, tokens: Tensor) -> Tensor:
         return F.linear(*self.parts(tokens))
@@ -152,9 +158,8 @@ class LanguageEncoder(Encoder):
         self.width = int(config.hidden_size)
         own = {"causal": self.causal, "decoder": self.seq2seq}
         self.offers = frozenset({"tokens", "layers", "words", "any_size"} | {name for name, can in own.items() if can})
-        for name in ("pooler", "wte_unused"):
-            if getattr(self.model, name, None) is not None:
-                setattr(self.model, name, None)
+        if getattr(self.model, "pooler", None) is not None:
+            self.model.pooler = None
 
     @property
     def language(self) -> Any:
@@ -184,7 +189,15 @@ class LanguageEncoder(Encoder):
         if causal and not self.causal:
             raise UserError("this language model sees both sides of a token; causal training needs a decoder such as gpt")
         body = self.model.get_encoder() if self.seq2seq else self.model
-        places = {} if at is None or self.seq2seq else {"position_ids": at}
+        places = {}
+        if at is not None and self.seq2seq:
+            table = getattr(body, "embed_positions", None)
+            if not isinstance(table, nn.Embedding):
+                raise UserError(f"{type(self.model).__name__} of transformers has no positions that kept tokens can be given")
+            usual, behind = torch.arange(at.shape[1], device=at.device), getattr(table, "offset", 0)
+            tokens = tokens + F.embedding(at + behind, table.weight) - F.embedding(usual + behind, table.weight)
+        elif at is not None:
+            places = {"position_ids": at + (2 if self.model.config.model_type in BEHIND_PADDING else 0)}
         mask = None if valid is None else valid.long()
         found = body(inputs_embeds=tokens, attention_mask=mask, output_hidden_states="layers" in want, **places)
         return self._given(found, valid, want)
@@ -215,6 +228,20 @@ class LanguageEncoder(Encoder):
             offset = getattr(model, "final_logits_bias", None)
             return Words(None, model.lm_head, None if offset is None else offset.flatten())
         raise UserError(f"{type(model).__name__} of transformers is not known to score words in a way that can be trained here")
+
+    def shallower(self, share: float) -> Encoder:
+        if self.seq2seq:
+            raise UserError(f"{type(self.model).__name__} of transformers has an encoder and a decoder; a shallower one is made of bert")
+        config = copy.deepcopy(self.language.config)
+        config.num_hidden_layers = max(1, round(share * config.num_hidden_layers))
+        smaller = type(self.language)(config)
+        smaller.set_input_embeddings(self.model.get_input_embeddings())
+        smaller.tie_weights()
+        return LanguageEncoder(smaller)
+
+    @property
+    def start(self) -> int:
+        return int(self.model.config.decoder_start_token_id)
 
     def decode(self, ids: Tensor, memory: Tensor, memory_valid: Tensor | None = None) -> Tensor:
         mask = None if memory_valid is None else memory_valid.long()

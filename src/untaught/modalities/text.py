@@ -11,13 +11,14 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.core import Batch, Files, Modality, Options, Record, UserError, View
@@ -60,6 +61,8 @@ def plan(records: list[Record], wishes: Options) -> Options:
     for record in records:
         try:
             seen.append(len(read(record["text"], encoding)))
+        except UserError:  # of the wishes, not of the document
+            raise
         except (ValueError, OSError):
             continue  # packing will count and name it
     if not seen:
@@ -202,7 +205,7 @@ def _special_of(tokenizer: Any, folder: Path) -> dict[str, str | None]:
     return result
 
 
-def _config(names: dict[str, str | None], length: int) -> Options:
+def _config(names: Mapping[str, str | None], length: int) -> Options:
     """tokenizer_config.json, by which transformers' AutoTokenizer knows what tokenizer.json is."""
     named = {f"{role}_token": token for role, token in names.items() if token}
     return {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": length, "clean_up_tokenization_spaces": False, **named}
@@ -293,7 +296,7 @@ def raw(batch: Batch, layout: Options) -> Any:
 def _vectorizer() -> Any:
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    return HashingVectorizer(n_features=HASHED, alternate_sign=False, norm=None)
+    return HashingVectorizer(n_features=HASHED, alternate_sign=False, norm=None)  # type: ignore[arg-type]
 
 
 def texts_of(ids: Tensor, valid: Tensor | None, layout: Options) -> list[str]:
@@ -366,10 +369,11 @@ def masked_tokens(batch: Batch, draws: Draws, options: Options, statistics: Opti
         raise UserError("the tokenizer has no mask token, which masked_tokens needs; choose another tokenizer or checkpoint")
     x, valid = _framed(batch, options, statistics)
     free = _ordinary(x, valid, statistics)
-    count = (free.sum(1) * options["rate"]).round().clamp(min=1).minimum(free.sum(1))
+    count = (free.sum(1) * options["rate"]).round().long().clamp(min=1).minimum(free.sum(1))
     unit = draws.uniform(x.shape[1])
     if options["words"]:
-        unit = unit.gather(1, (_starts(statistics, x.device)[x] & free).cumsum(1).clamp(max=x.shape[1] - 1))
+        begins = _starts(statistics, x.device)[x] | ~F.pad(free, (1, -1))  # and whatever is behind a special token
+        unit = unit.gather(1, (begins & free).cumsum(1).clamp(max=x.shape[1] - 1))
     unit = torch.where(free, unit, 2.0)
     if options["words"]:  # whole words: the last one is not cut
         limit = unit.sort(1).values.gather(1, (count - 1).clamp(min=0).unsqueeze(1))
@@ -409,7 +413,7 @@ def deleted(batch: Batch, draws: Draws, options: Options, statistics: Options) -
 def infilled(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
     """BART's damage: sentences in another order, then spans of Poisson(`span`) tokens, `rate` of all, each one mask; target the text.
 
-    A span of no tokens puts a mask between two. x is as long as the target: what is left is padding.
+    A span of no tokens puts a mask between two; none crosses a special token. x is as long as the target: what is left is padding.
     """
     special = statistics["special"]
     if special.get("mask") is None:
@@ -419,14 +423,13 @@ def infilled(batch: Batch, draws: Draws, options: Options, statistics: Options) 
     if options["permute"]:
         x = _permuted(x, valid, draws, options["permute"], statistics)
     free, width = _ordinary(x, valid, statistics), x.shape[1]
-    # Spans begin at random places, as many as cover the wished share; a place inside of one begins none.
-    begins = free & (draws.uniform(width) < options["rate"] / options["span"])
-    spans = _poisson(draws.uniform(width), options["span"])
-    reach = torch.where(begins, spans, 0)
+    at, spans = _spans(draws, width, options["rate"], options["span"])
     places = torch.arange(width, device=x.device)
-    end = torch.where(begins, places + reach, 0).cummax(1).values  # how far a span that has begun reaches
-    inside = (places < end) & free
-    starts = begins & ~(places < torch.cat([torch.zeros_like(end[:, :1]), end[:, :-1]], 1))
+    reach = torch.full((len(x), width + 1), -1, device=x.device).scatter_(1, at, spans)[:, :width]  # -1: none begins here
+    starts = free & (reach >= 0)
+    barred = torch.where(free, width, places).flip(1).cummin(1).values.flip(1)  # the next place that no span may cover
+    end = torch.where(starts, (places + reach).minimum(barred), 0).cummax(1).values
+    inside = places < end
     masks = starts & (reach > 0)
     inserted = starts & (reach == 0)
     # Each kept token is one, a span's first place one mask, an inserted mask one more before its token.
@@ -455,7 +458,7 @@ def _framed(batch: Batch, options: Options, statistics: Options) -> tuple[Tensor
         ids = torch.where(valid, ids, special["pad"])
         if sep is not None and ids.shape[1] == room:
             ids[:, -1] = torch.where(longer, sep, ids[:, -1])
-        if not valid.any(1).all():  # nothing at all: one token that is padding
+        if cls is None:  # of nothing at all one token of padding is read
             valid = valid.clone()
             valid[:, 0] = True
     else:
@@ -494,21 +497,29 @@ def _drop(x: Tensor, valid: Tensor | None, gone: Tensor, statistics: Options) ->
 
 
 def _permuted(x: Tensor, valid: Tensor, draws: Draws, chance: float, statistics: Options) -> Tensor:
-    """Sentences, which end in a full stop, in random order; the class token and a last separator stay."""
+    """Sentences, which end in a full stop, in random order within their document; special tokens stay where they are."""
     free = _ordinary(x, valid, statistics)
     stop = _stops(statistics, x.device)[x] & free
     number = stop.cumsum(1) - stop.long()  # of the sentence that a token is in
-    rank = draws.uniform(x.shape[1])  # of a sentence, by its number
-    key = rank.gather(1, number)
-    shuffled = draws.chance(chance).unsqueeze(1)
-    places = torch.arange(x.shape[1], device=x.device, dtype=torch.float32) / x.shape[1]
-    key = torch.where(shuffled, key, number.float())
-    order = (key.double() * 4 + places * 1e-6).argsort(dim=1, stable=True)  # stable within a sentence
-    moving = x.gather(1, order)
-    mine = free.gather(1, order)
-    result = x.clone()
-    result[free] = moving[mine]
-    return result
+    rank = draws.uniform(x.shape[1]).gather(1, number)  # of a sentence, by its number
+    key = torch.where(draws.chance(chance).unsqueeze(1), rank, 0.0) + (~free).cumsum(1).double()  # documents stay in order
+    moved = torch.where(free, key, torch.inf).argsort(dim=1, stable=True)  # stable: a sentence keeps its order
+    return x.scatter(1, first(free, x.shape[1]), x.gather(1, moved))
+
+
+def _spans(draws: Draws, width: int, rate: float, mean: float) -> tuple[Tensor, Tensor]:
+    """Spans that do not overlap -> at (B,N) where each begins, `width` where that is beyond the end, and its length (B,N), Poisson.
+
+    Gaps between them are geometric, so that a place begins a span by an even chance, by which they cover `rate` of all places.
+    """
+    none = float(np.exp(-mean))  # spans of no tokens, which cover nothing and are followed by the token they stand before
+    chance = min(rate / (mean * (1 - rate) + rate * (1 - none)), 1.0)
+    unit, lengths = draws.uniform(width), _poisson(draws.uniform(width), mean)
+    if chance == 0:
+        return torch.full_like(lengths, width), lengths
+    gaps = ((1 - unit).double().log() / np.log1p(-min(chance, 1 - 1e-12))).floor().clamp(max=width).long()
+    taken = lengths.clamp(min=1)
+    return ((gaps + taken).cumsum(1) - taken).clamp(max=width), lengths
 
 
 def _poisson(unit: Tensor, mean: float) -> Tensor:
@@ -534,9 +545,15 @@ def _marks(name: str) -> tuple[Tensor, Tensor]:
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     tokens = [tokenizer.id_to_token(i) or "" for i in range(size)]
     marked = any(token.startswith("##") for token in tokens)
-    spaced = any(token.startswith("Ġ") for token in tokens)
-    starts = [not token.startswith("##") if marked else token.startswith(("Ġ", "Ċ")) if spaced else True for token in tokens]
-    stops = [token.strip("Ġ ") in (".", "!", "?", "Ċ", "\n") for token in tokens]
+    spaced = tuple(mark for mark in ("Ġ", "Ċ", "▁") if any(token.startswith(mark) for token in tokens))
+
+    def begins(token: str) -> bool:
+        if marked:
+            return not token.startswith("##")
+        return token.startswith(spaced) if spaced else not token.isalnum()  # of characters: a word is a space and what follows
+
+    starts = [begins(token) for token in tokens]
+    stops = [token.strip("Ġ▁ ") in (".", "!", "?", "Ċ", "\n") for token in tokens]
     return torch.tensor(starts), torch.tensor(stops)
 
 

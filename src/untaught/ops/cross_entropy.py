@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CHUNK = 1 << 24  # scores held at once
 
@@ -19,14 +20,16 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target:
     if counted is not None:
         target = torch.where(counted, target, -1)
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    needed = torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in (x, weight, bias))
     with torch.autocast(x.device.type, enabled=False):
-        return _LinearCrossEntropy.apply(x, weight, bias, target, dtype)  # type: ignore[return-value]
+        return _LinearCrossEntropy.apply(x, weight, bias, target, dtype, needed)  # type: ignore[return-value]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, dtype: torch.dtype) -> Tensor:  # type: ignore[override]
-        needed = any(ctx.needs_input_grad[:3])
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, dtype: torch.dtype, needed: bool
+    ) -> Tensor:
         low, w = x.to(dtype), weight.to(dtype)
         rows = max(1, CHUNK // len(weight))
         loss = torch.zeros((), device=x.device)
@@ -53,22 +56,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
             slope = scores.to(dtype)
             assert dx is not None
             torch.mm(slope, w, out=dx[start : start + rows])
-            if dw is None:
-                dw = slope.T @ some
-            else:
-                dw.addmm_(slope.T, some)
+            part = slope.T @ some
+            dw = part if dw is None else dw.float().add_(part)  # many parts in bfloat16 would lose the small ones
         ctx.save_for_backward(dx, dw, db)
         ctx.kinds = x.dtype, weight.dtype, None if bias is None else bias.dtype
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         dx, dw, db = ctx.saved_tensors
         kind_x, kind_w, kind_b = ctx.kinds
         return (
             None if dx is None else (dx * gradient.to(dx.dtype)).to(kind_x),
-            None if dw is None else dw.to(kind_w).mul_(gradient.to(kind_w)),
+            None if dw is None else dw.to(kind_w) * gradient.to(kind_w),
             None if db is None else (db * gradient).to(kind_b),
+            None,
             None,
             None,
         )
