@@ -52,6 +52,8 @@ class Embedder:
 
     def _tell_differences(self) -> None:
         """What of the data is of another kind than what the encoder was trained on, and is converted."""
+        if self.modality.learn is not None:  # its files say how anything is read
+            return
         with suppress(UserError):  # nothing of it can be read: whoever reads it all says so
             found, takes = (self.modality.input(x) for x in (self.modality.plan(peek(self.source, LOOKED), {}), self.layout))
             for key in takes:
