@@ -76,6 +76,12 @@ class Run:
         refresh(self.path)
         return model
 
+    def predict(self, text: str, **how: Any) -> list[Options]:
+        """What a language model says: words for masks, or a text gone on with or restored; see `untaught.engine.speak.speak`."""
+        from untaught.engine.speak import speak
+
+        return speak(self.path, text, **how)
+
     def export(self, to: str | None = None, data: Any = None) -> str:
         """Writes encoder/ for use without this library: "timm", "torch" or "onnx". Checked on real samples; says how to load it."""
         return write_export(self.path, to, data)

@@ -159,15 +159,33 @@ def finetune(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="the folder that finetune wrote, or its run folder")],
-    data: Data,
+    model: Annotated[Path, typer.Argument(help="the folder that finetune wrote, or its run folder; or the run of a language model")],
+    data: Annotated[str, typer.Argument(help="a folder, a table, an archive, .npy/.npz; or a text, for a language model")],
     out: Annotated[Path, typer.Option("--out", "-o", help=".csv or .parquet")] = Path("predictions.csv"),
     columns: Columns = None,
     batch_size: Annotated[int, typer.Option(min=1, help="samples read at once")] = 256,
+    tokens: Annotated[int, typer.Option(min=1, help="of a text: how many to go on for")] = 60,
+    temperature: Annotated[float, typer.Option(min=0.0, help="of a text: 0 takes the likeliest words")] = 0.8,
+    top_p: Annotated[float, typer.Option(help="of a text: share of the probability that words are drawn from")] = 0.95,
+    seed: Annotated[int, typer.Option(help="of a text")] = 0,
+    as_json: Json = False,
 ) -> None:
-    """Apply a fine-tuned model to new data. untaught predict runs/cells/finetuned photos/ -o predictions.csv"""
+    """Apply a fine-tuned model to new data, or let a language model fill "[MASK]", go on with a prompt, or restore a damaged text.
+
+    untaught predict runs/cells/finetuned photos/ -o predictions.csv
+    untaught predict runs/news "It is beautiful and [MASK] outside"
+    """
     from untaught.engine.embed import check_ending
     from untaught.engine.log import say
+    from untaught.engine.speak import names_data, speak, speaks
+
+    if speaks(model) and not names_data(data):
+        said = speak(model, data, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
+        if as_json:
+            typer.echo(json.dumps(said, ensure_ascii=False))
+        for row in [] if as_json else said:
+            typer.echo(row["text"] if "text" in row else f"{row['mask']}  {row['probability']:6.1%}  {row['word']}")
+        return
     from untaught.engine.predict import Predictor, load_model, write_predictions
 
     check_ending(out, (".csv", ".parquet"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ Terms = dict[str, Tensor]  # weighted scalar losses by name; those with a gradie
 Survey = Callable[[str, int], tuple[Tensor, Tensor]]  # (a method's function of a view, which of its views) -> index (N,), rows (N,D)
 Want = tuple[str, ...]  # what one pass of an encoder is to give: of pooled, tokens, layers, maps
 Options = dict[str, Any]  # plain values, as they stand in run.yaml
+Files = dict[str, bytes]  # what belongs to a layout and is no plain value, as a tokenizer: contents by file name
 
 
 class UserError(ValueError):
@@ -55,10 +56,11 @@ class Facts:
 
 
 class Encoder(nn.Module):
-    """Turns a view into vectors. `offers` names the abilities beyond pooled vectors: tokens layers maps causal any_size decoder."""
+    """Turns a view into vectors. `offers` names the abilities beyond pooled vectors."""
 
     width: int
-    offers: frozenset[str] = frozenset()
+    offers: frozenset[str] = frozenset()  # of: tokens layers maps causal any_size words decoder
+    layered: bool = False  # whether its field reads it as a weighted sum of layers
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """x -> (B, width), pooled as trained."""
@@ -81,6 +83,23 @@ class Encoder(nn.Module):
 
     def grid(self, x: Tensor) -> tuple[int, ...]:
         """How the tokens of x lie: (h,w), (t,) or (t,h,w). Only with "tokens"."""
+        raise NotImplementedError
+
+    def words(self) -> Any:
+        """A module that scores the vocabulary: `parts(tokens (...,D))` -> (...,E), weight (V,E), bias (V,) or None. Only with "words"."""
+        raise NotImplementedError
+
+    def shallower(self, share: float) -> Encoder:
+        """A new one of its kind, as wide, with this share of its blocks and the same embedding of tokens. Only with "words"."""
+        raise NotImplementedError
+
+    @property
+    def start(self) -> int:
+        """The token that decoding begins with. Only with "decoder"."""
+        raise NotImplementedError
+
+    def decode(self, ids: Tensor, memory: Tensor, memory_valid: Tensor | None = None) -> Tensor:
+        """ids (B,T), each seeing those before it and the memory (B,N,D) -> (B,T,D). Only with "decoder"."""
         raise NotImplementedError
 
 
@@ -113,6 +132,9 @@ class Method(nn.Module):
         """What is evaluated and exported."""
         return self.encoder
 
+    def publish(self) -> Any:
+        """A model of a library, with heads, that predicts what was learned to predict (it has `save_pretrained`); None without one."""
+
     def before_epoch(self, epoch: int, survey: Survey) -> None:
         """On entering an epoch, once: what it learns of the samples is a persistent buffer of `facts.rows`."""
 
@@ -141,8 +163,15 @@ class Modality:
     presets: Callable[[Options], dict[str, Options]]  # layout -> the options of every view, with defaults
     check: Callable[[Options], str | None]  # a view's options -> what is wrong with them, naming the option first
     views: dict[str, Callable[..., View]]  # name -> fn(batch, draws, options, statistics)
-    raw: Callable[[Batch], Tensor]  # batch -> (B,D) float, the raw baseline of an evaluation
+    raw: Callable[[Batch, Options], Any]  # (batch, layout) -> (B,D) float or a sparse matrix, the raw baseline of an evaluation
     picture: Callable[[View, Options, Options], np.ndarray]  # (view, options, statistics) -> (B,H,W,3) uint8
     encoder_for: Callable[[Options, frozenset[str]], str]  # (layout, needs) -> the default encoder's name
     input: Callable[[Options], Options]  # layout -> what an encoder must know of its input: shape, channels ...
     preprocessing: Callable[[Options, Options], Options]  # (layout, statistics) -> the `whole` view in words that others read
+    knobs: dict[str, type] = field(default_factory=dict)  # what a user may wish of the layout
+    runs: Callable[[list[Options]], tuple[str, int] | None] = lambda views: None  # a ragged field read as one stream, so much a sample
+    learn: Callable[[Iterable[Record], Options], tuple[Options, Files]] | None = None  # what decoding needs first (a tokenizer)
+    adopt: Callable[[Options, Files], None] = lambda layout, files: None  # makes a layout's files known to decode and views
+    kept: Callable[[Options], Files] = lambda layout: {}  # the files of a layout that is known
+    files: tuple[str, ...] = ()  # their names
+    expects: Callable[[str], Options] = lambda encoder: {}  # wishes that an encoder's name brings along

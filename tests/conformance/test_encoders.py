@@ -11,10 +11,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from toys import text_batch, text_layout, toy_language
 
 from untaught.core import Encoder, Features, UserError
 from untaught.encoders import ENCODERS
 from untaught.encoders.conv_small import ConvSmall
+from untaught.encoders.language import bart, bert, gpt, language
 from untaught.encoders.plain import Plain
 from untaught.encoders.timm import ViT, timm_encoder, vit_mini
 from untaught.engine.build import build_encoder
@@ -50,6 +52,8 @@ MAKERS: dict[str, Callable[..., Encoder]] = {
 each = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 VITS = {name: MAKERS[name] for name in MAKERS if name.startswith("vit")}
 each_vit = pytest.mark.parametrize("make", VITS.values(), ids=VITS)
+FAMILIES: dict[str, Any] = {"bert": bert, "gpt": gpt, "bart": bart}
+each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
 def pictures(channels: int = 3, size: int = 32) -> Tensor:
@@ -57,7 +61,7 @@ def pictures(channels: int = 3, size: int = 32) -> Tensor:
 
 
 def test_the_table_has_no_encoder_that_is_not_tested_here() -> None:
-    assert set(ENCODERS) == {"conv_small", "vit_mini", "timm/NAME"}
+    assert set(ENCODERS) == {"conv_small", "vit_mini", "timm/NAME", *FAMILIES, "transformers/NAME"}
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 32), (3, 48), (4, 96)])
@@ -252,6 +256,160 @@ def test_a_file_of_weights_runs_no_code(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(UserError, match="can't be read"):
         timm_encoder("resnet18", weights=str(tmp_path / "weights.pth"))
     assert not Path("harm-was-done").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ language models
+
+
+def texts() -> tuple[Tensor, Tensor]:
+    batch = text_batch()
+    return batch["ids"][:4].long(), batch["ids_valid"][:4]
+
+
+@each_family
+def test_texts_become_vectors_of_its_width(family: Any) -> None:
+    encoder, (ids, valid) = toy_language(family), texts()
+    assert encoder.training
+    y = encoder(ids, valid)
+    assert y.shape == (4, encoder.width)
+    assert y.isfinite().all()
+
+
+@each_family
+def test_what_a_text_becomes_does_not_depend_on_its_padding(family: Any) -> None:
+    encoder, (ids, valid) = toy_language(family).eval(), texts()
+    for row, own, y in zip(ids, valid, encoder(ids, valid), strict=True):
+        torch.testing.assert_close(encoder(row[own][None])[0], y, atol=1e-5, rtol=1e-4)
+
+
+@each_family
+def test_offers_of_language_models_are_true(family: Any) -> None:
+    encoder, (ids, valid) = toy_language(family).eval(), texts()
+    assert {"tokens", "layers", "words", "any_size"} <= encoder.offers
+    assert ("causal" in encoder.offers, "decoder" in encoder.offers) == (family is gpt, family is bart)
+    found = encoder.features(ids, valid, want=("pooled", "tokens", "layers"))
+    assert found.tokens is not None
+    assert found.layers
+    assert found.tokens.shape == (*ids.shape, encoder.width)
+    assert encoder.grid(ids) == (ids.shape[1],)
+    assert [layer.shape for layer in found.layers] == [found.tokens.shape] * 2
+    mean = torch.stack([row[own].mean(0) for row, own in zip(found.tokens, valid, strict=True)])
+    torch.testing.assert_close(found.pooled, mean, atol=1e-6, rtol=1e-5)
+
+
+@each_family
+def test_embed_then_context_is_features_of_a_text(family: Any) -> None:
+    encoder, (ids, valid) = toy_language(family).eval(), texts()
+    tokens, same = encoder.embed(ids, valid)
+    assert same is valid
+    torch.testing.assert_close(encoder.context(tokens, valid).tokens, encoder.features(ids, valid, want=("tokens",)).tokens)
+
+
+@each_family
+def test_kept_tokens_keep_their_places(family: Any) -> None:
+    """Given as the usual places they change nothing; given as others the same tokens become others."""
+    encoder, (ids, _) = toy_language(family).eval(), texts()
+    tokens, _ = encoder.embed(ids[:, :6])
+    usual, other = torch.arange(6).expand(4, -1), torch.tensor([0, 2, 3, 7, 8, 9]).expand(4, -1)
+    want = encoder.context(tokens).tokens
+    assert want is not None
+    torch.testing.assert_close(encoder.context(tokens, at=usual).tokens, want, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(encoder.context(tokens, at=other).tokens, want, atol=1e-3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", [bert, bart], ids=["bert", "bart"])
+def test_tokens_in_another_order_at_their_places_are_the_same(family: Any) -> None:
+    encoder, (ids, _) = toy_language(family).eval(), texts()
+    tokens, _ = encoder.embed(ids[:, :6])
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    want = encoder.context(tokens).tokens
+    assert want is not None
+    found = encoder.context(tokens[:, order], at=order.expand(4, -1)).tokens
+    torch.testing.assert_close(found, want[:, order], atol=1e-5, rtol=1e-4)
+
+
+def test_roberta_numbers_its_places_behind_padding(tmp_path: Path) -> None:
+    from transformers import AutoModelForMaskedLM, RobertaConfig
+
+    sizes: Any = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 26,
+    }
+    AutoModelForMaskedLM.from_config(RobertaConfig(vocab_size=300, pad_token_id=1, **sizes)).save_pretrained(tmp_path)
+    encoder = language(str(tmp_path), vocabulary=300, length=24, special={"pad": 1}).eval()
+    ids = torch.randint(5, 300, (2, 24))
+    tokens, _ = encoder.embed(ids)
+    want = encoder.features(ids, want=("tokens",)).tokens
+    torch.testing.assert_close(encoder.context(tokens, at=torch.arange(24).expand(2, -1)).tokens, want)
+    with pytest.raises(UserError, match=r"length=25: .* has 24 positions"):
+        language(str(tmp_path), vocabulary=300, length=25, special={"pad": 1})
+    with pytest.raises(UserError, match="has a vocabulary of 300 tokens, its tokenizer 301"):
+        language(str(tmp_path), vocabulary=301, length=24, special={"pad": 1})
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="has no weights"):
+        language(str(tmp_path), vocabulary=300, length=24, special={"pad": 1})
+
+
+@pytest.mark.parametrize("family", [bert, bart], ids=["bert", "bart"])
+def test_causal_training_of_what_sees_both_sides_is_refused(family: Any) -> None:
+    encoder = toy_language(family)
+    tokens, _ = encoder.embed(texts()[0])
+    with pytest.raises(UserError, match="sees both sides"):
+        encoder.context(tokens, causal=True)
+
+
+@each_family
+def test_words_are_scored_as_the_whole_model_does(family: Any) -> None:
+    encoder: Any = toy_language(family).eval()
+    ids, valid = texts()
+    whole = encoder.language.eval()
+    words = encoder.words()
+    given = {"decoder_input_ids": ids} if family is bart else {}
+    want = whole(input_ids=ids, attention_mask=valid.long(), **given).logits
+    tokens = encoder.features(ids, valid, want=("tokens",)).tokens
+    found = words(encoder.decode(ids, tokens, valid) if family is bart else tokens)
+    torch.testing.assert_close(found, want, atol=1e-5, rtol=1e-4)
+    hidden, weight, _ = words.parts(tokens)
+    assert weight is encoder.model.get_input_embeddings().weight
+    assert hidden.shape[-1] == weight.shape[1]
+
+
+def test_a_decoder_sees_what_came_before_and_the_valid_memory() -> None:
+    encoder: Any = toy_language(bart).eval()
+    ids, valid = texts()
+    memory = torch.randn(*ids.shape, encoder.width)
+    want = encoder.decode(ids, memory, valid)
+    for t in range(1, ids.shape[1]):
+        other = ids.clone()
+        other[:, t:] = 7
+        torch.testing.assert_close(encoder.decode(other, memory, valid)[:, :t], want[:, :t], atol=1e-6, rtol=1e-5)
+    wild = torch.where(valid.unsqueeze(2), memory, 100.0)
+    torch.testing.assert_close(encoder.decode(ids, wild, valid), want, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(encoder.decode(ids, -memory, valid), want, atol=1e-3)
+    assert encoder.start == text_layout()["special"]["sep"]
+
+
+@pytest.mark.parametrize("family", [bert, gpt], ids=["bert", "gpt"])
+def test_a_shallower_one_shares_the_embedding_and_nothing_else(family: Any) -> None:
+    encoder: Any = toy_language(family)
+    small: Any = encoder.shallower(0.25)
+    layers = small.features(*texts(), want=("layers",)).layers
+    assert len(layers) == 1
+    assert layers[0].shape[2] == encoder.width
+    shared = {id(p) for p in small.parameters()} & {id(p) for p in encoder.parameters()}
+    assert shared == {id(encoder.model.get_input_embeddings().weight)}
+    assert small.words().parts(torch.zeros(1, 1, encoder.width))[1] is encoder.model.get_input_embeddings().weight
+    assert small.language.config.num_hidden_layers == 1
+    assert encoder.language.config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_width_that_heads_do_not_divide_is_one_line(family: str) -> None:
+    with pytest.raises(UserError, match=r"encoder.width=30: must be a multiple of its 4 heads"):
+        build_encoder(family, {"vocabulary": 50, "length": 16, "special": {"pad": 0}}, {"width": "30"})
 
 
 # ------------------------------------------------------------------------------------------------- modules of the user's

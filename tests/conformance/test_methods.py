@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toys import MODALITIES, ToyConv, build, toy_fit
+from toys import MODALITIES, ToyConv, build, text_batch, toy_encoder, toy_fit
 
 from untaught.core import Encoder, Method, UserError
 from untaught.engine import checkpoint
@@ -30,7 +30,19 @@ from untaught.methods import METHODS
 
 NAMES = os.environ.get("UNTAUGHT_METHODS", ",".join(METHODS)).split(",")
 CLASSES: dict[str, type[Method]] = {name: method_class(name) for name in NAMES}
-GRID = [(name, kind) for name, cls in CLASSES.items() for kind, modality in MODALITIES.items() if set(cls.views) <= set(modality.views)]
+PAIRED = {"simclr", "vicreg", "byol"}  # of the methods that compare views of a sample, those that are asked on text: all would take long
+
+
+def meets(name: str, cls: type[Method], kind: str) -> bool:
+    """Whether the method is asked on this modality: it offers the views; on text, ours are asked that read words, and the paired ones."""
+    if not set(cls.views) <= set(MODALITIES[kind].views):
+        return False
+    return kind == "image" or name in PAIRED or name not in METHODS or "words" in cls.needs
+
+
+GRID = [(name, kind) for name, cls in CLASSES.items() for kind in MODALITIES if meets(name, cls, kind)]
+ON_TEXT = {name: cls for name, cls in CLASSES.items() if (name, "text") in GRID}
+each_text = pytest.mark.parametrize(("name", "cls"), ON_TEXT.items(), ids=ON_TEXT)
 each = pytest.mark.parametrize(("name", "modality"), GRID)
 each_class = pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
 
@@ -218,7 +230,7 @@ def test_every_knob_has_a_meaning(cls: type[Method]) -> None:
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES.values() if cls.needs], ids=lambda cls: cls.__name__)
 def test_an_encoder_that_cannot_serve_is_refused_with_those_that_can(cls: type[Method]) -> None:
-    with pytest.raises(UserError, match=rf"ToyConv offers pooled vectors only; .*vit_mini .* offer {min(cls.needs)}"):
+    with pytest.raises(UserError, match=rf"ToyConv offers pooled vectors only; .*(vit_mini|bert|bart|gpt) .* offer {min(cls.needs)}"):
         check_needs(cls, ToyConv())
 
 
@@ -260,6 +272,41 @@ def test_what_is_kept_is_an_encoder(name: str, modality: str) -> None:
     method, _, _ = build(CLASSES[name], modality)
     assert isinstance(method.kept, Encoder)
     assert method.whole in MODALITIES[modality].views
+
+
+# ------------------------------------------------------------------------------------------------------------------ text
+
+
+@each_text
+def test_other_padding_is_the_same_loss(name: str, cls: type[Method]) -> None:
+    method, views, batch = build(cls, "text")
+    more = text_batch(batch["ids"].shape[1] + 7)
+    assert more["ids"].shape[1] > batch["ids"].shape[1]
+    garbage = torch.where(more["ids_valid"], more["ids"], 9)  # what is not valid is not read
+    method.eval()
+    want = method(views(batch, 0), 0.0)
+    for other in (more, {**more, "ids": garbage}):
+        found = method(views(other, 0), 0.0)
+        for term, value in want.items():
+            torch.testing.assert_close(found[term], value, atol=1e-5, rtol=1e-5)
+
+
+CAUSAL = {name: cls for name, cls in CLASSES.items() if "causal" in cls.needs}
+
+
+@pytest.mark.parametrize("cls", CAUSAL.values(), ids=CAUSAL)
+def test_a_causal_method_sees_nothing_that_comes_later(cls: type[Method]) -> None:
+    encoder = toy_encoder(cls.needs, "text").eval()
+    ids = text_batch()["ids"][:3, :10].long()
+    tokens, _ = encoder.embed(ids)
+    tokens = tokens.detach().requires_grad_()
+    for causal in (True, False):  # it is causal of itself
+        said = encoder.context(tokens, causal=causal).tokens
+        assert said is not None
+        for t in range(ids.shape[1]):
+            (gradient,) = torch.autograd.grad(said[:, t].square().sum(), tokens, retain_graph=True)
+            assert not gradient[:, t + 1 :].any(), t
+            assert gradient[:, : t + 1].abs().sum(2).gt(0).all(), t
 
 
 WRONG = {
@@ -304,6 +351,8 @@ WRONG = {
         *({"queue": -1}, {"queue_start": 1.1}, {"hidden": 0}, {"width": 0}),
     ],
     "deepcluster": [{"temperature": 0.0}, {"prototypes": 0}, {"clusterings": 0}, {"iterations": 0}, {"hidden": 0}, {"width": 0}],
+    "replaced_token": [{"generator": 0.0}, {"generator": 1.5}, {"discrimination": -1.0}, {"discrimination": float("nan")}],
+    "tsdae": [{"depth": 0}, {"heads": 0}, {"heads": 5}],
     "mae": [{"decoder_width": 100}, {"decoder_width": -4}, {"decoder_depth": -1}],
 }
 
@@ -311,4 +360,4 @@ WRONG = {
 @pytest.mark.parametrize(("name", "wrong"), [(name, wrong) for name in NAMES for wrong in WRONG.get(name, ())], ids=str)
 def test_a_knob_out_of_range_is_refused_by_name(name: str, wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
-        build(CLASSES[name], "image", **wrong)
+        build(CLASSES[name], next(kind for other, kind in GRID if other == name), **wrong)

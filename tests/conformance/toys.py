@@ -1,10 +1,11 @@
-"""Toy data and encoders for the conformance suite: pictures of four kinds that a small network can tell apart."""
+"""Toy data and encoders for the conformance suite: pictures of four kinds that a small network can tell apart, and sentences of two."""
 
 from __future__ import annotations
 
 import inspect
 import signal
 from collections.abc import Iterator
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, View
+from untaught.encoders.language import bart, bert, gpt
 from untaught.encoders.timm import vit_mini
 from untaught.engine.fit import Fit
 from untaught.engine.hybrid import Hybrid
@@ -21,9 +23,13 @@ from untaught.engine.recipe import Recipe, knobs_of
 from untaught.engine.survey import Survey
 from untaught.engine.views import Views, view_names, view_options
 from untaught.modalities.image import IMAGE
+from untaught.modalities.text import TEXT, decode, learn, plan
 
-LAYOUTS: dict[str, dict[str, Any]] = {"image": {"size": 16, "side": 16, "channels": 3, "bits": 8, "preset": "small"}}
 ROWS = 24
+OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the network's dropout, of which the toys have none
+    "image": {},
+    "text": {"global.delete": 0.2, "global2.delete": 0.2},
+}
 KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more samples than there are here
     "CPC": {"rows": 1, "group": 2},
     "MoCo": {"queue": 8},
@@ -48,8 +54,15 @@ class ToyConv(Encoder):
         return Features(pooled=self.net(x).mean((2, 3)))
 
 
-def toy_encoder(needs: frozenset[str]) -> Encoder:
+def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
+    if modality == "text":
+        return toy_language({"bart": bart, "gpt": gpt, "bert": bert}[TEXT.encoder_for(text_layout(), needs)])
     return vit_mini(size=16, patch_size=4, embed_dim=32, depth=2, num_heads=2) if needs else ToyConv()
+
+
+def toy_language(family: Any) -> Encoder:
+    """A tiny language model for the toy sentences, without dropout."""
+    return family(**TEXT.input(text_layout()), width=32, depth=2, heads=2, dropout=0.0)
 
 
 def image_batch() -> Batch:
@@ -63,8 +76,43 @@ def image_batch() -> Batch:
     return {"pixels": (pixels * 255).byte(), "aspect": torch.ones(ROWS), "index": torch.arange(ROWS)}
 
 
-BATCHES = {"image": image_batch}
-MODALITIES: dict[str, Modality] = {"image": IMAGE}
+def sentences() -> list[str]:
+    """A few short sentences each, of an animal's world or of a ship's, in which a word tells much of the next."""
+    worlds = (("cat", "sees", "dog", "garden"), ("ship", "leaves", "harbour", "storm"))
+    pick = torch.randint(2, (ROWS, 4), generator=torch.Generator().manual_seed(0)).tolist()
+    texts = []
+    for row, (a, b, c, d) in enumerate(pick):
+        first, verb, second, place = worlds[row % 2]
+        said = f"the {('old', 'small')[a]} {first} {verb} the {second} {('slowly', 'again')[b]} ."
+        more = f" it is in the {place} {('now', 'today')[c]} ." if row % 3 else ""
+        texts.append(said + more + (f" the {second} stays ." if d else ""))
+    return texts
+
+
+@cache
+def text_layout() -> dict[str, Any]:
+    """Learns the toy sentences' words, and makes their tokenizer known."""
+    records = [{"text": text} for text in sentences()]
+    layout, _ = learn(records, plan(records, {"tokenizer": "wordpiece", "length": 24, "vocabulary": 120}))
+    return layout
+
+
+def text_batch(width: int = 0) -> Batch:
+    """Ids (B,T) of documents of different lengths and what of them is valid; T is `width` at least."""
+    rows = [torch.from_numpy(decode({"text": text}, text_layout())["ids"]) for text in sentences()]
+    width = max(width, *map(len, rows))
+    ids, valid = torch.zeros(ROWS, width, dtype=torch.int32), torch.zeros(ROWS, width, dtype=torch.bool)
+    for own, is_valid, row in zip(ids, valid, rows, strict=True):
+        own[: len(row)], is_valid[: len(row)] = row, True
+    return {"ids": ids, "ids_valid": valid, "index": torch.arange(ROWS)}
+
+
+def layout_of(modality: str) -> dict[str, Any]:
+    return text_layout() if modality == "text" else {"size": 16, "side": 16, "channels": 3, "bits": 8, "preset": "small"}
+
+
+BATCHES = {"image": image_batch, "text": text_batch}
+MODALITIES: dict[str, Modality] = {"image": IMAGE, "text": TEXT}
 
 
 def toy_knobs(cls: Any) -> dict[str, Any]:
@@ -74,13 +122,14 @@ def toy_knobs(cls: Any) -> dict[str, Any]:
     return ({"prototypes": 16} if "prototypes" in inspect.signature(cls).parameters else {}) | KNOBS.get(cls.__name__, {})
 
 
-def build(cls: Any, modality: str, encoder: Encoder | None = None, **knobs: Any) -> tuple[Method, Views, Batch]:
+def build(cls: Any, modality: str, encoder: Encoder | None = None, batch: Batch | None = None, **knobs: Any) -> tuple[Method, Views, Batch]:
     """The method on toy data of a modality, its views, and the batch."""
     torch.manual_seed(0)
-    kind, layout, batch = MODALITIES[modality], LAYOUTS[modality], BATCHES[modality]()
-    encoder = encoder or toy_encoder(cls.needs)
+    kind, layout, batch = MODALITIES[modality], layout_of(modality), batch or BATCHES[modality]()
+    encoder = encoder or toy_encoder(cls.needs, modality)
     names = view_names(cls, kind)
-    views = Views(names, kind, view_options(names, kind, layout, {}), kind.fit(batch, layout), seed=0)
+    options = {key: value for key, value in OPTIONS[modality].items() if key.partition(".")[0] in names}
+    views = Views(names, kind, view_options(names, kind, layout, options), kind.fit(batch, layout), seed=0)
     views.fit_encoder(encoder)
     examples: dict[str, View] = dict(zip(names, views({key: value[:2] for key, value in batch.items()}, 0), strict=True))
     method: Method = cls(encoder, Facts(rows=ROWS, views=examples, statistics=views.statistics), **(toy_knobs(cls) | knobs))

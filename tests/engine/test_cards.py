@@ -18,6 +18,7 @@ from untaught.engine.meanings import meanings_of
 from untaught.engine.pretrain import sort_knobs
 from untaught.methods import METHODS
 from untaught.modalities.image import IMAGE
+from untaught.modalities.text import TEXT
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,9 +91,12 @@ def test_every_card_is_whole_and_its_example_is_understood(name: str) -> None:
     (card,) = cards.method_cards(name)
     assert all(card[key] for key in ("family", "paper", "views", "needs", "link", "header"))
     assert all(knob["meaning"] for knob in card["knobs"].values())
-    words = card["example"].split()
-    assert words[:5] == ["untaught", "pretrain", "photos/", "--method", name]
-    knobs = sort_knobs(dict(word.split("=") for word in words[5:]), method_class(name), IMAGE)
+    modality = IMAGE if set(method_class(name).views) <= set(IMAGE.views) else TEXT
+    data = {"image": "photos/", "text": "documents/ --modality text"}[modality.name]
+    begin = f"untaught pretrain {data} --method {name} "
+    assert card["example"].startswith(begin)
+    words = card["example"].removeprefix(begin).split()
+    knobs = sort_knobs(dict(word.split("=") for word in words), method_class(name), modality)
     assert set(knobs["method"].values()) <= {knob["default"] for knob in card["knobs"].values()}
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from untaught.core import View
 from untaught.evaluate import knn
 from untaught.evaluate.features import collect, encode
 from untaught.evaluate.knn import knn_accuracy
@@ -74,7 +75,7 @@ BATCHES = [{"x": torch.randn(5, 3), "index": torch.arange(5) + 5 * i} for i in r
 
 
 def run(module: nn.Module, bf16: bool = False):
-    return encode(module, BATCHES, lambda batch: batch["x"], torch.device("cpu"), bf16)
+    return encode(module, BATCHES, lambda batch: View(batch["x"]), torch.device("cpu"), bf16)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -92,7 +93,9 @@ def test_encode_works_in_eval_mode_and_puts_the_mode_back(training: bool) -> Non
 def test_the_mode_is_put_back_when_encoding_breaks_or_stops() -> None:
     module = encoder()
     with pytest.raises(RuntimeError):
-        list(encode(module, [{"x": torch.zeros(2, 9), "index": torch.arange(2)}], lambda batch: batch["x"], torch.device("cpu"), False))
+        list(
+            encode(module, [{"x": torch.zeros(2, 9), "index": torch.arange(2)}], lambda batch: View(batch["x"]), torch.device("cpu"), False)
+        )
     assert module.training
     parts: Any = run(module)
     next(parts)

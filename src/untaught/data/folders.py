@@ -228,7 +228,7 @@ def _select(found: list[Member], modality: Modality) -> tuple[list[Member], list
     endings = _endings(modality)
     members, skipped = [], []
     for member in found:
-        if PurePosixPath(member.name).suffix.lower() in modality.suffixes:
+        if PurePosixPath(member.name).name.lower().endswith(tuple(modality.suffixes)):
             members.append(member)
         else:
             skipped.append((member.name, f"its name ends in none of {endings}"))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from untaught.core import UserError
 from untaught.data.decoding import prefetch
+from untaught.data.runs import Runs
 from untaught.data.store import Store
 
 HELD = 0.25  # share of a device's free memory that the columns of a store may take to be held there
@@ -24,7 +25,7 @@ class Loader:
 
     def __init__(
         self,
-        store: Store,
+        store: Store | Runs,
         rows: np.ndarray,
         batch_size: int,
         seed: int,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from untaught.core import Modality, UserError
-from untaught.data import arrays, folders, tables
+from untaught.data import arrays, folders, tables, texts
 from untaught.data.addresses import Address, address_facts, address_name, expand, is_pattern, is_remote
 from untaught.data.parts import Choice, Part, Source, at_rest, file_facts, peek
 
@@ -77,6 +77,8 @@ def _open_path(data: str | Path, modality: Modality, choice: Choice, progress: P
     if folders.is_archive(path):
         choice.refuse(name)
         return at_rest(folders.open_archive(path, modality), [facts])
+    if ".txt" in modality.suffixes and texts.is_text(path):
+        return at_rest(texts.open_texts([path], modality, str(path), _unit(choice, modality)), [facts])
     if path.suffix.lower() in (".npy", ".npz"):
         return at_rest(arrays.open_file(path, modality, choice), [facts])
     if tables.kind_of(path):
@@ -96,6 +98,10 @@ def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progr
         return tables.open_tables(
             tables.of_datasets(saved, path.name), modality, _dataset_facts(saved), f"the saved data set {path}", choice
         )
+    if ".txt" in modality.suffixes:
+        files = [path / member.name for member in folders.list_folder(path) if "/" not in member.name and texts.is_text(Path(member.name))]
+        if files and texts.in_parts(files):
+            return at_rest(texts.open_texts(files, modality, str(path), _unit(choice, modality)), [file_facts(file) for file in files])
     source = folders.open_folder(path, modality)
     if source is not None:
         choice.refuse(f"a folder of {modality.noun}")
@@ -112,6 +118,9 @@ def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progr
 
 def _open_files(found: Sequence[Address], modality: Modality, choice: Choice, where: str, progress: Progress | None) -> Source:
     """Tables or shards of one kind."""
+    if ".txt" in modality.suffixes and all(isinstance(address, Path) and texts.is_text(address) for address in found):
+        paths = [address for address in found if isinstance(address, Path)]
+        return at_rest(texts.open_texts(paths, modality, where, _unit(choice, modality)), [file_facts(path) for path in paths])
     kinds = {address: tables.kind_of(address) for address in found}
     kind = next((kind for kind in tables.KINDS if kind in kinds.values()), None)
     if list(kinds.values()).count("webdataset") > 1:  # the tables beside many tars are about them
@@ -127,6 +136,12 @@ def _open_files(found: Sequence[Address], modality: Modality, choice: Choice, wh
     source = at_rest(tables.open_tables(opened, modality, facts, said, choice), local)
     source.skipped += skipped + [(address_name(address), f"not one of the {kind} {noun}s") for address in found if kinds[address] != kind]
     return source
+
+
+def _unit(choice: Choice, modality: Modality) -> str | None:
+    """What a record of a text file is, as --columns text=line says it."""
+    Choice({}, choice.label, choice.split).refuse("a text file")
+    return choice.columns.get(next(iter(modality.fields)))
 
 
 def _plain(name: str | Path) -> str:

@@ -21,15 +21,15 @@ def transformers_encoder(name: str, *, channels: int = 3, size: int = 224, pretr
 
     size is the side of the pictures (B, channels, size, size) that it will be given.
     """
-    library = _library()
-    config = _or_fault(name, lambda: library.AutoConfig.from_pretrained(name, **NO_CODE))
+    hub = library()
+    config = or_fault(name, lambda: hub.AutoConfig.from_pretrained(name, **NO_CODE))
     wanted = getattr(config, "num_channels", channels)
     if wanted != channels:
         raise UserError(f"transformers/{name} takes pictures of {wanted} channels, these have {channels}; choose another model")
     if pretrained:
-        model = _or_fault(name, lambda: library.AutoModel.from_pretrained(name, **NO_CODE))
+        model = or_fault(name, lambda: hub.AutoModel.from_pretrained(name, **NO_CODE))
     else:
-        model = _or_fault(name, lambda: library.AutoModel.from_config(config, **NO_CODE))
+        model = or_fault(name, lambda: hub.AutoModel.from_config(config, **NO_CODE))
     model = getattr(model, "vision_model", model)  # of a pair of pictures and text
     encoder = TransformersEncoder(model)
     try:
@@ -42,8 +42,8 @@ def transformers_encoder(name: str, *, channels: int = 3, size: int = 224, pretr
 
 def shown_as(name: str) -> dict[str, Any]:
     """How the model wants pictures: their "size", and "mean" and "std" of each channel in 0..1."""
-    library = _library()
-    config = _or_fault(name, lambda: library.AutoConfig.from_pretrained(name, **NO_CODE))
+    hub = library()
+    config = or_fault(name, lambda: hub.AutoConfig.from_pretrained(name, **NO_CODE))
     try:
         from transformers.image_processing_base import ImageProcessingMixin
 
@@ -77,7 +77,8 @@ class TransformersEncoder(Encoder):
         return Features(pooled=pooled.flatten(1))
 
 
-def _library() -> Any:
+def library() -> Any:
+    """transformers, quiet. Raises UserError where it is not installed."""
     try:
         import transformers
     except ImportError as error:
@@ -88,7 +89,8 @@ def _library() -> Any:
     return transformers
 
 
-def _or_fault(name: str, make: Any) -> Any:
+def or_fault(name: str, make: Any) -> Any:
+    """What `make` gives; whatever goes wrong with the model `name` is a UserError. A folder is opened without the network."""
     try:
         with offline() if Path(name).exists() else nullcontext():
             return make()

@@ -129,8 +129,11 @@ def build_encoder(encoder: str | nn.Module, given: Options, knobs: Options) -> E
 
 
 OFFERED_BY = {  # for messages
-    "tokens": "vit_mini and timm/vit_*",
-    "layers": "vit_mini and timm/vit_*",
+    "tokens": "vit_mini and timm/vit_* (of text bert, gpt, bart)",
+    "layers": "vit_mini and timm/vit_* (of text bert, gpt, bart)",
+    "words": "bert, gpt, bart and transformers/NAME",
+    "causal": "gpt and causal checkpoints of transformers",
+    "decoder": "bart and such checkpoints of transformers",
     "maps": "conv_small, vit_mini and most networks of timm",
     "any_size": "conv_small, vit_mini and timm/vit_*",
 }

@@ -13,16 +13,19 @@ from typing import Any
 import untaught.methods
 from untaught.core import Method, Options, UserError
 from untaught.encoders import ENCODERS
-from untaught.engine.build import OURS, encoder_factory, method_named, method_table
+from untaught.engine.build import OURS, encoder_factory, method_named, method_table, modality_named
 from untaught.engine.documents import read_yaml
 from untaught.engine.log import warn
 from untaught.engine.meanings import meanings_of
 from untaught.engine.recipe import knobs_of
 from untaught.engine.writing import write_text
+from untaught.modalities import MODALITIES
 
 MEASURED = Path(untaught.methods.__file__).with_name("measured.yaml")  # written by benchmarks/measured.py
 VENUES = {"CVPR", "ECCV", "ICCV", "ICLR", "ICML", "NeurIPS", "TMLR"}  # that stand behind authors
 GAIN = 0.01  # of accuracy over the untrained encoder, under which a method has learned nothing to speak of
+
+INPUT = {"channels", "size", "vocabulary", "length", "special"}  # what an encoder is told of the data
 
 
 def method_cards(name: str | None = None) -> list[Options]:
@@ -63,7 +66,7 @@ def _card(name: str, cls: type[Method], package: str, whole: bool) -> Options:
     if whole:
         meanings = meanings_of(cls)
         knobs = {key: {"default": default, "meaning": meanings.get(key, "")} for key, (_, default) in knobs_of(cls).items()}
-        card |= {"example": _example(name, knobs), "measured": judged(found), "knobs": knobs, "header": "\n" + header}
+        card |= {"example": _example(name, cls, knobs), "measured": judged(found), "knobs": knobs, "header": "\n" + header}
     return card
 
 
@@ -82,10 +85,12 @@ def _runs(names: tuple[str, ...]) -> list[tuple[str, list[str]]]:
     return [(name, list(many)) for name, many in groupby(names)]
 
 
-def _example(name: str, knobs: Options) -> str:
+def _example(name: str, cls: type[Method], knobs: Options) -> str:
     """A command that runs, with the first knob that has a default."""
     knob = next((f" {key}={_spoken(knob['default'])}" for key, knob in knobs.items() if knob["default"] is not None), "")
-    return f"untaught pretrain photos/ --method {name} minutes=60{knob}"
+    kinds = [modality for modality in map(modality_named, MODALITIES) if set(cls.views) <= set(modality.views)]
+    data = f"{kinds[0].noun}/ --modality {kinds[0].name}" if kinds and kinds[0].name != next(iter(MODALITIES)) else "photos/"
+    return f"untaught pretrain {data} --method {name} minutes=60{knob}"
 
 
 def _spoken(value: Any) -> str:
@@ -198,6 +203,6 @@ def encoder_cards(name: str | None = None) -> list[Options]:
     if name is None:
         return [{"name": encoder, "what": what} for encoder, (_, what) in ENCODERS.items()]
     factory, _ = encoder_factory(name)
-    known = {key: default for key, (_, default) in knobs_of(factory).items() if key not in ("channels", "size")}
+    known = {key: default for key, (_, default) in knobs_of(factory).items() if key not in INPUT}
     what = ENCODERS[name if name in ENCODERS else f"{name.split('/')[0]}/NAME"][1]
     return [{"name": name, "what": what, "knobs": {f"encoder.{key}": default for key, default in known.items()}}]

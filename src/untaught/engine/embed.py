@@ -52,6 +52,8 @@ class Embedder:
 
     def _tell_differences(self) -> None:
         """What of the data is of another kind than what the encoder was trained on, and is converted."""
+        if self.modality.learn is not None:  # its files say how anything is read
+            return
         with suppress(UserError):  # nothing of it can be read: whoever reads it all says so
             found, takes = (self.modality.input(x) for x in (self.modality.plan(peek(self.source, LOOKED), {}), self.layout))
             for key in takes:
@@ -66,7 +68,7 @@ class Embedder:
             task = bar.add_task("", total=total, note="")
             for batches, names in self._read():
                 bf16 = has_bfloat16(self.device.type)
-                for index, vectors in encode(self.encoder, batches, lambda batch: self.view(batch, 0)[0].x, self.device, bf16):
+                for index, vectors in encode(self.encoder, batches, lambda batch: self.view(batch, 0)[0], self.device, bf16):
                     given += len(vectors)
                     bar.update(task, completed=given)
                     yield [name.encode("utf-8", "backslashreplace").decode() for name in names(index)], vectors

@@ -62,7 +62,7 @@ def evaluate(
     else:
         networks.append(("random_init", subject, untrained))
     for peer in peers:
-        if peer.layout and peer.modality.input(peer.layout)["channels"] != subject.modality.input(layout)["channels"]:
+        if peer.layout and peer.modality.input(peer.layout).get("channels") != subject.modality.input(layout).get("channels"):
             raise UserError(f"{peer.name[8:]} takes other channels than {target}; compare encoders of one kind of data")
         networks.append((peer.name, peer, peer.build(layout)))
 
@@ -108,9 +108,9 @@ def tell(scorer: Scorer) -> None:
 def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: str | None, split: str | None, seed: int) -> Material:
     """Data read as the encoder's own was, with what that changes said. seed: the run's, or its own rows would be held out anew."""
     modality = subject.modality
-    wishes = subject.layout or ({"size": subject.size} if subject.size else {})
-    material = look(data, modality, columns=columns, label=label, split=split, wishes=wishes)
-    if subject.layout:
+    wishes = {"size": subject.size} if subject.size else {}
+    material = look(data, modality, columns=columns, label=label, split=split, wishes=wishes, layout=subject.layout)
+    if subject.layout and modality.learn is None:
         takes, found = modality.input(subject.layout), modality.input(modality.plan(material.peeked, {}))
         if found["channels"] != takes["channels"] and 1 not in (found["channels"], takes["channels"]):
             raise UserError(

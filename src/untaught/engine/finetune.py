@@ -112,7 +112,7 @@ def finetune(
         raise UserError(f"{folder} is already there; choose another --out")
     make_room(folder)
 
-    material = look(data, modality, columns=columns, label=label, split=split, wishes=config["layout"])
+    material = look(data, modality, columns=columns, label=label, split=split, layout=config["layout"])
     _tell_differences(material, config)
     material.open(False, split_seed)
     tuner = Tuner(encoder, config, material, task, cls, recipe, trial, sorted_knobs["task"], names, options)
@@ -357,7 +357,7 @@ class Tuner:
         """What a network gives for rows of the store, as they are -> (N, D) float32."""
         self.whole.channels_last = convolves(network)
         loader = self.material.in_order(rows, BATCH)
-        return collect(encode(network, loader.batches(0), lambda batch: self.whole(batch, 0)[0].x, self.device, self.bf16), len(rows))
+        return collect(encode(network, loader.batches(0), lambda batch: self.whole(batch, 0)[0], self.device, self.bf16), len(rows))
 
     def rows(self, features: str, scores: dict[str, Measured]) -> list[Options]:
         """Rows of evaluation.json."""
@@ -411,6 +411,8 @@ def _sort(knobs: Options, cls: Any, modality: Modality) -> dict[str, Options]:
 def _tell_differences(material: Material, config: Options) -> None:
     """Data of another kind than the encoder was trained on is converted, and that is said."""
     modality = material.modality
+    if modality.learn is not None:  # its files say how anything is read
+        return
     asks, trained = (modality.input(layout) for layout in (modality.plan(material.peeked, {}), config["layout"]))
     if differing := [key for key in trained if asks[key] != trained[key]]:
         said = [", ".join(f"{key} {facts[key]}" for key in differing) for facts in (asks, trained)]

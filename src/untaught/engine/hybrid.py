@@ -52,6 +52,9 @@ class Hybrid(Method):
         keep = "keeps its teacher's" if len(taught) == 1 else "keep their teachers'"
         return f"the encoder that is trained, as {first}, the first of the methods, keeps it; alone, {' and '.join(taught)} {keep}"
 
+    def publish(self) -> Any:
+        return next((model for _, method in self._each() if (model := method.publish()) is not None), None)
+
     def forward(self, views: list[View], progress: float) -> Terms:
         terms: Terms = {}
         left = {}  # what they would have after_step consume, as one entry of our own

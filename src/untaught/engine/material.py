@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import numpy as np
 import torch
 
 from untaught.core import Batch, Modality, Options, Record, UserError
+from untaught.data.column import pad
 from untaught.data.decoding import decode
 from untaught.data.loader import Loader, hold
+from untaught.data.runs import Runs
 from untaught.data.sources import Source, open_source
 from untaught.data.store import Store, bytes_needed, cache_folder, pack, peek
 from untaught.data.stream import Stream
+from untaught.engine.learned import learn
 from untaught.engine.log import progress_bar, say, warn
 
 DISK_SHARE = 0.5  # of the free disk that a store may take before the data is streamed instead
@@ -35,6 +39,7 @@ class Material:
     store: Store | None = None
     parts: dict[str, np.ndarray] = field(default_factory=dict)  # rows of the store by part
     how_split: str = ""
+    runs: tuple[str, int] | None = None  # the field and the length of samples, where they are runs of a stream
 
     def open(self, stream: bool | None, seed: int) -> bool:
         """Packs (or reuses) the store; or streams, where that is asked for or a store would be too large -> whether it streams."""
@@ -48,7 +53,7 @@ class Material:
             if stream and needed:
                 say(f"store     would take {size_text(needed)} of {size_text(free)} free: streaming from the source instead")
         if stream:
-            self.statistics = modality.fit(_stacked(samples), layout)
+            self.statistics = modality.fit(_stacked(samples, layout.get("ragged", ())), layout)
             return True
         with progress_bar("packing") as bar:
             task = bar.add_task("", total=rows, note="")
@@ -58,15 +63,30 @@ class Material:
         self.parts, self.how_split = self.store.parts(seed)
         return False
 
+    def samples(self, part: str) -> Store | Runs:
+        """What a part's samples are numbered in: rows of the store, or runs of the part's stream."""
+        assert self.store is not None
+        return self.store if self.runs is None else Runs(self.store, self.runs[0], self.parts[part], self.runs[1])
+
+    def numbers(self, part: str) -> np.ndarray:
+        """The numbers of a part's samples (n,)."""
+        return self.parts[part] if self.runs is None else np.arange(len(self.samples(part)))
+
     @property
     def train_rows(self) -> int:
-        return len(self.parts["train"]) if self.store else _train(self.source).rows or 0
+        return len(self.numbers("train")) if self.store else _train(self.source).rows or 0
+
+    @property
+    def rows(self) -> int:
+        """Every sample's "index" is below it."""
+        return self.train_rows if self.runs or not self.store else len(self.store)
 
     def training(self, batch_size: int, seed: int, rank: int = 0, world: int = 1, device: torch.device | None = None) -> Loader | Stream:
         """batch_size counts all processes; this one's share of every batch comes, on the device if that has room for all of the store."""
         if self.store:
-            held = hold(self.store, device) if device else None
-            return Loader(self.store, self.parts["train"], batch_size, seed, rank, world, pin=torch.cuda.is_available(), held=held)
+            held = hold(self.store, device) if device else None  # nothing ragged is
+            samples, rows = self.samples("train"), self.numbers("train")
+            return Loader(samples, rows, batch_size, seed, rank, world, pin=torch.cuda.is_available(), held=held)
         return Stream(_train(self.source), self.modality, self.layout, batch_size, seed, rank=rank, world=world, tell=warn)
 
     def in_order(self, rows: np.ndarray, batch_size: int) -> Loader:
@@ -74,7 +94,7 @@ class Material:
         return Loader(self.store, rows, batch_size, seed=0, drop_last=False, shuffle=False)
 
     def names(self, index: np.ndarray) -> list[str]:
-        return self.store.names(index) if self.store else [f"record {i}" for i in index]
+        return self.samples("train").names(index) if self.store else [f"record {i}" for i in index]
 
 
 def look(
@@ -84,9 +104,10 @@ def look(
     columns: dict[str, str] | None,
     label: str | None,
     split: str | None,
-    wishes: Options,
+    wishes: Options | None = None,
+    layout: Options | None = None,
 ) -> Material:
-    """Opens the source and decides the layout from a first look. `wishes` holds what the user wants of the layout, or a whole one."""
+    """Opens the source and decides the layout from a first look, by what the user wishes of it, unless there is one already."""
     with progress_bar("opening") as bar:
         task = bar.add_task("", total=None, note="")
         progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
@@ -94,7 +115,9 @@ def look(
     say(f"data      {source.what}")
     tell_skipped(source.skipped, modality.noun)
     records = peek(source)
-    layout = wishes if "side" in wishes and "channels" in wishes else modality.plan(records, wishes)
+    if layout is None:
+        layout = modality.plan(records, wishes or {})
+        layout = learn(source, modality, layout) if modality.learn else layout
     modality.presets(layout)  # of a run file it may be anything
     name = os.fspath(data) if isinstance(data, str | os.PathLike) else f"in memory: {source.what}"
     return Material(name, modality, source, layout, records)
@@ -107,7 +130,7 @@ def _train(source: Source) -> Any:
 def batch_of(records: list[Record], modality: Modality, layout: Options) -> tuple[Batch, list[str]]:
     """What can be decoded as one batch with "index" (B,), and its names; a UserError where nothing can."""
     samples, names = _decoded(records, modality, layout)
-    return {**_stacked(samples), "index": torch.arange(len(samples))}, names
+    return {**_stacked(samples, layout.get("ragged", ())), "index": torch.arange(len(samples))}, names
 
 
 def _decoded(records: list[Record], modality: Modality, layout: Options) -> tuple[list[dict[str, np.ndarray]], list[str]]:
@@ -123,8 +146,16 @@ def _decoded(records: list[Record], modality: Modality, layout: Options) -> tupl
     return samples, names
 
 
-def _stacked(samples: list[dict[str, np.ndarray]]) -> Batch:
-    return {key: torch.from_numpy(np.stack([sample[key] for sample in samples])) for key in samples[0]}
+def _stacked(samples: list[dict[str, np.ndarray]], ragged: Sequence[str]) -> Batch:
+    batch: dict[str, np.ndarray] = {}
+    for key in samples[0]:
+        arrays = [sample[key] for sample in samples]
+        if key in ragged:
+            lengths = np.array([len(array) for array in arrays])
+            batch[key], batch[f"{key}_valid"] = pad(np.concatenate(arrays), np.cumsum(lengths) - lengths, lengths)
+        else:
+            batch[key] = np.stack(arrays)
+    return {key: torch.from_numpy(array) for key, array in batch.items()}
 
 
 def tell_skipped(skipped: list[tuple[str, str]], noun: str) -> None:

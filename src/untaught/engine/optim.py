@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import torch
+from torch import nn
 
 from untaught.core import Method, UserError
 from untaught.engine.recipe import Recipe, unknown
@@ -52,12 +53,16 @@ def optimizer_for(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def parameter_groups(method: Method, weight_decay: float) -> list[dict[str, Any]]:
+    """Muon's own advice: rows of an embedding, of which a step touches some, are AdamW's (`use_fallback`)."""
     groups: dict[tuple, dict[str, Any]] = {}
+    rows = {id(part.weight) for part in method.modules() if isinstance(part, nn.Embedding)}
     for name, parameter in method.named_parameters():
         if not parameter.requires_grad:
             continue
         own = next((overrides for prefix, overrides in method.groups.items() if name.startswith(prefix)), {})
         decays = parameter.ndim > 1 and not name.endswith(("pos_embed", "cls_token", "reg_token"))
+        if id(parameter) in rows:
+            own = {**own, "use_fallback": True}
         key = (*sorted(own.items()), decays)
         group = groups.setdefault(key, {"params": [], "weight_decay": weight_decay if decays else 0.0, **own})
         group["params"].append(parameter)

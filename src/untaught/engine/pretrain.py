@@ -20,7 +20,7 @@ from torch import nn
 import untaught
 from untaught.core import Encoder, Facts, Method, Modality, Options, UserError
 from untaught.data.stream import Stream
-from untaught.engine import checkpoint
+from untaught.engine import checkpoint, learned
 from untaught.engine.build import (
     MethodLike,
     build_encoder,
@@ -33,13 +33,14 @@ from untaught.engine.build import (
 )
 from untaught.engine.fit import Fit
 from untaught.engine.health import Health
+from untaught.engine.held_out import HeldOut, both
 from untaught.engine.hybrid import Hybrid
 from untaught.engine.interrupt import Interrupted
 from untaught.engine.log import console, say, warn
 from untaught.engine.material import Material, look, size_text, tell_skipped
 from untaught.engine.optim import default_lr
 from untaught.engine.recipe import Recipe, knobs_of, parse, unknown
-from untaught.engine.run import Folder, free_path, save_encoder, write_run
+from untaught.engine.run import Folder, free_path, save_encoder, save_speaker, write_run
 from untaught.engine.sample import keep_sample, keep_views
 from untaught.engine.score import Scorer, merge_rows
 from untaught.engine.subjects import untrained_encoder
@@ -47,7 +48,6 @@ from untaught.engine.survey import Survey
 from untaught.engine.views import Views, view_names, view_options
 from untaught.engine.world import World, launch, started, to_launch
 
-LAYOUT_KNOBS = {"size": int, "side": int, "preset": str}
 LENGTHS = ("epochs", "steps", "minutes")
 PLACES = ("devices", "nodes")
 MEASURES = (("effective_rank", 0), ("std", 2))  # of health that are said, and their digits
@@ -168,8 +168,11 @@ def _run(
 ) -> Path:
     began = time.perf_counter()
     how: Options = {"columns": asked.columns, "label": asked.label, "split": asked.split}
-    wishes = before["layout"] if before else knobs["layout"]
-    material = world.together(lambda: look(asked.data, modality, **how, wishes=wishes))
+    layout = before["layout"] if before else None
+    if layout is not None:
+        learned.adopt(modality, layout, folder.path)
+    wishes = (modality.expects(asked.encoder) if isinstance(asked.encoder, str) else {}) | knobs["layout"]
+    material = world.together(lambda: look(asked.data, modality, **how, wishes=wishes, layout=layout))
     encoder_name = asked.encoder if asked.encoder is not None else modality.encoder_for(material.layout, cls.needs)
     torch.manual_seed(recipe.seed)
     encoder = build_encoder(encoder_name, modality.input(material.layout), knobs["encoder"])
@@ -177,6 +180,9 @@ def _run(
     options = view_options(names, modality, material.layout, knobs["view"])
     streams = world.alone(lambda: material.open(recipe.stream, recipe.seed))  # all that can be refused has been: packing may take an hour
     world.together(lambda: world.first or material.open(streams, recipe.seed))
+    material.runs = modality.runs(options)
+    if material.runs and material.store is None:
+        raise UserError(f"the {modality.noun} are read as one stream of tokens, which needs them packed; give stream=false")
     recipe = decide(recipe, material, world)
     views = Views(names, modality, options, material.statistics, recipe.seed)
     views.fit_encoder(encoder)
@@ -187,9 +193,8 @@ def _run(
     looks = cls.before_epoch is not Method.before_epoch
     if looks and material.store is None:
         raise UserError(f"{cls.__name__} looks at all samples before each epoch, and a stream has no end in sight; give stream=false")
-    rows = len(material.store) if material.store else material.train_rows
     build: Any = cls  # each method has a constructor of its own
-    facts = Facts(rows, dict(zip(names, two, strict=True)), material.statistics, world.size)
+    facts = Facts(material.rows, dict(zip(names, two, strict=True)), material.statistics, world.size)
     method: Method = build(encoder, facts, **knobs["method"])
     if recipe.cache_gradients and not hasattr(cls, "project"):
         raise UserError(f"cache_gradients: {cls.__name__} has no project and objective to cache between")
@@ -208,8 +213,12 @@ def _run(
         fit.survey = Survey(loader, views, method, fit.call, fit.fabric.device, folder.path)
     if scorer.possible:
         fit.evaluate = lambda: scorer.watch(method.kept)
+    speaker = method.publish()
+    held_out = HeldOut(method, views, material, fit.fabric.device, fit.bf16, recipe.batch_size or 1)
+    if speaker is not None and held_out.possible:
+        fit.evaluate = both(fit.evaluate, held_out)
     if before is None:
-        world.alone(lambda: folder.write(asked_again))
+        world.alone(lambda: keep_layout(folder, modality, material.layout, asked_again))
     else:
         _check_same_data(before, material)
         if state := world.together(lambda: checkpoint.load(folder.path / "checkpoints", warn)):
@@ -248,6 +257,10 @@ def _run(
             kept.to(fit.fabric.device)
         tell_health(fit.looked)
         save_encoder(kept, folder.path / "encoder", encoder_config(asked_again))
+        if speaker is not None:
+            if held_out.possible:
+                report_loss(held_out, folder.path, material.name)
+            save_speaker(speaker, folder.path / "method", modality, folder.path)
         tell_skipped([*getattr(batches, "skipped", {}).items()], modality.noun)  # of a stream they are known only now
         say(f"trained   {fit.step} steps in {fit.seconds:.0f} s; encoder in {folder.path / 'encoder'}")
         keep_sample(folder.path, material, kept, cls.whole, fit.fabric.device, fit.bf16, recipe.seed)
@@ -262,6 +275,12 @@ def _run(
 
     world.alone(conclude)
     return folder.path
+
+
+def keep_layout(folder: Folder, modality: Modality, layout: Options, run: Options) -> None:
+    """run.yaml, and what belongs to the layout beside it."""
+    learned.write_files(modality.kept(layout), folder.path)
+    folder.write(run)
 
 
 def sort_knobs(knobs: Options, cls: type[Method], modality: Modality) -> dict[str, Any]:
@@ -280,13 +299,13 @@ def sort_knobs(knobs: Options, cls: type[Method], modality: Modality) -> dict[st
             result["views"] = value
         elif key in loop:
             result["loop"][key] = parse(key, value, loop[key][0])
-        elif key in LAYOUT_KNOBS:
-            result["layout"][key] = parse(key, value, LAYOUT_KNOBS[key])
-            if isinstance(result["layout"][key], int) and result["layout"][key] < 1:
+        elif key in modality.knobs:
+            result["layout"][key] = parse(key, value, modality.knobs[key])
+            if modality.knobs[key] is int and result["layout"][key] < 1:
                 raise UserError(f"{key}={value}: must be greater than 0")
         else:
             raise unknown(
-                "knob", key, [*own, *loop, *LAYOUT_KNOBS, "views", "encoder.KNOB", *(f"{v}.OPTION" for v in dict.fromkeys(cls.views))]
+                "knob", key, [*own, *loop, *modality.knobs, "views", "encoder.KNOB", *(f"{v}.OPTION" for v in dict.fromkeys(cls.views))]
             )
     return result
 
@@ -295,6 +314,8 @@ def decide(recipe: Recipe, material: Material, world: World) -> Recipe:
     """Fills in what was left open, from the number of rows and the machine."""
     shares = recipe.accumulate * world.size
     rows = material.train_rows
+    if material.runs and not rows:
+        raise UserError(f"the {material.modality.noun} hold fewer values than one sample of {material.runs[1]}; choose a smaller length")
     if rows == 1:
         raise UserError(f"1 {material.modality.noun.rstrip('s')} to train on; at least 2 are needed, and hundreds to learn anything")
     batch_size = recipe.batch_size
@@ -402,6 +423,14 @@ def tell_health(looked: Options) -> None:
         return
     rank, std = (f"{looked[key]:.{digits}f} (untrained {looked[f'{key}_untrained']:.{digits}f})" for key, digits in MEASURES)
     say(f"health    healthy: effective rank {rank}, spread {std}")
+
+
+def report_loss(held_out: HeldOut, folder: Path, data: str) -> None:
+    """The loss on the held-out part: said, and written to evaluation.json."""
+    found = {name.removeprefix("held_out_"): value for name, value in held_out().items()}
+    say(f"held out  {', '.join(f'{name} {value:.3f} nats' for name, value in found.items())} on {held_out.part}")
+    rows = [{"features": "encoder", "probe": "loss", "labels": "none", "metric": name, "mean": round(v, 6)} for name, v in found.items()]
+    merge_rows(folder / "evaluation.json", [row | {"data": data} for row in rows])
 
 
 def report_scores(scorer: Scorer, encoder: Encoder, untrained: Encoder, folder: Path) -> None:

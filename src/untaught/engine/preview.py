@@ -8,6 +8,7 @@ from typing import Any
 from untaught.core import UserError
 from untaught.data.sources import open_source, peek
 from untaught.engine.build import MethodLike, build_encoder, method_class, modality_named
+from untaught.engine.learned import learn
 from untaught.engine.log import say
 from untaught.engine.material import batch_of
 from untaught.engine.pretrain import sort_knobs
@@ -35,7 +36,8 @@ def preview(
     sorted_knobs = sort_knobs(knobs, cls, kind)
     source = open_source(data, kind, columns=columns)
     records = peek(source, max(rows, 100))
-    layout = kind.plan(records, sorted_knobs["layout"])
+    layout = kind.plan(records, (kind.expects(encoder) if encoder else {}) | sorted_knobs["layout"])
+    layout = learn(source, kind, layout) if kind.learn else layout
     batch, _ = batch_of(records, kind, layout)
     statistics = kind.fit(batch, layout)
     batch = {key: value[:rows] for key, value in batch.items()}

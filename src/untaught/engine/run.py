@@ -15,10 +15,11 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from untaught.core import Encoder, Options, UserError
+from untaught.core import Encoder, Modality, Options, UserError
 from untaught.encoders.offline import offline
 from untaught.engine.build import build_encoder, modality_named
 from untaught.engine.documents import check_kinds, read_json, read_yaml
+from untaught.engine.learned import adopt, files_of, write_files
 from untaught.engine.views import convolves, used_view
 from untaught.engine.writing import disk_fault, whole, write_text
 
@@ -148,7 +149,18 @@ def save_encoder(encoder: Encoder, folder: Path, config: Options) -> None:
     config = {**config, "width": encoder.width, "preprocessing": preprocessing, **_for_timm(encoder, preprocessing)}
     if origin := getattr(encoder, "origin", None):
         config = {**config, **origin}
-    save_network(_network(encoder, config), folder, config)
+    if foreign := getattr(encoder, "foreign_config", None):
+        config = {**foreign(), **config}
+    files = modality_named(config["modality"]).kept(config["layout"])
+    save_network(_network(encoder, config), folder, config, {name: content.decode() for name, content in files.items()})
+
+
+def save_speaker(model: Any, folder: Path, modality: Modality, layout_of: Path) -> None:
+    """method/: a library's model with its heads, as that library saves it, with the files of the layout beside it."""
+    with whole(folder) as partial:
+        partial.mkdir(parents=True)
+        model.save_pretrained(partial)
+        write_files(files_of(modality, layout_of), partial)
 
 
 def save_network(network: nn.Module, folder: Path, config: Options, beside: dict[str, str] | None = None) -> None:
@@ -179,7 +191,7 @@ def _for_timm(encoder: Encoder, preprocessing: Options) -> Options:
 
 def _network(encoder: Any, config: Options) -> nn.Module:
     """Whose weights the folder holds: timm's own model where timm can load them, else the encoder."""
-    return encoder.model if "architecture" in config else encoder
+    return encoder.model if "architecture" in config or "model_type" in config else encoder
 
 
 def encoder_folder(path: Path) -> Path:
@@ -224,6 +236,7 @@ def load_network(folder: Path, finish: Callable[[Encoder, Options], nn.Module]) 
         )
     modality = modality_named(config["modality"])
     try:
+        adopt(modality, config["layout"], folder)
         used_view(modality, config["layout"], config["view"], config["statistics"])
         modality.preprocessing(config["layout"], config["statistics"])
         weights = load_file(folder / "model.safetensors")

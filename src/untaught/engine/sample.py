@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from untaught.core import Batch
+from untaught.core import Batch, View
 from untaught.data.parts import held_out_part
 from untaught.engine.material import Material, batch_of
 from untaught.engine.sheet import sheet
@@ -48,12 +48,12 @@ def keep_sample(folder: Path, material: Material, encoder: nn.Module, whole: str
     thumbnails: list[np.ndarray] = []
     first: dict[str, np.ndarray] = {}
 
-    def shown(batch: Batch) -> torch.Tensor:
+    def shown(batch: Batch) -> View:
         made = view(batch, 0)[0]
         if not first:
             first.update({f"batch.{key}": value[:KEPT].cpu().numpy() for key, value in batch.items()})
         thumbnails.append(_thumbnails(material.modality.picture(made, view.options[0], material.statistics)))
-        return made.x
+        return made
 
     features = np.concatenate([vectors for _, vectors in encode(encoder, batches, shown, device, bf16)])
     arrays: dict[str, Any] = {"name": np.array(names), "label": np.array(labels), "held_out": held_out, "features": features}

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from untaught.core import Batch, Options, UserError
+from untaught.core import Batch, Options, UserError, View
 from untaught.data.parts import held_out_part
 from untaught.engine.documents import read_json
-from untaught.engine.log import progress_bar
+from untaught.engine.log import progress_bar, say
 from untaught.engine.material import Material
 from untaught.engine.views import Views, convolves, used_view
 from untaught.engine.writing import write_text
+from untaught.evaluate import layers
 from untaught.evaluate.battery import Encoded, battery, knn_rows, steps
 from untaught.evaluate.features import collect, encode
 from untaught.evaluate.knn import knn_accuracy
@@ -93,6 +94,8 @@ class Scorer:
         """
         view, paired = views or (self.view, None)
         queries = self.queries
+        if self.possible and encoder is not None and getattr(encoder, "layered", False):
+            encoder = self._mixed(encoder, view, features)
         encoded = Encoded(self.features(encoder, queries, view, features))
         if self.possible:
             encoded.train, encoded.train_labels = self.features(encoder, self.bank, view, features), self.labels(self.bank)
@@ -121,17 +124,29 @@ class Scorer:
     def features(self, encoder: nn.Module | None, rows: np.ndarray, view: Views | None = None, note: str = "") -> np.ndarray:
         """(n,D) float32 of these rows of the store; a bar is shown where a `note` names what is encoded."""
         if encoder is None:
-            parts = ((batch["index"].numpy(), self.material.modality.raw(batch).numpy()) for batch in self._batches(rows, note))
+            raw = self.material.modality.raw
+            parts = ((batch["index"].numpy(), raw(batch, self.material.layout)) for batch in self._batches(rows, note))
             return collect(parts, len(rows))
         shown = view or self.view
         shown.channels_last = convolves(encoder)
-        return collect(encode(encoder, self._batches(rows, note), lambda batch: shown(batch, 0)[0].x, self.device, self.bf16), len(rows))
+        return collect(encode(encoder, self._batches(rows, note), lambda batch: shown(batch, 0)[0], self.device, self.bf16), len(rows))
+
+    def _mixed(self, encoder: Any, view: Views, name: str) -> nn.Module:
+        """The encoder read as a sum of its layers, weighted by what some training rows say."""
+        rows = self._some(self.bank, layers.ROWS)
+        found = self.features(layers.Averaged(encoder), rows, view, f"layers of {name}")
+        weights, scales = layers.choose(found.reshape(len(rows), -1, encoder.width), self.labels(rows), seed=0)
+        say(f"layers    {name} is read as " + " + ".join(f"{weight:.2f} x {i}" for i, weight in enumerate(weights.tolist(), 1) if weight))
+        return layers.Mixed(encoder, weights, scales)
 
     def _pairs(self, encoder: nn.Module, rows: np.ndarray, views: Views) -> tuple[np.ndarray, np.ndarray]:
         views.channels_last = convolves(encoder)
 
-        def both(batch: Batch) -> torch.Tensor:
-            return torch.cat([view.x for view in views(batch, 0)])
+        def both(batch: Batch) -> View:
+            one, other = views(batch, 0)
+            assert (one.valid is None) == (other.valid is None)
+            valid = None if one.valid is None or other.valid is None else torch.cat([one.valid, other.valid])
+            return View(torch.cat([one.x, other.x]), valid)
 
         parts = [vectors for _, vectors in encode(encoder, self._batches(rows, ""), both, self.device, self.bf16)]
         first, second = zip(*(np.split(vectors, 2) for vectors in parts), strict=True)

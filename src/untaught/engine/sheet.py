@@ -20,13 +20,15 @@ def sheet(batch: Batch, whole: Views, views: Views) -> Image.Image:
     kind, statistics = views.modality, views.statistics
     columns = [kind.picture(view, options, statistics) for view, options in zip(whole(batch, 0), whole.options, strict=True)]
     columns += [kind.picture(view, options, statistics) for view, options in zip(views(batch, 0), views.options, strict=True)]
-    side = max(SIDE, *(column.shape[1] for column in columns))
-    image = Image.new("RGB", (len(columns) * (side + GAP) + GAP, len(columns[0]) * (side + GAP) + GAP + HEAD), "white")
+    high = max(SIDE, *(column.shape[1] for column in columns))
+    scale = high / columns[0].shape[1]
+    wide = max(high, round(scale * columns[0].shape[2]))
+    image = Image.new("RGB", (len(columns) * (wide + GAP) + GAP, len(columns[0]) * (high + GAP) + GAP + HEAD), "white")
     draw = ImageDraw.Draw(image)
     for x, (name, column) in enumerate(zip((*whole.names, *views.names), columns, strict=True)):
-        draw.text((GAP + x * (side + GAP), 4), name, fill="black")
+        draw.text((GAP + x * (wide + GAP), 4), name, fill="black")
         for y, pixels in enumerate(column):
             tile = Image.fromarray(pixels)
-            tile = tile.resize((round(side * tile.width / columns[0].shape[2]),) * 2, Image.Resampling.NEAREST)
-            image.paste(tile, (GAP + x * (side + GAP), HEAD + GAP + y * (side + GAP)))
+            tile = tile.resize((round(scale * tile.width), round(scale * tile.height)), Image.Resampling.NEAREST)
+            image.paste(tile, (GAP + x * (wide + GAP), HEAD + GAP + y * (high + GAP)))
     return image

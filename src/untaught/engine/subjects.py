@@ -42,8 +42,8 @@ class Subject:
         size = {"size": self.size} if self.size else {}
         options = [own[name] | (size if name == self.view or name == "global" else {}) for name in names]
         normal = self.statistics or statistics
-        channels = self.modality.input(layout)["channels"]
-        if len(normal["mean"]) != channels:  # a network for colours whose first layer was made to fit
+        channels = self.modality.input(layout).get("channels")
+        if channels and len(normal["mean"]) != channels:  # a network for colours whose first layer was made to fit
             normal = {key: [sum(values) / len(values)] * channels for key, values in normal.items()}
         return Views(names, self.modality, options, normal, seed=0)
 
@@ -92,7 +92,7 @@ def _ours(encoder: Encoder, config: Options, folder: Path, name: str = "encoder"
 
     layout = config["layout"]
     view = config["view"]
-    return Subject(name, modality, lambda _: encoder, untrained, view, layout, layout["size"], config["statistics"], run)
+    return Subject(name, modality, lambda _: encoder, untrained, view, layout, layout.get("size"), config["statistics"], run)
 
 
 def untrained_encoder(encoder: str, given: Options, knobs: Options, seed: int) -> Encoder:

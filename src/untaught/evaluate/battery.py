@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from untaught.evaluate import low_label
+from untaught.evaluate import low_label, sparse
 from untaught.evaluate.clustering import kmeans_rows
 from untaught.evaluate.interval import Row, accuracy_rows
 from untaught.evaluate.knn import knn_right
@@ -17,10 +18,10 @@ from untaught.evaluate.spectrum import spectrum_rows
 
 @dataclass
 class Encoded:
-    """One encoder's features. Without labels the test part alone counts."""
+    """One encoder's features, or sparse counts (see sparse.py). Without labels the test part alone counts."""
 
-    test: np.ndarray  # (M,D) float32
-    train: np.ndarray | None = None  # (N,D) float32
+    test: Any  # (M,D) float32
+    train: Any = None  # (N,D) float32
     test_labels: np.ndarray | None = None  # (M,) int from 0
     train_labels: np.ndarray | None = None  # (N,) int from 0
     pairs: tuple[np.ndarray, np.ndarray] | None = None  # (P,D) each: two views of the same samples
@@ -40,7 +41,7 @@ def battery(encoded: Encoded, label_free: bool = True) -> Iterator[tuple[str, li
         yield "kNN", rows
         rows = knn_rows(encoded.train, encoded.train_labels, encoded.test, encoded.test_labels)
         yield "linear", rows
-        probe = LinearProbe(encoded.train, encoded.test)
+        probe = linear_probe(encoded.train, encoded.test)
         everything = np.arange(len(encoded.train_labels))
         guess, _ = probe.predict(everything, encoded.train_labels)
         rows = accuracy_rows("linear", "all", (guess == encoded.test_labels)[None], encoded.test_labels)
@@ -55,8 +56,9 @@ def battery(encoded: Encoded, label_free: bool = True) -> Iterator[tuple[str, li
                 right.append(guess == encoded.test_labels)
             rows = accuracy_rows("linear", setting, np.stack(right), encoded.test_labels)
         del probe
-        yield "k-means", rows
-        rows = kmeans_rows(encoded.test, encoded.test_labels)
+        if isinstance(encoded.test, np.ndarray):
+            yield "k-means", rows
+            rows = kmeans_rows(encoded.test, encoded.test_labels)
     if label_free:
         yield "spectrum", rows
         rows = spectrum_rows(encoded.test, encoded.pairs)
@@ -69,7 +71,16 @@ def steps(labelled: bool, train_labels: np.ndarray | None, label_free: bool = Tr
     return (3 + curve if labelled else 0) + label_free
 
 
-def knn_rows(bank: np.ndarray, bank_labels: np.ndarray, queries: np.ndarray, query_labels: np.ndarray) -> list[Row]:
+def linear_probe(train: Any, test: Any) -> LinearProbe | sparse.SparseProbe:
+    """The probe for features of this kind."""
+    return LinearProbe(train, test) if isinstance(train, np.ndarray) else sparse.SparseProbe(*sparse.weigh(train, test))
+
+
+def knn_rows(bank: Any, bank_labels: np.ndarray, queries: Any, query_labels: np.ndarray) -> list[Row]:
     """Rows of knn20 and knn200."""
-    found = knn_right(bank, bank_labels, queries, query_labels)
+    if isinstance(bank, np.ndarray):
+        found = knn_right(bank, bank_labels, queries, query_labels)
+    else:
+        bank, queries = sparse.weigh(bank, queries)
+        found = sparse.knn_right(bank, bank_labels, queries, query_labels)
     return [row for k, right in found.items() for row in accuracy_rows(f"knn{k}", "all", right[None], query_labels)]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from untaught.core import Batch
+from untaught.core import Batch, View
 
 
 @torch.no_grad()
 def encode(
-    encoder: nn.Module, batches: Iterable[Batch], view: Callable[[Batch], Tensor], device: torch.device, bf16: bool
+    encoder: nn.Module, batches: Iterable[Batch], view: Callable[[Batch], View], device: torch.device, bf16: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """One (index (B,), features (B,D) float32) a batch, of the pooled vectors of view(batch); the encoder's mode is put back at the end."""
     training = encoder.training
@@ -22,19 +23,29 @@ def encode(
         for batch in batches:
             batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                features = encoder(view(batch))
+                shown = view(batch)
+                features = encoder(shown.x) if shown.valid is None else encoder(shown.x, shown.valid)
             yield batch["index"].cpu().numpy(), features.float().cpu().numpy()
     finally:
         encoder.train(training)
 
 
-def collect(parts: Iterable[tuple[np.ndarray, np.ndarray]], rows: int) -> np.ndarray:
-    """The features of all parts, `rows` in all, in the order that they came -> (rows,D); they are never there twice."""
+def collect(parts: Iterable[tuple[np.ndarray, Any]], rows: int) -> Any:
+    """The features of all parts, `rows` in all, in their order -> (rows,D), never there twice; sparse ones stay so."""
     result, start = np.empty((0, 0), np.float32), 0
+    sparse = []
     for _, features in parts:
+        if not isinstance(features, np.ndarray):
+            sparse.append(features)
+            start += features.shape[0]
+            continue
         if not start:
             result = np.empty((rows, features.shape[1]), np.float32)
         result[start : start + len(features)] = features
         start += len(features)
     assert start == rows, f"{start} of {rows} rows came"
+    if sparse:
+        from scipy.sparse import vstack
+
+        return vstack(sparse, format="csr")
     return result

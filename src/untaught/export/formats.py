@@ -1,4 +1,4 @@
-"""The encoder as files that others read: timm's folder, torch.export, ONNX. All take the whole view, normalised, and give (B,D)."""
+"""The encoder as files that others read: timm's and transformers' folders, torch.export, ONNX. All take the whole view and give (B,D)."""
 
 from __future__ import annotations
 
@@ -18,34 +18,37 @@ from untaught.engine.run import encoder_folder, load_encoder
 from untaught.engine.writing import whole
 from untaught.export.parity import check_parity, real_input
 
+Inputs = tuple[Tensor, ...]  # the whole view: x, and valid where samples differ in length
+
 ONNX_LIMIT = 2 << 30  # bytes in one file of its format
 
 
-def _timm(encoder: Encoder, config: Options, folder: Path, x: Tensor) -> str:
+def _timm(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
     if "architecture" not in config:
         raise UserError(f"timm alone can't build {config['encoder']} as it was trained here; --to torch and --to onnx can hold it")
     import timm
 
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    said = check_parity("timm's model", encoder, model(x), x, 1e-4)
+    said = check_parity("timm's model", encoder, model(*x), x, 1e-4)
     return f"timm.create_model('local-dir:{folder}', pretrained=True) {said}"
 
 
-def _torch(encoder: Encoder, config: Options, folder: Path, x: Tensor) -> str:
+def _torch(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
     path = folder / "model.pt2"
     with whole(path) as partial, _quiet():
-        batch = torch.export.Dim("batch", min=1, max=1 << 20)
-        program = torch.export.export(encoder, (x[:2].clone(),), dynamic_shapes={"x": {0: batch}})
+        few, shapes = _traced(x)
+        program = torch.export.export(encoder, few, dynamic_shapes=shapes)
         buffer = io.BytesIO()  # torch's own file writer ends the process where the disk is full
         torch.export.save(program, buffer)
         partial.write_bytes(buffer.getvalue())
         module = torch.export.load(partial).module()
-        said = check_parity(str(path), encoder, module(x), x, 1e-4)
-        check_parity(str(path), encoder, module(x[:1]), x[:1], 1e-4)
+        said = check_parity(str(path), encoder, module(*x), x, 1e-4)
+        one = tuple(part[:1] for part in x)
+        check_parity(str(path), encoder, module(*one), one, 1e-4)
     return f"torch.export.load('{path}').module() {said}"
 
 
-def _onnx(encoder: Encoder, config: Options, folder: Path, x: Tensor) -> str:
+def _onnx(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
     _need("onnx", "onnxscript", "onnxruntime")
     import onnxruntime
 
@@ -54,23 +57,54 @@ def _onnx(encoder: Encoder, config: Options, folder: Path, x: Tensor) -> str:
     path = folder / "model.onnx"
     with whole(path) as partial, _quiet():
         export: Any = torch.onnx.export
-        names: Options = {"input_names": ["x"], "output_names": ["features"]}
-        batch = {"x": {0: torch.export.Dim("batch", min=1, max=1 << 20)}}
-        export(encoder, (x[:2].clone(),), str(partial), dynamo=True, dynamic_shapes=batch, external_data=False, verbose=False, **names)
+        few, shapes = _traced(x)
+        names: Options = {"input_names": list(shapes), "output_names": ["features"]}
+        export(encoder, few, str(partial), dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False, **names)
         session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
         _, said = (
-            check_parity(str(path), encoder, torch.from_numpy(session.run(None, {"x": some.numpy()})[0]), some, 1e-3) for some in (x[:1], x)
+            check_parity(str(path), encoder, torch.from_numpy(session.run(None, _fed(names["input_names"], some))[0]), some, 1e-3)
+            for some in (tuple(part[:1] for part in x), x)
         )
     return f"onnxruntime.InferenceSession('{path}') {said}"
 
 
-FORMATS: dict[str, Callable[[Encoder, Options, Path, Tensor], str]] = {"timm": _timm, "torch": _torch, "onnx": _onnx}
+def _traced(x: Inputs) -> tuple[Inputs, Options]:
+    """Two samples to trace by, and which of their axes may differ: the batch, and the length of ragged ones."""
+    batch = torch.export.Dim("batch", min=1, max=1 << 20)
+    axes: Options = {0: batch} if len(x) == 1 else {0: batch, 1: torch.export.Dim("length", min=2, max=x[0].shape[1])}
+    return tuple(part[:2].clone() for part in x), {name: dict(axes) for name in ("x", "valid")[: len(x)]}
+
+
+def _fed(names: list[str], x: Inputs) -> Options:
+    return {name: part.numpy() for name, part in zip(names, x, strict=True)}
+
+
+def _transformers(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
+    if "model_type" not in config:
+        raise UserError(f"{config['encoder']} is no model of transformers; --to torch and --to onnx can hold it")
+    from untaught.encoders.transformers import NO_CODE, library
+
+    model = library().AutoModel.from_pretrained(str(folder), use_safetensors=True, **NO_CODE).eval()
+    ids, valid = x if len(x) == 2 else (x[0], torch.ones_like(x[0], dtype=torch.bool))
+    body = model.get_encoder() if model.config.is_encoder_decoder else model
+    tokens = body(input_ids=ids, attention_mask=valid.long()).last_hidden_state
+    mean = (tokens * valid.unsqueeze(2)).sum(1) / valid.sum(1, keepdim=True)
+    said = check_parity("transformers' model", encoder, mean, x, 1e-4)
+    return f"transformers.AutoModel.from_pretrained('{folder}'), its tokens' mean {said}"
+
+
+FORMATS: dict[str, Callable[[Encoder, Options, Path, Inputs], str]] = {
+    "timm": _timm,
+    "transformers": _transformers,
+    "torch": _torch,
+    "onnx": _onnx,
+}
 
 
 def export(run: Path, to: str | None = None, data: Any = None, columns: dict[str, str] | None = None) -> str:
     """Writes the encoder of a run (or of an encoder folder) in a format, checks it on real samples and says how it is loaded.
 
-    to: timm, torch or onnx; without, timm where timm alone can build the encoder, else torch. The files lie in encoder/.
+    to: timm, transformers, torch or onnx; without, the library that alone can build the encoder, else torch. The files lie in encoder/.
     Raises UserError: no encoder, an unknown format, a format that can't hold it, vectors that differ by more than is allowed.
     """
     if to is not None and to not in FORMATS:
@@ -78,9 +112,9 @@ def export(run: Path, to: str | None = None, data: Any = None, columns: dict[str
     encoder, config = load_encoder(run)
     encoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # what is traced takes any input
     folder = encoder_folder(run)
-    kind = to or ("timm" if "architecture" in config else "torch")
+    kind = to or ("timm" if "architecture" in config else "transformers" if "model_type" in config else "torch")
     try:
-        x = real_input(run if folder != run else run.parent if run.name == "encoder" else run, config, data, columns).contiguous()
+        x = real_input(run if folder != run else run.parent if run.name == "encoder" else run, config, data, columns)
         with torch.no_grad():
             return FORMATS[kind](encoder, config, folder, x)
     except UserError:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from untaught.core import Encoder, Options, UserError
+from untaught.core import Encoder, Options, UserError, View
 from untaught.data.sources import open_source, peek
 from untaught.engine.build import modality_named
 from untaught.engine.material import batch_of
@@ -17,32 +17,38 @@ from untaught.engine.sample import KEPT, kept_batch, load_sample
 from untaught.engine.views import used_view
 
 
-def real_input(run: Path, config: Options, data: Any = None, columns: dict[str, str] | None = None) -> Tensor:
-    """Some real samples as the encoder takes them (B, ...), float32: of `data`, else what the run kept, else of the run's own data."""
+def real_input(run: Path, config: Options, data: Any = None, columns: dict[str, str] | None = None) -> tuple[Tensor, ...]:
+    """Some real samples as the encoder takes them, x (B, ...) and, of ragged ones, valid (B,L): of `data`, else what the run kept, else
+    of the run's own data."""
     modality = modality_named(config["modality"])
     view = used_view(modality, config["layout"], config["view"], config["statistics"])
     sample = load_sample(run) if data is None else None
     if sample is not None and (batch := kept_batch(sample)):
-        return view(batch, 0)[0].x
+        return _taken(view(batch, 0)[0])
     if data is None:
         if not (run / "run.yaml").exists():
             raise UserError(f"{run} names no data to check the export on; give some with --data")
         before = read_run(run / "run.yaml")
         data, columns = data_of(before, run), before["columns"]
     batch, _ = batch_of(peek(open_source(data, modality, columns=columns), KEPT), modality, config["layout"])
-    return view({key: value[:KEPT] for key, value in batch.items()}, 0)[0].x
+    return _taken(view({key: value[:KEPT] for key, value in batch.items()}, 0)[0])
+
+
+def _taken(view: View) -> tuple[Tensor, ...]:
+    return tuple(part.contiguous() for part in (view.x, view.valid) if part is not None)
 
 
 @torch.no_grad()
-def check_parity(what: str, encoder: Encoder, given: Tensor, x: Tensor, limit: float) -> str:
-    """A sentence with the largest difference of `given` (B,D) from the encoder's vectors of x; a UserError beyond the limit.
+def check_parity(what: str, encoder: Encoder, given: Tensor, x: tuple[Tensor, ...], limit: float) -> str:
+    """A sentence with the largest difference of `given` (B,D) from the encoder's vectors of x, as `real_input` has it; a UserError beyond
+    the limit.
 
     Differences are relative to the largest number among the vectors where that is above 1.
     """
-    own = encoder(x)
+    own = encoder(*x)
     if given.shape != own.shape:
         raise UserError(f"{what} gives {tuple(given.shape)} where the encoder gives {tuple(own.shape)}; try another --to")
     apart = float((given - own).abs().max() / own.abs().max().clamp(min=1.0))
     if not apart <= limit:
         raise UserError(f"{what} differs from the encoder by {apart:.1e}, {limit:.0e} is allowed; try another --to")
-    return f"differs by {apart:.1e} at most on {len(x)} real samples ({limit:.0e} is allowed)"
+    return f"differs by {apart:.1e} at most on {len(x[0])} real samples ({limit:.0e} is allowed)"

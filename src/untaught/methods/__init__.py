@@ -25,4 +25,9 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing them impo
     "vicregl": "untaught.methods.decorrelation.vicregl:VICRegL",
     "lejepa": "untaught.methods.decorrelation.lejepa:LeJEPA",
     "mae": "untaught.methods.reconstruction.mae:MAE",
+    "mlm": "untaught.methods.reconstruction.mlm:MLM",
+    "seq2seq_denoising": "untaught.methods.reconstruction.seq2seq_denoising:Seq2SeqDenoising",
+    "replaced_token": "untaught.methods.reconstruction.replaced_token:ReplacedToken",
+    "tsdae": "untaught.methods.reconstruction.tsdae:TSDAE",
+    "clm": "untaught.methods.autoregression.clm:CLM",
 }

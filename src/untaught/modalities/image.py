@@ -226,10 +226,10 @@ def fit(batch: Batch, layout: Options) -> Options:
     return {"mean": mean.tolist(), "std": std.clamp(min=1e-2).tolist()}
 
 
-def raw(batch: Batch) -> Tensor:
+def raw(batch: Batch, layout: Options) -> np.ndarray:
     """Pixels, averaged down to at most 32 x 32, as one vector (B, C*h*w)."""
     x = _unit(batch["pixels"])
-    return (F.adaptive_avg_pool2d(x, 32) if x.shape[-1] > 32 else x).flatten(1)
+    return (F.adaptive_avg_pool2d(x, 32) if x.shape[-1] > 32 else x).flatten(1).numpy()
 
 
 def _unit(pixels: Tensor) -> Tensor:
@@ -600,4 +600,5 @@ IMAGE = Modality(
     encoder_for=encoder_for,
     input=encoder_input,
     preprocessing=preprocessing,
+    knobs={"size": int, "side": int, "preset": str},
 )

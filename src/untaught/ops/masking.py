@@ -88,5 +88,10 @@ def joined_masks(views: list[View]) -> tuple[Tensor, Tensor]:
 
 
 def masked_mean(x: Tensor, counted: Tensor) -> Tensor:
-    """x, counted of one shape -> a scalar: the sum where counted, over the mean of the processes' counts; their mean is that of all."""
-    return (x * counted).sum() / gather(counted.sum(dtype=x.dtype)[None]).mean().clamp(min=1)
+    """x, counted of one shape -> a scalar: the sum where counted, over the joined count; the mean of the processes' is that of all."""
+    return (x * counted).sum() / joined_count(counted)
+
+
+def joined_count(counted: Tensor) -> Tensor:
+    """counted, bool -> a scalar: the mean of the processes' counts, at least 1."""
+    return gather(counted.sum(dtype=torch.float32)[None]).mean().clamp(min=1)

@@ -1,0 +1,271 @@
+"""Language models of transformers as encoders: small ones drawn anew, by size, or any checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from untaught.core import Encoder, Features, Options, UserError
+from untaught.encoders.transformers import NO_CODE, library, or_fault
+
+CAUSAL = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox", "opt", "gemma", "phi", "olmo2")
+BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions are numbered behind that of padding
+
+
+def bert(
+    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.1
+) -> Encoder:
+    """BERT (Devlin et al. 2019) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens."""
+    config = library().BertConfig(**_sizes(vocabulary, length, special, width, depth, heads, dropout))
+    return LanguageEncoder(_drawn("AutoModelForMaskedLM", config))
+
+
+def gpt(
+    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.0
+) -> Encoder:
+    """GPT-2 (Radford et al. 2019) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens."""
+    _check(width, heads)
+    config = library().GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=length,
+        n_embd=width,
+        n_layer=depth,
+        n_head=heads,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout),
+        bos_token_id=special.get("cls"),
+        eos_token_id=special.get("sep"),
+        pad_token_id=special.get("pad"),
+        use_cache=False,
+    )
+    return LanguageEncoder(_drawn("AutoModelForCausalLM", config))
+
+
+def bart(
+    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 3, heads: int = 4, dropout: float = 0.1
+) -> Encoder:
+    """BART (Lewis et al. 2020) of this size, drawn anew, `depth` layers in encoder and decoder each. ids (B,T) -> pooled (B, width)."""
+    _check(width, heads)
+    config = library().BartConfig(
+        vocab_size=vocabulary,
+        max_position_embeddings=length,
+        d_model=width,
+        **dict.fromkeys(("encoder_layers", "decoder_layers"), depth),
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), heads),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 4 * width),
+        dropout=dropout,
+        attention_dropout=dropout,
+        activation_dropout=0.0,
+        bos_token_id=special.get("cls"),
+        eos_token_id=special.get("sep"),
+        pad_token_id=special.get("pad"),
+        decoder_start_token_id=special.get("sep"),
+        forced_eos_token_id=special.get("sep"),
+        use_cache=False,
+    )
+    return LanguageEncoder(_drawn("AutoModelForSeq2SeqLM", config))
+
+
+def language(name: str, *, vocabulary: int, length: int, special: Options, pretrained: bool = True) -> Encoder:
+    """The language model `name`, a folder or a name on the Hugging Face hub, with its weights or drawn anew.
+
+    Raises UserError for a tokenizer of another size than its vocabulary, and for a length beyond its positions.
+    """
+    config = or_fault(name, lambda: library().AutoConfig.from_pretrained(name, **NO_CODE))
+    if (size := getattr(config, "vocab_size", vocabulary)) < vocabulary:
+        raise UserError(
+            f"transformers/{name} has a vocabulary of {size:,} tokens, its tokenizer {vocabulary:,}; give the tokenizer that belongs to it"
+        )
+    most = getattr(config, "max_position_embeddings", None) or length
+    most -= 2 if config.model_type in BEHIND_PADDING else 0  # their positions begin behind the padding
+    if length > most:
+        raise UserError(f"length={length}: transformers/{name} has {most} positions; choose at most that")
+    kind = (
+        "AutoModelForSeq2SeqLM"
+        if getattr(config, "is_encoder_decoder", False)
+        else "AutoModelForCausalLM"
+        if config.model_type in CAUSAL
+        else "AutoModelForMaskedLM"
+    )
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+    if not pretrained:
+        return LanguageEncoder(_drawn(kind, config))
+    folder = Path(name)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise UserError(f"transformers/{name} has no weights (model.safetensors); copy the whole checkpoint")
+    model = or_fault(name, lambda: getattr(library(), kind).from_pretrained(name, config=config, use_safetensors=True, **NO_CODE))
+    return LanguageEncoder(model)
+
+
+class Words(nn.Module):
+    """The last part of a language model: tokens to scores of the vocabulary, weights shared with the embedding as the model has it."""
+
+    offset: Tensor | None
+
+    def __init__(self, transform: nn.Module | None, output: nn.Module, offset: Tensor | None = None) -> None:
+        super().__init__()
+        self.transform, self.output = transform, output
+        self.register_buffer("offset", offset, persistent=False)  # follows to a device; the model has it, and saves it
+
+    def parts(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """tokens (...,D) -> what is scored (...,E), weight (V,E), bias (V,) or None."""
+        hidden = tokens if self.transform is None else self.transform(tokens)
+        return hidden, self.output.weight, getattr(self.output, "bias", None) if self.offset is None else self.offset  # type: ignore[return-value]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.linear(*self.parts(tokens))
+
+
+class _RobertaTransform(nn.Module):
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.dense, self.layer_norm = head.dense, head.layer_norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer_norm(F.gelu(self.dense(x)))
+
+
+class _DistilTransform(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.dense, self.layer_norm = model.vocab_transform, model.vocab_layer_norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer_norm(F.gelu(self.dense(x)))
+
+
+class LanguageEncoder(Encoder):
+    """ids (B,T) int64, valid (B,T) -> pooled (B,D), the mean over valid tokens; tokens and layers (B,T,D).
+
+    `language` is the whole model of transformers, heads included, whose `model` is trained; its head is only trained by a method
+    that asks for `words`.
+    """
+
+    layered = True
+
+    def __init__(self, language: Any) -> None:
+        super().__init__()
+        config = language.config
+        self._whole = [language]  # a list: the head is not the encoder's
+        self.model: Any = language.base_model
+        self.seq2seq = bool(getattr(config, "is_encoder_decoder", False))
+        self.causal = not self.seq2seq and config.model_type in CAUSAL
+        self.width = int(config.hidden_size)
+        own = {"causal": self.causal, "decoder": self.seq2seq}
+        self.offers = frozenset({"tokens", "layers", "words", "any_size"} | {name for name, can in own.items() if can})
+        if getattr(self.model, "pooler", None) is not None:
+            self.model.pooler = None
+
+    @property
+    def language(self) -> Any:
+        return self._whole[0]
+
+    def foreign_config(self) -> Options:
+        """What transformers' AutoModel reads of config.json."""
+        return {**self.model.config.to_diff_dict(), "architectures": [type(self.model).__name__]}
+
+    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
+        body = self.model.get_encoder() if self.seq2seq else self.model
+        mask = None if valid is None else valid.long()
+        found = body(input_ids=x, attention_mask=mask, output_hidden_states="layers" in want)
+        return self._given(found, valid, want)
+
+    def embed(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return self.model.get_input_embeddings()(x), valid
+
+    def context(
+        self,
+        tokens: Tensor,
+        valid: Tensor | None = None,
+        at: Tensor | None = None,
+        causal: bool = False,
+        want: tuple[str, ...] = ("tokens",),
+    ) -> Features:
+        if causal and not self.causal:
+            raise UserError("this language model sees both sides of a token; causal training needs a decoder such as gpt")
+        body = self.model.get_encoder() if self.seq2seq else self.model
+        places = {}
+        if at is not None and self.seq2seq:
+            table = getattr(body, "embed_positions", None)
+            if not isinstance(table, nn.Embedding):
+                raise UserError(f"{type(self.model).__name__} of transformers has no positions that kept tokens can be given")
+            usual, behind = torch.arange(at.shape[1], device=at.device), getattr(table, "offset", 0)
+            tokens = tokens + F.embedding(at + behind, table.weight) - F.embedding(usual + behind, table.weight)
+        elif at is not None:
+            places = {"position_ids": at + (2 if self.model.config.model_type in BEHIND_PADDING else 0)}
+        mask = None if valid is None else valid.long()
+        found = body(inputs_embeds=tokens, attention_mask=mask, output_hidden_states="layers" in want, **places)
+        return self._given(found, valid, want)
+
+    def _given(self, found: Any, valid: Tensor | None, want: tuple[str, ...]) -> Features:
+        tokens = found.last_hidden_state
+        pooled = None
+        if "pooled" in want:
+            pooled = tokens.mean(1) if valid is None else (tokens * valid.unsqueeze(2)).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+        layers = list(found.hidden_states[1:]) if "layers" in want else None
+        return Features(pooled=pooled, tokens=tokens if "tokens" in want else None, valid=valid, layers=layers)
+
+    def grid(self, x: Tensor) -> tuple[int, ...]:
+        return (x.shape[1],)
+
+    def words(self) -> nn.Module:
+        model = self.language
+        if hasattr(model, "cls") and hasattr(model.cls, "predictions"):
+            head = model.cls.predictions
+            return Words(head.transform, head.decoder)
+        if hasattr(model, "vocab_projector"):
+            return Words(_DistilTransform(model), model.vocab_projector)
+        if hasattr(model, "lm_head") and hasattr(model.lm_head, "dense"):
+            return Words(_RobertaTransform(model.lm_head), model.lm_head.decoder)
+        if hasattr(model, "head") and hasattr(model, "decoder"):
+            return Words(model.head, model.decoder)
+        if isinstance(getattr(model, "lm_head", None), nn.Linear):
+            offset = getattr(model, "final_logits_bias", None)
+            return Words(None, model.lm_head, None if offset is None else offset.flatten())
+        raise UserError(f"{type(model).__name__} of transformers is not known to score words in a way that can be trained here")
+
+    def shallower(self, share: float) -> Encoder:
+        if self.seq2seq:
+            raise UserError(f"{type(self.model).__name__} of transformers has an encoder and a decoder; a shallower one is made of bert")
+        config = copy.deepcopy(self.language.config)
+        config.num_hidden_layers = max(1, round(share * config.num_hidden_layers))
+        smaller = type(self.language)(config)
+        smaller.set_input_embeddings(self.model.get_input_embeddings())
+        smaller.tie_weights()
+        return LanguageEncoder(smaller)
+
+    @property
+    def start(self) -> int:
+        return int(self.model.config.decoder_start_token_id)
+
+    def decode(self, ids: Tensor, memory: Tensor, memory_valid: Tensor | None = None) -> Tensor:
+        mask = None if memory_valid is None else memory_valid.long()
+        return self.model.get_decoder()(input_ids=ids, encoder_hidden_states=memory, encoder_attention_mask=mask).last_hidden_state
+
+
+def _drawn(kind: str, config: Any) -> Any:
+    return getattr(library(), kind).from_config(config)
+
+
+def _check(width: int, heads: int) -> None:
+    if width % heads:
+        raise UserError(f"encoder.width={width}: must be a multiple of its {heads} heads")
+
+
+def _sizes(vocabulary: int, length: int, special: Options, width: int, depth: int, heads: int, dropout: float) -> Options:
+    _check(width, heads)
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
+        "max_position_embeddings": length,
+        "pad_token_id": special.get("pad"),
+        **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout),
+    }

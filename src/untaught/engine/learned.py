@@ -1,0 +1,71 @@
+"""What decoding needs to have learned of the data first, as a tokenizer: once for a source, kept in the cache, the run and the encoder."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+from untaught.core import Files, Modality, Options, UserError
+from untaught.data.parts import TRAIN, Source, fingerprint
+from untaught.data.store import cache_folder
+from untaught.engine.documents import read_json
+from untaught.engine.log import progress_bar
+from untaught.engine.writing import whole, write_text
+
+LARGEST = 1 << 26  # bytes of a file
+
+
+def learn(source: Source, modality: Modality, layout: Options) -> Options:
+    """The whole layout, its files adopted: learned from the training part, or read from where an earlier run has kept them."""
+    assert modality.learn is not None
+    key = fingerprint([source.fingerprint, modality.name, sorted(layout.items(), key=str)])
+    place = cache_folder() / "learned" / key
+    try:
+        found = read_json(place / "layout.json")
+        adopt(modality, found, place)
+        return found
+    except UserError:
+        pass  # not there, or damaged: learned anew
+    part = source.parts.get(TRAIN) or next(iter(source.parts.values()))
+    with progress_bar("learning") as bar:
+        bar.add_task("", total=None, note=", ".join(modality.files))
+        learned, files = modality.learn(chain(part), layout)
+    try:
+        with whole(place) as partial:
+            partial.mkdir(parents=True)
+            write_files(files, partial)
+            write_text(partial / "layout.json", _json(learned))
+    except OSError:
+        pass  # the run keeps them as well
+    return learned
+
+
+def files_of(modality: Modality, folder: Path) -> Files:
+    """The files of a layout that lie in a folder. Raises UserError where one is missing or too large."""
+    files: Files = {}
+    for name in modality.files:
+        path = folder / name
+        try:
+            if path.stat().st_size > LARGEST:
+                raise UserError(f"{path} has more than {LARGEST:,} bytes")
+            files[name] = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} can't be read: {error.strerror}; copy the whole folder") from error
+    return files
+
+
+def adopt(modality: Modality, layout: Options, folder: Path) -> None:
+    """Makes the files of a layout known that lie beside it."""
+    if modality.files:
+        modality.adopt(layout, files_of(modality, folder))
+
+
+def write_files(files: Files, folder: Path) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _json(value: Options) -> str:
+    import json
+
+    return json.dumps(value)

@@ -1,0 +1,91 @@
+"""What a pretrained language model says: hidden words, the rest of a prompt, a damaged text restored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from untaught.core import UserError
+from untaught.encoders.offline import offline
+
+FOLDER = "method"  # of a run: the model with its heads, as transformers saves it
+
+
+def speaks(run: Path) -> bool:
+    """Whether a run folder holds a language model."""
+    return (run / FOLDER / "config.json").exists()
+
+
+def names_data(text: str) -> bool:
+    """Whether this is the name of something to read, and no text itself."""
+    try:
+        return text.startswith(("builtin:", "hf:")) or Path(text).exists()
+    except OSError:  # too long for a name
+        return False
+
+
+def speak(
+    run: Path, text: str, *, tokens: int = 60, temperature: float = 0.8, top_p: float = 0.95, seed: int = 0, best: int = 5
+) -> list[dict[str, Any]]:
+    """What the run's model makes of the text.
+
+    One that fills masks: for each mask the `best` words, {"mask", "word", "probability"}. One that continues or restores:
+    [{"text"}], sampled from the most likely words that hold `top_p` of the probability, at this temperature; 0 takes the likeliest.
+    Raises UserError: no language model, no mask, more tokens than the model's context.
+    """
+    if not speaks(run):
+        raise UserError(f"{run} holds no language model ({FOLDER}/); runs of mlm, clm and seq2seq_denoising do")
+    for name, value, low, high in (("temperature", temperature, 0, 100), ("top_p", top_p, 1e-6, 1), ("tokens", tokens, 1, 1 << 20)):
+        if not low <= value <= high:
+            raise UserError(f"{name}={value}: must lie from {low:g} to {high:g}")
+    import torch
+
+    model, tokenizer = _load(run / FOLDER)
+    length = int(getattr(model.config, "max_position_embeddings", 0) or tokenizer.model_max_length)
+    causal = type(model).__name__.endswith(("CausalLM", "LMHeadModel"))
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=not causal).input_ids
+    if causal and tokenizer.cls_token_id is None and not ids.shape[1]:
+        raise UserError("an empty prompt can't be continued; give some words")
+    if ids.shape[1] > length - causal:
+        raise UserError(f"the text has {ids.shape[1]} tokens, the model reads {length - causal}; shorten it")
+    with torch.no_grad():
+        if not causal and not model.config.is_encoder_decoder:
+            return _fill(model, tokenizer, ids, best)
+        torch.manual_seed(seed)
+        how: dict[str, Any] = {"do_sample": temperature > 0, "pad_token_id": tokenizer.pad_token_id}
+        if temperature > 0:
+            how |= {"temperature": temperature, "top_p": top_p, "top_k": 0}
+        if causal:
+            room = min(tokens, length - ids.shape[1])
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=room, eos_token_id=tokenizer.sep_token_id, **how)
+        else:
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), max_length=length, num_beams=1 if temperature > 0 else 4, **how)
+    return [{"text": tokenizer.decode(out[0], skip_special_tokens=True)}]
+
+
+def _fill(model: Any, tokenizer: Any, ids: Any, best: int) -> list[dict[str, Any]]:
+    places = (ids[0] == tokenizer.mask_token_id).nonzero().flatten().tolist()
+    if not places:
+        raise UserError(f"the text has no {tokenizer.mask_token}; write it where a word is to be filled in")
+    probabilities = model(input_ids=ids).logits[0].float().softmax(-1)
+    probabilities[:, tokenizer.all_special_ids] = 0.0
+    rows = []
+    for number, place in enumerate(places, 1):
+        values, words = probabilities[place].topk(min(best, probabilities.shape[1]))
+        for value, word in zip(values.tolist(), words.tolist(), strict=True):
+            rows.append({"mask": number, "word": tokenizer.decode([word]).strip(), "probability": round(value, 4)})
+    return rows
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    from untaught.encoders.transformers import NO_CODE, library, or_fault
+
+    hub = library()
+    with offline():
+        config = or_fault(str(folder), lambda: hub.AutoConfig.from_pretrained(str(folder), **NO_CODE))
+        kind = next((name for name in (getattr(config, "architectures", None) or ()) if hasattr(hub, name)), None)
+        if kind is None:
+            raise UserError(f"{folder} names no model of transformers in its config.json; train again, or copy the whole folder")
+        model = or_fault(str(folder), lambda: getattr(hub, kind).from_pretrained(str(folder), use_safetensors=True))
+        tokenizer = or_fault(str(folder), lambda: hub.AutoTokenizer.from_pretrained(str(folder), **NO_CODE))
+    return model.eval(), tokenizer

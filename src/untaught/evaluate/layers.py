@@ -1,0 +1,93 @@
+"""Features out of several layers: a learned weighted sum of them, where that tells classes apart better than the last one.
+
+As ELMo mixes layers (Peters et al. 2018, https://arxiv.org/abs/1802.05365, equation 1), learned with a linear classifier on a part of
+the training rows and compared with the last layer on another.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from untaught.core import Encoder
+
+ROWS = 4096  # that weights are learned from and judged on, at most
+STEPS, RATE, DECAY = 150, 0.02, 1e-2
+
+
+class Mixed(nn.Module):
+    """An encoder read as a weighted sum of its layers, each averaged over valid tokens and divided by its scale.
+
+    weights, scales (L,); x, valid as the encoder's -> (B,D).
+    """
+
+    def __init__(self, encoder: Encoder, weights: Tensor, scales: Tensor) -> None:
+        super().__init__()
+        self.encoder, self.share = encoder, (weights / scales).tolist()
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        layers = averaged(self.encoder, x, valid)
+        return torch.stack([share * layers[:, i] for i, share in enumerate(self.share)]).sum(0)
+
+
+class Averaged(nn.Module):
+    """Every layer of an encoder, averaged over valid tokens, side by side: x, valid -> (B, L * D)."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        return averaged(self.encoder, x, valid).flatten(1)
+
+
+def averaged(encoder: Encoder, x: Tensor, valid: Tensor | None) -> Tensor:
+    """-> (B,L,D) float32."""
+    layers = encoder.features(x, valid, want=("layers",)).layers
+    assert layers is not None
+    tokens = torch.stack(layers, 1).float()
+    if valid is None:
+        return tokens.mean(2)
+    kept = valid[:, None, :, None]
+    return (tokens * kept).sum(2) / kept.sum(2).clamp(min=1)
+
+
+def choose(layers: np.ndarray, labels: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
+    """layers (N,L,D), labels (N,) -> weights and scales (L,) of the better, on a fifth of the rows, of a learned sum and the last layer."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(labels))
+    cut = max(1, len(order) // 5)
+    x, y = torch.from_numpy(layers).float(), torch.from_numpy(np.unique(labels, return_inverse=True)[1]).long()
+    scales = x.std((0, 2)).clamp(min=1e-6)
+    x = x / scales[:, None]
+    kept, judging = torch.from_numpy(order[cut:]), torch.from_numpy(order[:cut])
+    last = F.one_hot(torch.tensor(x.shape[1] - 1), x.shape[1]).float()
+    learned, right = _fit(x, y, kept, judging, None)
+    _, right_last = _fit(x, y, kept, judging, last)
+    return (learned if right > right_last else last), scales
+
+
+def _fit(x: Tensor, y: Tensor, kept: Tensor, judging: Tensor, fixed: Tensor | None) -> tuple[Tensor, float]:
+    """Weights (L,), learned unless fixed, with a linear classifier on `kept` -> them, and the share of `judging` that is right."""
+    free = torch.zeros(x.shape[1], requires_grad=True)
+    linear = nn.Linear(x.shape[2], int(y.max()) + 1)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    mean = x[kept].mean(0)
+    optimizer = torch.optim.AdamW([{"params": [free], "weight_decay": 0.0}, {"params": linear.parameters()}], lr=RATE, weight_decay=DECAY)
+
+    def scores(rows: Tensor) -> Tensor:
+        share = free.softmax(0) if fixed is None else fixed
+        return linear(((x[rows] - mean) * share[:, None]).sum(1))
+
+    with torch.enable_grad():
+        for _ in range(STEPS):
+            loss = F.cross_entropy(scores(kept), y[kept])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    with torch.no_grad():
+        right = float((scores(judging).argmax(1) == y[judging]).float().mean())
+        return (free.softmax(0) if fixed is None else fixed).detach(), right

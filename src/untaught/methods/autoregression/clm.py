@@ -1,0 +1,39 @@
+"""GPT's causal language model. Radford, Narasimhan, Salimans, Sutskever 2018. https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf
+
+Views:  one run of the token stream, and the token behind each.
+Heads:  the encoder's own: the embedding's weights (equation 2).
+Loss:   cross-entropy of every next token given those before it (equation 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.ops.cross_entropy import linear_cross_entropy
+from untaught.ops.masking import joined_count
+
+
+class CLM(Method):
+    views = ("next_tokens",)
+    needs = frozenset({"tokens", "causal", "words"})
+
+    def __init__(self, encoder: Encoder, facts: Facts) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.words = encoder.words()
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        (view,) = views
+        assert view.target is not None
+        tokens = self.encoder.features(view.x, view.valid, want=("tokens",)).tokens
+        assert tokens is not None
+        hidden, weight, bias = self.words.parts(tokens)
+        counted = torch.ones_like(view.target, dtype=torch.bool) if view.target_valid is None else view.target_valid
+        loss = linear_cross_entropy(hidden.flatten(0, 1), weight, bias, view.target.flatten(), counted.flatten())
+        return {"next_tokens": loss / joined_count(counted)}
+
+    def publish(self) -> Any:
+        return self.encoder.language  # type: ignore[return-value]

@@ -1,0 +1,90 @@
+"""ELECTRA, replaced token detection. Clark, Luong, Le, Manning, ICLR 2020. https://arxiv.org/abs/2003.10555
+
+Views:  one, 15% of its tokens hidden, as a masked language model's.
+Heads:  a generator with the head of a masked language model, whose words take the places of the hidden tokens; and on the encoder, the
+        discriminator, a linear layer, GELU and a linear score a token: is it the text's own? Both are thrown away after training.
+Loss:   the generator's cross-entropy of the hidden tokens, plus 50 times the binary cross-entropy of all tokens (section 2). A word
+        that the generator guesses right counts as the text's own. No gradient flows through the drawing of words (section 2).
+Differs from the paper: the generator has a quarter of the blocks at the full width, where the paper's has all blocks at a quarter to
+a half of the width (section 3.2); the two share the embedding of tokens, but not that of positions. The view shows 80% of the hidden
+tokens as a mask, 10% as another token and 10% as they were; masked_tokens.mask=1 masked_tokens.random=0 is the paper's. Words are
+drawn by a hash of the sample and of what is hidden in it, not by a generator with a state.
+What is kept is the discriminator, as in the paper. What is published is the generator, which can fill in words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.ranges import positive, shares, weights
+from untaught.ops.cross_entropy import linear_cross_entropy
+from untaught.ops.draws import Draws
+from untaught.ops.masking import joined_count, masked_mean, take
+from untaught.ops.sampling import linear_sample
+
+
+class ReplacedToken(Method):
+    views = ("masked_tokens",)
+    needs = frozenset({"tokens", "words"})
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        generator: float = 0.25,  # blocks of the generator, as a share of the encoder's
+        discrimination: float = 50.0,  # weight of the discriminator's loss
+    ) -> None:
+        super().__init__()
+        shares(generator=generator)
+        positive(generator=generator)
+        weights(discrimination=discrimination)
+        self.encoder = encoder
+        self.generator = encoder.shallower(generator)
+        self.words = self.generator.words()
+        self.discriminator = nn.Sequential(nn.Linear(encoder.width, encoder.width), nn.GELU(), nn.Linear(encoder.width, 1))
+        self.discrimination = discrimination
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        (view,) = views
+        assert view.hidden is not None
+        assert view.target is not None
+        assert view.where is not None
+        at = view.where["places"]
+        tokens = self.generator.features(view.x, view.valid, want=("tokens",)).tokens
+        assert tokens is not None
+        counted = view.hidden.gather(1, at)
+        hidden, weight, bias = self.words.parts(take(tokens, at))
+        hidden, right = hidden.flatten(0, 1), view.target.gather(1, at)
+        generation = linear_cross_entropy(hidden, weight, bias, right.flatten(), counted.flatten())
+        drawn = linear_sample(hidden, weight, bias, uniform(view, at.shape[1]).flatten()).view_as(right)
+
+        shown = view.target.scatter(1, at, torch.where(counted, drawn, right))
+        tokens = self.encoder.features(shown, view.valid, want=("tokens",)).tokens
+        assert tokens is not None
+        score = self.discriminator(tokens).squeeze(2).float()
+        replaced = (shown != view.target).float()
+        each = F.binary_cross_entropy_with_logits(score, replaced, reduction="none")
+        valid = torch.ones_like(view.hidden) if view.valid is None else view.valid
+        return {
+            "generation": generation / joined_count(counted),
+            "discrimination": self.discrimination * masked_mean(each, valid),
+            "replaced": masked_mean(replaced, valid),
+        }
+
+    def publish(self) -> Any:
+        return self.generator.language  # type: ignore[return-value]
+
+
+def uniform(view: View, count: int) -> Tensor:
+    """(B,count) in [0, 1): the same for the same sample with the same tokens hidden, whatever the padding."""
+    assert view.hidden is not None
+    assert view.where is not None
+    places = torch.arange(1, view.x.shape[1] + 1, device=view.x.device)
+    key = (view.hidden * places * (places + view.x)).sum(1)
+    return Draws(0, 0, view.where["index"] + (key << 32), 0).uniform(count)

@@ -1,0 +1,44 @@
+"""BART, denoising sequence-to-sequence pretraining. Lewis, Liu, Goyal, Ghazvininejad et al., ACL 2020. https://arxiv.org/abs/1910.13461
+
+Views:  one, damaged: its sentences in another order, spans of tokens each replaced by a single mask (sections 2.2 and 3.1).
+Heads:  the encoder's own decoder, which sees the damaged text through cross-attention and reads the target shifted to the right,
+        and its scores of words: the embedding's weights.
+Loss:   cross-entropy of every token of the undamaged text given those before it (section 2.2).
+Differs from the paper: samples are runs of the stream, and spans are drawn by chance, so that the share of hidden tokens is right on
+average and not in every sample.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.ops.cross_entropy import linear_cross_entropy
+from untaught.ops.masking import joined_count
+
+
+class Seq2SeqDenoising(Method):
+    views = ("infilled",)
+    needs = frozenset({"tokens", "words", "decoder"})
+
+    def __init__(self, encoder: Encoder, facts: Facts) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.words = encoder.words()
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        (view,) = views
+        assert view.target is not None
+        memory = self.encoder.features(view.x, view.valid, want=("tokens",)).tokens
+        assert memory is not None
+        shifted = F.pad(view.target[:, :-1], (1, 0), value=self.encoder.start)
+        hidden, weight, bias = self.words.parts(self.encoder.decode(shifted, memory, view.valid))
+        counted = torch.ones_like(view.target, dtype=torch.bool) if view.target_valid is None else view.target_valid
+        loss = linear_cross_entropy(hidden.flatten(0, 1), weight, bias, view.target.flatten(), counted.flatten())
+        return {"undamaged_tokens": loss / joined_count(counted)}
+
+    def publish(self) -> Any:
+        return self.encoder.language  # type: ignore[return-value]

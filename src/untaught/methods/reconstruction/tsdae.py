@@ -1,0 +1,51 @@
+"""TSDAE, a denoising autoencoder of sentences. Wang, Reimers, Gurevych, Findings of EMNLP 2021. https://arxiv.org/abs/2104.06979
+
+Views:  one document of whose tokens 60% are deleted, and the whole one as the target (section 3).
+Heads:  a causal transformer whose tokens see those before them, and of the damaged document its pooled vector alone, by
+        cross-attention; words are scored by the encoder's own head, whose weights are the embedding's. The decoder is thrown away.
+Loss:   cross-entropy of every token of the whole document given those before it and the vector (equation 1).
+Differs from the paper: the decoder is a small one of its own, with fixed positions, where the paper's is as deep as the encoder and
+shares its weights; the vector is the encoder's usual one, for a language model the mean over its tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from untaught.blocks.decoder import Decoder
+from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.methods.ranges import sizes
+from untaught.ops.cross_entropy import linear_cross_entropy
+from untaught.ops.masking import joined_count
+
+
+class TSDAE(Method):
+    views = ("deleted",)
+    needs = frozenset({"tokens", "words"})
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        depth: int = 2,  # blocks of the decoder
+        heads: int = 4,  # of the decoder's attention; must divide the encoder's width
+    ) -> None:
+        super().__init__()
+        sizes(depth=depth, heads=heads)
+        if encoder.width % heads:
+            raise UserError(f"heads={heads}: must divide the encoder's width of {encoder.width}")
+        self.encoder = encoder
+        self.decoder = Decoder(encoder.width, depth, heads)
+        self.words = encoder.words()
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        (view,) = views
+        assert view.target is not None
+        vector = self.encoder(view.x, view.valid).unsqueeze(1)
+        tokens, _ = self.encoder.embed(view.target[:, :-1])
+        hidden, weight, bias = self.words.parts(self.decoder(tokens, vector))
+        target = view.target[:, 1:]  # the first one is the tokenizer's class token, where it has one
+        counted = torch.ones_like(target, dtype=torch.bool) if view.target_valid is None else view.target_valid[:, 1:]
+        loss = linear_cross_entropy(hidden.flatten(0, 1), weight, bias, target.flatten(), counted.flatten())
+        return {"tokens": loss / joined_count(counted)}

@@ -1,0 +1,77 @@
+"""Cross-entropy over a large vocabulary without its scores ever being there at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK = 1 << 24  # scores held at once
+
+
+def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, counted: Tensor | None = None) -> Tensor:
+    """The sum of -log softmax(x weight^T + bias)[target] over the rows that are counted -> a scalar, float32.
+
+    x (N,D), weight (V,D), bias (V,), target (N,) int64, counted (N,) bool, by default all. Products run in autocast's dtype, the softmax
+    in float32. Rows are worked through in chunks, and gradients are made in the forward pass, so that no score outlives its chunk.
+    """
+    if counted is not None:
+        target = torch.where(counted, target, -1)
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    needed = torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in (x, weight, bias))
+    with torch.autocast(x.device.type, enabled=False):
+        return _LinearCrossEntropy.apply(x, weight, bias, target, dtype, needed)  # type: ignore[return-value]
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, dtype: torch.dtype, needed: bool
+    ) -> Tensor:
+        low, w = x.to(dtype), weight.to(dtype)
+        rows = max(1, CHUNK // len(weight))
+        loss = torch.zeros((), device=x.device)
+        dx = torch.empty_like(low) if needed else None
+        dw: Tensor | None = None
+        db = torch.zeros_like(bias, dtype=torch.float32) if needed and bias is not None else None
+        for start in range(0, len(x), rows):
+            some, wanted = low[start : start + rows], target[start : start + rows]
+            scores = (some @ w.T).float()
+            if bias is not None:
+                scores += bias.float()
+            real = wanted >= 0
+            at = wanted.clamp(min=0).unsqueeze(1)
+            picked = scores.gather(1, at)
+            top = scores.amax(1, keepdim=True)
+            scores.sub_(top).exp_()
+            total = scores.sum(1, keepdim=True)
+            loss += torch.where(real, (total.log() + top - picked).squeeze(1), 0.0).sum()
+            if not needed:
+                continue
+            scores.mul_(real.unsqueeze(1) / total).scatter_add_(1, at, -real.float().unsqueeze(1))
+            if db is not None:
+                db += scores.sum(0)
+            slope = scores.to(dtype)
+            assert dx is not None
+            torch.mm(slope, w, out=dx[start : start + rows])
+            part = slope.T @ some
+            dw = part if dw is None else dw.float().add_(part)  # many parts in bfloat16 would lose the small ones
+        ctx.save_for_backward(dx, dw, db)
+        ctx.kinds = x.dtype, weight.dtype, None if bias is None else bias.dtype
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        dx, dw, db = ctx.saved_tensors
+        kind_x, kind_w, kind_b = ctx.kinds
+        return (
+            None if dx is None else (dx * gradient.to(dx.dtype)).to(kind_x),
+            None if dw is None else dw.to(kind_w) * gradient.to(kind_w),
+            None if db is None else (db * gradient).to(kind_b),
+            None,
+            None,
+            None,
+        )

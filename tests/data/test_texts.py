@@ -1,0 +1,181 @@
+"""Text files of many documents: lines and paragraphs, nothing lost, in bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import make_modality
+
+from untaught.core import Modality, Record, UserError
+from untaught.data import texts
+from untaught.data.parts import Source
+from untaught.data.texts import in_parts, is_text, open_texts
+
+TEXTS = make_modality(name="text", noun="documents", fields={"text": ("text",)}, suffixes=frozenset({".txt"}), decode=lambda r, layout: {})
+
+
+def write(root: Path, name: str, content: bytes) -> Path:
+    path = root / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return path
+
+
+def opened(*paths: Path, unit: str | None = None, modality: Modality = TEXTS) -> Source:
+    return open_texts(paths, modality, "the folder", unit)
+
+
+def records(*paths: Path, unit: str | None = None, part: str = "all") -> list[Record]:
+    found = opened(*paths, unit=unit).parts[part]
+    listed = list(found)
+    assert found.rows == len(listed)
+    return listed
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+@pytest.mark.parametrize("last", [b"", b"\n"], ids=["open end", "closed end"])
+def test_a_record_a_line(name: str, last: bytes, tmp_path: Path) -> None:
+    path = write(tmp_path, name, b"one\n two \r\nthr\xc3\xa9e" + last)
+    assert [(r["text"], r["ends"], r["name"]) for r in records(path)] == [
+        (b"one", True, f"{name} line 1"),
+        (b" two ", True, f"{name} line 2"),
+        (b"thr\xc3\xa9e", True, f"{name} line 3"),
+    ]
+
+
+def test_blank_lines_are_no_records_where_lines_are_wanted(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", b"\none\n\n  \ntwo\n\n")
+    assert [r["text"] for r in records(path, unit="line")] == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_paragraphs_joined_are_the_file_and_the_last_ends_it(name: str, tmp_path: Path) -> None:
+    content = b"\n\nfirst,\nstill first\n\n\nsecond\r\n \r\nthird"
+    found = records(write(tmp_path, name, content))
+    assert [r["text"] for r in found] == [b"\n\nfirst,\nstill first\n\n\n", b"second\r\n \r\n", b"third"]
+    assert [r["ends"] for r in found] == [False, False, True]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "word", "é漢🙂", "\n", "\n\n", "\r\n", " ", "x" * 30]), min_size=1, max_size=40).map("".join),
+    st.integers(8, 40),
+)
+def test_nothing_is_lost_wherever_pieces_are_cut(tmp_path_factory: pytest.TempPathFactory, content: str, piece: int) -> None:
+    root = tmp_path_factory.mktemp("texts")
+    path = write(root, "a.txt", content.encode())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(texts, "PIECE", piece)
+        paragraphs = list(texts._paragraphs(path))
+        lines = list(texts._lines(path))
+    assert b"".join(part for part, _ in paragraphs) == content.encode()
+    assert [ends for _, ends in paragraphs] == [False] * (len(paragraphs) - 1) + [True]
+    joined, now = [], b""
+    for part, ends in lines:
+        part.decode()  # no character is cut
+        now += part
+        if ends:
+            joined.append(now)
+            now = b""
+    assert not now
+    want = [line.rstrip(b"\r\n") for line in content.encode().split(b"\n") if line.strip()]
+    assert [line.translate(None, b" \r") for line in joined] == [line.translate(None, b" \r") for line in want]
+    for part, _ in paragraphs:
+        part.decode()
+
+
+@pytest.mark.parametrize("unit", ["line", "paragraph"])
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_an_endless_line_is_cut_between_characters(name: str, unit: str, tmp_path: Path) -> None:
+    content = "x" + "é漢🙂" * 30_000 + "\n"
+    found = records(write(tmp_path, name, content.encode()), unit=unit)
+    assert "".join(r["text"].decode() for r in found).rstrip("\n") == content.rstrip("\n")
+    assert max(len(r["text"]) for r in found) <= texts.PIECE + 4
+    assert [r["ends"] for r in found] == [False] * (len(found) - 1) + [True]
+    assert len(found) == -(-len(content.encode()) // texts.PIECE)
+
+
+@pytest.mark.parametrize("more", [b"", b"\n", b"\nnext\n"])
+def test_a_line_as_long_as_a_piece_ends_its_document(more: bytes, tmp_path: Path) -> None:
+    found = records(write(tmp_path, "a.txt", b"x" * texts.PIECE + more), unit="line")
+    assert [(len(r["text"]), r["ends"]) for r in found] == [(texts.PIECE, True), *([(4, True)] if b"next" in more else [])]
+
+
+@pytest.mark.parametrize(
+    "line", [b"x" * (8 << 20), b"a word and another\n" * 500_000, b"a\n\n" * 2_500_000], ids=["endless", "lines", "paragraphs"]
+)
+def test_memory_is_bounded(line: bytes, tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", line)
+    cut = texts._paragraphs if b"\n\n" in line else texts._lines
+    tracemalloc.start()
+    try:
+        for _, _ in zip(range(50_000), cut(path), strict=False):
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_files_named_after_parts_are_parts(tmp_path: Path) -> None:
+    paths = [write(tmp_path, name, name.encode()) for name in ("wiki.test.raw", "wiki.train.raw", "wiki.valid.raw")]
+    assert in_parts(paths)
+    source = opened(*paths)
+    assert list(source.parts) == ["train", "val", "test"]
+    assert [[r["text"] for r in part] for part in source.parts.values()] == [[b"wiki.train.raw"], [b"wiki.valid.raw"], [b"wiki.test.raw"]]
+    assert "(train 1, val 1, test 1)" in source.what
+
+
+def test_files_of_which_some_are_named_after_parts_are_one(tmp_path: Path) -> None:
+    paths = [write(tmp_path, name, name.encode()) for name in ("a.txt", "train.txt")]
+    assert not in_parts(paths)
+    assert [r["text"] for r in records(*paths)] == [b"a.txt", b"train.txt"]
+    assert not in_parts(paths[:1])
+
+
+def test_the_fingerprint_tells_contents_and_units_apart(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", b"one\n\ntwo")
+    first = opened(path).fingerprint
+    assert opened(path).fingerprint == first
+    assert opened(path, unit="line").fingerprint != first
+    write(tmp_path, "a.txt", b"one\n\ntwo!")
+    assert opened(path).fingerprint != first
+
+
+def test_what_text_is_called(tmp_path: Path) -> None:
+    assert all(is_text(Path(name)) for name in ("a.txt", "B.TXT.GZ", "notes.md", "wiki.train.raw"))
+    assert not any(is_text(Path(name)) for name in ("a.png", "a.gz", "a.csv"))
+
+
+def test_a_unit_that_is_not_known_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="text=page: the folder is plain text; text=line and text=paragraph"):
+        opened(write(tmp_path, "a.txt", b"one"), unit="page")
+
+
+def test_files_without_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no text"):
+        opened(write(tmp_path, "a.txt", b""))
+
+
+@pytest.mark.parametrize("damage", ["cut", "not gzip", "gone"])
+def test_a_damaged_file_is_named(damage: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt.gz", b"some lines\n" * 5000)
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-30] if damage == "cut" else b"not packed at all")
+    with pytest.raises(UserError, match=r"a\.txt\.gz can't be read as text"):
+        records(path)
+
+
+def test_a_file_that_is_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt.gz", bytes(range(256)) * 4000)
+    content: Any = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.txt\.gz can't be read as text"):
+        records(path, unit="line")
