@@ -126,7 +126,7 @@ def test_a_run_goes_on_in_another_number_of_processes(cli: Cli, tmp_path: Path, 
 def test_a_damaged_part_of_a_checkpoint_is_noticed(cli: Cli, tmp_path: Path) -> None:
     done = cli(*DIGITS, "steps=4", "save_every=2", "strategy=fsdp", "--out", tmp_path / "run")
     assert done.code == 0, done.err
-    (part,) = (tmp_path / "run" / "checkpoints" / "step-4").glob("*.distcp")
+    (part,) = (tmp_path / "run" / "checkpoints" / "step-4").glob("*.safetensors")
     os.truncate(part, 100)
     done = cli("pretrain", "--out", tmp_path / "run", "--resume")
     assert done.code == 0, done.err

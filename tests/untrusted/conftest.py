@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,16 @@ def trained(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNTAUGHT_CACHE", cli.variables["UNTAUGHT_CACHE"])
         return ut.pretrain("builtin:digits", out=tmp_path_factory.mktemp("untrusted") / "run", **TINY).path
+
+
+@pytest.fixture(scope="session")
+def in_parts(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose one checkpoint is in parts, as fsdp writes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNTAUGHT_CACHE", cli.variables["UNTAUGHT_CACHE"])
+        run = ut.pretrain("builtin:digits", out=tmp_path_factory.mktemp("parts") / "run", strategy="fsdp", **TINY).path
+    shutil.rmtree(run / "checkpoints" / "step-1")
+    return run
 
 
 @pytest.fixture

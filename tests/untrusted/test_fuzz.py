@@ -23,6 +23,7 @@ import torch
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 from untaught.core import UserError
 from untaught.data.sources import open_source
@@ -207,6 +208,19 @@ def test_checkpoints_of_another_run(tmp_path: Path, data: st.DataObject) -> None
     optimizer = data.draw(st.sampled_from([run.optimizer.state_dict(), {}, [], {"state": {}, "param_groups": [{}]}]))
     state: Any = data.draw(st.sampled_from([{"method": weights, "optimizer": optimizer, **changed(STATE, data)}, {}, [], None]))
     one_line(lambda: run.restore(state))
+
+
+@fuzz(60)
+@given(data=st.data())
+def test_checkpoints_in_parts(tmp_path: Path, data: st.DataObject) -> None:
+    from untaught.engine import shards
+    from untaught.engine.world import World
+
+    network, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, data.draw(st.integers(0, 3)))
+    optimizer = torch.optim.AdamW(network.parameters())
+    tensors = {f"method.{name}": x for name, x in other.state_dict().items()} | {"optimizer.weight.exp_avg": torch.zeros(2, 2)}
+    (tmp_path / "part-00000.safetensors").write_bytes(damaged(save(tensors), data))
+    one_line(lambda: shards.load(tmp_path, network, optimizer, World()))
 
 
 # ------------------------------------------------------------------------------------------------------ encoder folders

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from command import Cli
 from harm import Harm
 from safetensors.torch import save_file
 
@@ -35,6 +36,7 @@ LOADERS = {  # a call that can run what it reads -> the argument that forbids it
 }
 FORBIDDEN = {"eval", "exec", "compile", "__import__", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen"}
 MODULES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "subprocess"}
+CHECKPOINTS, SAFE = "torch.distributed.checkpoint", "torch.distributed.checkpoint.state_dict"  # whose other modules read pickles
 
 
 def calls(path: Path) -> list[tuple[str, dict[str, str], int]]:
@@ -57,6 +59,7 @@ def test_the_source_has_no_call_that_runs_what_it_reads(path: Path) -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         assert not MODULES & {name.split(".")[0] for name in names}, f"{path} imports {names}"
+        assert not [name for name in names if name.startswith(CHECKPOINTS) and name != SAFE], f"{path} imports {names}"
 
 
 def test_the_test_above_would_see_them(tmp_path: Path) -> None:
@@ -101,6 +104,30 @@ def test_a_checkpoint_with_a_right_checksum(tmp_path: Path, harm: Harm) -> None:
     with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
         checkpoint.load(tmp_path, said.append)
     assert said == [f"checkpoint {place} is damaged: it holds more than weights and numbers"]
+    assert not harm.mark.exists()
+
+
+@pytest.mark.parametrize("evil", ["metadata", "part", "torch part", "another part"])
+def test_a_checkpoint_in_parts_with_right_checksums(
+    evil: str, in_parts: Path, tmp_path: Path, harm: Harm, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNTAUGHT_CACHE", cli.variables["UNTAUGHT_CACHE"])
+    run = shutil.copytree(in_parts, tmp_path / "run")
+    place = run / "checkpoints" / "step-2"
+    (part,) = place.glob("part-*")
+    if evil == "metadata":  # where torch.distributed.checkpoint has its own, and would read it
+        (place / ".metadata").write_bytes(pickle.dumps(harm))
+        (place / "__0_0.distcp").write_bytes(pickle.dumps(harm))
+        part.unlink()
+    elif evil == "torch part":
+        torch.save({"method": harm}, part)
+    else:
+        (part if evil == "part" else part.with_name("part-00001.safetensors")).write_bytes(pickle.dumps(harm))
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in place.iterdir() if path.name != "manifest.json"}
+    manifest = json.loads((place / "manifest.json").read_text())
+    (place / "manifest.json").write_text(json.dumps(manifest | {"files": files}))
+    with pytest.raises(UserError, match="are of another run or another version of untaught; begin anew with another --out"):
+        untaught.pretrain(out=run, resume=True)
     assert not harm.mark.exists()
 
 

@@ -159,7 +159,7 @@ class Fit:
             if "parts" in state:
                 from untaught.engine import shards  # torch's module takes long to import
 
-                shards.load(state["parts"], self.method, self.optimizer, self.world.host)
+                shards.load(state["parts"], self.method, self.optimizer, self.world)
             else:
                 self.method.load_state_dict(state["method"])
                 self.optimizer.load_state_dict(state["optimizer"])
@@ -187,7 +187,7 @@ class Fit:
                 place: Any = world.alone(lambda: writing.enter_context(made))
                 if not world.first:
                     writing.enter_context(made)
-                shards.save(place, self.method, self.optimizer, world.host)
+                shards.save(place, self.method, self.optimizer, world)
                 world.alone(writing.close)
         else:
             world.alone(lambda: checkpoint.save(folder, step, self.state()))
