@@ -23,6 +23,8 @@ from safetensors.torch import load_file
 
 import untaught as ut
 from untaught.core import UserError
+from untaught.engine import checkpoint
+from untaught.engine.score import read_rows
 from untaught.engine.world import _reason
 
 TINY = (
@@ -84,10 +86,23 @@ def same_run(run: Path, other: Path) -> None:
     assert (weights_of(run) - weights_of(other)).norm() < 1e-3 * weights_of(other).norm()
 
 
+def same_scores(run: Path, other: Path) -> None:
+    """The baselines' to the digit; the encoder's to a few of 359 test pictures, since its weights differ by rounding."""
+    scores, expected = (
+        {(row["features"], row["probe"]): row["mean"] for row in read_rows(place / "evaluation.json")} for place in (run, other)
+    )
+    assert {features for features, _ in expected} == {"encoder", "random_init", "raw"}
+    assert {name: score for name, score in scores.items() if name[0] != "encoder"} == {
+        name: score for name, score in expected.items() if name[0] != "encoder"
+    }
+    assert scores == pytest.approx(expected, abs=0.02)
+
+
 def test_the_command_starts_processes_and_its_run_is_that_of_one(cli: Cli, tmp_path: Path, alone: Path) -> None:
     done = cli(*DIGITS, "steps=8", "--devices", 2, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     same_run(tmp_path / "run", alone)
+    same_scores(tmp_path / "run", alone)
     assert done.err.count("trained   8 steps") == 1  # one says it
     assert "2 processes of 1 threads" in done.err
     for file in ("evaluation.json", "report.html", "views.png", "sample.npz", "encoder/model.pt2"):
@@ -161,15 +176,21 @@ def test_sigterm_to_one_process_stops_all_at_one_step(cli: Cli, tmp_path: Path) 
     saved_and_said(out, first.err)
 
 
-def test_a_process_that_is_killed_ends_the_others(cli: Cli, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    first, second = pair(cli, *DIGITS, "steps=5000", "--out", out)
+@pytest.mark.parametrize("when", ["training", "a checkpoint is written"])
+def test_a_process_that_is_killed_ends_the_others(cli: Cli, tmp_path: Path, when: str) -> None:
+    out, strategy = tmp_path / "run", ["--strategy", "fsdp", "save_every=1"] if when != "training" else []
+    first, second = pair(cli, *DIGITS, "steps=5000", *strategy, "--out", out)
     wait_for(lambda: (out / "metrics.jsonl").exists() and len(rows_of(out)) > 1, second.process)
+    if strategy:
+        wait_for(lambda: list(out.glob("checkpoints/.partial.*/part-*")), second.process)
     second.process.kill()
     assert first.wait().code == 1
     (last,) = [line for line in first.err.splitlines() if line.startswith("error: ")]
     assert "another process of this run is gone; go on from the last checkpoint with --resume" in last
     assert "Traceback" not in first.err
+    if strategy:
+        assert not list(out.glob("checkpoints/.partial.*"))
+        assert checkpoint.load(out / "checkpoints", pytest.fail) is not None
 
 
 def test_torchrun_starts_a_broken_run_anew_and_it_goes_on(cli: Cli, tmp_path: Path, alone: Path) -> None:

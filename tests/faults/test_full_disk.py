@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from command import Cli
 from lives import Life
 
@@ -14,8 +15,9 @@ from untaught.core import UserError
 from untaught.data import store as store_module
 from untaught.data.sources import open_source
 from untaught.data.store import pack
-from untaught.engine import checkpoint
+from untaught.engine import checkpoint, shards
 from untaught.engine.build import modality_named
+from untaught.engine.world import World
 from untaught.engine.writing import whole
 
 Disk = Callable[[int], Path]
@@ -61,6 +63,23 @@ def test_a_store_that_does_not_fit(photos: Path, disk: Disk, monkeypatch: pytest
     with pytest.raises(UserError, match=r"no space left in .* while packing; free some, or set UNTAUGHT_CACHE"):
         pack(open_source(photos, image), image, {"side": 12, "size": 8, "channels": 3, "bits": 8, "preset": "small"}, cache=place)
     assert [path for path in (place / "stores").iterdir() if path.suffix != ".lock"] == []
+
+
+def test_a_checkpoint_in_parts_that_does_not_fit(disk: Disk) -> None:
+    network, folder = torch.nn.Linear(100, 100), disk(300)
+    optimizer = torch.optim.AdamW(network.parameters())
+
+    def save(step: int) -> None:
+        with checkpoint.written(folder, step, {"step": step}) as partial:
+            shards.save(partial, network, optimizer, World())
+
+    save(1)
+    disk(180)
+    said = r"step 2 could not be written: .*part-00000\.safetensors can't be written: no space left; the last good checkpoint is .*step-1$"
+    with pytest.raises(UserError, match=said):
+        save(2)
+    assert [place.name for place in folder.iterdir()] == ["step-1"]
+    assert checkpoint.load(folder, pytest.fail) is not None
 
 
 def test_any_file_is_written_whole_or_not_at_all(disk: Disk) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from untaught.core import UserError
 from untaught.engine.documents import read_json
+from untaught.engine.world import lost
 from untaught.engine.writing import whole
 
 KEPT = 2
@@ -50,6 +51,8 @@ def faults(folder: Path, step: int) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, UserError) as error:
+        if lost(error):  # no fault of the disk
+            raise
         last = newest(folder)
         kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
         raise UserError(f"the checkpoint of step {step} could not be written: {str(error).splitlines()[0]}; {kept}") from error
