@@ -233,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", action="append", choices=METHODS, help="all four if not given")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=8, help="of each run whose speed is measured")
+    parser.add_argument("--steps", type=int, default=8, help="of each run whose speed is measured; 0 leaves it out")
     parser.add_argument("--seconds", type=float, default=45, help="of training before kNN; 0 leaves it out")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--pictures", type=int, default=10_240, help="to train on")
@@ -248,15 +248,17 @@ def main() -> None:
         runs.mkdir()
         for number, (picture, _) in enumerate(rows("train", asked.pictures)):
             (folder / f"{number:05d}.{'webp' if DATA.exists() else 'png'}").write_bytes(picture)
-        print(f"\n{asked.rounds} rounds of {asked.steps} steps, {WARM} of them not counted\n", flush=True)
-        head = ["method", "", "pictures/s", "a processor second", "untaught, default over it", "untaught, float32 over it", "peak MiB"]
-        for method in methods:
-            print(table(head, speed(method, folder, runs, asked)) + "\n", flush=True)
+        if asked.steps:
+            print(f"\n{asked.rounds} rounds of {asked.steps} steps, {WARM} of them not counted\n", flush=True)
+            head = ["method", "", "pictures/s", "a processor second", "untaught, default over it", "untaught, float32 over it", "peak MiB"]
+            for method in methods:
+                print(table(head, speed(method, folder, runs, asked)) + "\n", flush=True)
         if asked.seconds:
             bank, queries = decoded("train", BANK), decoded("test", QUERIES)
-            print(f"kNN (k = 20) after {asked.seconds:g} s of training, {len(queries[1]):,} test pictures, bank of {len(bank[1]):,}\n")
+            print(f"\nkNN (k = 20) after {asked.seconds:g} s of training, {len(queries[1]):,} test pictures, bank of {len(bank[1]):,}\n")
             head = ["method", "untaught", "lightly", "untrained", "steps: ours, theirs"]
-            print(table(head, [equal_time(method, folder, runs, asked, bank, queries) for method in methods]))
+            for method in methods:
+                print(table(head, [equal_time(method, folder, runs, asked, bank, queries)]) + "\n", flush=True)
     print(f"\nit took {(time.perf_counter() - began) / 60:.0f} minutes")
 
 

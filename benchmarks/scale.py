@@ -342,7 +342,6 @@ def check(rounds: int = 3) -> None:
         scratch = Path(folder)
         os.environ["UNTAUGHT_CACHE"] = str(scratch / "cache")
         np.savez(scratch / "pictures.npz", x=np.random.default_rng(0).integers(0, 256, (4096, 32, 32, 3), dtype=np.uint8))
-        asked = argparse.Namespace()
         for _ in range(rounds):
             launch([__file__, "--ping", str(scratch / "ping.json")], 2)
             small, bandwidth = json.loads((scratch / "ping.json").read_text())
@@ -353,7 +352,7 @@ def check(rounds: int = 3) -> None:
                 latency=small / 2, checkpoint=0.0, every=10**6, disk=1.0,
             )  # fmt: skip
             predicted = simulate(job, 500).pictures_per_second
-            measured = scaling.measure(asked, scratch, "conv_small", 2, BATCH, STEPS)[0]
+            measured = scaling.measure(scratch, "conv_small", 2, BATCH, STEPS)[0]
             found.append([2 * job.batch / compute, predicted, measured, measured / predicted])
             print(f"apart {found[-1][0]:.0f}/s, predicted {predicted:.0f}/s, measured {measured:.0f}/s; jitter {jitter:.0%}")
     medians = [statistics.median(column) for column in zip(*found, strict=True)]

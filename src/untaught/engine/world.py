@@ -187,6 +187,8 @@ class World:
         self.rank, self.devices, self.nodes = (found.rank, found.devices, found.nodes) if found else (0, 1, 1)
         self.size = self.devices * self.nodes
         self.sharded = self.in_parts and self.size > 1
+        if self.sharded and not torch.cuda.is_available() and not hasattr(torch.cpu.Stream, "record_event"):
+            raise UserError(f"strategy=fsdp: on CPUs it needs torch 2.7 or newer, this is {torch.__version__}; choose strategy=ddp")
         self.unused = unused
         self.host: Any = None  # a group for the processor's values, with time
         self._heard: tuple[Any, Tensor] | None = None
