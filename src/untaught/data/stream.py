@@ -8,7 +8,7 @@ their number: whole shards are not opened.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import count, islice
@@ -97,19 +97,21 @@ class Stream:
         def records() -> Iterator[Record]:
             for share in filter(None, self._shares(epoch, step)):
                 sizes.append(len(share))
-                for number, record in share:
+                while share:  # what was given is held no longer: a batch of photographs is a hundred megabytes
+                    number, record = share.popleft()
                     yield {**record, "index": number}
 
         decoded = decoding.decode(records(), self.modality, self.layout)
+        light = (({"name": record["name"], "index": record["index"]}, arrays) for record, arrays in decoded)
         try:
-            while batch := list(islice(decoded, 1)):  # the first record's coming makes its batch's size known
-                batch += islice(decoded, sizes.pop(0) - 1)
+            while batch := list(islice(light, 1)):  # the first record's coming makes its batch's size known
+                batch += islice(light, sizes.pop(0) - 1)
                 if arrays := self._join(batch):
                     yield to_tensors(arrays, self.pin)
         finally:
             decoded.close()  # type: ignore[attr-defined]
 
-    def _shares(self, epoch: int, step: int) -> Iterator[list[Numbered]]:
+    def _shares(self, epoch: int, step: int) -> Iterator[deque[Numbered]]:
         """This process's share of every batch: of all of a batch, lanes in turn, those at its own places."""
         each = self.batch_size // self.lanes
         common = gcd(self.lanes, self.world)
@@ -119,7 +121,10 @@ class Stream:
             come = min(map(len, batch.values()))
             if come < each and (self.drop_last or come == 0):
                 return
-            yield [batch[lane][turn] for turn in range(come) for lane in batch if (turn * self.lanes + lane) % self.world == self.rank]
+            places = ((turn, lane) for turn in range(come) for lane in batch)
+            share = deque(batch[lane][turn] for turn, lane in places if (turn * self.lanes + lane) % self.world == self.rank)
+            batch.clear()
+            yield share
 
     def _lane(self, epoch: int, lane: int, skip: int) -> Iterator[Numbered]:
         """(running number, record) of a lane without its first `skip`."""
