@@ -216,7 +216,7 @@ def test_checkpoints_in_parts(tmp_path: Path, data: st.DataObject) -> None:
     from untaught.engine import shards
     from untaught.engine.world import World
 
-    network, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, data.draw(st.integers(0, 3)))
+    network, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, data.draw(st.integers(1, 3)))
     optimizer = torch.optim.AdamW(network.parameters())
     tensors = {f"method.{name}": x for name, x in other.state_dict().items()} | {"optimizer.weight.exp_avg": torch.zeros(2, 2)}
     (tmp_path / "part-00000.safetensors").write_bytes(damaged(save(tensors), data))
