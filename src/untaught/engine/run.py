@@ -165,13 +165,20 @@ def save_speaker(model: Any, folder: Path, modality: Modality, layout_of: Path) 
 
 def save_network(network: nn.Module, folder: Path, config: Options, beside: dict[str, str] | None = None) -> None:
     """model.safetensors, config.json and the texts `beside` them by name, replaced as one."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in once_each(network).items()}
     with whole(folder) as partial:
         partial.mkdir(parents=True)
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
         texts = {"config.json": json.dumps({"schema": ENCODER_SCHEMA, **_plain(config)}, indent=2), **(beside or {})}
         for name, text in texts.items():
             (partial / name).write_text(text)
+
+
+def once_each(network: nn.Module) -> dict[str, Tensor]:
+    """The network's state without what it holds again under another name, as BART its embedding: the first name stands for all."""
+    state = network.state_dict(keep_vars=True)
+    first = {id(value): name for name, value in reversed(state.items())}
+    return {name: value for name, value in state.items() if first[id(value)] == name}
 
 
 def _for_timm(encoder: Encoder, preprocessing: Options) -> Options:
@@ -244,7 +251,10 @@ def load_network(folder: Path, finish: Callable[[Encoder, Options], nn.Module]) 
             _check_size(config, finish, weights)
             network = finish(build_from(config), config)
         try:
-            _network(network, config).load_state_dict(weights)
+            into = _network(network, config)
+            into.load_state_dict(weights, strict=False)
+            if once_each(into).keys() != weights.keys():
+                raise RuntimeError("others are missing, or too many")
         except RuntimeError as error:  # it lists every name
             raise UserError(f"{folder} can't be loaded: its weights are not those of {config['encoder']} as config.json has it") from error
     except UserError as error:
@@ -263,7 +273,7 @@ def _check_size(config: Options, finish: Callable[[Encoder, Options], nn.Module]
             empty = _network(finish(build_from(config), config), config)
     except NotImplementedError:  # a model that computes with its weights while it is built
         return
-    shapes = {name: tuple(value.shape) for name, value in empty.state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in once_each(empty).items()}
     if shapes != {name: tuple(value.shape) for name, value in weights.items()}:
         raise UserError(f"its weights are not those of {config['encoder']} as config.json has it")
 
