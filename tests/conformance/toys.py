@@ -91,9 +91,9 @@ def sentences() -> list[str]:
 
 @cache
 def text_layout() -> dict[str, Any]:
-    """Learns the toy sentences' words, and makes their tokenizer known."""
+    """Learns the toy sentences' words, the same in every process, and makes their tokenizer known."""
     records = [{"text": text} for text in sentences()]
-    layout, _ = learn(records, plan(records, {"tokenizer": "wordpiece", "length": 24, "vocabulary": 120}))
+    layout, _ = learn(records, plan(records, {"tokenizer": "bpe", "length": 24, "vocabulary": 330}))
     return layout
 
 

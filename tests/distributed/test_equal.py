@@ -14,7 +14,7 @@ import torch
 from processes import together
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from toys import build, toy_encoder
+from toys import MODALITIES, build, toy_encoder
 
 from untaught.core import Batch, Method
 from untaught.engine.build import method_class
@@ -25,9 +25,11 @@ from untaught.methods import METHODS
 
 PLAIN: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.02, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0}
 LOOP: dict[str, Any] = PLAIN | {"batch_size": 12, "steps": 3, "precision": "float32", "log_every": 1}
+PICTURES = [name for name in METHODS if set(method_class(name).views) <= set(MODALITIES["image"].views)]
 CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {  # name -> method, whether a ViT, knobs of the loop
-    **{name: (name, False, {}) for name in METHODS if not method_class(name).needs},
-    **{f"{name} vit": (name, True, {}) for name in METHODS},
+    **{name: (name, False, {}) for name in PICTURES if not method_class(name).needs},
+    **{f"{name} vit": (name, True, {}) for name in PICTURES},
+    **{name: (name, False, {}) for name in METHODS if name not in PICTURES},  # of text
     "hybrid": ("moco+deepcluster:0.5", False, {}),
     "hybrid vit": ("simclr+mae:0.5", True, {"accumulate": 2}),
     "accumulated": ("simclr", False, {"accumulate": 2}),
@@ -81,8 +83,9 @@ def train(folder: str) -> dict[str, Any]:
         recipe = Recipe(**(LOOP | knobs))
         world = World(recipe, cls.unused)
         torch.manual_seed(0)
-        encoder = toy_encoder(frozenset({"tokens"}) if tokens else cls.needs)
-        method, views, batch = build(cls, "image", encoder, **KNOBS.get(method_name, {}))
+        kind = "image" if set(cls.views) <= set(MODALITIES["image"].views) else "text"
+        encoder = toy_encoder(frozenset({"tokens"}) if tokens else cls.needs, kind)
+        method, views, batch = build(cls, kind, encoder, **KNOBS.get(method_name, {}))
         place = Path(tempfile.mkdtemp(dir=folder))
         shares = Shares(batch, world)
         seen, before = [view.x for view in views(next(shares.batches(0)), 0)], copy.deepcopy(method.state_dict())

@@ -119,7 +119,7 @@ def test_the_default_is_timm_where_timm_can(tmp_path: Path) -> None:
 
 def test_wrong_requests(tmp_path: Path) -> None:
     folder = encoder_folder(tmp_path / "conv", "conv_small", 1, 16, width=8)
-    with pytest.raises(UserError, match="--to tflite: unknown; timm, torch, onnx are"):
+    with pytest.raises(UserError, match="--to tflite: unknown; timm, transformers, torch, onnx are"):
         export(folder, "tflite")
     with pytest.raises(UserError, match="names no data to check the export on; give some with --data"):
         export(folder)
@@ -136,15 +136,15 @@ def test_weights_that_changed_are_found(tmp_path: Path) -> None:
     x = torch.randn(4, 1, 16, 16)
     with torch.no_grad():
         own = encoder(x)
-    assert "differs by 0.0e+00 at most on 4 real samples" in check_parity("it", encoder, own, x, 1e-4)
+    assert "differs by 0.0e+00 at most on 4 real samples" in check_parity("it", encoder, own, (x,), 1e-4)
     own[2, 3] += 1e-2
     with pytest.raises(UserError, match=r"it differs from the encoder by 7.9e-03, 1e-04 is allowed"):
-        check_parity("it", encoder, own, x, 1e-4)
+        check_parity("it", encoder, own, (x,), 1e-4)
     own[0, 0] = torch.nan
     with pytest.raises(UserError, match="differs from the encoder by nan"):
-        check_parity("it", encoder, own, x, 1e-4)
+        check_parity("it", encoder, own, (x,), 1e-4)
     with pytest.raises(UserError, match=r"gives \(3, 192\) where the encoder gives \(4, 192\)"):
-        check_parity("it", encoder, own[:3], x, 1e-4)
+        check_parity("it", encoder, own[:3], (x,), 1e-4)
 
 
 def test_arguments_that_timm_could_not_read_back_are_not_written(tmp_path: Path) -> None:

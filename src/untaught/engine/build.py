@@ -128,6 +128,13 @@ def build_encoder(encoder: str | nn.Module, given: Options, knobs: Options) -> E
     return factory(*leading, **(given | parsed))
 
 
+def build_untrained(encoder: str, given: Options, knobs: Options) -> Encoder:
+    """As `build_encoder`, with every weight drawn anew, whatever weights the encoder comes with."""
+    own = {key: value for key, value in knobs.items() if key not in ("weights", "pretrained")}
+    drawn = {"pretrained": False} if "pretrained" in knobs_of(encoder_factory(encoder)[0]) else {}
+    return build_encoder(encoder, given, own | drawn)
+
+
 OFFERED_BY = {  # for messages
     "tokens": "vit_mini and timm/vit_* (of text bert, gpt, bart)",
     "layers": "vit_mini and timm/vit_* (of text bert, gpt, bart)",

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import untaught
-from untaught.core import Encoder, Facts, Method, Modality, Options, UserError
+from untaught.core import Encoder, Facts, Files, Method, Modality, Options, UserError
 from untaught.data.stream import Stream
 from untaught.engine import checkpoint, learned
 from untaught.engine.build import (
@@ -172,7 +172,7 @@ def _run(
     if layout is not None:
         learned.adopt(modality, layout, folder.path)
     wishes = (modality.expects(asked.encoder) if isinstance(asked.encoder, str) else {}) | knobs["layout"]
-    material = world.together(lambda: look(asked.data, modality, **how, wishes=wishes, layout=layout))
+    material = look_alike(asked.data, modality, how, wishes, layout, world)
     encoder_name = asked.encoder if asked.encoder is not None else modality.encoder_for(material.layout, cls.needs)
     torch.manual_seed(recipe.seed)
     encoder = build_encoder(encoder_name, modality.input(material.layout), knobs["encoder"])
@@ -275,6 +275,20 @@ def _run(
 
     world.alone(conclude)
     return folder.path
+
+
+def look_alike(data: Any, modality: Modality, how: Options, wishes: Options, layout: Options | None, world: World) -> Material:
+    """What `look` makes, in every process of what the first has learned of the data: a tokenizer that is trained twice may differ."""
+    opened: list[Material] = []
+
+    def first() -> tuple[Options, Files]:
+        opened.append(look(data, modality, **how, wishes=wishes, layout=layout))
+        return opened[0].layout, modality.kept(opened[0].layout)
+
+    planned, files = world.alone(first)
+    if not opened and files:
+        modality.adopt(planned, files)
+    return world.together(lambda: opened[0] if opened else look(data, modality, **how, layout=planned))
 
 
 def keep_layout(folder: Folder, modality: Modality, layout: Options, run: Options) -> None:

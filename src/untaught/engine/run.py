@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from untaught.core import Encoder, Modality, Options, UserError
 from untaught.encoders.offline import offline
-from untaught.engine.build import build_encoder, modality_named
+from untaught.engine.build import build_untrained, modality_named
 from untaught.engine.documents import check_kinds, read_json, read_yaml
 from untaught.engine.learned import adopt, files_of, write_files
 from untaught.engine.views import convolves, used_view
@@ -241,6 +241,10 @@ def load_network(folder: Path, finish: Callable[[Encoder, Options], nn.Module]) 
             f"{folder} can't be loaded: its config.json points out of the folder ({', '.join(elsewhere) or config['encoder']}); "
             "an encoder brings its own weights and names an architecture"
         )
+    if config["encoder"].startswith("transformers/"):  # its shape is in the folder: the checkpoint that it began as is not asked
+        if "model_type" not in config:
+            raise UserError(f"{folder} can't be loaded: its config.json points out of the folder ({config['encoder']})")
+        config = {**config, "encoder": f"transformers/{folder}"}
     modality = modality_named(config["modality"])
     try:
         adopt(modality, config["layout"], folder)
@@ -280,4 +284,4 @@ def _check_size(config: Options, finish: Callable[[Encoder, Options], nn.Module]
 
 def build_from(config: Options) -> Encoder:
     """The encoder that a config.json describes, with weights drawn anew."""
-    return build_encoder(config["encoder"], modality_named(config["modality"]).input(config["layout"]), config["encoder_knobs"])
+    return build_untrained(config["encoder"], modality_named(config["modality"]).input(config["layout"]), config["encoder_knobs"])

@@ -86,6 +86,6 @@ def _load(folder: Path) -> tuple[Any, Any]:
         kind = next((name for name in (getattr(config, "architectures", None) or ()) if hasattr(hub, name)), None)
         if kind is None:
             raise UserError(f"{folder} names no model of transformers in its config.json; train again, or copy the whole folder")
-        model = or_fault(str(folder), lambda: getattr(hub, kind).from_pretrained(str(folder), use_safetensors=True))
+        model = or_fault(str(folder), lambda: getattr(hub, kind).from_pretrained(str(folder), use_safetensors=True, **NO_CODE))
         tokenizer = or_fault(str(folder), lambda: hub.AutoTokenizer.from_pretrained(str(folder), **NO_CODE))
     return model.eval(), tokenizer

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from untaught.core import Encoder, Modality, Options, UserError
-from untaught.engine.build import build_encoder, modality_named
+from untaught.engine.build import build_encoder, build_untrained, modality_named
 from untaught.engine.documents import read_json
 from untaught.engine.run import load_encoder, read_run, seed_of
 from untaught.engine.views import Views
@@ -98,7 +98,7 @@ def _ours(encoder: Encoder, config: Options, folder: Path, name: str = "encoder"
 def untrained_encoder(encoder: str, given: Options, knobs: Options, seed: int) -> Encoder:
     """The encoder of this name as a run with this seed begins, without pretrained weights."""
     torch.manual_seed(seed)
-    return build_encoder(encoder, given, {key: value for key, value in knobs.items() if key not in ("weights", "pretrained")}).eval()
+    return build_untrained(encoder, given, knobs).eval()
 
 
 def drawn_anew(encoder: Encoder, seed: int) -> Encoder | None:
