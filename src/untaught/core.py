@@ -175,3 +175,4 @@ class Modality:
     kept: Callable[[Options], Files] = lambda layout: {}  # the files of a layout that is known
     files: tuple[str, ...] = ()  # their names
     expects: Callable[[str], Options] = lambda encoder: {}  # wishes that an encoder's name brings along
+    captions: Callable[[View, Options], list[str]] | None = None  # what names a sample better than its place in the data

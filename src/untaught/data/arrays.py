@@ -14,7 +14,7 @@ from untaught.data.parts import PARTS, Choice, Part, Source, file_facts, fingerp
 
 DATA = ("x", "data", "images", "arr_0")
 LABELS = ("y", "label", "labels", "target", "targets", "arr_1")
-BUILTINS = ("digits", "photos")
+BUILTINS = {"digits": "image", "photos": "image", "topics": "text"}  # name -> modality
 
 
 def open_file(path: Path, modality: Modality, choice: Choice) -> Source:
@@ -104,21 +104,33 @@ def is_array(data: Any) -> bool:
 
 
 def open_builtin(name: str, modality: Modality) -> Source:
-    """Small real data that ship with scikit-learn, so that everything runs offline."""
+    """Small real data that ship with scikit-learn and with Python, so that everything runs offline."""
+    if name not in BUILTINS:
+        raise UserError(f"builtin:{name} is not there; allowed: {', '.join(f'builtin:{name}' for name in BUILTINS)}")
+    if modality.name != BUILTINS[name]:
+        raise UserError(f"builtin:{name} holds no {modality.noun}; give --modality {BUILTINS[name]}, or other data")
+    if name == "topics":
+        return open_arrays(_topics(), modality, Choice(), where="builtin:topics, the paragraphs of Python's own help", facts=["topics"])
     from sklearn import datasets
 
     if name == "digits":
         digits: Any = datasets.load_digits()
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # they are 0..16
         labels, classes = digits.target, tuple(map(str, range(10)))
-    elif name == "photos":
+    else:
         photos: Any = datasets.load_sample_images()
         tiles = [_tiles(np.asarray(photo), 64) for photo in photos.images]
         images, labels = np.concatenate(tiles), np.repeat(np.arange(len(tiles)), [len(tile) for tile in tiles])
         classes = tuple(Path(name).stem for name in photos.filenames)
-    else:
-        raise UserError(f"builtin:{name} is not there; allowed: {', '.join(f'builtin:{name}' for name in BUILTINS)}")
     return open_arrays((images, labels), modality, Choice(), where=f"builtin:{name}", facts=[f"builtin:{name}", images], classes=classes)
+
+
+def _topics() -> np.ndarray:
+    """Paragraphs (N,) of the help on the language that Python ships with."""
+    from pydoc_data.topics import topics
+
+    found = (" ".join(paragraph.split()) for text in topics.values() for paragraph in text.split("\n\n"))
+    return np.array([paragraph[:2000] for paragraph in found if len(paragraph) > 60])
 
 
 def _tiles(photo: np.ndarray, side: int) -> np.ndarray:

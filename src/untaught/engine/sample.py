@@ -25,6 +25,7 @@ TRAINED, HELD_OUT = 1200, 300  # samples that are shown; more would only crowd t
 KEPT = 16  # of them are kept decoded as well, for the parity of exports
 SHOWN = 6  # rows in the picture of views
 THUMBNAIL = 48  # pixels at most
+CAPTION = 120  # characters of what a sample says, where that names it better than its place
 LARGEST = 1 << 29  # bytes of sample.npz unpacked
 
 
@@ -46,17 +47,20 @@ def keep_sample(folder: Path, material: Material, encoder: nn.Module, whole: str
     view.channels_last = convolves(encoder)
     names, labels, held_out, batches = _chosen(material, seed)
     thumbnails: list[np.ndarray] = []
+    captions: list[str] = []
     first: dict[str, np.ndarray] = {}
 
     def shown(batch: Batch) -> View:
         made = view(batch, 0)[0]
         if not first:
             first.update({f"batch.{key}": value[:KEPT].cpu().numpy() for key, value in batch.items()})
+        if material.modality.captions is not None:
+            captions.extend(text[:CAPTION] for text in material.modality.captions(made, material.statistics))
         thumbnails.append(_thumbnails(material.modality.picture(made, view.options[0], material.statistics)))
         return made
 
     features = np.concatenate([vectors for _, vectors in encode(encoder, batches, shown, device, bf16)])
-    arrays: dict[str, Any] = {"name": np.array(names), "label": np.array(labels), "held_out": held_out, "features": features}
+    arrays: dict[str, Any] = {"name": np.array(captions or names), "label": np.array(labels), "held_out": held_out, "features": features}
     arrays |= {"place": plane(features), "thumbnail": np.concatenate(thumbnails), **first}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)

@@ -651,4 +651,5 @@ TEXT = Modality(
     kept=kept,
     files=("tokenizer.json", "tokenizer_config.json"),
     expects=expects,
+    captions=captions,
 )
