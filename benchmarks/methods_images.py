@@ -25,7 +25,9 @@ from typing import Any
 
 from rounds import machine, table
 
+from untaught.engine.build import method_class
 from untaught.methods import METHODS
+from untaught.modalities.image import IMAGE
 
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data")) / "cifar10"
 BATCHES = {  # samples a step; many crops or a transformer leave few steps to a short run, and small batches more of them
@@ -142,7 +144,8 @@ def line(rows: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--method", nargs="+", default=list(METHODS), choices=list(METHODS))
+    pictures = [name for name in METHODS if set(method_class(name).views) <= set(IMAGE.views)]
+    parser.add_argument("--method", nargs="+", default=pictures, choices=pictures)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
