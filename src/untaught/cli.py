@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -345,6 +346,19 @@ def _pairs(text: str | None) -> dict[str, str] | None:
 
 def main() -> None:
     """Exit 2 and one line for what the user can mend; 128 + signal and one line for what a signal stopped."""
+    try:
+        _run()
+    except SystemExit as end:
+        world = sys.modules.get("untaught.engine.world")
+        if world is not None and world.started():
+            # One of several processes ends here and now: threads of torch's connection may abort it while Python tidies up.
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
+            os._exit(int(end.code or 0))
+        raise
+
+
+def _run() -> None:
     from untaught.engine.interrupt import Interrupted, raise_interrupted
     from untaught.engine.memory import ask_for_huge_pages
 

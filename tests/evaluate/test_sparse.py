@@ -95,7 +95,8 @@ def test_neighbours_are_a_plain_loops(
     monkeypatch.setattr(sparse, "CHUNK", chunk)
     train, labels, test, right = data
     vectorizer = TfidfVectorizer(vocabulary=CountVectorizer().fit(train).vocabulary_)
-    bank, queries = vectorizer.fit_transform(train), vectorizer.transform(test)
+    bank: Any = vectorizer.fit_transform(train)
+    queries: Any = vectorizer.transform(test)
     found = knn_right(bank, labels, queries, right, k=(5, 200), temperature=0.07)
     similar = (queries @ bank.T).toarray()
     for k in (5, 200):

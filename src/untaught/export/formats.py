@@ -71,7 +71,7 @@ def _onnx(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
 def _traced(x: Inputs) -> tuple[Inputs, Options]:
     """Two samples to trace by, and which of their axes may differ: the batch, and the length of ragged ones."""
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
-    axes: Options = {0: batch} if len(x) == 1 else {0: batch, 1: torch.export.Dim("length", min=2, max=x[0].shape[1])}
+    axes: dict[int, Any] = {0: batch} if len(x) == 1 else {0: batch, 1: torch.export.Dim("length", min=2, max=x[0].shape[1])}
     return tuple(part[:2].clone() for part in x), {name: dict(axes) for name in ("x", "valid")[: len(x)]}
 
 
