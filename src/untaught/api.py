@@ -142,7 +142,7 @@ def pretrain(
 
     data: a path, a name, arrays or a table (see `untaught.data.sources.open_source`). method: a name, several joined as
     "simclr+mae:0.5", a Method class, or a function (views, encoder, *, knobs) -> terms, see docs/methods.md; simclr if none is
-    given. knobs: those of the loop, the method, the encoder and the views, as on the command line; a dot is written as two
+    given, of text mlm. knobs: those of the loop, the method, the encoder and the views, as on the command line; a dot is written as two
     underscores (`encoder__width=64`).
     Raises UserError, one line, for everything that the caller can mend.
     """

@@ -168,6 +168,8 @@ class Modality:
     encoder_for: Callable[[Options, frozenset[str]], str]  # (layout, needs) -> the default encoder's name
     input: Callable[[Options], Options]  # layout -> what an encoder must know of its input: shape, channels ...
     preprocessing: Callable[[Options, Options], Options]  # (layout, statistics) -> the `whole` view in words that others read
+    method: str = "simclr"  # what is trained with if nothing else is said ...
+    batch: int = 512  # ... and in steps of so many samples at most
     knobs: dict[str, type] = field(default_factory=dict)  # what a user may wish of the layout
     runs: Callable[[list[Options]], tuple[str, int] | None] = lambda views: None  # a ragged field read as one stream, so much a sample
     learn: Callable[[Iterable[Record], Options], tuple[Options, Files]] | None = None  # what decoding needs first (a tokenizer)

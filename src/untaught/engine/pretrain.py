@@ -72,7 +72,7 @@ class Asked:
     """Everything that was asked of a run, before anything is decided. What run.yaml repeats."""
 
     data: Any
-    method: MethodLike | None = None  # simclr, or that of the run gone on with
+    method: MethodLike | None = None  # the modality's own, or that of the run gone on with
     encoder: str | nn.Module | None = None
     out: Path | None = None
     modality: str = "image"
@@ -83,7 +83,7 @@ class Asked:
 
     @property
     def chosen(self) -> MethodLike:
-        return self.method or "simclr"
+        return self.method or modality_named(self.modality).method
 
 
 def pretrain(asked: Asked, resume: bool = False, finish: Callable[[Path], None] = lambda run: None) -> Path:
@@ -334,7 +334,7 @@ def decide(recipe: Recipe, material: Material, world: World) -> Recipe:
         raise UserError(f"1 {material.modality.noun.rstrip('s')} to train on; at least 2 are needed, and hundreds to learn anything")
     batch_size = recipe.batch_size
     if batch_size is None:
-        batch_size = 1 << max(1, min(512, rows // 4 if rows else 256).bit_length() - 1)
+        batch_size = 1 << max(1, min(material.modality.batch, rows // 4 if rows else 256).bit_length() - 1)
         if rows:
             batch_size = min(batch_size, rows)
         batch_size = max(batch_size // shares, 1) * shares
