@@ -136,8 +136,8 @@ def build_untrained(encoder: str, given: Options, knobs: Options) -> Encoder:
 
 
 OFFERED_BY = {  # for messages
-    "tokens": "vit_mini and timm/vit_* (of text bert, gpt, bart)",
-    "layers": "vit_mini and timm/vit_* (of text bert, gpt, bart)",
+    "tokens": "vit_mini and timm/vit_*",
+    "layers": "vit_mini and timm/vit_*",
     "words": "bert, gpt, bart and transformers/NAME",
     "causal": "gpt and causal checkpoints of transformers",
     "decoder": "bart and such checkpoints of transformers",
