@@ -75,7 +75,7 @@ def test_wrong_paths(cli: Cli, command: str, tmp_path: Path) -> None:
 
 
 def test_wrong_exports(cli: Cli, shown: Path) -> None:
-    assert "--to tflite: unknown; timm, torch, onnx are" in cli("export", shown, "--to", "tflite").error
+    assert "--to tflite: unknown; timm, transformers, torch, onnx are" in cli("export", shown, "--to", "tflite").error
     assert "timm alone can't build conv_small" in cli("export", shown, "--to", "timm").error
     assert "is not there" in cli("export", shown, "--data", "/no/such/data").error
 

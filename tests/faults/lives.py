@@ -50,6 +50,11 @@ class Life:
     def saves(self) -> bool:
         return any(self.out.glob("checkpoints/.partial.*"))
 
+    def steps(self) -> int:
+        """Lines of the metrics, one a step."""
+        lines = self.out / "metrics.jsonl"
+        return lines.read_bytes().count(b"\n") if lines.exists() else 0
+
     def encoder(self) -> int:
         """Another number for another encoder folder; 0 where there is none."""
         folder = self.out / "encoder"

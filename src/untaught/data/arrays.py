@@ -14,7 +14,7 @@ from untaught.data.parts import PARTS, Choice, Part, Source, file_facts, fingerp
 
 DATA = ("x", "data", "images", "arr_0")
 LABELS = ("y", "label", "labels", "target", "targets", "arr_1")
-BUILTINS = {"digits": "image", "photos": "image", "topics": "text"}  # name -> modality
+BUILTINS = {"digits": "image", "photos": "image", "topics": "text"}  # name -> the field that it holds
 
 
 def open_file(path: Path, modality: Modality, choice: Choice) -> Source:
@@ -107,7 +107,7 @@ def open_builtin(name: str, modality: Modality) -> Source:
     """Small real data that ship with scikit-learn and with Python, so that everything runs offline."""
     if name not in BUILTINS:
         raise UserError(f"builtin:{name} is not there; allowed: {', '.join(f'builtin:{name}' for name in BUILTINS)}")
-    if modality.name != BUILTINS[name]:
+    if BUILTINS[name] not in modality.fields:
         raise UserError(f"builtin:{name} holds no {modality.noun}; give --modality {BUILTINS[name]}, or other data")
     if name == "topics":
         return open_arrays(_topics(), modality, Choice(), where="builtin:topics, the paragraphs of Python's own help", facts=["topics"])
