@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -532,3 +533,9 @@ def test_a_picture_and_a_caption_show_the_text_and_what_is_hidden(layout: dict[s
 
 def test_a_layout_is_plain_values(layout: dict[str, Any]) -> None:
     assert json.loads(json.dumps(layout)) == layout
+
+
+def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(UserError, match=r"tokenizers is not installed, which text needs; pip install 'untaught\[transformers\]'"):
+        plan([{"text": "a"}], {})

@@ -54,8 +54,17 @@ def _known(layout: Options) -> tuple[Any, Files]:
     return found
 
 
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise UserError("tokenizers is not installed, which text needs; pip install 'untaught[transformers]'") from error
+    return tokenizers
+
+
 def plan(records: list[Record], wishes: Options) -> Options:
     """Decides the length of a sample and what tokenizer is wanted, from a sample of the documents."""
+    _library()
     encoding = wishes.get("encoding", "utf-8")
     seen = []
     for record in records:
@@ -86,8 +95,7 @@ def plan(records: list[Record], wishes: Options) -> Options:
 
 def learn(records: Iterable[Record], layout: Options) -> tuple[Options, Files]:
     """Trains the tokenizer that the layout wishes for on the first 64 M characters, or takes an existing one -> whole layout, its file."""
-    from tokenizers import Tokenizer
-
+    Tokenizer = _library().Tokenizer
     wanted = layout["tokenizer"]
     if wanted in KINDS:
         tokenizer, names = _trained(_texts(records, layout["encoding"]), layout), SPECIAL
@@ -114,8 +122,7 @@ def learn(records: Iterable[Record], layout: Options) -> tuple[Options, Files]:
 
 def adopt(layout: Options, files: Files) -> None:
     """Makes the tokenizer of a layout known by its hash. Raises UserError where the file is another one."""
-    from tokenizers import Tokenizer
-
+    Tokenizer = _library().Tokenizer
     name, content = str(layout.get("tokenizer")), files["tokenizer.json"]
     if name in _KNOWN:
         return
