@@ -121,19 +121,12 @@ class Words(nn.Module):
         return F.linear(*self.parts(tokens))
 
 
-class _RobertaTransform(nn.Module):
-    def __init__(self, head: Any) -> None:
+class _Transform(nn.Module):
+    """What comes before the scores in RoBERTa's and DistilBERT's heads, which have it in pieces."""
+
+    def __init__(self, dense: nn.Module, norm: nn.Module) -> None:
         super().__init__()
-        self.dense, self.layer_norm = head.dense, head.layer_norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer_norm(F.gelu(self.dense(x)))
-
-
-class _DistilTransform(nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.dense, self.layer_norm = model.vocab_transform, model.vocab_layer_norm
+        self.dense, self.layer_norm = dense, norm
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer_norm(F.gelu(self.dense(x)))
@@ -219,9 +212,9 @@ class LanguageEncoder(Encoder):
             head = model.cls.predictions
             return Words(head.transform, head.decoder)
         if hasattr(model, "vocab_projector"):
-            return Words(_DistilTransform(model), model.vocab_projector)
+            return Words(_Transform(model.vocab_transform, model.vocab_layer_norm), model.vocab_projector)
         if hasattr(model, "lm_head") and hasattr(model.lm_head, "dense"):
-            return Words(_RobertaTransform(model.lm_head), model.lm_head.decoder)
+            return Words(_Transform(model.lm_head.dense, model.lm_head.layer_norm), model.lm_head.decoder)
         if hasattr(model, "head") and hasattr(model, "decoder"):
             return Words(model.head, model.decoder)
         if isinstance(getattr(model, "lm_head", None), nn.Linear):

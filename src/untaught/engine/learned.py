@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+import json
 from pathlib import Path
 
 from untaught.core import Files, Modality, Options, UserError
@@ -29,12 +29,12 @@ def learn(source: Source, modality: Modality, layout: Options) -> Options:
     part = source.parts.get(TRAIN) or next(iter(source.parts.values()))
     with progress_bar("learning") as bar:
         bar.add_task("", total=None, note=", ".join(modality.files))
-        learned, files = modality.learn(chain(part), layout)
+        learned, files = modality.learn(iter(part), layout)
     try:
         with whole(place) as partial:
             partial.mkdir(parents=True)
             write_files(files, partial)
-            write_text(partial / "layout.json", _json(learned))
+            write_text(partial / "layout.json", json.dumps(learned))
     except OSError:
         pass  # the run keeps them as well
     return learned
@@ -63,9 +63,3 @@ def adopt(modality: Modality, layout: Options, folder: Path) -> None:
 def write_files(files: Files, folder: Path) -> None:
     for name, content in files.items():
         (folder / name).write_bytes(content)
-
-
-def _json(value: Options) -> str:
-    import json
-
-    return json.dumps(value)

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from untaught.evaluate.knn import CHUNK
+from untaught.evaluate.linear import FEW
+
 PENALTIES = (0.1, 1.0, 10.0, 100.0)  # scikit-learn's C
-FEW = 5  # labels a class, on average, under which nothing is chosen: C is 1
-CHUNK = 1 << 26  # similarities held at once
 ITERATIONS = 200
 
 

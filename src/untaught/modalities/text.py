@@ -110,7 +110,7 @@ def learn(records: Iterable[Record], layout: Options) -> tuple[Options, Files]:
         except Exception as error:  # tokenizers raises a bare Exception
             raise UserError(f"{place} holds no tokenizer that can be read: {str(error).splitlines()[0]}") from error
     content = tokenizer.to_str().encode()
-    name = hashlib.blake2b(content, digest_size=12).hexdigest()
+    name = _hash(content)
     special = {role: tokenizer.token_to_id(token) if token else None for role, token in names.items()}
     if special["pad"] is None:  # GPT-2 has none: what is not valid is never read
         special["pad"] = next((number for number in special.values() if number is not None), 0)
@@ -126,7 +126,7 @@ def adopt(layout: Options, files: Files) -> None:
     name, content = str(layout.get("tokenizer")), files["tokenizer.json"]
     if name in _KNOWN:
         return
-    if hashlib.blake2b(content, digest_size=12).hexdigest() != name:
+    if _hash(content) != name:
         raise UserError("tokenizer.json is not the one that the encoder was trained with; copy the whole folder again")
     try:
         tokenizer = Tokenizer.from_str(content.decode())
@@ -135,6 +135,11 @@ def adopt(layout: Options, files: Files) -> None:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     _KNOWN[name] = tokenizer, files
+
+
+def _hash(content: bytes) -> str:
+    """The name of a tokenizer in layouts."""
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
 
 
 def _trained(texts: Iterator[str], layout: Options) -> Any:
@@ -271,21 +276,14 @@ def read(value: Any, encoding: str = "utf-8") -> str:
 
 def decode(record: Record, layout: Options) -> dict[str, np.ndarray]:
     """-> ids (T,) int32: the whole document, a separator behind it."""
-    return decode_many([record], layout)[0]
-
-
-def decode_many(records: list[Record], layout: Options) -> list[dict[str, np.ndarray]]:
-    texts = [read(record["text"], layout["encoding"]) for record in records]
-    if not all(map(str.strip, texts)):
+    text = read(record["text"], layout["encoding"])
+    if not text.strip():
         raise ValueError("is empty")
-    tokenizer, sep = tokenizer_of(layout), layout["special"]["sep"]
-    result = []
-    for record, encoded in zip(records, tokenizer.encode_batch_fast(texts, add_special_tokens=False), strict=True):
-        ids = encoded.ids
-        if sep is not None and record.get("ends", True):
-            ids.append(sep)
-        result.append({"ids": np.array(ids, np.int32)})
-    return result
+    (encoded,) = tokenizer_of(layout).encode_batch_fast([text], add_special_tokens=False)  # without offsets, which nobody asks for
+    ids, sep = encoded.ids, layout["special"]["sep"]
+    if sep is not None and record.get("ends", True):
+        ids.append(sep)
+    return {"ids": np.array(ids, np.int32)}
 
 
 def fit(batch: Batch, layout: Options) -> Options:

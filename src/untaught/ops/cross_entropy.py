@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from untaught.ops.masking import joined_count
+
 CHUNK = 1 << 24  # scores held at once
 
 
@@ -23,6 +25,12 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target:
     needed = torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in (x, weight, bias))
     with torch.autocast(x.device.type, enabled=False):
         return _LinearCrossEntropy.apply(x, weight, bias, target, dtype, needed)  # type: ignore[return-value]
+
+
+def mean_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, counted: Tensor | None = None) -> Tensor:
+    """The mean of what `linear_cross_entropy` sums, x (...,D), target and counted (...), over the tokens of all processes -> a scalar."""
+    counted = torch.ones_like(target, dtype=torch.bool) if counted is None else counted
+    return linear_cross_entropy(x.flatten(0, -2), weight, bias, target.flatten(), counted.flatten()) / joined_count(counted)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.cross_entropy import linear_cross_entropy
-from untaught.ops.masking import joined_count
+from untaught.ops.cross_entropy import mean_cross_entropy
 
 
 class CLM(Method):
@@ -31,9 +28,7 @@ class CLM(Method):
         tokens = self.encoder.features(view.x, view.valid, want=("tokens",)).tokens
         assert tokens is not None
         hidden, weight, bias = self.words.parts(tokens)
-        counted = torch.ones_like(view.target, dtype=torch.bool) if view.target_valid is None else view.target_valid
-        loss = linear_cross_entropy(hidden.flatten(0, 1), weight, bias, view.target.flatten(), counted.flatten())
-        return {"next_tokens": loss / joined_count(counted)}
+        return {"next_tokens": mean_cross_entropy(hidden, weight, bias, view.target, view.target_valid)}
 
     def publish(self) -> Any:
         return self.encoder.language  # type: ignore[return-value]

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.cross_entropy import linear_cross_entropy
-from untaught.ops.masking import joined_count, take
+from untaught.ops.cross_entropy import mean_cross_entropy
+from untaught.ops.masking import take
 
 
 class MLM(Method):
@@ -35,9 +35,7 @@ class MLM(Method):
         assert tokens is not None
         counted = view.hidden.gather(1, at)
         hidden, weight, bias = self.words.parts(take(tokens, at))
-        target = view.target.gather(1, at).flatten()
-        loss = linear_cross_entropy(hidden.flatten(0, 1), weight, bias, target, counted.flatten())
-        return {"masked_tokens": loss / joined_count(counted)}
+        return {"masked_tokens": mean_cross_entropy(hidden, weight, bias, view.target.gather(1, at), counted)}
 
     def publish(self) -> Any:
         return self.encoder.language  # type: ignore[return-value]

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.methods.ranges import positive, shares, weights
-from untaught.ops.cross_entropy import linear_cross_entropy
+from untaught.ops.cross_entropy import mean_cross_entropy
 from untaught.ops.draws import Draws
-from untaught.ops.masking import joined_count, masked_mean, take
+from untaught.ops.masking import masked_mean, take
 from untaught.ops.sampling import linear_sample
 
 
@@ -60,9 +60,9 @@ class ReplacedToken(Method):
         assert tokens is not None
         counted = view.hidden.gather(1, at)
         hidden, weight, bias = self.words.parts(take(tokens, at))
-        hidden, right = hidden.flatten(0, 1), view.target.gather(1, at)
-        generation = linear_cross_entropy(hidden, weight, bias, right.flatten(), counted.flatten())
-        drawn = linear_sample(hidden, weight, bias, uniform(view, at.shape[1]).flatten()).view_as(right)
+        right = view.target.gather(1, at)
+        generation = mean_cross_entropy(hidden, weight, bias, right, counted)
+        drawn = linear_sample(hidden.flatten(0, 1), weight, bias, uniform(view, at.shape[1]).flatten()).view_as(right)
 
         shown = view.target.scatter(1, at, torch.where(counted, drawn, right))
         tokens = self.encoder.features(shown, view.valid, want=("tokens",)).tokens
@@ -72,7 +72,7 @@ class ReplacedToken(Method):
         each = F.binary_cross_entropy_with_logits(score, replaced, reduction="none")
         valid = torch.ones_like(view.hidden) if view.valid is None else view.valid
         return {
-            "generation": generation / joined_count(counted),
+            "generation": generation,
             "discrimination": self.discrimination * masked_mean(each, valid),
             "replaced": masked_mean(replaced, valid),
         }

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.cross_entropy import linear_cross_entropy
-from untaught.ops.masking import joined_count
+from untaught.ops.cross_entropy import mean_cross_entropy
 
 
 class Seq2SeqDenoising(Method):
@@ -36,9 +34,7 @@ class Seq2SeqDenoising(Method):
         assert memory is not None
         shifted = F.pad(view.target[:, :-1], (1, 0), value=self.encoder.start)
         hidden, weight, bias = self.words.parts(self.encoder.decode(shifted, memory, view.valid))
-        counted = torch.ones_like(view.target, dtype=torch.bool) if view.target_valid is None else view.target_valid
-        loss = linear_cross_entropy(hidden.flatten(0, 1), weight, bias, view.target.flatten(), counted.flatten())
-        return {"undamaged_tokens": loss / joined_count(counted)}
+        return {"undamaged_tokens": mean_cross_entropy(hidden, weight, bias, view.target, view.target_valid)}
 
     def publish(self) -> Any:
         return self.encoder.language  # type: ignore[return-value]

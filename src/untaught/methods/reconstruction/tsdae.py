@@ -10,13 +10,10 @@ shares its weights; the vector is the encoder's usual one, for a language model 
 
 from __future__ import annotations
 
-import torch
-
 from untaught.blocks.decoder import Decoder
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.methods.ranges import sizes
-from untaught.ops.cross_entropy import linear_cross_entropy
-from untaught.ops.masking import joined_count
+from untaught.ops.cross_entropy import mean_cross_entropy
 
 
 class TSDAE(Method):
@@ -44,8 +41,7 @@ class TSDAE(Method):
         assert view.target is not None
         vector = self.encoder(view.x, view.valid).unsqueeze(1)
         tokens, _ = self.encoder.embed(view.target[:, :-1])
-        hidden, weight, bias = self.words.parts(self.decoder(tokens, vector))
         target = view.target[:, 1:]  # the first one is the tokenizer's class token, where it has one
-        counted = torch.ones_like(target, dtype=torch.bool) if view.target_valid is None else view.target_valid[:, 1:]
-        loss = linear_cross_entropy(hidden.flatten(0, 1), weight, bias, target.flatten(), counted.flatten())
-        return {"tokens": loss / joined_count(counted)}
+        counted = None if view.target_valid is None else view.target_valid[:, 1:]
+        hidden, weight, bias = self.words.parts(self.decoder(tokens, vector))
+        return {"tokens": mean_cross_entropy(hidden, weight, bias, target, counted)}
