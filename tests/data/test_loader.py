@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import encoded, write_pictures
+from tiny import encoded, threads_end, write_pictures
 
 from untaught.core import Modality, UserError
 from untaught.data.loader import HELD, Loader, hold, room
@@ -134,7 +134,7 @@ def test_closing_stops_the_threads(make) -> None:
     batches = make(4).batches(0)
     next(batches)
     batches.close()
-    assert threading.active_count() == before
+    assert threads_end(before)
 
 
 def test_exceptions_come_out_at_the_consumer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_exceptions_come_out_at_the_consumer(store: Store, monkeypatch: pytest.M
     monkeypatch.setattr(store, "gather", broken)
     with pytest.raises(RuntimeError, match="no such column"):
         list(Loader(store, np.arange(ROWS), 16, 0).batches(0))
-    assert threading.active_count() == before
+    assert threads_end(before)
 
 
 # --------------------------------------------------------------------------------------------------------- stream alone

@@ -16,7 +16,7 @@ import pyarrow
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow import parquet
-from tiny import encoded, write_pictures
+from tiny import encoded, threads_end, write_pictures
 
 from untaught.core import Modality, UserError
 from untaught.data.parts import Source
@@ -460,10 +460,11 @@ def test_a_line_that_stays_dead_costs_the_rest_of_the_shard(flaky: str, pictures
 
 
 def test_threads_end_with_the_stream(root: Path, pictures: Modality) -> None:
+    before = threading.active_count()
     batches: Any = stream_of(open_source(root, pictures), pictures).batches(0)
     next(batches)
     batches.close()
-    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+    assert threads_end(before)
 
 
 def test_indexing_and_reading_agree(tmp_path: Path, pictures: Modality) -> None:

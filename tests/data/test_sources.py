@@ -17,8 +17,8 @@ from pyarrow import parquet
 from tiny import encoded, picture, write_pictures
 
 from untaught.core import Modality, Record, UserError
+from untaught.data.decoding import decode
 from untaught.data.sources import open_source, peek
-from untaught.data.tables import read_files
 
 CLASSES = ["cat", "dog", "cat", "dog", "cat", "dog"]
 PIXELS = np.stack([np.asarray(picture(i)) for i in range(6)])
@@ -332,17 +332,24 @@ def test_the_network_is_asked_only_by_name_and_its_absence_is_one_line(pictures:
         open_source("hf:owner/name", pictures)
 
 
-def test_csv_files_that_are_opened_side_by_side_share_a_lock_for_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datasets.utils import tqdm
+def test_csv_and_json_are_read_as_named_and_tell_nobody(tmp_path: Path, pictures: Modality, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets.load_dataset` takes [1] for a pattern, reports each use over the network, and its bars race in threads."""
+    asked: list[str] = []
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    monkeypatch.setattr(datasets.load, "increase_load_count", asked.append)
+    for number in range(8):
+        (folder / f"part [{number}] *.csv").write_text(f"path,label\n00{number}.png,cat\n")
+        (folder / f"more [{number}] ?.jsonl").write_text(f'{{"path": "01{number}.png", "label": "dog"}}\n')
+    for ending, expected in (("csv", [f"00{i}.png" for i in range(8)]), ("jsonl", [f"01{i}.png" for i in range(8)])):
+        source = open_source(sorted(folder.glob(f"*.{ending}")), pictures)
+        assert [record["name"] for record in source.parts["all"]] == expected
+    assert asked == []
 
-    (tmp_path / "train.csv").write_text("path,label\n0.png,1\n")
-    monkeypatch.delattr(tqdm, "_lock", raising=False)
-    load, there = datasets.load_dataset, []
 
-    def watched(*arguments: object, **options: object) -> object:
-        there.append("_lock" in vars(tqdm))  # `datasets` deletes one that it had to make, under the feet of other threads
-        return load(*arguments, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(datasets, "load_dataset", watched)
-    read_files([tmp_path / "train.csv"], frozenset([".png"]))
-    assert there == [True]
+def test_a_path_with_a_null_byte_is_a_file_that_is_not_there(tmp_path: Path, pictures: Modality) -> None:
+    write_pictures(tmp_path, ["000.png", "001.png"])
+    (tmp_path / "list.csv").write_bytes(b"path\n000.png\n00\x001.png\n")
+    layout = {"side": 8}
+    found = list(decode(open_source(tmp_path / "list.csv", pictures).parts["all"], pictures, layout))
+    assert [isinstance(arrays, str) for _, arrays in found] == [False, True]

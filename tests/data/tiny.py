@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,11 @@ def write_pictures(root: Path, names: list[str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(i, "jpeg" if name.endswith("jpg") else "png"))
     return root
+
+
+def threads_end(before: int) -> bool:
+    """Whether there are soon as many threads as before: closing stops them, and waits for none."""
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return threading.active_count() <= before

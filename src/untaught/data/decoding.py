@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from itertools import islice, repeat
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,7 +45,7 @@ def decode(records: Iterable[Record], modality: Modality, layout: Options) -> It
         except Exception as error:  # a damaged file breaks its decoder in many ways
             return record, (str(error).strip() or type(error).__name__).splitlines()[0]
 
-    for chunk in ahead(lambda chunk: [one(record) for record in chunk], _loads(records), processors(), _weight):
+    for chunk in ahead(lambda chunk: [one(record) for record in chunk], _loads(records), processors(), weigh=_weight):
         yield from chunk
 
 
@@ -71,41 +71,50 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def ahead(work: Callable[[S], T], items: Iterable[S], workers: int, weigh: Callable[[S], int] = lambda item: 0) -> Iterator[T]:
-    """map(work, items) in order, with threads two tasks ahead each, fewer where they weigh more than HEAVY. Closing it stops them."""
-    pool = ThreadPoolExecutor(workers)
+def ahead(
+    work: Callable[[S], T], items: Iterable[S], workers: int, depth: int = 2, weigh: Callable[[S], int] = lambda item: 0
+) -> Iterator[T]:
+    """map(work, items) in order, with threads `depth` tasks ahead each, fewer where they weigh more than HEAVY. Closing it stops them.
+
+    Closing waits for no thread and takes no lock: the garbage collector may do it in the middle of threading's own code.
+    """
+    pool = ThreadPoolExecutor(workers)  # its threads end when it goes out of scope
     waiting, held = iter(items), 0
     running: deque[tuple[Future[T], int]] = deque()
+    closed: list[bool] = []
+
+    def task(item: S) -> T:
+        if closed:
+            raise CancelledError
+        return work(item)
+
     try:
         while True:
-            while len(running) < 2 * workers and held < HEAVY and (coming := list(islice(waiting, 1))):
+            while len(running) < depth * workers and held < HEAVY and (coming := list(islice(waiting, 1))):
                 weight = weigh(coming[0])
-                running.append((pool.submit(work, coming[0]), weight))
+                running.append((pool.submit(task, coming[0]), weight))
                 held += weight
             if not running:
                 return
-            task, weight = running.popleft()
-            done = task.result()
+            future, weight = running.popleft()
+            done = future.result()
             held -= weight
             yield done
+    except Exception:
+        pool.shutdown(wait=False)  # its traceback would keep the pool in scope
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        closed.append(True)
 
 
-def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[T]:
-    """The same items, made in a thread `depth` ahead. Its exceptions come out here; closing stops it."""
+def prefetch(items: Iterator[T]) -> Iterator[T]:
+    """The same items, made in a thread two ahead. Its exceptions come out here; closing stops it after the item it is at."""
+    turns = (items for _ in repeat(None))
     end = object()
-    pool = ThreadPoolExecutor(1)
-    try:
-        coming = deque(pool.submit(next, items, end) for _ in range(depth))
-        while (item := coming.popleft().result()) is not end:
-            coming.append(pool.submit(next, items, end))
-            yield item  # type: ignore[misc]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        close = getattr(items, "close", None)
-        if close is not None:
-            close()
+    for item in ahead(lambda items: next(items, end), turns, workers=1, depth=3):
+        if item is end:
+            return
+        yield item  # type: ignore[misc]
 
 
 def processors() -> int:

@@ -150,6 +150,6 @@ def file_facts(path: Path) -> tuple[str, int, int]:
     """(absolute path, bytes, time of change), or sizes of -1 for a file that is not there."""
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a null byte
         return str(path.absolute()), -1, -1
     return str(path.absolute()), found.st_size, found.st_mtime_ns

@@ -103,13 +103,10 @@ class Stream:
 
         decoded = decoding.decode(records(), self.modality, self.layout)
         light = (({"name": record["name"], "index": record["index"]}, arrays) for record, arrays in decoded)
-        try:
-            while batch := list(islice(light, 1)):  # the first record's coming makes its batch's size known
-                batch += islice(light, sizes.pop(0) - 1)
-                if arrays := self._join(batch):
-                    yield to_tensors(arrays, self.pin)
-        finally:
-            decoded.close()  # type: ignore[attr-defined]
+        while batch := list(islice(light, 1)):  # the first record's coming makes its batch's size known
+            batch += islice(light, sizes.pop(0) - 1)
+            if arrays := self._join(batch):
+                yield to_tensors(arrays, self.pin)
 
     def _shares(self, epoch: int, step: int) -> Iterator[deque[Numbered]]:
         """This process's share of every batch: of all of a batch, lanes in turn, those at its own places."""
