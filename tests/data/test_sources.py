@@ -347,6 +347,16 @@ def test_csv_and_json_are_read_as_named_and_tell_nobody(tmp_path: Path, pictures
     assert asked == []
 
 
+def test_a_listing_in_parquet_damaged_in_the_middle(tmp_path: Path, pictures: Modality) -> None:
+    path = tmp_path / "list.parquet"
+    pandas.DataFrame({"path": [f"{i}.png" for i in range(1000)]}).to_parquet(path)
+    content = bytearray(path.read_bytes())
+    content[4:2000] = bytes(1996)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        open_source(path, pictures)
+
+
 def test_a_path_with_a_null_byte_is_a_file_that_is_not_there(tmp_path: Path, pictures: Modality) -> None:
     write_pictures(tmp_path, ["000.png", "001.png"])
     (tmp_path / "list.csv").write_bytes(b"path\n000.png\n00\x001.png\n")

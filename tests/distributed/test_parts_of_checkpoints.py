@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from processes import together
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from untaught.core import UserError
 from untaught.engine import shards
 from untaught.engine.recipe import Recipe
 from untaught.engine.world import World
@@ -76,3 +78,12 @@ def test_another_shape_is_refused_by_all(tmp_path: Path) -> None:
     together(2, steps, str(tmp_path / "first"), None, folder=tmp_path)
     with pytest.raises(AssertionError, match=r"UserError: .* can't be read: method.body.0.weight has the shapes \[\[3, 4\], \[2, 4\]\]"):
         together(2, steps, str(tmp_path / "second"), str(tmp_path / "first"), 7, folder=tmp_path)
+
+
+def test_an_incomplete_state_of_the_optimizer_is_refused(tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    tensors = {f"method.{name}": x.clone() for name, x in network.state_dict().items()}
+    save_file({**tensors, "optimizer.weight.exp_avg": torch.zeros(2, 2)}, tmp_path / "part-00000.safetensors")
+    with pytest.raises(UserError, match=r"can't be read: 'optimizer.weight.\w+'"):
+        shards.load(tmp_path, network, optimizer, World())

@@ -287,7 +287,7 @@ def test_recipes(tmp_path: Path, data: st.DataObject) -> None:
     one_line(lambda: Target.read(path))
 
 
-@fuzz(12)
+@fuzz(60)
 @pytest.mark.parametrize("kind", ["csv", "json", "jsonl", "parquet"])
 @given(data=st.data())
 def test_listings(kind: str, tmp_path: Path, data: st.DataObject) -> None:

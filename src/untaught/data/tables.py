@@ -119,7 +119,9 @@ def open_tables(
             parts[part].rows = count
         parts = sort_parts(parts)
 
-    listed = ((table, row[column]) for column in listings for table in everything if table.scan for row in table.read([column]))
+    listed = (
+        (table, row[column]) for column in listings for table in everything if table.scan for row in _rows(table, [column], patient=False)
+    )
     stamps |= {path: file_facts(path) for table, value in listed if value and (path := _path(table, value))}
     facts = [*facts, *stamps.values()]  # their changes count as well
     said = ", ".join(f"{name} from column {column}" + (" (paths)" if column in listings else "") for name, column in chosen.items())
@@ -179,8 +181,11 @@ def _attempt(address: Address, columns: Columns) -> Table | UserError:
         return UserError(f"{address} cannot be read as {kind_of(address)} ({reason[0]}); it may be cut short or of another kind")
 
 
-def _rows(table: Table, columns: list[str], start: int = 0) -> Iterator[dict[str, Any]]:
-    """The rows of a table. A shard that cannot be read is tried again, where it broke off, after a pause; then Broken is raised."""
+def _rows(table: Table, columns: list[str], start: int = 0, patient: bool = True) -> Iterator[dict[str, Any]]:
+    """The rows of a table. A shard that cannot be read is tried again, where it broke off, after a pause; then Broken is raised.
+
+    Impatient, while somebody waits for the data to be opened, it is not tried again.
+    """
     if table.count is None:
         yield from table.read(columns)
         return
@@ -194,7 +199,7 @@ def _rows(table: Table, columns: list[str], start: int = 0) -> Iterator[dict[str
         except FAULTS_OF_OURS:
             raise
         except Exception as error:
-            if tried == len(PAUSES):
+            if tried == len(PAUSES) or not patient:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise Broken(f"{table.name} is damaged, or out of reach, after {row:,} rows ({reason}); fetch it again") from error
             time.sleep(PAUSES[tried])
@@ -356,7 +361,7 @@ def _lists_files(tables: list[Table], column: str, modality: Modality) -> bool:
     for table in tables:
         if column in table.media:
             return False
-        for row in islice(table.read([column]), 10):
+        for row in islice(_rows(table, [column], patient=False), 10):
             value = row[column]
             if value is not None:
                 return isinstance(value, (str, Path)) and "\n" not in str(value) and Path(value).suffix.lower() in modality.suffixes

@@ -56,14 +56,15 @@ def load(place: Path, method: nn.Module, optimizer: Optimizer, world: World) -> 
                     part: Any = files.enter_context(safe_open(path, "pt"))
                     for name in part.keys():  # noqa: SIM118  # it is no mapping
                         holders.setdefault(name, []).append(part)
-                state["state"] = {p: {k: x for k, x in own.items() if _key(p, k) in holders} for p, own in state["state"].items()}
+                stateless = [p for p, own in state["state"].items() if not any(_key(p, k) in holders for k in own)]
+                for parameter in stateless:  # it had no gradients
+                    del state["state"][parameter]
                 for name, x in (weights | _moments(state)).items():
                     _fill(x, name, holders[name])
         except Exception as error:  # whatever is missing, of another shape or of another kind
             raise UserError(f"{place} can't be read: {error}") from error
 
     world.together(read)
-    state["state"] = {parameter: own for parameter, own in state["state"].items() if own}
     set_optimizer_state_dict(method, optimizer, state, options=LOOSE)
 
 
