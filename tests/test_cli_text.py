@@ -72,3 +72,13 @@ def test_a_checkpoint_is_gone_on_with_and_its_run_needs_it_no_more(run: Path, cl
 def test_pictures_are_no_text(cli: Cli) -> None:
     assert "builtin:digits holds no documents" in cli("pretrain", "builtin:digits", "--modality", "text", "--method", "mlm").error
     assert "MLM reads the view masked_tokens; image offers" in cli("pretrain", "builtin:digits", "--method", "mlm").error
+    said = cli("pretrain", "builtin:topics", *SMALL, "--method", "cpc", "steps=1").error
+    assert said == "CPC cuts pictures into patches, and these samples are none; allowed: image"
+
+
+def test_a_table_of_sentences_without_a_header(cli: Cli, tmp_path: Path) -> None:
+    lines = [f"the state {i} of this report is final\t{i % 2}" for i in range(40)]
+    (tmp_path / "sentences.tsv").write_text("\n".join(lines))
+    asked = ("pretrain", tmp_path / "sentences.tsv", *SMALL, "--method", "mlm", "steps=1", "--out", tmp_path / "run")
+    assert "they are column1, column2; say which with --columns text=NAME" in cli(*asked).error
+    assert "40 documents" in well(cli(*asked, "--columns", "text=column1", "--label", "column2")).err

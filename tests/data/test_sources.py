@@ -19,6 +19,7 @@ from tiny import encoded, picture, write_pictures
 from untaught.core import Modality, Record, UserError
 from untaught.data.decoding import decode
 from untaught.data.sources import open_source, peek
+from untaught.data.tables import read_files
 
 CLASSES = ["cat", "dog", "cat", "dog", "cat", "dog"]
 PIXELS = np.stack([np.asarray(picture(i)) for i in range(6)])
@@ -345,6 +346,23 @@ def test_csv_and_json_are_read_as_named_and_tell_nobody(tmp_path: Path, pictures
         source = open_source(sorted(folder.glob(f"*.{ending}")), pictures)
         assert [record["name"] for record in source.parts["all"]] == expected
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("first", "columns"),
+    [
+        ("a stirring , funny film\t1", ("column1", "column2")),
+        ("1\tthe plot is a mess\t0", ("column1", "column2", "column3")),
+        ("label\t0\t1", ("label", "0", "1")),
+        ("text of the review as written\tlabel", ("text of the review as written", "label")),
+    ],
+)
+def test_a_table_without_a_header_loses_no_row(first: str, columns: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "some.tsv").write_text(f"{first}\n{first}\n")
+    (table,) = read_files([tmp_path / "some.tsv"], frozenset())[0]["all"]
+    assert table.columns == columns
+    rows = [tuple(map(str, row.values())) for row in table.read(table.columns)]
+    assert rows == [tuple(first.split("\t"))] * (2 if columns[0] == "column1" else 1)
 
 
 def test_a_listing_in_parquet_damaged_in_the_middle(tmp_path: Path, pictures: Modality) -> None:

@@ -31,6 +31,7 @@ LABELS = ("label", "labels", "class", "target", "fine_label", "cls")
 LISTED = ("file_name", "file", "filename", "path")  # columns that usually hold the paths of a listing
 ROWS, BYTES = 256, 4 << 20  # read at once, at most: bounded memory
 REMOTE = 16  # remote files opened at once
+HEADER_WORDS = 3  # a name of more words beside one that is a number makes a first line of data, not of names
 PAUSES = (0.1, 1.0, 5.0)  # seconds before a shard that could not be read is tried again
 
 
@@ -252,17 +253,26 @@ def _read_webdataset(address: Address, columns: Columns) -> Table:
 def _read_text(address: Address) -> Table:
     """csv and json by a `datasets` stream: types, dialects and .gz are its business, and nothing is copied into its cache.
 
-    Its builder is called itself: `load_dataset` takes the name for a pattern and tells its makers of the use.
+    Its builder is called itself: `load_dataset` takes the name for a pattern and tells its makers of the use. A csv
+    whose first line has a number and a sentence has no header; its columns are called column1, column2, ...
     """
     from datasets.data_files import DataFilesDict, DataFilesList
     from datasets.packaged_modules.csv.csv import Csv
     from datasets.packaged_modules.json.json import Json
 
     files = DataFilesDict({"train": DataFilesList([str(address)], [()])})
-    separator = "\t" if ".tsv" in address_name(address).lower() else ","
-    builder = Csv(data_files=files, sep=separator) if kind_of(address) == "csv" else Json(data_files=files)
-    stream = builder.as_streaming_dataset(split="train")
-    table = of_dataset(stream, address_name(address))
+
+    def opened(builder: Any) -> Table:
+        return of_dataset(builder.as_streaming_dataset(split="train"), address_name(address))
+
+    if kind_of(address) == "csv":
+        separator = "\t" if ".tsv" in address_name(address).lower() else ","
+        table = opened(Csv(data_files=files, sep=separator))
+        if any(map(str.isdigit, table.columns)) and any(len(name.split()) > HEADER_WORDS for name in table.columns):
+            names = [f"column{number}" for number, _ in enumerate(table.columns, 1)]
+            table = opened(Csv(data_files=files, sep=separator, header=None, column_names=names))
+    else:
+        table = opened(Json(data_files=files))
     table.rows, table.scan = sum(1 for _ in table.read(table.columns[:1])), True
     table.folder = address.parent if isinstance(address, Path) else None
     return table

@@ -67,6 +67,8 @@ class CPC(Method):
     ) -> None:
         super().__init__()
         example = next(iter(facts.views.values()))
+        if example.x.ndim != 4:
+            raise UserError("CPC cuts pictures into patches, and these samples are none; allowed: image")
         grid = (7 if example.x.shape[-1] >= SMALL else 3) if grid is None else grid
         hidden = max(1, encoder.width // 4) if hidden is None else hidden
         for name, value in {"rows": rows, "group": group, "hidden": hidden, "width": width}.items():
