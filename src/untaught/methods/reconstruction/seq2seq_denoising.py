@@ -1,6 +1,6 @@
 """BART, denoising sequence-to-sequence pretraining. Lewis, Liu, Goyal, Ghazvininejad et al., ACL 2020. https://arxiv.org/abs/1910.13461
 
-Views:  one, damaged: its sentences in another order, spans of tokens each replaced by a single mask (sections 2.2 and 3.1).
+Views:  one, damaged: its sentences in another order, spans of tokens each replaced by a single mask (sections 2.2 and 5.1).
 Heads:  the encoder's own decoder, which sees the damaged text through cross-attention and reads the target shifted to the right,
         and its scores of words: the embedding's weights.
 Loss:   cross-entropy of every token of the undamaged text given those before it (section 2.2).
