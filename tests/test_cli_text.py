@@ -73,6 +73,8 @@ def test_pictures_are_no_text(cli: Cli) -> None:
     assert "builtin:digits holds no documents" in cli("pretrain", "builtin:digits", "--modality", "text", "--method", "mlm").error
     assert "MLM reads the view masked_tokens; image offers" in cli("pretrain", "builtin:digits", "--method", "mlm").error
     said = cli("pretrain", "builtin:topics", *SMALL, "--method", "cpc", "steps=1").error
+    gpt = cli("pretrain", "builtin:topics", *SMALL, "--method", "mlm", "--encoder", "gpt", "steps=1").error
+    assert "MLM needs an encoder that offers bidirectional" in gpt
     assert said == "CPC cuts pictures into patches, and these samples are none; allowed: image"
 
 

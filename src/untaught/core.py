@@ -59,7 +59,7 @@ class Encoder(nn.Module):
     """Turns a view into vectors. `offers` names the abilities beyond pooled vectors."""
 
     width: int
-    offers: frozenset[str] = frozenset()  # of: tokens layers maps causal any_size words decoder
+    offers: frozenset[str] = frozenset()  # of: tokens layers maps causal bidirectional any_size words decoder
     layered: bool = False  # whether its field reads it as a weighted sum of layers
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -80,6 +80,12 @@ class Encoder(nn.Module):
     ) -> Features:
         """Adds positions, then attends; `at` (B,K) says where kept tokens sat. Only with "tokens"."""
         raise NotImplementedError
+
+    def tokens_at(self, x: Tensor, valid: Tensor | None, at: Tensor) -> Tensor:
+        """x -> the tokens (B,K,D) of the places `at` (B,K), and no others. Only with "tokens"."""
+        tokens = self.features(x, valid, want=("tokens",)).tokens
+        assert tokens is not None
+        return tokens.gather(1, at.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
 
     def grid(self, x: Tensor) -> tuple[int, ...]:
         """How the tokens of x lie: (h,w), (t,) or (t,h,w). Only with "tokens"."""

@@ -287,6 +287,7 @@ def test_offers_of_language_models_are_true(family: Any) -> None:
     encoder, (ids, valid) = toy_language(family).eval(), texts()
     assert {"tokens", "layers", "words", "any_size"} <= encoder.offers
     assert ("causal" in encoder.offers, "decoder" in encoder.offers) == (family is gpt, family is bart)
+    assert ("bidirectional" in encoder.offers) == (family is not gpt)
     found = encoder.features(ids, valid, want=("pooled", "tokens", "layers"))
     assert found.tokens is not None
     assert found.layers

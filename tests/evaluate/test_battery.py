@@ -116,7 +116,7 @@ def test_the_battery_has_every_probe_once(blobs: Labels) -> None:
     names = [(row["probe"], row["labels"], row["metric"]) for row in rows if row["metric"] != "balanced_accuracy"]
     assert len(set(names)) == len(names)
     curve = {labels for probe, labels, _ in names if probe == "linear"}
-    assert curve == {"all", "1/class", "2/class", "5/class", "10/class", "10%"}  # 1% of 180 labels are fewer than three classes
+    assert curve == {"all", "1/class", "2/class", "5/class", "10/class", "50/class", "10%"}  # 1% of 180 labels are fewer than three classes
     assert {metric for probe, _, metric in names if probe == "spectrum"} == {"rankme", "alpha", "uniformity", "alignment"}
     assert {metric for probe, _, metric in names if probe == "kmeans"} == {"nmi", "ari", "accuracy"}
     assert all(row["low"] <= row["mean"] <= row["high"] for row in rows)

@@ -124,8 +124,11 @@ def test_extreme_scores_stay_finite() -> None:
 
 def test_without_gradients_none_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, bias, target = parts()
-    monkeypatch.setattr(torch, "mm", None)  # what gradients of x are made with
+    products: list[tuple[int, ...]] = []
+    mm = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda a, b, out: products.append(tuple(b.shape)) or mm(a, b, out=out))
     with torch.no_grad():
         found = linear_cross_entropy(x, weight, bias, target)
     assert not found.requires_grad
+    assert set(products) == {tuple(weight.T.shape)}  # scores alone
     torch.testing.assert_close(found, plain(x, weight, bias, target))

@@ -6,18 +6,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LARGE = 1 << 28  # weights of attention that are held for the backward pass at most, a call
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0, causal: bool = False, scale: float | None = None
+) -> Tensor:
     """q (...,N,D), k (...,M,D), v (...,M,E), mask (...,N or 1,M) bool true where attended -> (...,N,E). Vaswani et al. 2017, equation 1.
 
     Fused where that is fast. On a CPU it is not: PyTorch's fused backward in bfloat16 takes 30 times as long as plain products.
     """
-    if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    weighed = q.shape[:-1].numel() * k.shape[-2]
+    if q.device.type != "cpu" or not torch.is_grad_enabled() or weighed > LARGE:
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal and mask is None, scale=scale)
+    if causal and mask is None:
+        mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+    weights = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
     if mask is not None:
         weights = weights.masked_fill(~mask, float("-inf"))
-    return weights.softmax(-1) @ v
+    weights = weights.softmax(-1)
+    return (F.dropout(weights, dropout) if dropout else weights) @ v
 
 
 class Block(nn.Module):

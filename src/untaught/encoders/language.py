@@ -10,11 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from untaught.blocks.transformer import attention
 from untaught.core import Encoder, Features, Options, UserError
 from untaught.encoders.transformers import NO_CODE, library, or_fault
+from untaught.ops.masking import take
 
 CAUSAL = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox", "opt", "gemma", "phi", "olmo2")
 BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions are numbered behind that of padding
+IN_LAYERS = ("bert", *BEHIND_PADDING)  # embeddings, then layers of query, key, value, output, intermediate, output
+PLAIN = ("sdpa", "untaught")  # attention that takes a mask of bools
+SUITED = (*IN_LAYERS, "electra", "distilbert", "modernbert", "bart", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")  # to ours
 
 
 def bert(
@@ -144,12 +149,13 @@ class LanguageEncoder(Encoder):
     def __init__(self, language: Any) -> None:
         super().__init__()
         config = language.config
+        _suit(language)
         self._whole = [language]  # a list: the head is not the encoder's
         self.model: Any = language.base_model
         self.seq2seq = bool(getattr(config, "is_encoder_decoder", False))
         self.causal = not self.seq2seq and config.model_type in CAUSAL
         self.width = int(config.hidden_size)
-        own = {"causal": self.causal, "decoder": self.seq2seq}
+        own = {"causal": self.causal, "bidirectional": not self.causal, "decoder": self.seq2seq}
         self.offers = frozenset({"tokens", "layers", "words", "any_size"} | {name for name, can in own.items() if can})
         if getattr(self.model, "pooler", None) is not None:
             self.model.pooler = None
@@ -203,6 +209,27 @@ class LanguageEncoder(Encoder):
         layers = list(found.hidden_states[1:]) if "layers" in want else None
         return Features(pooled=pooled, tokens=tokens if "tokens" in want else None, valid=valid, layers=layers)
 
+    def tokens_at(self, x: Tensor, valid: Tensor | None, at: Tensor) -> Tensor:
+        """The last layer is worked out at these places alone, where the model is built as BERT is."""
+        config = self.model.config
+        if config.model_type not in IN_LAYERS or config._attn_implementation not in PLAIN:
+            return super().tokens_at(x, valid, at)
+        tokens = self.model.embeddings(input_ids=x)
+        mask = None if valid is None else valid[:, None, None, :].expand(-1, -1, x.shape[1], -1)
+        *layers, last = self.model.encoder.layer
+        for layer in layers:
+            out = layer(tokens, mask)
+            tokens = out[0] if isinstance(out, tuple) else out
+        inner, some = last.attention.self, take(tokens, at)
+        q, k, v = (
+            part(seen).unflatten(-1, (inner.num_attention_heads, -1)).transpose(1, 2)
+            for part, seen in ((inner.query, some), (inner.key, tokens), (inner.value, tokens))
+        )
+        dropout = inner.dropout.p if self.training else 0.0
+        read = attention(q, k, v, None if mask is None else mask[:, :, :1], dropout).transpose(1, 2).flatten(2)
+        some = last.attention.output(read, some)
+        return last.output(last.intermediate(some), some)
+
     def grid(self, x: Tensor) -> tuple[int, ...]:
         return (x.shape[1],)
 
@@ -239,6 +266,30 @@ class LanguageEncoder(Encoder):
     def decode(self, ids: Tensor, memory: Tensor, memory_valid: Tensor | None = None) -> Tensor:
         mask = None if memory_valid is None else memory_valid.long()
         return self.model.get_decoder()(input_ids=ids, encoder_hidden_states=memory, encoder_attention_mask=mask).last_hidden_state
+
+
+def _suit(language: Any) -> None:
+    """On a CPU, the attention that is fast there; the model computes the same."""
+    hub, config = library(), language.config
+    if torch.cuda.is_available() or config.model_type not in SUITED or not hasattr(hub, "AttentionMaskInterface"):
+        return
+    if config._attn_implementation != "sdpa":  # the user's own choice
+        return
+    from transformers.masking_utils import sdpa_mask
+
+    hub.AttentionInterface.register("untaught", _attend)
+    hub.AttentionMaskInterface.register("untaught", sdpa_mask)
+    language.set_attn_implementation("untaught")
+
+
+def _attend(
+    module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float = 0.0, scaling: float | None = None, **more: Any
+) -> tuple[Tensor, None]:
+    """Attention as transformers asks for it: q (B,H,N,D), k and v (B,G,M,D), of which each serves H/G heads -> (B,N,H,D)."""
+    k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], 1) if part.shape[1] < q.shape[1] else part for part in (k, v))
+    causal = more.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    return attention(q, k, v, mask, dropout, bool(causal) and q.shape[2] > 1, scaling).transpose(1, 2), None
 
 
 def _drawn(kind: str, config: Any) -> Any:

@@ -140,6 +140,7 @@ OFFERED_BY = {  # for messages
     "layers": "vit_mini and timm/vit_*",
     "words": "bert, gpt, bart and transformers/NAME",
     "causal": "gpt and causal checkpoints of transformers",
+    "bidirectional": "bert, bart and checkpoints of transformers such as they",
     "decoder": "bart and such checkpoints of transformers",
     "maps": "conv_small, vit_mini and most networks of timm",
     "any_size": "conv_small, vit_mini and timm/vit_*",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-SETTINGS = ("1/class", "2/class", "5/class", "10/class", "1%", "10%")
+SETTINGS = ("1/class", "2/class", "5/class", "10/class", "50/class", "1%", "10%")
 DRAWS = 10
 
 

@@ -10,7 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from untaught.ops.masking import joined_count
 
-CHUNK = 1 << 24  # scores held at once
+CHUNK = 1 << 25  # scores held at once, in the dtype of the products
+CACHED = 1 << 20  # of them worked on at once in float32, on a processor: what its cache holds
 
 
 def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, counted: Tensor | None = None) -> Tensor:
@@ -39,33 +40,37 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, dtype: torch.dtype, needed: bool
     ) -> Tensor:
         low, w = x.to(dtype), weight.to(dtype)
-        rows = max(1, CHUNK // len(weight))
+        rows = min(len(x), max(1, CHUNK // len(weight)))
+        few = max(1, CACHED // len(weight)) if x.device.type == "cpu" else rows
         loss = torch.zeros((), device=x.device)
         dx = torch.empty_like(low) if needed else None
         dw: Tensor | None = None
         db = torch.zeros_like(bias, dtype=torch.float32) if needed and bias is not None else None
+        held = low.new_empty(rows, len(weight))
         for start in range(0, len(x), rows):
             some, wanted = low[start : start + rows], target[start : start + rows]
-            scores = (some @ w.T).float()
-            if bias is not None:
-                scores += bias.float()
-            real = wanted >= 0
-            at = wanted.clamp(min=0).unsqueeze(1)
-            picked = scores.gather(1, at)
-            top = scores.amax(1, keepdim=True)
-            scores.sub_(top).exp_()
-            total = scores.sum(1, keepdim=True)
-            loss += torch.where(real, (total.log() + top - picked).squeeze(1), 0.0).sum()
-            if not needed:
-                continue
-            scores.mul_(real.unsqueeze(1) / total).scatter_add_(1, at, -real.float().unsqueeze(1))
-            if db is not None:
-                db += scores.sum(0)
-            slope = scores.to(dtype)
-            assert dx is not None
-            torch.mm(slope, w, out=dx[start : start + rows])
-            part = slope.T @ some
-            dw = part if dw is None else dw.float().add_(part)  # many parts in bfloat16 would lose the small ones
+            slopes = torch.mm(some, w.T, out=held[: len(some)])
+            for part, their in zip(slopes.split(few), wanted.split(few), strict=True):
+                scores = part.float()
+                if bias is not None:
+                    scores += bias.float()
+                real = their >= 0
+                at = their.clamp(min=0).unsqueeze(1)
+                picked = scores.gather(1, at)
+                top = scores.amax(1, keepdim=True)
+                total = scores.sub_(top).exp_().sum(1, keepdim=True)
+                loss += torch.where(real, (total.log() + top - picked).squeeze(1), 0.0).sum()
+                if not needed:
+                    continue
+                scores.mul_(real.unsqueeze(1) / total).scatter_add_(1, at, -real.float().unsqueeze(1))
+                if db is not None:
+                    db += scores.sum(0)
+                part.copy_(scores)
+            if needed:
+                assert dx is not None
+                torch.mm(slopes, w, out=dx[start : start + rows])
+                part = slopes.T @ some
+                dw = part if dw is None else dw.float().add_(part)  # many parts in bfloat16 would lose the small ones
         ctx.save_for_backward(dx, dw, db)
         ctx.kinds = x.dtype, weight.dtype, None if bias is None else bias.dtype
         return loss

@@ -13,12 +13,11 @@ from typing import Any
 
 from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.cross_entropy import mean_cross_entropy
-from untaught.ops.masking import take
 
 
 class MLM(Method):
     views = ("masked_tokens",)
-    needs = frozenset({"tokens", "words"})
+    needs = frozenset({"tokens", "bidirectional", "words"})
 
     def __init__(self, encoder: Encoder, facts: Facts) -> None:
         super().__init__()
@@ -31,10 +30,8 @@ class MLM(Method):
         assert view.target is not None
         assert view.where is not None
         at = view.where["places"]  # scores are made where the loss looks, and nowhere else
-        tokens = self.encoder.features(view.x, view.valid, want=("tokens",)).tokens
-        assert tokens is not None
         counted = view.hidden.gather(1, at)
-        hidden, weight, bias = self.words.parts(take(tokens, at))
+        hidden, weight, bias = self.words.parts(self.encoder.tokens_at(view.x, view.valid, at))
         return {"masked_tokens": mean_cross_entropy(hidden, weight, bias, view.target.gather(1, at), counted)}
 
     def publish(self) -> Any:

@@ -24,13 +24,13 @@ from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.methods.ranges import positive, shares, weights
 from untaught.ops.cross_entropy import mean_cross_entropy
 from untaught.ops.draws import Draws
-from untaught.ops.masking import masked_mean, take
+from untaught.ops.masking import masked_mean
 from untaught.ops.sampling import linear_sample
 
 
 class ReplacedToken(Method):
     views = ("masked_tokens",)
-    needs = frozenset({"tokens", "words"})
+    needs = frozenset({"tokens", "bidirectional", "words"})
 
     def __init__(
         self,
@@ -56,10 +56,8 @@ class ReplacedToken(Method):
         assert view.target is not None
         assert view.where is not None
         at = view.where["places"]
-        tokens = self.generator.features(view.x, view.valid, want=("tokens",)).tokens
-        assert tokens is not None
         counted = view.hidden.gather(1, at)
-        hidden, weight, bias = self.words.parts(take(tokens, at))
+        hidden, weight, bias = self.words.parts(self.generator.tokens_at(view.x, view.valid, at))
         right = view.target.gather(1, at)
         generation = mean_cross_entropy(hidden, weight, bias, right, counted)
         drawn = linear_sample(hidden.flatten(0, 1), weight, bias, uniform(view, at.shape[1]).flatten()).view_as(right)
