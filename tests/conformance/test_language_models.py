@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from untaught.encoders.language import IN_LAYERS, SUITED, LanguageEncoder
+from untaught.core import UserError
+from untaught.encoders.language import IN_LAYERS, SUITED, LanguageEncoder, language
 
 transformers = pytest.importorskip("transformers")
 
 BERT: Any = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
 LLAMA: Any = {**BERT, "num_key_value_heads": 2, "head_dim": 8}
+LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
 BART = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "gpt_neox", "modernbert"), BERT),
@@ -21,7 +23,7 @@ SIZES: dict[str, Any] = {
     "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64},
     "bart": {**BART, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
     "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4},
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), LLAMA),
+    **dict.fromkeys(LLAMAS, LLAMA),
 }
 X = torch.randint(5, 100, (3, 20), generator=torch.Generator().manual_seed(0))
 VALID = torch.arange(20) < torch.tensor([[20], [12], [5]])
@@ -33,9 +35,6 @@ def model(kind: str) -> Any:
     config = transformers.AutoConfig.for_model(kind, vocab_size=100, max_position_embeddings=24, pad_token_id=0, **SIZES[kind])
     head = "Seq2SeqLM" if kind == "bart" else "CausalLM" if kind in ("gpt2", "gpt_neox", *LLAMAS) else "MaskedLM"
     return getattr(transformers, f"AutoModelFor{head}").from_config(config).double().eval()
-
-
-LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def said(encoder: LanguageEncoder, valid: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -84,3 +83,17 @@ def test_the_last_layer_is_worked_out_where_it_is_asked_for_alone(kind: str) -> 
     encoder.model.encoder.layer[-1].intermediate.register_forward_pre_hook(lambda module, given: rows.append(given[0].shape[1]))
     encoder.tokens_at(X, None, AT)
     assert rows == [AT.shape[1]]
+
+
+@pytest.mark.parametrize("kind", SUITED)
+def test_a_checkpoints_dropout_can_be_chosen(kind: str, tmp_path: Any) -> None:
+    model(kind).float().save_pretrained(tmp_path)
+    given: Any = {"vocabulary": 100, "length": 20, "special": {"pad": 0}}
+    encoder: Any = language(str(tmp_path), **given, dropout=0.5)
+    if kind not in LLAMAS:  # which have it in attention alone
+        assert not torch.equal(encoder.train()(X), encoder(X))
+    assert torch.equal(encoder.eval()(X), encoder(X))
+    still: Any = language(str(tmp_path), **given, dropout=0.0)
+    assert torch.equal(still.train()(X), still(X))
+    with pytest.raises(UserError, match=r"encoder.dropout=1: must lie from 0"):
+        language(str(tmp_path), **given, dropout=1.0)

@@ -18,6 +18,10 @@ from untaught.ops.masking import take
 CAUSAL = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox", "opt", "gemma", "phi", "olmo2")
 BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions are numbered behind that of padding
 IN_LAYERS = ("bert", *BEHIND_PADDING)  # embeddings, then layers of query, key, value, output, intermediate, output
+DROPOUTS = (  # how configurations call it
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout", "mlp_dropout"),
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+)
 PLAIN = ("sdpa", "untaught")  # attention that takes a mask of bools
 SUITED = (*IN_LAYERS, "electra", "distilbert", "modernbert", "bart", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")  # to ours
 
@@ -34,7 +38,7 @@ def gpt(
     *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.0
 ) -> Encoder:
     """GPT-2 (Radford et al. 2019) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens."""
-    _check(width, heads)
+    _check(width, heads, dropout)
     config = library().GPT2Config(
         vocab_size=vocabulary,
         n_positions=length,
@@ -54,7 +58,7 @@ def bart(
     *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 3, heads: int = 4, dropout: float = 0.1
 ) -> Encoder:
     """BART (Lewis et al. 2020) of this size, drawn anew, `depth` layers in encoder and decoder each. ids (B,T) -> pooled (B, width)."""
-    _check(width, heads)
+    _check(width, heads, dropout)
     config = library().BartConfig(
         vocab_size=vocabulary,
         max_position_embeddings=length,
@@ -75,8 +79,10 @@ def bart(
     return LanguageEncoder(_drawn("AutoModelForSeq2SeqLM", config))
 
 
-def language(name: str, *, vocabulary: int, length: int, special: Options, pretrained: bool = True) -> Encoder:
-    """The language model `name`, a folder or a name on the Hugging Face hub, with its weights or drawn anew.
+def language(
+    name: str, *, vocabulary: int, length: int, special: Options, pretrained: bool = True, dropout: float | None = None
+) -> Encoder:
+    """The language model `name`, a folder or a name on the Hugging Face hub, with its weights or drawn anew; its own dropout if none.
 
     Raises UserError for a tokenizer of another size than its vocabulary, and for a length beyond its positions.
     """
@@ -98,6 +104,11 @@ def language(name: str, *, vocabulary: int, length: int, special: Options, pretr
     )
     if hasattr(config, "use_cache"):
         config.use_cache = False
+    if dropout is not None:
+        _share(dropout)
+        for key in DROPOUTS:
+            if hasattr(config, key):
+                setattr(config, key, dropout)
     if not pretrained:
         return LanguageEncoder(_drawn(kind, config))
     folder = Path(name)
@@ -296,13 +307,19 @@ def _drawn(kind: str, config: Any) -> Any:
     return getattr(library(), kind).from_config(config)
 
 
-def _check(width: int, heads: int) -> None:
+def _check(width: int, heads: int, dropout: float) -> None:
     if width % heads:
         raise UserError(f"encoder.width={width}: must be a multiple of its {heads} heads")
+    _share(dropout)
+
+
+def _share(dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise UserError(f"encoder.dropout={dropout:g}: must lie from 0 to less than 1")
 
 
 def _sizes(vocabulary: int, length: int, special: Options, width: int, depth: int, heads: int, dropout: float) -> Options:
-    _check(width, heads)
+    _check(width, heads, dropout)
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
