@@ -112,6 +112,23 @@ def test_neighbours_are_the_nearest_by_cosine(run: Path) -> None:
         assert [tile["other"] for tile in row["near"]] == [given["label"][i] != given["label"][query] for i in nearest]
 
 
+def told(run: Path) -> None:
+    """As of a text, whose names say what there is to see."""
+    np.savez(run / "sample.npz", **{key: value for key, value in sample().items() if key != "thumbnail"})
+
+
+def test_samples_that_words_tell_are_read(run: Path) -> None:
+    told(run)
+    page = Page(write(run).read_text())
+    found = content(gather(run))["neighbours"]
+    assert [len(row["near"]) for row in found] == [3] * 8
+    for row in found:
+        assert row["query"]["name"] in page.text
+        assert all(tile["name"] in page.text for tile in row["near"])
+    assert not [attributes for _, attributes in page.tags if attributes.get("class") == "thumb"]
+    assert "What is not here" not in page.text
+
+
 def test_labels_are_in_order_on_the_axis(run: Path) -> None:
     (title, svg, curves), *rest = content(gather(run))["label_curves"]
     assert title == "Linear probe: accuracy by labels"
@@ -265,7 +282,10 @@ def browse(page: Path, width: int = 1280) -> tuple[list[str], str]:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_no_console_error_in_a_browser(run: Path, width: int) -> None:
+@pytest.mark.parametrize("words", [False, True], ids=["pictures", "text"])
+def test_no_console_error_in_a_browser(run: Path, width: int, words: bool) -> None:
+    if words:
+        told(run)
     html = write(run).read_text()
     poked = run.parent / "poked.html"
     poked.write_text(html.replace("</body>", f"{POKE}</body>"))

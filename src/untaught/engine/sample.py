@@ -25,7 +25,7 @@ TRAINED, HELD_OUT = 1200, 300  # samples that are shown; more would only crowd t
 KEPT = 16  # of them are kept decoded as well, for the parity of exports
 SHOWN = 6  # rows in the picture of views
 THUMBNAIL = 48  # pixels at most
-CAPTION = 120  # characters of what a sample says, where that names it better than its place
+CAPTION = 240  # characters of what a sample says, where that names it better than its place and shows it better than a picture
 LARGEST = 1 << 29  # bytes of sample.npz unpacked
 
 
@@ -41,7 +41,7 @@ def keep_sample(folder: Path, material: Material, encoder: nn.Module, whole: str
     """sample.npz: names, labels, vectors, thumbnails and places on a map of some training and some held-out samples.
 
     Arrays: name and label (N,) text, "" where there is no label; held_out (N,) bool; features (N,D) and place (N,2) float32;
-    thumbnail (N,h,w,3) uint8; "batch.FIELD": the first rows as they were decoded.
+    thumbnail (N,h,w,3) uint8, absent where the name says what there is to see; "batch.FIELD": the first rows as they were decoded.
     """
     view = used_view(material.modality, material.layout, whole, material.statistics)
     view.channels_last = convolves(encoder)
@@ -56,12 +56,13 @@ def keep_sample(folder: Path, material: Material, encoder: nn.Module, whole: str
             first.update({f"batch.{key}": value[:KEPT].cpu().numpy() for key, value in batch.items()})
         if material.modality.captions is not None:
             captions.extend(text[:CAPTION] for text in material.modality.captions(made, material.statistics))
-        thumbnails.append(_thumbnails(material.modality.picture(made, view.options[0], material.statistics)))
+        else:
+            thumbnails.append(_thumbnails(material.modality.picture(made, view.options[0], material.statistics)))
         return made
 
     features = np.concatenate([vectors for _, vectors in encode(encoder, batches, shown, device, bf16)])
     arrays: dict[str, Any] = {"name": np.array(captions or names), "label": np.array(labels), "held_out": held_out, "features": features}
-    arrays |= {"place": plane(features), "thumbnail": np.concatenate(thumbnails), **first}
+    arrays |= {"place": plane(features), **({"thumbnail": np.concatenate(thumbnails)} if thumbnails else {}), **first}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(folder / "sample.npz", buffer.getvalue())
@@ -83,16 +84,19 @@ def load_sample(folder: Path) -> dict[str, np.ndarray] | None:
 
 def _is_sample(sample: dict[str, np.ndarray]) -> bool:
     rows = len(sample["name"])
-    kinds = {"name": ("U", 1), "label": ("U", 1), "held_out": ("b", 1), "features": ("f", 2), "place": ("f", 2), "thumbnail": ("u", 4)}
+    kinds = {"name": ("U", 1), "label": ("U", 1), "held_out": ("b", 1), "features": ("f", 2), "place": ("f", 2)}
+    kinds |= {"thumbnail": ("u", 4)} if "thumbnail" in sample else {}
     return (
         0 < rows <= TRAINED + HELD_OUT
         and all((sample[key].dtype.kind, sample[key].ndim, len(sample[key])) == (*kind, rows) for key, kind in kinds.items())
         and sample["place"].shape[1] == 2
         and bool(np.isfinite(sample["features"]).all() and np.isfinite(sample["place"]).all())
-        and 0 < max(sample["thumbnail"].shape[1:3]) <= THUMBNAIL
-        and sample["thumbnail"].dtype == np.uint8
-        and sample["thumbnail"].shape[3] == 3
+        and ("thumbnail" not in sample or _is_thumbnail(sample["thumbnail"]))
     )
+
+
+def _is_thumbnail(pixels: np.ndarray) -> bool:
+    return 0 < max(pixels.shape[1:3]) <= THUMBNAIL and pixels.dtype == np.uint8 and pixels.shape[3] == 3
 
 
 def kept_batch(sample: dict[str, np.ndarray]) -> Batch:

@@ -31,7 +31,7 @@ HEALTH = {
 }
 SHARES = {"data": "waiting for data", "views": "making views", "compute": "computing"}
 COLUMNS = 40  # thumbnails a row of the sheet
-QUERIES, NEAREST = 8, 8
+QUERIES, NEAREST, READ = 8, 8, 3  # samples asked for, their neighbours, and those of text, which are read
 MOST_CLASSES = 20  # that a map can colour
 WIDEST = 1200  # pixels of the picture of views
 
@@ -66,7 +66,7 @@ def content(facts: Facts) -> Options:
         "views": _webp(facts.views) if facts.views else None,
         "battery": _battery(facts.scores),
         "label_curves": _label_curves(facts.scores),
-        "thumbnails": _sheet(sample["thumbnail"]) if sample else None,
+        "thumbnails": _sheet(sample["thumbnail"]) if sample and "thumbnail" in sample else None,
         "neighbours": _neighbours(sample) if sample else [],
         "bank": int((~sample["held_out"]).sum()) if sample else 0,
         "map": _map(sample) if sample else None,
@@ -255,7 +255,8 @@ def _neighbours(sample: dict[str, np.ndarray]) -> list[Options]:
     for query in chosen:
         near = unit[bank] @ unit[query]
         near[bank == query] = -np.inf
-        nearest = [int(bank[i]) for i in np.argsort(-near, kind="stable")[: min(NEAREST, len(bank) - (query in bank))]]
+        shown = NEAREST if "thumbnail" in sample else READ
+        nearest = [int(bank[i]) for i in np.argsort(-near, kind="stable")[: min(shown, len(bank) - (query in bank))]]
         if nearest:
             found.append({"query": _tile(sample, query), "near": [_tile(sample, i, labels[query]) for i in nearest]})
     return found
