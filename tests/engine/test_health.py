@@ -132,8 +132,11 @@ def test_a_predictor_may_be_narrower_than_its_projector() -> None:
     sight = Sight(rank=52.0, spread=0.57, directions=8.1, noise=0.15)
     projector, predictor = Sight(54.0, 0.84, 8.5, 0.31), Sight(24.5, 0.73, 4.98, 0.22)
     assert health._judge(sight, {"projector": projector, "predictor": predictor}, 0.1) == ("", "")
-    because, _ = health._judge(sight, {"projector": predictor, "predictor": predictor}, 0.1)
-    assert "along 5.0 of the encoder's 8.1 directions" in because
+    narrow = Sight(12.5, 1.0, 4.2, 0.26)  # simclr's at temperature 100
+    because, _ = health._judge(sight, {"projector": narrow, "predictor": narrow}, 0.1)
+    assert "along 4.2 of the encoder's 8.1 directions" in because
+    margin = Sight(7.9, 0.87, 4.7, 0.13)  # which needs few to keep others a margin apart
+    assert health._judge(sight, {"projector": margin}, 0.1) == ("", "")
 
 
 class Constant(Encoder):
