@@ -18,8 +18,9 @@ from tiny import encoded, write_pictures
 
 from untaught.core import Modality, UserError
 from untaught.data import store as store_module
+from untaught.data.column import Column
 from untaught.data.sources import open_source
-from untaught.data.store import Column, bytes_needed, pack
+from untaught.data.store import bytes_needed, pack
 
 LAYOUT = {"side": 8}
 

@@ -2,55 +2,102 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 
 
-class Column:
-    """A `.npy` file that grows: values are appended behind a header that is written last, when their number is known."""
+class Growing:
+    """A `.npy` file that grows: values are appended behind a header that is written last, when their number is known.
 
-    def __init__(self, folder: Path, name: str, ragged: bool) -> None:
-        self.path, self.name, self.ragged = folder / f"{name}.npy", name, ragged
-        self.file: BinaryIO = self.path.open("wb")
-        self.dtype: np.dtype | None = None
-        self.shape: tuple[int, ...] = ()  # of a row; of a ragged one without its length
-        self.lengths: list[int] = []
-        self.rows = 0
+    rows: those that are there already; what lies behind them is cut off. Raises ValueError where they are not.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...], rows: int = 0) -> None:
+        self.path, self.dtype, self.shape, self.rows = path, dtype, shape, rows
+        self.file = path.open("r+b" if rows else "w+b")
+        self._header()
+        end = self.file.tell() + rows * dtype.itemsize * math.prod(shape)
+        if path.stat().st_size < end:
+            self.file.close()
+            raise ValueError(f"{path.name} has fewer than {rows} rows")
+        self.file.truncate(end)
+        self.file.seek(end)
+
+    def append(self, values: np.ndarray) -> None:
+        """values (n, *shape)."""
+        self.rows += len(values)
+        self.file.write(np.ascontiguousarray(values).data.cast("B") if values.size else b"")
+
+    def save(self) -> None:
+        """To the disk itself."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def finish(self) -> None:
+        self.file.seek(0)
+        self._header()
+
+    def _header(self) -> None:
+        # numpy leaves room for the first axis to grow, so that the final header is as long as the first.
+        described = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.rows, *self.shape)}
+        np.lib.format.write_array_header_1_0(self.file, described)
+        self.file.flush()
+
+
+class Column:
+    """Rows of one dtype and shape, (T, ...) each where `ragged`: their values, and the offset of each row behind the first.
+
+    begun: what `said` told when the folder was saved last; what was appended since is forgotten.
+    """
+
+    def __init__(self, folder: Path, name: str, ragged: bool, begun: dict[str, Any] | None = None) -> None:
+        self.folder, self.name, self.ragged = folder, name, ragged
+        self.values: Growing | None = None
+        self.offsets: Growing | None = None
+        if begun:
+            self._open(np.dtype(begun["dtype"]), tuple(begun["shape"]), begun["values"], begun["rows"])
+
+    @property
+    def files(self) -> list[Growing]:
+        return [file for file in (self.values, self.offsets) if file is not None]
+
+    @property
+    def said(self) -> dict[str, Any]:
+        assert self.values is not None
+        rows = self.values.rows if self.offsets is None else self.offsets.rows - 1
+        return {"dtype": str(self.values.dtype), "shape": self.values.shape, "values": self.values.rows, "rows": rows}
 
     def misfit(self, array: np.ndarray) -> str | None:
         """Why an array is no row of this column."""
         shape = array.shape[1:] if self.ragged else array.shape
-        if self.dtype is None:
-            self.dtype, self.shape = array.dtype, shape
-            self._header()
-        if (array.dtype, shape) == (self.dtype, self.shape):
+        if self.values is None:
+            self._open(array.dtype, shape)
+        assert self.values is not None
+        if (array.dtype, shape) == (self.values.dtype, self.values.shape):
             return None
-        return f"its {self.name} is {array.dtype} {array.shape}, others are {self.dtype} {(*('T' * self.ragged), *self.shape)}"
+        expected = self.values.dtype, (*("T" * self.ragged), *self.values.shape)
+        return f"its {self.name} is {array.dtype} {array.shape}, others are {expected[0]} {expected[1]}"
 
     def append(self, arrays: Sequence[np.ndarray]) -> None:
         if not arrays:
             return
         self.misfit(arrays[0])
-        joined = np.concatenate(arrays) if self.ragged else np.stack(arrays)
-        if self.ragged:
-            self.lengths += map(len, arrays)
-        self.rows += len(joined)
-        self.file.write(np.ascontiguousarray(joined).data.cast("B") if joined.size else b"")
+        assert self.values is not None
+        if self.offsets is not None:
+            self.offsets.append(self.values.rows + np.cumsum([len(array) for array in arrays], dtype=np.int64))
+        self.values.append(np.concatenate(arrays) if self.ragged else np.stack(arrays))
 
-    def finish(self) -> None:
-        self.file.seek(0)
-        self._header()
+    def _open(self, dtype: np.dtype, shape: tuple[int, ...], values: int = 0, rows: int = 0) -> None:
+        self.values = Growing(self.folder / f"{self.name}.npy", dtype, shape, values)
         if self.ragged:
-            np.save(self.path.with_name(f"{self.name}.offsets.npy"), np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)]))
-
-    def _header(self) -> None:
-        assert self.dtype is not None
-        # numpy leaves room for the first axis to grow, so that the final header is as long as the first.
-        described = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.rows, *self.shape)}
-        np.lib.format.write_array_header_1_0(self.file, described)
+            self.offsets = Growing(self.folder / f"{self.name}.offsets.npy", np.dtype(np.int64), (), rows + 1 if rows else 0)
+            if not rows:
+                self.offsets.append(np.zeros(1, np.int64))
 
 
 def pad(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

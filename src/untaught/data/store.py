@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,14 @@ from filelock import FileLock, Timeout
 
 from untaught.core import Modality, Options, Record, UserError
 from untaught.data import decoding
-from untaught.data.column import Column, pad
+from untaught.data.column import pad
 from untaught.data.labels import hold_out, number_labels
 from untaught.data.parts import TEST, TRAIN, VAL, Source, fingerprint, peek
+from untaught.data.unfinished import NAMED, PROGRESS, Unfinished
 
 SCHEMA = 1  # raise it when the files change: older stores are then packed anew
 SAMPLE, SAMPLE_BYTES = 4096, 128 << 20  # rows that statistics are fitted on, at most
-NAMED = 1000  # skipped records that are kept by name
+KEPT = 7 * 86400  # seconds that an unfinished store waits to be gone on with
 PARTS = ("all", TRAIN, VAL, TEST)  # what the numbers of the part column mean
 
 
@@ -108,9 +111,9 @@ def pack(
 ) -> Store:
     """Decode a source into a store under the cache, or open the one that an earlier run or another process made.
 
-    Fields in layout["ragged"] may differ in length, (T, ...); all others have one shape. Unreadable records are skipped,
-    counted and named. Raises UserError where nothing is readable or more than `limit_skipped` of all is not, where the disk
-    is full, and where the cache cannot be written.
+    Packing that was killed or interrupted goes on behind what it had saved. Fields in layout["ragged"] may differ in length,
+    (T, ...); all others have one shape. Unreadable records are skipped, counted and named. Raises UserError where nothing is
+    readable or more than `limit_skipped` of all is not, where the disk is full, and where the cache cannot be written.
     """
     target = _place(source, modality, layout, cache)
     folder, key = target.parent, target.name
@@ -124,14 +127,17 @@ def pack(
             if (store := _reopen(target)) is not None:
                 return store
             shutil.rmtree(target, ignore_errors=True)
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
             try:
                 _write(source, modality, layout, unfinished, progress, limit_skipped)
                 os.replace(unfinished, target)
                 sync(folder)
-            finally:
+            except Exception:
                 shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+            except BaseException:  # the user's own wish: there is something to go on from, or nothing
+                if not (unfinished / PROGRESS).exists():
+                    shutil.rmtree(unfinished, ignore_errors=True)
+                raise
             return Store(target)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -169,59 +175,49 @@ def _write(
     progress: Callable[[int, int | None], None] | None,
     limit_skipped: float,
 ) -> None:
-    ragged = layout.get("ragged", ())
-    own = {"part": Column(folder, "row.part", False), "name": Column(folder, "row.name", True)}
-    columns: dict[str, Column] = {}  # the modality's: their names cannot meet those of our own
-    labels: list[Any] = []
-    skipped: list[tuple[str, str]] = []
-    failed = done = 0
+    begun = Unfinished(folder, layout.get("ragged", ()))
     try:
-        for part_name, part in source.parts.items():
-            for chunk in decoding.chunks(decoding.decode(part, modality, layout), 64):
+        parts = list(source.parts.items())
+        while begun.part < len(parts):
+            name, part = parts[begun.part]
+            for chunk in decoding.chunks(decoding.decode(islice(part, begun.record, None), modality, layout), 64):
                 good: list[tuple[Record, dict[str, np.ndarray]]] = []
                 for record, arrays in chunk:
-                    if not isinstance(arrays, str):
-                        for name in arrays if done == 0 and not good else ():
-                            columns[name] = Column(folder, name, name in ragged)
-                        arrays = next((f for f in (columns[n].misfit(a) for n, a in arrays.items()) if f), arrays)
-                    if isinstance(arrays, str):
-                        failed += 1
-                        skipped += [(record["name"], arrays)][: NAMED - len(skipped)]
+                    reason = arrays if isinstance(arrays, str) else begun.fits(arrays)
+                    if reason is None:
+                        good.append((record, arrays))  # type: ignore[arg-type]
                     else:
-                        good.append((record, arrays))
-                if good and done == 0:
+                        begun.skip(record["name"], reason)
+                if good and begun.done == 0:
                     _check_space(folder, source.rows, [arrays for _, arrays in good])
-                for name in good[0][1] if good else ():
-                    columns[name].append([arrays[name] for _, arrays in good])
-                own["part"].append([np.array(PARTS.index(part_name), np.uint8)] * len(good))
-                own["name"].append([np.frombuffer(r["name"].encode("utf-8", "surrogateescape"), np.uint8) for r, _ in good])
-                labels += [record.get("label") for record, _ in good]
-                done += len(good)
+                begun.append(PARTS.index(name), good)
+                begun.record += len(chunk)
+                begun.save()
                 if progress is not None:
-                    progress(done + failed, source.rows)
-        _judge(done, failed, skipped, limit_skipped, modality)
-        for column in (*own.values(), *columns.values()):
-            column.finish()
+                    progress(begun.done + begun.failed, source.rows)
+            begun.part, begun.record = begun.part + 1, 0
+        _judge(begun.done, begun.failed, begun.skipped, limit_skipped, modality)
+        labels = begun.finish()
     finally:
-        for column in (*own.values(), *columns.values()):
-            column.file.close()
+        begun.close()
 
     values, classes = number_labels(labels, source.classes)
     if values is not None:
         np.save(folder / "row.label.npy", values)
-    fields = {name: {"dtype": str(column.dtype), "shape": column.shape, "ragged": column.ragged} for name, column in columns.items()}
+    said = {name: column.said for name, column in begun.columns.items()}
+    fields = {name: {"dtype": found["dtype"], "shape": found["shape"], "ragged": name in begun.ragged} for name, found in said.items()}
     manifest = {
         "schema": SCHEMA,
         "fingerprint": source.fingerprint,
         "what": source.what,
         "modality": modality.name,
         "layout": layout,
-        "rows": done,
+        "rows": begun.done,
         "fields": fields,
         "classes": classes,
         "labelled": values is not None,
-        "skipped": (skipped + source.skipped)[:NAMED],
-        "skipped_count": {"unreadable": failed, "passed over": len(source.skipped)},
+        "skipped": (begun.skipped + source.skipped)[:NAMED],
+        "skipped_count": {"unreadable": begun.failed, "passed over": len(source.skipped)},
         "statistics": {},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
@@ -249,8 +245,11 @@ def _reopen(folder: Path) -> Store | None:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what dead processes left: an unfinished store whose lock nobody holds."""
+    """Removes what dead processes left: an unfinished store whose lock nobody holds, and that nobody has gone on with for a week."""
     for unfinished in folder.glob("*.unfinished"):
+        with suppress(OSError):
+            if time.time() - (unfinished / PROGRESS).stat().st_mtime < KEPT:
+                continue
         with suppress(Timeout), FileLock(unfinished.with_suffix(".lock"), timeout=0):
             shutil.rmtree(unfinished, ignore_errors=True)
 
