@@ -1,12 +1,13 @@
 """Text: training steps beside transformers' and plain PyTorch's, memory of a large vocabulary, speed of packing.
 
-python benchmarks/text.py [--part mlm clm memory packing] [--rounds 3] [--steps 3] [--shakespeare 0]
+python benchmarks/text.py [--part mlm memory packing gigabyte] [--rounds 3] [--steps 2] [--shakespeare 0]
 
-mlm: a step of BERT with 4 layers of 256, 30,000 words, length 128, batch 32, dropout as there: ours (the whole step of the loop: views,
+mlm: a step of BERT with 4 layers of 256, 30,000 words, length 128, batch 64, dropout as there: ours (the whole step of the loop: views,
 forward, backward, optimizer) beside transformers' BertForMaskedLM as its examples train it (scores of every token, AdamW), each in float32
 and in bf16, taking turns; tokens a second of the processor's time, so with OMP_NUM_THREADS=1 other jobs on the machine weigh less.
 memory: the peak of resident memory of a clm step, 50,000 words, batch 32 x 512, width 256, 4 layers, over what the model takes; each in a
-process of its own. packing: a corpus into the store beside `tokenizers`' encode_batch of the same texts. --shakespeare N trains the
+process of its own. packing: a corpus into the store beside `tokenizers`' encode_batch of the same texts. gigabyte: the peak of resident
+memory of packing 0.1 and 1 GB of text, its tokenizer learned before, each in a process of its own. --shakespeare N trains the
 character model of nanoGPT's CPU setting for N steps in our loop and in a plain one, one after the other, and says loss and time of both.
 """
 
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data"))
 SPECIAL = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
-V, T, B = 30_000, 128, 32
+V, T, B = 30_000, 128, 64  # the default batch of text
 
 
 class _Ids:
@@ -178,6 +179,36 @@ def packing(rounds: int) -> None:
     print(table([f"packing {sum(map(len, lines)) / 1e6:.0f} MB", "tokens/s", "ratio"], rows), "\n")
 
 
+def gigabyte() -> None:
+    folder = Path(tempfile.mkdtemp())
+    lines = "\n".join(_corpus()) + "\n"
+    rows = []
+    for size in (100, 1000):
+        with (folder / "corpus.txt").open("w") as file:
+            for _ in range(size * 1_000_000 // len(lines.encode())):
+                file.write(lines)
+        command = [sys.executable, __file__, "--pack-of", str(folder / "corpus.txt")]
+        learned = os.environ | {"UNTAUGHT_CACHE": str(folder)}
+        subprocess.run([*command, "learn"], check=True, env=learned)
+        out = subprocess.run([*command, "pack"], capture_output=True, text=True, check=True, env=learned).stdout
+        rows.append([f"{size} MB", *out.split()])
+    print(table(["text", "documents", "seconds", "peak MiB"], rows), "\n")
+
+
+def pack_of(path: str, what: str) -> None:
+    from untaught.data.sources import open_source
+    from untaught.data.store import pack
+    from untaught.engine.learned import learn
+    from untaught.modalities import text
+
+    source = open_source(path, text.TEXT, columns={"text": "line"})
+    layout = learn(source, text.TEXT, text.plan([{"text": "a line"}], {"vocabulary": 8000}))
+    if what == "pack":
+        began = time.perf_counter()
+        store = pack(source, text.TEXT, layout)
+        print(len(store), f"{time.perf_counter() - began:.0f}", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
 def _corpus() -> list[str]:
     file = DATA / "wikitext2_part" / "valid.txt"
     if file.exists():
@@ -267,14 +298,18 @@ def shakespeare(steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", nargs="*", default=["mlm", "memory", "packing"], choices=["mlm", "memory", "packing"])
+    parser.add_argument("--part", nargs="*", default=["mlm", "memory", "packing"], choices=["mlm", "memory", "packing", "gigabyte"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--shakespeare", type=int, default=0)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--pack-of", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.memory_of:
         memory_of(asked.memory_of)
+        return
+    if asked.pack_of:
+        pack_of(*asked.pack_of)
         return
     print(machine(), "\n")
     if "mlm" in asked.part:
@@ -283,6 +318,8 @@ def main() -> None:
         memory()
     if "packing" in asked.part:
         packing(asked.rounds)
+    if "gigabyte" in asked.part:
+        gigabyte()
     if asked.shakespeare:
         shakespeare(asked.shakespeare)
 

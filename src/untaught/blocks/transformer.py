@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from untaught.blocks.dropout import dropout as drop
+
 LARGE = 1 << 28  # weights of attention that are held for the backward pass at most, a call
 
 
@@ -25,7 +27,7 @@ def attention(
     if mask is not None:
         weights = weights.masked_fill(~mask, float("-inf"))
     weights = weights.softmax(-1)
-    return (F.dropout(weights, dropout) if dropout else weights) @ v
+    return (drop(weights, dropout) if dropout else weights) @ v
 
 
 class Block(nn.Module):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from untaught.blocks.dropout import Dropout
 from untaught.blocks.transformer import attention
 from untaught.core import Encoder, Features, Options, UserError
 from untaught.encoders.transformers import NO_CODE, library, or_fault
@@ -281,11 +282,13 @@ class LanguageEncoder(Encoder):
 
 
 def _suit(language: Any) -> None:
-    """What is fast, where the model computes the same: GELU's tanh form in one pass, on a CPU attention by plain products."""
+    """What is fast, where the model computes the same: GELU's tanh form in one pass; on a CPU dropout, and attention by plain products."""
     for module in list(language.modules()):
         for name, part in module.named_children():
             if type(part).__name__ == "NewGELUActivation":
                 setattr(module, name, nn.GELU("tanh"))
+            elif type(part) is nn.Dropout:
+                setattr(module, name, Dropout(part.p))
     hub, config = library(), language.config
     if torch.cuda.is_available() or config.model_type not in SUITED or not hasattr(hub, "AttentionMaskInterface"):
         return
