@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from untaught.core import Batch, UserError, View
-from untaught.modalities import text
+from untaught.modalities import text, tokenizer
 from untaught.modalities.text import TEXT, decode, learn, plan, texts_of, tokenizer_of
 from untaught.ops.draws import Draws
 
@@ -107,7 +107,7 @@ def test_a_layout_names_its_tokenizer_by_the_hash_of_its_file(layout: dict[str, 
     files = TEXT.kept(layout)
     assert set(files) == set(TEXT.files)
     assert hashlib.blake2b(files["tokenizer.json"], digest_size=12).hexdigest() == layout["tokenizer"]
-    monkeypatch.setattr(text, "_KNOWN", {})
+    monkeypatch.setattr(tokenizer, "_KNOWN", {})
     with pytest.raises(UserError, match="is not at hand"):
         tokenizer_of(layout)
     with pytest.raises(UserError, match="not the one that the encoder was trained with"):

@@ -7,11 +7,6 @@ length (`rows=documents`). Tokenizers are `tokenizers`'; the layout names one by
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-import json
-from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,50 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from untaught.core import Batch, Files, Modality, Options, Record, UserError, View
+from untaught.core import Batch, Modality, Options, Record, UserError, View
+from untaught.modalities.tokenizer import KINDS, adopt, kept, learn, library, read, starts, stops, texts_of, tokenizer_of
 from untaught.ops.draws import Draws
 from untaught.ops.masking import first
 
-KINDS = ("bpe", "wordpiece", "characters")
-SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}  # of the tokenizers that are trained here
-TAUGHT = 64 << 20  # characters that a tokenizer is trained on, at most
-LARGEST = 1 << 28  # bytes of one document
 LENGTHS = (16, 4096)
 HASHED = 1 << 18  # columns of the bag of words
 
-# -------------------------------------------------------------------------------------------------- tokenizers
-
-_KNOWN: dict[str, tuple[Any, Files]] = {}  # hash -> tokenizers.Tokenizer and its files: a layout is plain values and only names it
-
-
-def tokenizer_of(layout: Options) -> Any:
-    """The tokenizers.Tokenizer that a layout, or a text's statistics, names; it must have been adopted."""
-    return _known(layout)[0]
-
-
-def kept(layout: Options) -> Files:
-    """The tokenizer's files."""
-    return _known(layout)[1]
-
-
-def _known(layout: Options) -> tuple[Any, Files]:
-    found = _KNOWN.get(str(layout.get("tokenizer")))
-    if found is None:
-        raise UserError(f"the tokenizer {layout.get('tokenizer')} is not at hand; tokenizer.json belongs beside run.yaml or config.json")
-    return found
-
-
-def _library() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise UserError("tokenizers is not installed, which text needs; pip install 'untaught[transformers]'") from error
-    return tokenizers
+# ---------------------------------------------------------------------------------------------- records to arrays
 
 
 def plan(records: list[Record], wishes: Options) -> Options:
     """Decides the length of a sample and what tokenizer is wanted, from a sample of the documents."""
-    _library()
+    library()
     encoding = wishes.get("encoding", "utf-8")
     seen = []
     for record in records:
@@ -91,187 +56,6 @@ def plan(records: list[Record], wishes: Options) -> Options:
         "encoding": encoding,
         "ragged": ["ids"],
     }
-
-
-def learn(records: Iterable[Record], layout: Options) -> tuple[Options, Files]:
-    """Trains the tokenizer that the layout wishes for on the first 64 M characters, or takes an existing one -> whole layout, its file."""
-    Tokenizer = _library().Tokenizer
-    wanted = layout["tokenizer"]
-    if wanted in KINDS:
-        tokenizer, names = _trained(_texts(records, layout["encoding"]), layout), SPECIAL
-    else:
-        place = Path(wanted)
-        try:
-            file = place / "tokenizer.json" if place.is_dir() else place
-            tokenizer = Tokenizer.from_file(str(file)) if file.exists() else _converted(place)
-            names = _special_of(tokenizer, place if place.is_dir() else place.parent)
-        except UserError:
-            raise
-        except Exception as error:  # tokenizers raises a bare Exception
-            raise UserError(f"{place} holds no tokenizer that can be read: {str(error).splitlines()[0]}") from error
-    content = tokenizer.to_str().encode()
-    name = _hash(content)
-    special = {role: tokenizer.token_to_id(token) if token else None for role, token in names.items()}
-    if special["pad"] is None:  # GPT-2 has none: what is not valid is never read
-        special["pad"] = next((number for number in special.values() if number is not None), 0)
-    whole = {**layout, "tokenizer": name, "vocabulary": tokenizer.get_vocab_size(with_added_tokens=True), "special": special}
-    files = {"tokenizer.json": content, "tokenizer_config.json": json.dumps(_config(names, layout["length"]), indent=1).encode()}
-    adopt(whole, files)
-    return whole, files
-
-
-def adopt(layout: Options, files: Files) -> None:
-    """Makes the tokenizer of a layout known by its hash. Raises UserError where the file is another one."""
-    Tokenizer = _library().Tokenizer
-    name, content = str(layout.get("tokenizer")), files["tokenizer.json"]
-    if name in _KNOWN:
-        return
-    if _hash(content) != name:
-        raise UserError("tokenizer.json is not the one that the encoder was trained with; copy the whole folder again")
-    try:
-        tokenizer = Tokenizer.from_str(content.decode())
-    except Exception as error:
-        raise UserError(f"tokenizer.json can't be read: {str(error).splitlines()[0]}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    _KNOWN[name] = tokenizer, files
-
-
-def _hash(content: bytes) -> str:
-    """The name of a tokenizer in layouts."""
-    return hashlib.blake2b(content, digest_size=12).hexdigest()
-
-
-def _trained(texts: Iterator[str], layout: Options) -> Any:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-    kind, special = layout["tokenizer"], list(SPECIAL.values())
-    texts, count = _counted(texts)
-    wanted = layout["vocabulary"] or 30_000
-    common: Options = {"special_tokens": special, "show_progress": False}
-    if kind == "bpe":
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer: Any = trainers.BpeTrainer(
-            vocab_size=wanted, min_frequency=2, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **common
-        )
-    elif kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk"]))
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=wanted, min_frequency=2, **common)
-    else:
-        tokenizer = Tokenizer(models.WordLevel(unk_token=SPECIAL["unk"]))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-        tokenizer.decoder = decoders.Fuse()
-        trainer = trainers.WordLevelTrainer(vocab_size=layout["vocabulary"] or 10_000, **common)
-    if kind == "wordpiece":
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=layout["lowercase"])
-    elif layout["lowercase"]:
-        tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.train_from_iterator(texts, trainer)
-    if not count[0]:
-        raise UserError("a tokenizer can't be trained: there is no readable text")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{SPECIAL['cls']} $A {SPECIAL['sep']}",
-        pair=f"{SPECIAL['cls']} $A {SPECIAL['sep']} $B:1 {SPECIAL['sep']}:1",
-        special_tokens=[(SPECIAL[role], tokenizer.token_to_id(SPECIAL[role])) for role in ("cls", "sep")],
-    )
-    return tokenizer
-
-
-def _converted(place: Path) -> Any:
-    """Of a checkpoint that has a slow tokenizer's files alone."""
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise UserError("transformers is not installed; pip install untaught[transformers]") from error
-    return AutoTokenizer.from_pretrained(str(place), trust_remote_code=False, local_files_only=True).backend_tokenizer
-
-
-def _special_of(tokenizer: Any, folder: Path) -> dict[str, str | None]:
-    """Special tokens by role, as tokenizer_config.json or special_tokens_map.json names them, or by the names that are usual."""
-    said: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).exists() and (folder / name).stat().st_size < 1 << 24:
-            found = json.loads((folder / name).read_text("utf-8"))
-            said |= found if isinstance(found, dict) else {}
-    usual = {
-        "pad": ("[PAD]", "<pad>"),
-        "unk": ("[UNK]", "<unk>"),
-        "cls": ("[CLS]", "<s>"),
-        "sep": ("[SEP]", "</s>"),
-        "mask": ("[MASK]", "<mask>"),
-    }
-    result: dict[str, str | None] = {}
-    for role, names in usual.items():
-        token = said.get(f"{role}_token")
-        token = token.get("content") if isinstance(token, dict) else token
-        candidates = [token] if isinstance(token, str) else list(names)
-        result[role] = next((name for name in candidates if tokenizer.token_to_id(name) is not None), None)
-    if result["sep"] is None:
-        token = said.get("eos_token", "<|endoftext|>")
-        token = token.get("content") if isinstance(token, dict) else token
-        result["sep"] = token if isinstance(token, str) and tokenizer.token_to_id(token) is not None else None
-    return result
-
-
-def _config(names: Mapping[str, str | None], length: int) -> Options:
-    """tokenizer_config.json, by which transformers' AutoTokenizer knows what tokenizer.json is."""
-    named = {f"{role}_token": token for role, token in names.items() if token}
-    return {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": length, "clean_up_tokenization_spaces": False, **named}
-
-
-def _texts(records: Iterable[Record], encoding: str) -> Iterator[str]:
-    left = TAUGHT
-    for record in records:
-        try:
-            text = read(record["text"], encoding)
-        except (ValueError, OSError):
-            continue
-        yield text
-        left -= len(text)
-        if left <= 0:
-            return
-
-
-def _counted(texts: Iterator[str]) -> tuple[Iterator[str], list[int]]:
-    count = [0]
-
-    def counting() -> Iterator[str]:
-        for text in texts:
-            count[0] += len(text)
-            yield text
-
-    return counting(), count
-
-
-# ---------------------------------------------------------------------------------------------- records to arrays
-
-
-def read(value: Any, encoding: str = "utf-8") -> str:
-    """Text, bytes, or a path, packed by gzip or not; raises ValueError or OSError, saying why."""
-    if isinstance(value, Path):
-        value = value.read_bytes()
-    if isinstance(value, bytes):
-        if value.startswith(b"\x1f\x8b"):
-            with gzip.GzipFile(fileobj=io.BytesIO(value)) as file:
-                try:
-                    value = file.read(LARGEST + 1)
-                except EOFError as error:
-                    raise ValueError("is cut short") from error
-        if len(value) > LARGEST:
-            raise ValueError(f"is longer than {LARGEST:,} bytes")
-        try:
-            value = value.decode(encoding)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"is no {encoding} at byte {error.start:,}; give encoding=latin-1, or what it is") from error
-        except LookupError as error:
-            raise UserError(f"encoding={encoding}: is not known to Python; utf-8, latin-1 or cp1252 are") from error
-    if not isinstance(value, str):
-        raise ValueError(f"{type(value).__name__} is no text; a string, or the path of a text file is")
-    return value
 
 
 def decode(record: Record, layout: Options) -> dict[str, np.ndarray]:
@@ -302,15 +86,6 @@ def _vectorizer() -> Any:
     from sklearn.feature_extraction.text import HashingVectorizer
 
     return HashingVectorizer(n_features=HASHED, alternate_sign=False, norm=None)  # type: ignore[arg-type]
-
-
-def texts_of(ids: Tensor, valid: Tensor | None, layout: Options) -> list[str]:
-    """ids (B,T), valid (B,T) -> the text of each row, without special tokens."""
-    rows = [
-        row.tolist() if kept is None else row[kept].tolist()
-        for row, kept in zip(ids, valid if valid is not None else [None] * len(ids), strict=True)
-    ]
-    return tokenizer_of(layout).decode_batch(rows, skip_special_tokens=True)
 
 
 # ------------------------------------------------------------------------------------------------ arrays to views
@@ -377,7 +152,7 @@ def masked_tokens(batch: Batch, draws: Draws, options: Options, statistics: Opti
     count = (free.sum(1) * options["rate"]).round().long().clamp(min=1).minimum(free.sum(1))
     unit = draws.uniform(x.shape[1])
     if options["words"]:
-        begins = _starts(statistics, x.device)[x] | ~F.pad(free, (1, -1))  # and whatever is behind a special token
+        begins = starts(statistics, x.device)[x] | ~F.pad(free, (1, -1))  # and whatever is behind a special token
         unit = unit.gather(1, (begins & free).cumsum(1).clamp(max=x.shape[1] - 1))
     unit = torch.where(free, unit, 2.0)
     if options["words"]:  # whole words: the last one is not cut
@@ -504,7 +279,7 @@ def _drop(x: Tensor, valid: Tensor | None, gone: Tensor, statistics: Options) ->
 def _permuted(x: Tensor, valid: Tensor, draws: Draws, chance: float, statistics: Options) -> Tensor:
     """Sentences, which end in a full stop, in random order within their document; special tokens stay where they are."""
     free = _ordinary(x, valid, statistics)
-    stop = _stops(statistics, x.device)[x] & free
+    stop = stops(statistics, x.device)[x] & free
     number = stop.cumsum(1) - stop.long()  # of the sentence that a token is in
     rank = draws.uniform(x.shape[1]).gather(1, number)  # of a sentence, by its number
     key = torch.where(draws.chance(chance).unsqueeze(1), rank, 0.0) + (~free).cumsum(1).double()  # documents stay in order
@@ -532,34 +307,6 @@ def _poisson(unit: Tensor, mean: float) -> Tensor:
     counts = torch.arange(20, device=unit.device, dtype=torch.float64)
     log = counts * np.log(mean) - mean - torch.lgamma(counts + 1)
     return torch.searchsorted(log.exp().cumsum(0).float(), unit.contiguous()).clamp(max=20)
-
-
-def _starts(statistics: Options, device: Any) -> Tensor:
-    """(V,) bool: the tokens that begin a word."""
-    return _marks(str(statistics["tokenizer"]))[0].to(device)
-
-
-def _stops(statistics: Options, device: Any) -> Tensor:
-    """(V,) bool: the tokens that end a sentence."""
-    return _marks(str(statistics["tokenizer"]))[1].to(device)
-
-
-@cache
-def _marks(name: str) -> tuple[Tensor, Tensor]:
-    tokenizer = tokenizer_of({"tokenizer": name})
-    size = tokenizer.get_vocab_size(with_added_tokens=True)
-    tokens = [tokenizer.id_to_token(i) or "" for i in range(size)]
-    marked = any(token.startswith("##") for token in tokens)
-    spaced = tuple(mark for mark in ("Ġ", "Ċ", "▁") if any(token.startswith(mark) for token in tokens))
-
-    def begins(token: str) -> bool:
-        if marked:
-            return not token.startswith("##")
-        return token.startswith(spaced) if spaced else not token.isalnum()  # of characters: a word is a space and what follows
-
-    starts = [begins(token) for token in tokens]
-    stops = [token.strip("Ġ▁ ") in (".", "!", "?", "Ċ", "\n") for token in tokens]
-    return torch.tensor(starts), torch.tensor(stops)
 
 
 # ------------------------------------------------------------------------------------------ what others must know
