@@ -26,7 +26,7 @@ def recipe(folder: Path, **changes: Any) -> Path:
 def test_every_recipe_can_be_read_and_names_a_score(path: Path) -> None:
     read = Target.read(path)
     assert read.scores
-    assert all(0 <= score["low"] < score["high"] <= 1 for score in read.scores)
+    assert all(0 <= score["low"] < score["high"] <= (10 if score["probe"] == "loss" else 1) for score in read.scores)
 
 
 def test_there_are_recipes() -> None:
@@ -46,6 +46,24 @@ def test_a_score_outside_fails_and_both_are_said(tmp_path: Path, capsys: pytest.
     with pytest.raises(Missed, match="2 of 2 scores missed; the first: encoder knn20 all accuracy is 0"):
         reproduce(recipe(tmp_path, scores=scores), out=tmp_path / "run")
     assert "missed    encoder knn3 all accuracy was not measured" in capsys.readouterr().err
+
+
+def test_a_loss_on_held_out_text_is_a_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("train", "val"):
+        (tmp_path / f"{part}.txt").write_text("to be or not to be, that is the question\n" * 60)
+    knobs = {
+        "steps": 2,
+        "batch_size": 8,
+        "length": 16,
+        "tokenizer": "characters",
+        "encoder.width": 8,
+        "encoder.depth": 1,
+        "encoder.heads": 1,
+    }
+    wanted = {"features": "encoder", "probe": "loss", "labels": "none", "metric": "next_tokens", "low": 0.0, "high": 9.0}
+    path = recipe(tmp_path, data=str(tmp_path), method="clm", modality="text", knobs=knobs, scores=[wanted])
+    reproduce(path, out=tmp_path / "run")
+    assert "reached   encoder loss none next_tokens is " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

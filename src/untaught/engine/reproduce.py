@@ -18,6 +18,7 @@ from untaught.engine.score import read_rows
 
 RUN = ("data", "method", "encoder", "modality", "columns", "label", "split", "knobs")  # what Asked takes
 KEYS = {"about", "measured", "scores", *RUN}
+SAID = ("knn20", "knn200", "loss")  # probes of the run itself
 SCORE = {"features", "probe", "labels", "metric", "low", "high"}
 
 
@@ -58,7 +59,7 @@ def reproduce(path: Path, data: Any = None, out: Path | None = None, finish: Cal
     target = Target.read(path)
     folder = out or Path("runs") / path.stem
     run = pretrain(Asked(**{**target.run, "data": data or target.run["data"]}, out=folder), resume=Folder(folder).begun)
-    if any(not score["probe"].startswith("knn") for score in target.scores):
+    if any(score["probe"] not in SAID for score in target.scores):
         evaluate(run)
     finish(run)
     found = {_place(row): row["mean"] for row in read_rows(run / "evaluation.json")}
