@@ -2,7 +2,8 @@
 
 python benchmarks/methods_images.py [--method simclr ...] [--minutes 1] [--seeds 1] [--jobs 1] [--test] [--out runs/methods]
 
-Each method trains in a process of its own, with the encoder that fits it (conv_small, or vit_mini where it needs tokens) and the batch of
+Each method trains in a process of its own, with the encoder that fits it (conv_small, or vit_mini where it needs tokens, a
+smaller one where it needs many steps) and the batch of
 its line in BATCHES, else at the defaults. Scores are of a held-out fifth of the training part, seed 0, so that choices may be made by them;
 with --test of the test part, and training has the whole training part. Pictures a second are those of training, by the clock; memory is
 the peak of resident memory of the whole process. --jobs 2 trains two at a time and shares the threads out (OMP_NUM_THREADS says otherwise).
@@ -36,11 +37,16 @@ BATCHES = {  # samples a step; many crops or a transformer leave few steps to a 
     **dict.fromkeys(("mae", "ijepa", "data2vec", "mocov3"), 128),
 }
 BATCH = 256
+SMALL = ["encoder.embed_dim=96", "encoder.depth=4"]  # a transformer that makes thousands of steps in ten minutes of a core, not hundreds
+KNOBS = {
+    **dict.fromkeys(("ijepa", "data2vec", "msn"), SMALL),
+    **dict.fromkeys(("ibot", "dinov2"), [*SMALL, "prototypes=512"]),  # scores of every token: they take most of a step
+}
 HEAD = ["method", "encoder", "batch", "steps", "pictures/s", "peak MiB", "kNN", "linear", "1% labels", "untrained (kNN, linear)", "health"]
 
 
 def command(name: str, data: str, out: Path, minutes: float, seed: int) -> list[str]:
-    knobs = [f"minutes={minutes:g}", f"batch_size={BATCHES.get(name, BATCH)}", f"seed={seed}", "evaluate_every=0"]
+    knobs = [f"minutes={minutes:g}", f"batch_size={BATCHES.get(name, BATCH)}", f"seed={seed}", "evaluate_every=0", *KNOBS.get(name, [])]
     return [sys.executable, "-m", "untaught.cli", "pretrain", data, "--method", name, "--out", str(out), *knobs]
 
 
@@ -97,9 +103,11 @@ def probe(run: Path) -> dict[str, Any]:
     scorer = Scorer(material, subject.view, torch.device("cpu"), has_bfloat16("cpu"), 0)
     train, test = scorer.labels(scorer.bank), scorer.labels(scorer.queries)
     encoder, config = load_encoder(run)
-    result: dict[str, Any] = {"encoder": config["encoder"]}
+    result: dict[str, Any] = {"encoder": f"{config['encoder']}{' of 96 x 4' if encoder.width == 96 else ''}"}
     networks: dict[str, Any] = {"": encoder}
-    place = run.parent / f"untrained-{config['encoder'].replace('/', '-')}-{seed_of(said)}.json"  # the same for many methods
+    place = (
+        run.parent / f"untrained-{config['encoder'].replace('/', '-')}-{encoder.width}-{seed_of(said)}.json"
+    )  # the same for many methods
     if place.exists():
         result |= json.loads(place.read_text())
     else:

@@ -4,7 +4,7 @@ python benchmarks/text.py [--part mlm memory packing gigabyte] [--rounds 3] [--s
 
 mlm: a step of BERT with 4 layers of 256, 30,000 words, length 128, batch 64, dropout as there: ours (the whole step of the loop: views,
 forward, backward, optimizer) beside transformers' BertForMaskedLM as its examples train it (scores of every token, AdamW), each in float32
-and in bf16, taking turns; tokens a second of the processor's time, so with OMP_NUM_THREADS=1 other jobs on the machine weigh less.
+and in bf16, taking turns; tokens a second of the processor's time, so with OMP_NUM_THREADS=1 other jobs on the machine weigh less, or by the clock (--wall).
 memory: the peak of resident memory of a clm step, 50,000 words, batch 32 x 512, width 256, 4 layers, over what the model takes; each in a
 process of its own. packing: a corpus into the store beside `tokenizers`' encode_batch of the same texts. gigabyte: the peak of resident
 memory of packing 0.1 and 1 GB of text, its tokenizer learned before, each in a process of its own. --shakespeare N trains the
@@ -88,7 +88,7 @@ def plain(model: Any, batch: Callable[[], dict[str, Tensor]], bf16: bool) -> Cal
     return step
 
 
-def mlm(rounds: int, steps: int) -> None:
+def mlm(rounds: int, steps: int, clock: Callable[[], float]) -> None:
     from transformers import BertConfig, BertForMaskedLM
 
     from untaught.encoders.language import bert
@@ -109,13 +109,13 @@ def mlm(rounds: int, steps: int) -> None:
         "transformers, float32": plain(BertForMaskedLM(config), masked, False),
         "transformers, bf16": plain(BertForMaskedLM(config), masked, True),
     }
-    times = take_turns({name: _many(step, steps) for name, step in contestants.items()}, rounds)
+    times = take_turns({name: _many(step, steps) for name, step in contestants.items()}, rounds, clock)
     tokens = {name: B * T / found.median for name, found in times.items()}
     rows = [
         [name, f"{tokens[name]:,.0f}", *(f"{tokens[name] / tokens[peer]:.1f}" for peer in ("transformers, float32", "transformers, bf16"))]
         for name in contestants
     ]
-    print(table(["mlm", "tokens a processor second", "over float32", "over bf16"], rows), "\n")
+    print(table(["mlm", "tokens/s", "over float32", "over bf16"], rows), "\n")
 
 
 def _many(step: Callable[[], None], steps: int) -> Callable[[], int]:
@@ -302,6 +302,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--shakespeare", type=int, default=0)
+    parser.add_argument("--wall", action="store_true")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--pack-of", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -313,7 +314,7 @@ def main() -> None:
         return
     print(machine(), "\n")
     if "mlm" in asked.part:
-        mlm(asked.rounds, asked.steps)
+        mlm(asked.rounds, asked.steps, time.perf_counter if asked.wall else time.process_time)
     if "memory" in asked.part:
         memory()
     if "packing" in asked.part:
