@@ -3,8 +3,8 @@
 python benchmarks/methods_images.py [--method simclr ...] [--minutes 1] [--seeds 1] [--jobs 1] [--test] [--out runs/methods]
 
 Each method trains in a process of its own, with the encoder that fits it (conv_small, or vit_mini where it needs tokens, a
-smaller one where it needs many steps) and the batch of
-its line in BATCHES, else at the defaults. Scores are of a held-out fifth of the training part, seed 0, so that choices may be made by them;
+smaller one where it needs many steps) and the batch and knobs of BATCHES and KNOBS, else at the defaults.
+Scores are of a held-out fifth of the training part, seed 0, so that choices may be made by them;
 with --test of the test part, and training has the whole training part. Pictures a second are those of training, by the clock; memory is
 the peak of resident memory of the whole process. --jobs 2 trains two at a time and shares the threads out (OMP_NUM_THREADS says otherwise).
 A method that has been measured in --out is not measured again.
@@ -40,7 +40,7 @@ BATCH = 256
 SMALL = ["encoder.embed_dim=96", "encoder.depth=4"]  # a transformer that makes thousands of steps in ten minutes of a core, not hundreds
 KNOBS = {
     **dict.fromkeys(("ijepa", "data2vec", "msn"), SMALL),
-    **dict.fromkeys(("ibot", "dinov2"), [*SMALL, "prototypes=512"]),  # scores of every token: they take most of a step
+    **{name: [*SMALL, "prototypes=512"] for name in ("ibot", "dinov2")},  # scores of every token: they take most of a step
 }
 HEAD = ["method", "encoder", "batch", "steps", "pictures/s", "peak MiB", "kNN", "linear", "1% labels", "untrained (kNN, linear)", "health"]
 

@@ -4,7 +4,8 @@ python benchmarks/text.py [--part mlm memory packing gigabyte] [--rounds 3] [--s
 
 mlm: a step of BERT with 4 layers of 256, 30,000 words, length 128, batch 64, dropout as there: ours (the whole step of the loop: views,
 forward, backward, optimizer) beside transformers' BertForMaskedLM as its examples train it (scores of every token, AdamW), each in float32
-and in bf16, taking turns; tokens a second of the processor's time, so with OMP_NUM_THREADS=1 other jobs on the machine weigh less, or by the clock (--wall).
+and in bf16, taking turns; tokens a second of the processor's time, so that with OMP_NUM_THREADS=1 other jobs weigh less, or (--wall)
+of the clock's.
 memory: the peak of resident memory of a clm step, 50,000 words, batch 32 x 512, width 256, 4 layers, over what the model takes; each in a
 process of its own. packing: a corpus into the store beside `tokenizers`' encode_batch of the same texts. gigabyte: the peak of resident
 memory of packing 0.1 and 1 GB of text, its tokenizer learned before, each in a process of its own. --shakespeare N trains the
