@@ -137,6 +137,8 @@ def test_a_predictor_may_be_narrower_than_its_projector() -> None:
     assert "along 4.2 of the encoder's 8.1 directions" in because
     margin = Sight(7.9, 0.87, 4.7, 0.13)  # which needs few to keep others a margin apart
     assert health._judge(sight, {"projector": margin}, 0.1) == ("", "")
+    scores = Sight(14.9, 0.89, 3.5, 0.35)  # of prototypes, dinov2's, when kNN was 11 points above the untrained encoder
+    assert health._judge(sight, {"head": scores}, 0.1) == ("", "")
 
 
 class Constant(Encoder):
