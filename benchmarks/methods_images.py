@@ -103,11 +103,10 @@ def probe(run: Path) -> dict[str, Any]:
     scorer = Scorer(material, subject.view, torch.device("cpu"), has_bfloat16("cpu"), 0)
     train, test = scorer.labels(scorer.bank), scorer.labels(scorer.queries)
     encoder, config = load_encoder(run)
-    result: dict[str, Any] = {"encoder": f"{config['encoder']}{' of 96 x 4' if encoder.width == 96 else ''}"}
+    named = " ".join([config["encoder"], *(f"{key}={value}" for key, value in config["encoder_knobs"].items())])
+    result: dict[str, Any] = {"encoder": named}
     networks: dict[str, Any] = {"": encoder}
-    place = (
-        run.parent / f"untrained-{config['encoder'].replace('/', '-')}-{encoder.width}-{seed_of(said)}.json"
-    )  # the same for many methods
+    place = run.parent / f"untrained-{named.replace('/', '-')}-{seed_of(said)}.json"  # the same for many methods
     if place.exists():
         result |= json.loads(place.read_text())
     else:

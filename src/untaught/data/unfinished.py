@@ -73,6 +73,7 @@ class Unfinished:
         for file in self.files:
             file.save()
         self.labels.flush()
+        os.fsync(self.labels.fileno())
         said = {key: getattr(self, key) for key in ("part", "record", "done", "failed", "skipped")}
         said |= {key: {name: column.said for name, column in getattr(self, key).items()} for key in ("own", "columns")}
         partial = self.folder / f"{PROGRESS}.partial"
