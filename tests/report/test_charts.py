@@ -41,3 +41,13 @@ def test_higher_is_further_up() -> None:
 def test_numbers_are_short() -> None:
     assert [number(v) for v in (0.0, 3.0, 0.12345, 12345.6, 1e-7, 0.0012)] == ["0", "3", "0.123", "12,346", "1e-07", "0.0012"]
     assert [percent(v) for v in (1.0, 0.96939, 0.5)] == ["100%", "96.9%", "50%"]
+
+
+@pytest.mark.parametrize(("count", "heights"), [(4, 1), (8, 2)])
+def test_labels_that_would_meet_stand_on_two_lines(count: int, heights: int) -> None:
+    names = [f"{10 + i}/class" for i in range(count)]
+    svg = str(chart("curve", [Curve("a", "c0", [Point(i, 0.5 + i / 100) for i in range(count)])], "labels", x_labels=names))
+    found = re.findall(r'<text class="tick mid" x="([\d.]+)" y="(\d+)">(\d+/class)</text>', svg)
+    assert [text for _, _, text in found] == names
+    assert len({y for _, y, _ in found}) == heights
+    assert all(one[1] != other[1] for one, other in itertools.pairwise(found)) == (heights == 2)

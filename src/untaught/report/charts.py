@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 360, 200  # of the view box: a phone shows a chart unscaled
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 26
+LETTER = 6.5  # width of one, about
 MOST = 240  # points a curve; more are averaged
 
 
@@ -81,8 +82,10 @@ def chart(label: str, curves: Sequence[Curve], x_name: str, *, as_percent: bool 
         line = '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text class="tick end" x="{}" y="{:.1f}">{}</text>'
         parts.append(Markup(line).format(LEFT, WIDTH - RIGHT, up(y), up(y), LEFT - 6, up(y) + 4, say(y)))
     marks = list(enumerate(x_labels)) if x_labels else [(x, number(x)) for x in ticks(left, right)]
-    for x, text in marks:
-        parts.append(Markup('<text class="tick mid" x="{:.1f}" y="{}">{}</text>').format(across(x), HEIGHT - 8, text))
+    crowded = bool(x_labels) and LETTER * max(map(len, x_labels)) > across(1) - across(0)
+    for i, (x, text) in enumerate(marks):
+        down = HEIGHT - (8 if not crowded else 3 if i % 2 else 14)  # by turns on two lines
+        parts.append(Markup('<text class="tick mid" x="{:.1f}" y="{}">{}</text>').format(across(x), down, text))
     for curve in curves:
         path = "M" + "L".join(f"{across(p.x):.1f} {up(p.y):.1f}" for p in curve.points)
         parts.append(Markup('<path class="line {}" d="{}"/>').format(curve.style, path))
