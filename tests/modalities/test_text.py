@@ -253,7 +253,8 @@ def astuple(found: View) -> tuple[Tensor, Tensor | None]:
 @pytest.mark.parametrize("name", list(TEXT.views))
 def test_a_sample_has_the_same_view_in_any_batch(name: str, layout: dict[str, Any]) -> None:
     """Whatever it lies beside, and however far it is padded."""
-    options: Any = {"delete": 0.3} if "delete" in text.VIEWS[name] else {}
+    own = text.VIEWS[name]
+    options: Any = ({"delete": 0.3} if "delete" in own else {}) | ({"scale": (0.3, 0.8)} if "scale" in own else {})
     every = view(name, batch_of(PROSE, layout), layout, **options)
     for i, width in ((0, 0), (7, 0), (5, 90)):
         alone = view(name, batch_of([PROSE[i]], layout, width, index=[i]), layout, **options)
@@ -384,6 +385,25 @@ def test_deleted_keeps_the_order_and_the_frame(layout: dict[str, Any]) -> None:
     assert (found.x[~found.valid] == special["pad"]).all()  # type: ignore[index]
 
 
+def test_crops_are_pieces_of_the_document_from_anywhere(layout: dict[str, Any]) -> None:
+    special, n = layout["special"], 100
+    ids = torch.cat([torch.arange(10, 10 + n), torch.tensor([special["sep"]])]).expand(500, -1)
+    batch = {"ids": ids, "ids_valid": torch.ones(500, n + 1, dtype=torch.bool), "index": torch.arange(500)}
+    pieces = []
+    for row in rows_of(*astuple(view("global", batch, layout, scale=(0.2, 0.6)))):
+        assert (row[0], row[-1]) == (special["cls"], special["sep"])
+        assert row[1:-1] == list(range(row[1], row[1] + len(row) - 2))  # no gap, no other order
+        pieces.append((row[1] - 10, len(row) - 2))
+    starts, sizes = np.array(pieces).T
+    assert (sizes.min(), sizes.max()) == (21, 60)  # of 500 draws; 20 is the lowest share itself
+    assert abs((starts / (n - sizes)).mean() - 0.5) < 4 * 0.29 / 500**0.5  # of 500 uniform draws: four standard errors
+    short = rows_of(*astuple(view("global", batch, layout, scale=(0.2, 0.6), length=16)))
+    assert {len(row) for row in short} == {16}
+    assert max(row[-2] for row in short) == 10 + n - 1  # the end of the document is reached as well
+    (a_word,) = rows_of(*astuple(view("global", batch_of(["a"], layout), layout, scale=(0.05, 0.5))))
+    assert a_word == rows_of(*astuple(view("whole", batch_of(["a"], layout), layout)))[0]
+
+
 def spans_of(x: list[int], target: list[int], mask: int) -> list[int]:
     """The lengths of what masks stand for, of text without repetitions: the tokens between those that are left."""
     lengths, at, waiting = [], 0, 0
@@ -504,6 +524,8 @@ def test_sentences_are_permuted_in_the_share_of_samples_that_is_asked(layout: di
         ({"length": 4}, "length=4"),
         ({"rows": "lines"}, "rows=lines"),
         ({"delete": -0.1}, "delete=-0.1"),
+        ({"scale": (0.5, 0.2)}, "scale=0.5,0.2"),
+        ({"scale": (0.0, 0.2)}, "scale=0,0.2"),
     ],
 )
 def test_options_that_cannot_be_are_named(options: dict[str, Any], says: str, layout: dict[str, Any]) -> None:

@@ -92,8 +92,8 @@ def _vectorizer() -> Any:
 
 VIEWS: dict[str, Options] = {
     "whole": {"rows": "documents"},
-    "global": {"rows": "documents", "delete": 0.0},  # SimCSE: two views of a text differ by the network's dropout
-    "global2": {"rows": "documents", "delete": 0.0},
+    "global": {"rows": "documents", "scale": (1.0, 1.0), "delete": 0.0},  # SimCSE: two views of a text differ by the network's dropout
+    "global2": {"rows": "documents", "scale": (1.0, 1.0), "delete": 0.0},
     "light": {"rows": "documents", "delete": 0.0},
     "masked_tokens": {"rows": "runs", "rate": 0.15, "mask": 0.8, "random": 0.1, "words": False},  # BERT, appendix A.1
     "next_tokens": {"rows": "runs"},
@@ -115,6 +115,9 @@ def check(options: Options) -> str | None:
             return f"{name}={options[name]}: must lie from 0 to 1"
     if options.get("mask", 0) + options.get("random", 0) > 1:
         return f"mask={options['mask']}: mask and random are shares of the hidden tokens, together at most 1"
+    low, high = options.get("scale", (1.0, 1.0))
+    if not 0 < low <= high <= 1:
+        return f"scale={low:g},{high:g}: are shares of the document, the least and the most, above 0 and at most 1"
     if not 1 <= options.get("span", 1) <= 100:
         return f"span={options['span']}: must lie from 1 to 100 tokens"
     if not LENGTHS[0] <= options["length"] <= LENGTHS[1]:
@@ -132,7 +135,13 @@ def runs(views: list[Options]) -> tuple[str, int] | None:
 
 
 def whole(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
-    """The document cut to the length, between the class token and the separator where the tokenizer has them."""
+    """The document cut to the length, between the class token and the separator where the tokenizer has them.
+
+    `scale`: instead, a piece of the document from anywhere, this share of it (Contriever's random crops, section 3.1). `delete`: share of
+    tokens dropped.
+    """
+    if tuple(options.get("scale", (1.0, 1.0))) != (1.0, 1.0):
+        batch = _cropped(batch, draws, options, statistics)
     x, valid = _framed(batch, options, statistics)
     if options.get("delete"):
         x, valid = _drop(x, valid, _ordinary(x, valid, statistics) & (draws.uniform(x.shape[1]) < options["delete"]), statistics)
@@ -224,6 +233,27 @@ def infilled(batch: Batch, draws: Draws, options: Options, statistics: Options) 
     out = out[:, :width]
     valid = torch.arange(width, device=x.device) < total
     return View(torch.where(valid, out, special["pad"]), valid, target=target, target_valid=target_valid)
+
+
+def _cropped(batch: Batch, draws: Draws, options: Options, statistics: Options) -> Batch:
+    """A piece of each document (B,T), as long as `scale` says and the length allows, its separator behind it."""
+    special = statistics["special"]
+    cls, sep = special.get("cls"), special.get("sep")
+    ids = batch["ids"].long()
+    valid = batch.get("ids_valid")
+    total = ids.new_full((len(ids),), ids.shape[1]) if valid is None else valid.sum(1)
+    if sep is not None:  # a document that packing cut in pieces ends without one
+        total = total - (ids.gather(1, (total - 1).clamp(min=0).unsqueeze(1)).squeeze(1) == sep).long()
+    room = options["length"] - (cls is not None) - (sep is not None)
+    count = (total * draws.uniform(low=options["scale"][0], high=options["scale"][1])).ceil().long().clamp(min=1, max=room).minimum(total)
+    start = (draws.uniform() * (total - count + 1)).long()
+    places = torch.arange(min(room, ids.shape[1]) + (sep is not None), device=ids.device)
+    piece = ids.gather(1, (start.unsqueeze(1) + places).clamp(max=ids.shape[1] - 1))
+    end = count.unsqueeze(1)
+    if sep is not None:
+        piece = torch.where(places == end, sep, piece)
+        end = end + 1
+    return {**batch, "ids": piece, "ids_valid": places < end}
 
 
 def _framed(batch: Batch, options: Options, statistics: Options) -> tuple[Tensor, Tensor | None]:
