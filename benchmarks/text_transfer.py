@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--out", type=Path, default=Path("runs/text_transfer"))
     parser.add_argument("--draft", action="store_true")
+    parser.add_argument("--method", default="mlm")
     parser.add_argument("--knobs", nargs="*", default=[])
     asked = parser.parse_args()
     data = asked.out / ("draft" if asked.draft else "data")
@@ -119,7 +120,7 @@ def main() -> None:
         write(data, asked.draft)
     run = asked.out / "run"
     if not (run / "encoder").exists():
-        arguments = ("--modality", "text", "--method", "mlm", "--out", run, f"minutes={asked.minutes:g}", "evaluate_every=0")
+        arguments = ("--modality", "text", "--method", asked.method, "--out", run, f"minutes={asked.minutes:g}", "evaluate_every=0")
         untaught("pretrain", data / "corpus", *arguments, *asked.knobs)
     rows = []
     for name in TASKS:
@@ -135,7 +136,7 @@ def main() -> None:
             found = [scores.get((who, setting)) for who in ("encoder", "raw", "random_init")]
             shown = [f"{100 * r['mean']:.1f} ({100 * r['low']:.1f} to {100 * r['high']:.1f})" if r else "" for r in found]
             rows.append([name, setting, *shown])
-    print(f"{machine()}\n{asked.minutes:g} minutes of mlm {' '.join(asked.knobs)}\n")
+    print(f"{machine()}\n{asked.minutes:g} minutes of {asked.method} {' '.join(asked.knobs)}\n")
     print(table(["task", "labels", "encoder", "TF-IDF", "untrained"], rows))
 
 

@@ -16,7 +16,7 @@ from toys import text_batch, text_layout, toy_language
 from untaught.core import Encoder, Features, UserError
 from untaught.encoders import ENCODERS
 from untaught.encoders.conv_small import ConvSmall
-from untaught.encoders.language import bart, bert, gpt, language
+from untaught.encoders.language import bart, bert, gpt, language, llama, modernbert
 from untaught.encoders.plain import Plain
 from untaught.encoders.timm import ViT, timm_encoder, vit_mini
 from untaught.engine.build import build_encoder
@@ -52,7 +52,7 @@ MAKERS: dict[str, Callable[..., Encoder]] = {
 each = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 VITS = {name: MAKERS[name] for name in MAKERS if name.startswith("vit")}
 each_vit = pytest.mark.parametrize("make", VITS.values(), ids=VITS)
-FAMILIES: dict[str, Any] = {"bert": bert, "gpt": gpt, "bart": bart}
+FAMILIES: dict[str, Any] = {"bert": bert, "modernbert": modernbert, "gpt": gpt, "llama": llama, "bart": bart}
 each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
@@ -286,8 +286,8 @@ def test_what_a_text_becomes_does_not_depend_on_its_padding(family: Any) -> None
 def test_offers_of_language_models_are_true(family: Any) -> None:
     encoder, (ids, valid) = toy_language(family).eval(), texts()
     assert {"tokens", "layers", "words", "any_size"} <= encoder.offers
-    assert ("causal" in encoder.offers, "decoder" in encoder.offers) == (family is gpt, family is bart)
-    assert ("bidirectional" in encoder.offers) == (family is not gpt)
+    assert ("causal" in encoder.offers, "decoder" in encoder.offers) == (family in (gpt, llama), family is bart)
+    assert ("bidirectional" in encoder.offers) == (family not in (gpt, llama))
     found = encoder.features(ids, valid, want=("pooled", "tokens", "layers"))
     assert found.tokens is not None
     assert found.layers
@@ -310,6 +310,9 @@ def test_embed_then_context_is_features_of_a_text(family: Any) -> None:
 def test_kept_tokens_keep_their_places(family: Any) -> None:
     """Given as the usual places they change nothing; given as others the same tokens become others."""
     encoder, (ids, _) = toy_language(family).eval(), texts()
+    with torch.no_grad():  # weights as large as trained ones: rotary positions hardly matter to those drawn
+        for weight in encoder.parameters():
+            weight.mul_(5 if weight.ndim == 2 else 1)
     tokens, _ = encoder.embed(ids[:, :6])
     usual, other = torch.arange(6).expand(4, -1), torch.tensor([0, 2, 3, 7, 8, 9]).expand(4, -1)
     want = encoder.context(tokens).tokens
@@ -318,7 +321,7 @@ def test_kept_tokens_keep_their_places(family: Any) -> None:
     assert not torch.allclose(encoder.context(tokens, at=other).tokens, want, atol=1e-3)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("family", [bert, bart], ids=["bert", "bart"])
+@pytest.mark.parametrize("family", [bert, modernbert, bart], ids=["bert", "modernbert", "bart"])
 def test_tokens_in_another_order_at_their_places_are_the_same(family: Any) -> None:
     encoder, (ids, _) = toy_language(family).eval(), texts()
     tokens, _ = encoder.embed(ids[:, :6])
@@ -354,7 +357,7 @@ def test_roberta_numbers_its_places_behind_padding(tmp_path: Path) -> None:
         language(str(tmp_path), vocabulary=300, length=24, special={"pad": 1})
 
 
-@pytest.mark.parametrize("family", [bert, bart], ids=["bert", "bart"])
+@pytest.mark.parametrize("family", [bert, modernbert, bart], ids=["bert", "modernbert", "bart"])
 def test_causal_training_of_what_sees_both_sides_is_refused(family: Any) -> None:
     encoder = toy_language(family)
     tokens, _ = encoder.embed(texts()[0])

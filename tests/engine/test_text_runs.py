@@ -26,7 +26,7 @@ def saved(family: str, folder: Path) -> Encoder:
     return encoder.eval()
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt", "bart"])
+@pytest.mark.parametrize("family", ["bert", "modernbert", "gpt", "llama", "bart"])
 def test_an_encoder_of_text_goes_round(family: str, tmp_path: Path) -> None:
     from transformers import AutoModel
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from untaught.core import Batch, UserError, View
+from untaught.engine.views import Views
 from untaught.modalities import text, tokenizer
 from untaught.modalities.text import TEXT, decode, learn, plan, texts_of, tokenizer_of
 from untaught.ops.draws import Draws
@@ -276,6 +277,16 @@ def test_other_seeds_give_other_views(name: str, layout: dict[str, Any]) -> None
     assert (first != other).any(1).all()
 
 
+def test_a_sample_is_damaged_anew_every_epoch_or_in_so_many_versions(layout: dict[str, Any]) -> None:
+    batch = runs_of(layout, 20, 64)
+    preset = {**TEXT.presets(layout)["masked_tokens"], "length": 64}
+    for versions, kinds in ((0, 6), (1, 1), (3, 3)):
+        views = Views(("masked_tokens",), TEXT, [{**preset, "versions": versions}], TEXT.fit(batch, layout), seed=0)
+        found = [views(batch, epoch)[0].x for epoch in range(6)]
+        assert len({x.numpy().tobytes() for x in found}) == kinds
+        assert versions == 0 or torch.equal(found[0], found[versions])
+
+
 def test_masked_tokens_are_15_percent_of_which_80_10_10(layout: dict[str, Any]) -> None:
     batch = runs_of(layout, 400, 64)
     found = view("masked_tokens", batch, layout, length=64)
@@ -524,6 +535,7 @@ def test_sentences_are_permuted_in_the_share_of_samples_that_is_asked(layout: di
         ({"length": 4}, "length=4"),
         ({"rows": "lines"}, "rows=lines"),
         ({"delete": -0.1}, "delete=-0.1"),
+        ({"versions": -1}, "versions=-1"),
         ({"scale": (0.5, 0.2)}, "scale=0.5,0.2"),
         ({"scale": (0.0, 0.2)}, "scale=0,0.2"),
     ],

@@ -5,7 +5,9 @@ ENCODERS: dict[str, tuple[str, str]] = {  # name -> ("module:function", what it 
     "vit_mini": ("untaught.encoders.timm:vit_mini", "timm's ViT, 6 blocks of width 192, about 64 tokens a picture"),
     "timm/NAME": ("untaught.encoders.timm:timm_encoder", "any model of timm, by its name there; NAME may be local-dir:FOLDER"),
     "bert": ("untaught.encoders.language:bert", "transformers' BERT, 4 blocks of width 256, for text"),
+    "modernbert": ("untaught.encoders.language:modernbert", "transformers' ModernBERT, 4 blocks of width 256, for text; rotary positions"),
     "gpt": ("untaught.encoders.language:gpt", "transformers' GPT-2, 4 blocks of width 256, for text; each token sees those before it"),
+    "llama": ("untaught.encoders.language:llama", "transformers' Llama, 4 blocks of width 256, for text; gpt's task, rotary positions"),
     "bart": ("untaught.encoders.language:bart", "transformers' BART, 3 + 3 blocks of width 256, for text; encoder and decoder"),
     "transformers/NAME": ("untaught.encoders.language:language", "any language model of transformers, by a folder or its name on the hub"),
 }

@@ -31,7 +31,31 @@ def bert(
     *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.1
 ) -> Encoder:
     """BERT (Devlin et al. 2019) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens."""
-    config = library().BertConfig(**_sizes(vocabulary, length, special, width, depth, heads, dropout))
+    _check(width, heads, dropout)
+    config = library().BertConfig(
+        **_shape(vocabulary, length, width, depth, heads, 4 * width),
+        **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout),
+        pad_token_id=special.get("pad"),
+    )
+    return LanguageEncoder(_drawn("AutoModelForMaskedLM", config))
+
+
+def modernbert(
+    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.0
+) -> Encoder:
+    """ModernBERT (Warner et al. 2024) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens.
+
+    Its parts: rotary positions, gated layers, norms in front and no biases; every third layer sees the whole text, the others 64 tokens
+    to each side.
+    """
+    _check(width, heads, dropout)
+    config = library().ModernBertConfig(
+        **_shape(vocabulary, length, width, depth, heads, round(1.5 * width)),
+        **dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout"), dropout),
+        **{f"{role}_token_id": special.get(role) for role in ("pad", "cls", "sep")},
+        bos_token_id=special.get("cls"),
+        eos_token_id=special.get("sep"),
+    )
     return LanguageEncoder(_drawn("AutoModelForMaskedLM", config))
 
 
@@ -51,6 +75,27 @@ def gpt(
         bos_token_id=special.get("cls"),
         eos_token_id=special.get("sep"),
         pad_token_id=special.get("pad"),
+        use_cache=False,
+    )
+    return LanguageEncoder(_drawn("AutoModelForCausalLM", config))
+
+
+def llama(
+    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.0
+) -> Encoder:
+    """Llama (Touvron et al. 2023) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens.
+
+    Its parts: rotary positions, gated layers, RMSNorm in front and no biases; `dropout` is attention's, as it has no other.
+    """
+    _check(width, heads, dropout)
+    config = library().LlamaConfig(
+        **_shape(vocabulary, length, width, depth, heads, 32 * round(8 * width / 3 / 32)),
+        num_key_value_heads=heads,
+        attention_dropout=dropout,
+        pad_token_id=special.get("pad"),
+        bos_token_id=special.get("cls"),
+        eos_token_id=special.get("sep"),
+        tie_word_embeddings=True,
         use_cache=False,
     )
     return LanguageEncoder(_drawn("AutoModelForCausalLM", config))
@@ -326,15 +371,12 @@ def _share(dropout: float) -> None:
         raise UserError(f"encoder.dropout={dropout:g}: must lie from 0 to less than 1")
 
 
-def _sizes(vocabulary: int, length: int, special: Options, width: int, depth: int, heads: int, dropout: float) -> Options:
-    _check(width, heads, dropout)
+def _shape(vocabulary: int, length: int, width: int, depth: int, heads: int, inner: int) -> Options:
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
         "num_hidden_layers": depth,
         "num_attention_heads": heads,
-        "intermediate_size": 4 * width,
+        "intermediate_size": inner,
         "max_position_embeddings": length,
-        "pad_token_id": special.get("pad"),
-        **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout),
     }

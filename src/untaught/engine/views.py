@@ -108,7 +108,8 @@ class Views:
     def one(self, batch: Batch, epoch: int, position: int) -> View:
         """The view at `position`, with where["index"] (B,)."""
         name, options = self.names[position], self.options[position]
-        view = self.modality.views[name](batch, Draws(self.seed, epoch, batch["index"], position), options, self.statistics)
+        turn = epoch % versions if (versions := options.get("versions")) else epoch  # a view may have so many versions, by turns
+        view = self.modality.views[name](batch, Draws(self.seed, turn, batch["index"], position), options, self.statistics)
         if self.channels_last and view.x.ndim == 4:
             view.x = view.x.contiguous(memory_format=torch.channels_last)
         view.where = {**(view.where or {}), "index": batch["index"]}

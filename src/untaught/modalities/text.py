@@ -95,7 +95,7 @@ VIEWS: dict[str, Options] = {
     "global": {"rows": "documents", "scale": (1.0, 1.0), "delete": 0.0},  # SimCSE: two views of a text differ by the network's dropout
     "global2": {"rows": "documents", "scale": (1.0, 1.0), "delete": 0.0},
     "light": {"rows": "documents", "delete": 0.0},
-    "masked_tokens": {"rows": "runs", "rate": 0.15, "mask": 0.8, "random": 0.1, "words": False},  # BERT, appendix A.1
+    "masked_tokens": {"rows": "runs", "rate": 0.15, "mask": 0.8, "random": 0.1, "words": False, "versions": 0},  # BERT, appendix A.1
     "next_tokens": {"rows": "runs"},
     "deleted": {"rows": "documents", "rate": 0.6},  # TSDAE, section 3
     "infilled": {"rows": "runs", "rate": 0.3, "span": 3.0, "permute": 1.0},  # BART, section 2.2
@@ -122,6 +122,8 @@ def check(options: Options) -> str | None:
         return f"span={options['span']}: must lie from 1 to 100 tokens"
     if not LENGTHS[0] <= options["length"] <= LENGTHS[1]:
         return f"length={options['length']}: must lie from {LENGTHS[0]} to {LENGTHS[1]}"
+    if options.get("versions", 0) < 0:
+        return f"versions={options['versions']}: must be 1 or greater, or 0 for a new one every epoch"
     if options["rows"] not in ("documents", "runs"):
         return f"rows={options['rows']}: must be documents or runs"
     return None
@@ -150,6 +152,8 @@ def whole(batch: Batch, draws: Draws, options: Options, statistics: Options) -> 
 
 def masked_tokens(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
     """BERT's damage: `rate` of the tokens are to be said again; of these `mask` are masked, `random` are others, the rest as they were.
+
+    A sample is damaged anew in every epoch, or in `versions` ways by turns: 1 is static masking, BERT's own data had 10.
 
     target (B,T) every token; hidden (B,T) those to be said; where["places"] (B,K) they, and others behind them where they are fewer.
     """

@@ -3,8 +3,9 @@
 Views:  one, 15% of its tokens to be said again; of these 80% are shown as a mask, 10% as another token, 10% as they were (section 3.1).
 Heads:  the encoder's own: a linear layer, GELU and LayerNorm, then the embedding's weights and a bias a word (appendix A.2 and code).
 Loss:   cross-entropy of the hidden tokens alone.
-Differs from the paper: tokens are masked anew in every epoch (as RoBERTa's, Liu et al. 2019, section 4.1), samples are runs of the
-stream, and there is no next-sentence task, which RoBERTa found to do nothing (section 4.2).
+Differs from the paper: tokens are masked anew in every epoch (as RoBERTa's, Liu et al. 2019, section 4.1; masked_tokens.versions=10
+gives BERT's ten versions of a sample), samples are runs of the stream, and there is no next-sentence task, which RoBERTa found to do
+nothing (section 4.2).
 """
 
 from __future__ import annotations
