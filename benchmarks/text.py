@@ -9,7 +9,7 @@ of the clock's.
 memory: the peak of resident memory of a clm step, 50,000 words, batch 32 x 512, width 256, 4 layers, over what the model takes; each in a
 process of its own. packing: a corpus into the store beside `tokenizers`' encode_batch of the same texts. gigabyte: the peak of resident
 memory of packing 0.1 and 1 GB of text, its tokenizer learned before, each in a process of its own. --shakespeare N trains the
-character model of nanoGPT's CPU setting for N steps in our loop and in a plain one, one after the other, and says loss and time of both.
+character model of nanoGPT's CPU setting for N steps in our loop, by Muon and by AdamW, and in a plain one, one after the other, and says loss and time of both.
 """
 
 from __future__ import annotations
@@ -268,9 +268,10 @@ def shakespeare(steps: int) -> None:
     knobs = [f"steps={steps}", "batch_size=12", "length=64", "tokenizer=characters", "evaluate_every=0", "health_every=0", "log_every=100"]
     size = ["encoder.width=128", "encoder.depth=4", "encoder.heads=4"]
     command = [sys.executable, "-m", "untaught.cli", "pretrain", str(folder / "data"), "--modality", "text", "--method", "clm"]
-    run = subprocess.run([*command, "--out", str(folder / "run"), *knobs, *size], capture_output=True, text=True)
-    said = [line for line in run.stderr.splitlines() if line.startswith(("held out", "trained", "training", "error"))]
-    print("untaught: " + "; ".join(" ".join(line.split()) for line in said))
+    for name, own in (("muon", []), ("adamw", ["optimizer=adamw", "lr=1e-3"])):
+        run = subprocess.run([*command, "--out", str(folder / name), *knobs, *size, *own], capture_output=True, text=True)
+        said = [line for line in run.stderr.splitlines() if line.startswith(("held out", "trained", "training", "error"))]
+        print("untaught: " + "; ".join(" ".join(line.split()) for line in said))
 
     numbers = {character: i for i, character in enumerate(sorted(set(text)))}
     ids = torch.tensor([numbers[character] for character in text])

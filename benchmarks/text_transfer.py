@@ -1,6 +1,7 @@
 """What half an hour of masked words is worth: a small BERT on all the English text at hand, then five tasks with few labels and with all.
 
-python benchmarks/text_transfer.py [--minutes 30] [--out runs/text_transfer] [--draft] [--knobs key=value ...]
+python benchmarks/text_transfer.py [--minutes 30] [--out runs/text_transfer] [--draft] [--method mlm] [--encoder modernbert]
+       [--knobs key=value ...]
 
 The corpus is the text of every English set under UNTAUGHT_DATA without its labels: of AG News, 20 Newsgroups, SST-2, subjectivity and
 question types their training parts alone, and the sentence polarity set, whose sentences are SST-2's, not at all. Subjectivity has no
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/text_transfer"))
     parser.add_argument("--draft", action="store_true")
     parser.add_argument("--method", default="mlm")
+    parser.add_argument("--encoder", default="modernbert")
     parser.add_argument("--knobs", nargs="*", default=[])
     asked = parser.parse_args()
     data = asked.out / ("draft" if asked.draft else "data")
@@ -120,8 +122,8 @@ def main() -> None:
         write(data, asked.draft)
     run = asked.out / "run"
     if not (run / "encoder").exists():
-        arguments = ("--modality", "text", "--method", asked.method, "--out", run, f"minutes={asked.minutes:g}", "evaluate_every=0")
-        untaught("pretrain", data / "corpus", *arguments, *asked.knobs)
+        what = ("--modality", "text", "--method", asked.method, "--encoder", asked.encoder)
+        untaught("pretrain", data / "corpus", *what, "--out", run, f"minutes={asked.minutes:g}", "evaluate_every=0", *asked.knobs)
     rows = []
     for name in TASKS:
         place = asked.out / f"{name}{'-draft' if asked.draft else ''}.json"
@@ -136,7 +138,7 @@ def main() -> None:
             found = [scores.get((who, setting)) for who in ("encoder", "raw", "random_init")]
             shown = [f"{100 * r['mean']:.1f} ({100 * r['low']:.1f} to {100 * r['high']:.1f})" if r else "" for r in found]
             rows.append([name, setting, *shown])
-    print(f"{machine()}\n{asked.minutes:g} minutes of {asked.method} {' '.join(asked.knobs)}\n")
+    print(f"{machine()}\n{asked.minutes:g} minutes of {asked.method} on {asked.encoder} {' '.join(asked.knobs)}\n")
     print(table(["task", "labels", "encoder", "TF-IDF", "untrained"], rows))
 
 

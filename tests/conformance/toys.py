@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, View
-from untaught.encoders.language import bart, bert, gpt
+from untaught.encoders.language import bart, bert, gpt, modernbert
 from untaught.encoders.timm import vit_mini
 from untaught.engine.fit import Fit
 from untaught.engine.hybrid import Hybrid
@@ -56,7 +56,7 @@ class ToyConv(Encoder):
 
 def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
     if modality == "text":
-        return toy_language({"bart": bart, "gpt": gpt, "bert": bert}[TEXT.encoder_for(text_layout(), needs)])
+        return toy_language({"bart": bart, "gpt": gpt, "bert": bert, "modernbert": modernbert}[TEXT.encoder_for(text_layout(), needs)])
     return vit_mini(size=16, patch_size=4, embed_dim=32, depth=2, num_heads=2) if needs else ToyConv()
 
 
