@@ -9,7 +9,8 @@ of the clock's.
 memory: the peak of resident memory of a clm step, 50,000 words, batch 32 x 512, width 256, 4 layers, over what the model takes; each in a
 process of its own. packing: a corpus into the store beside `tokenizers`' encode_batch of the same texts. gigabyte: the peak of resident
 memory of packing 0.1 and 1 GB of text, its tokenizer learned before, each in a process of its own. --shakespeare N trains the
-character model of nanoGPT's CPU setting for N steps in our loop, by Muon and by AdamW, and in a plain one, one after the other, and says loss and time of both.
+character model of nanoGPT's CPU setting for N steps in our loop, by Muon and by AdamW, and in a plain one, one after the other, and says
+loss and time of each.
 """
 
 from __future__ import annotations
