@@ -282,6 +282,17 @@ def test_what_a_text_becomes_does_not_depend_on_its_padding(family: Any) -> None
         torch.testing.assert_close(encoder(row[own][None])[0], y, atol=1e-5, rtol=1e-4)
 
 
+def test_padding_beyond_a_windows_reach_harms_neither_vectors_nor_gradients() -> None:
+    """ModernBERT's layers that see 64 tokens to each side find nothing but padding there."""
+    given = {"vocabulary": 60, "length": 256, "special": {"pad": 0}}
+    encoder, ids = modernbert(**given, width=32, depth=3, heads=2), torch.randint(5, 60, (2, 256))
+    valid = torch.arange(256).expand(2, -1) < torch.tensor([[20], [256]])
+    y = encoder(ids, valid)
+    torch.testing.assert_close(y[:1], encoder(ids[:1, :20]), atol=1e-5, rtol=1e-4)
+    y.square().sum().backward()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in encoder.parameters())
+
+
 @each_family
 def test_offers_of_language_models_are_true(family: Any) -> None:
     encoder, (ids, valid) = toy_language(family).eval(), texts()

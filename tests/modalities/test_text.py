@@ -99,6 +99,14 @@ def test_the_vocabulary_is_as_large_as_wished_at_most(layout: dict[str, Any]) ->
     assert sorted(layout["special"].values()) == [0, 1, 2, 3, 4]
 
 
+def test_without_a_size_the_corpus_decides_and_rare_words_stay_in_pieces() -> None:
+    own = layout_of("bpe", ["often often seldom"] * 40)
+    words = tokenizer_of(own).get_vocab()
+    assert "often" in words or "Ġoften" in words
+    assert not any("seldom" in word for word in words)
+    assert any("seldom" in word for word in tokenizer_of(layout_of("bpe", ["often often seldom"] * 40, vocabulary=400)).get_vocab())
+
+
 def test_the_same_documents_give_the_same_tokenizer(layout: dict[str, Any]) -> None:
     assert layout_of("bpe", vocabulary=330) == layout
     assert layout_of("bpe", vocabulary=331)["tokenizer"] != layout["tokenizer"]

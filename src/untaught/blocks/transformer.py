@@ -25,7 +25,7 @@ def attention(
         mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
     weights = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
     if mask is not None:
-        weights = weights.masked_fill(~mask, float("-inf"))
+        weights = weights.masked_fill(~mask, torch.finfo(weights.dtype).min)  # not -inf: padding far behind a text may see nothing at all
     weights = weights.softmax(-1)
     return (drop(weights, dropout) if dropout else weights) @ v
 

@@ -19,6 +19,7 @@ from untaught.core import Files, Options, Record, UserError
 KINDS = ("bpe", "wordpiece", "characters")
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}  # of the tokenizers that are trained here
 TAUGHT = 64 << 20  # characters that a tokenizer is trained on, at most
+RAREST = 50  # times that a token occurs at least where no vocabulary is asked for: a network hardly learns what it sees less often
 LARGEST = 1 << 28  # bytes of one document
 
 _KNOWN: dict[str, tuple[Any, Files]] = {}  # hash -> tokenizers.Tokenizer and its files: a layout is plain values and only names it
@@ -103,20 +104,18 @@ def _trained(texts: Iterator[str], layout: Options) -> Any:
 
     kind, special = layout["tokenizer"], list(SPECIAL.values())
     texts, count = _counted(texts)
-    wanted = layout["vocabulary"] or 30_000
     common: Options = {"special_tokens": special, "show_progress": False}
+    size: Options = {"vocab_size": layout["vocabulary"] or 30_000, "min_frequency": 2 if layout["vocabulary"] else RAREST}
     if kind == "bpe":
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-        trainer: Any = trainers.BpeTrainer(
-            vocab_size=wanted, min_frequency=2, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **common
-        )
+        trainer: Any = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **size, **common)
     elif kind == "wordpiece":
         tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk"]))
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=wanted, min_frequency=2, **common)
+        trainer = trainers.WordPieceTrainer(**size, **common)
     else:
         tokenizer = Tokenizer(models.WordLevel(unk_token=SPECIAL["unk"]))
         tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
