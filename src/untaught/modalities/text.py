@@ -391,7 +391,7 @@ def captions(view: View, statistics: Options) -> list[str]:
 
 
 def encoder_for(layout: Options, needs: frozenset[str]) -> str:
-    """Two views of a document differ by dropout, which bert has; what is learned from one alone goes several times as fast on modernbert."""
+    """Two views of a document differ by dropout, which bert has; what is learned from one goes several times as fast on modernbert."""
     return "bart" if "decoder" in needs else "gpt" if "causal" in needs else "modernbert" if "bidirectional" in needs else "bert"
 
 
