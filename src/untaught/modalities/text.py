@@ -357,7 +357,8 @@ def picture(view: View, options: Options, statistics: Options) -> np.ndarray:
         page = Image.new("RGB", (wide, high), "white")
         pen = ImageDraw.Draw(page)
         x = y = 4
-        for word in text.split():
+        words = (word[i : i + 40] for word in text[:1000].split() for i in range(0, len(word), 40))  # a page full; one without blanks, too
+        for word in words:
             length = int(pen.textlength(word + " ", font=font))
             if x + length > wide - 4 and x > 4:
                 x, y = 4, y + line

@@ -20,6 +20,7 @@ KINDS = ("bpe", "wordpiece", "characters")
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}  # of the tokenizers that are trained here
 TAUGHT = 64 << 20  # characters that a tokenizer is trained on, at most
 RAREST = 50  # times that a token occurs at least where no vocabulary is asked for: a network hardly learns what it sees less often
+LONGEST = 64  # characters of a token of bpe: of a line of one character, merging makes ever longer ones
 LARGEST = 1 << 28  # bytes of one document
 
 _KNOWN: dict[str, tuple[Any, Files]] = {}  # hash -> tokenizers.Tokenizer and its files: a layout is plain values and only names it
@@ -110,7 +111,7 @@ def _trained(texts: Iterator[str], layout: Options) -> Any:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-        trainer: Any = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **size, **common)
+        trainer: Any = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), max_token_length=LONGEST, **size, **common)
     elif kind == "wordpiece":
         tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk"]))
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
