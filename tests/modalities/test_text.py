@@ -576,7 +576,7 @@ def test_a_picture_and_a_caption_show_the_text_and_what_is_hidden(layout: dict[s
 def test_a_line_without_an_end_or_a_blank_makes_no_endless_tokens_and_can_be_drawn() -> None:
     endless = "x" * 1_000_000
     own = layout_of("bpe", [endless])
-    assert max(map(len, tokenizer_of(own).get_vocab())) == tokenizer.LONGEST
+    assert 10 < max(map(len, tokenizer_of(own).get_vocab())) <= tokenizer.LONGEST
     batch = batch_of([endless[:400]], own)
     (page,) = TEXT.picture(view("whole", batch, own), {}, TEXT.fit(batch, own))
     assert (page[64:80] != 255).any()  # on the fifth line, too

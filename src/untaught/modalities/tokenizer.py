@@ -20,6 +20,7 @@ KINDS = ("bpe", "wordpiece", "characters")
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}  # of the tokenizers that are trained here
 TAUGHT = 64 << 20  # characters that a tokenizer is trained on, at most
 RAREST = 50  # times that a token occurs at least where no vocabulary is asked for: a network hardly learns what it sees less often
+PIECE = 1 << 14  # characters of a text at once: merging takes the square of the longest word, which may be all of it
 LONGEST = 64  # characters of a token of bpe: of a line of one character, merging makes ever longer ones
 LARGEST = 1 << 28  # bytes of one document
 
@@ -186,7 +187,7 @@ def _texts(records: Iterable[Record], encoding: str) -> Iterator[str]:
             text = read(record["text"], encoding)
         except (ValueError, OSError):
             continue
-        yield text
+        yield from (text[i : i + PIECE] for i in range(0, len(text), PIECE))
         left -= len(text)
         if left <= 0:
             return
