@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import types
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,49 +129,108 @@ def test_small_numbers_are_kept_in_the_metrics(tmp_path: Path) -> None:
     assert metrics(tmp_path)[-1]["lr"] == 2.5e-7
 
 
-def test_minutes_become_a_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
+class Machine:
+    """A clock that a step of training moves on by what it costs, in seconds: the only one that the loop reads."""
 
-    def a_second_later(step: int, views: list[View], terms: Terms) -> Terms:
-        now[0] += 1.0
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cost: Callable[[int], float]) -> None:
+        self.now, self.cost = 0.0, cost
+        monkeypatch.setattr(fit_module, "time", types.SimpleNamespace(perf_counter=lambda: self.now))
+
+    def __call__(self, step: int, views: list[View], terms: Terms) -> Terms:
+        self.now += self.cost(step)
         return terms
 
-    monkeypatch.setattr(fit_module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-    run = fit(tmp_path, Spread(a_second_later), minutes=1.0)
+
+def test_minutes_become_a_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fit(tmp_path, Spread(Machine(monkeypatch, lambda step: 1.0)), minutes=1.0)
     run.run()
     assert run.total == run.step == 60
 
 
-def test_minutes_that_are_over_before_the_warm_steps_end_the_run(
+def test_minutes_of_two_steps_end_the_run_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    now = [0.0]
-    monkeypatch.setattr(fit_module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-
-    def half_a_minute_later(step: int, views: list[View], terms: Terms) -> Terms:
-        now[0] += 30.0
-        return terms
-
-    run = fit(tmp_path, Spread(half_a_minute_later), minutes=1.2)
+    run = fit(tmp_path, Spread(Machine(monkeypatch, lambda step: 30.0)), minutes=1.2)
     run.run()
-    assert run.step == run.total == 3, "and not the 20 steps after which minutes become steps"
-    assert "minutes=1.2 were over after 3 steps" in capfd.readouterr().err
+    assert run.step == run.total == 2, "a third would take a minute and a half"
+    assert "minutes=1.2 were over after 2 steps" in capfd.readouterr().err
 
 
 def test_minutes_hold_when_the_machine_slows_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-
-    def slower_and_slower(step: int, views: list[View], terms: Terms) -> Terms:
-        now[0] += 1.0 if step < 30 else 2.0
-        return terms
-
-    monkeypatch.setattr(fit_module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-    run = fit(tmp_path, Spread(slower_and_slower), minutes=10.0)
+    run = fit(tmp_path, Spread(Machine(monkeypatch, lambda step: 1.0 if step < 30 else 2.0)), minutes=10.0, log_every=1)
     run.evaluate = lambda: {"knn20": 0.5}
     run.run()
-    assert len([row for row in metrics(tmp_path) if "knn20" in row]) == 3  # however often the plan has changed
+    rows = metrics(tmp_path)
+    assert len([row for row in rows if "knn20" in row]) == 3  # however often the plan has changed
     assert run.total == run.step == 30 + 570 // 2
     assert run.seconds == 600
+
+
+def test_minutes_include_scores_and_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user has given is time by the clock on the wall, whatever it goes to."""
+    machine = Machine(monkeypatch, lambda step: 1.0)
+    run = fit(tmp_path, Spread(machine), minutes=10.0)
+
+    def evaluate() -> dict[str, float]:
+        machine.now += 40.0
+        return {"knn20": 0.5}
+
+    run.evaluate = evaluate
+    run.run()
+    assert (run.step, run.seconds) == (600 - 3 * 40, 600)
+    assert metrics(tmp_path)[-1]["samples_per_second"] == 8, "of training alone"
+
+
+def test_the_rate_of_learning_has_no_jumps_and_ends_at_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times as slow from step 150 on: the schedule is bent, and the rate moves by a small share of it a step."""
+    machine = Machine(monkeypatch, lambda step: 5.0 if step == 0 else 1.0 if step < 150 else 4.0)
+    run = fit(tmp_path, Spread(machine), minutes=6.0, log_every=1, lr=1.0, schedule="cosine", warmup=0.1)
+    run.run()
+    rates = [row["lr"] for row in metrics(tmp_path)]
+    assert run.seconds == pytest.approx(360, rel=0.02)
+    assert len(rates) == run.step > 190
+    assert max(abs(a - b) for a, b in pairwise(rates)) < 0.06
+    assert (max(rates), rates[0]) == (pytest.approx(1.0, abs=0.01), 0.0)
+    assert rates[-1] < 0.01
+
+
+def test_a_run_of_minutes_that_was_killed_repeats_its_lost_steps_and_ends_as_if_it_had_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock runs as fast again, but another time while the lost steps are done again: their plans are read, not made."""
+    cost = lambda step: 0.5 + 0.3 * (step % 3) + (0.4 if step > 80 else 0.0)  # noqa: E731
+    knobs: dict[str, Any] = {"minutes": 2.0, "log_every": 1, "lr": 0.1, "schedule": "cosine", "save_every": 50}
+    fit(tmp_path / "whole", whole := Spread(Machine(monkeypatch, cost)), **knobs).run()
+
+    class Killed(BaseException):
+        pass
+
+    def killed(step: int, views: list[View], terms: Terms) -> Terms:
+        if step == 75:
+            raise Killed
+        return machine(step, views, terms)
+
+    machine = Machine(monkeypatch, cost)
+    with pytest.raises(Killed):
+        fit(tmp_path / "run", Spread(killed), **knobs).run()
+
+    state = checkpoint.load(tmp_path / "run" / "checkpoints", print)
+    assert state is not None
+    assert state["place"]["step"] == 50
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    other = Machine(monkeypatch, lambda step: cost(step + 50) * (2.0 if step < 20 else 1.0))  # 20 of the 25 lost steps take longer
+    resumed = fit(tmp_path / "run", Spread(other), **knobs)
+    resumed.restore(state)
+    resumed.run()
+    rows = {place: {row["step"]: (row["lr"], row["loss"]) for row in metrics(tmp_path / place)} for place in ("whole", "run")}
+    assert all(rows["run"][step] == rows["whole"][step] for step in range(1, 76))
+    assert resumed.seconds == pytest.approx(120, abs=1.5), "and the time is kept all the same"
+
+    same = Machine(monkeypatch, lambda step: cost(step + 50))
+    resumed = fit(tmp_path / "again", again := Spread(same), **knobs)
+    resumed.restore(state)
+    resumed.run()
+    assert all(torch.equal(a, b) for a, b in zip(weights(again).values(), weights(whole).values(), strict=True))
 
 
 def test_epochs_become_a_number_of_steps(tmp_path: Path) -> None:

@@ -24,12 +24,13 @@ from untaught.engine.log import progress_bar, warn
 from untaught.engine.memory import keep_freed_memory
 from untaught.engine.metrics import Metrics
 from untaught.engine.optim import optimizer_for, rate, set_rate
+from untaught.engine.plan import Plan
 from untaught.engine.recipe import Recipe
 from untaught.engine.views import Views, convolves
 from untaught.engine.world import OwnFault, World, own_part
 from untaught.ops.precision import has_bfloat16
 
-WARM_STEPS = 20  # after which minutes become a number of steps; again after 2, 4, 8 ... times as many, for machines that others use
+FEW_STEPS = 20  # a run of minutes that has no more is told to take more time, or smaller batches
 EVALUATIONS = 4  # parts that kNN scores cut a run into
 LOOKS = 16  # at a run's health, at most
 LOOK = 1 << 15  # samples trained on between two looks at the health, at least: 256 times those that a look is taken of
@@ -68,16 +69,23 @@ class Collapsed(UserError):
 
 
 class Clock:
-    """Where the time of training goes: seconds of waiting for data, making views, and computing. Saving and scoring are not counted."""
+    """Where the time of training goes: seconds of waiting for data, making views, and computing; `total` has saving and scoring, too."""
 
     def __init__(self) -> None:
         self.seconds = {"data": 0.0, "views": 0.0, "compute": 0.0}
+        self.total = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """What was until now is not counted."""
         self.last = time.perf_counter()
 
     def lap(self, name: str | None) -> None:
+        """Counts the time since the last lap: as `name`, or in the total alone."""
         now = time.perf_counter()
         if name:
             self.seconds[name] += now - self.last
+        self.total += now - self.last
         self.last = now
 
     def shares(self) -> dict[str, float]:
@@ -110,8 +118,6 @@ class Fit:
     epoch: int = 0
     step_in_epoch: int = 0
     entered: int = -1  # the epoch that the method has last entered
-    total: int | None = None
-    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.fabric = self.world.fabric
@@ -127,13 +133,35 @@ class Fit:
         self.optimizer = optimizer_for(self.method, self.recipe)
         self.wrapped_optimizer = self.fabric.setup_optimizers(self.optimizer)
         self.parameters = [p for p in self.method.parameters() if p.requires_grad]
-        if self.total is None:
-            self.total = self.planned_total()
+        self.plan, self.lengthened = Plan(self.planned_total()), False
+        self.clock = Clock()
         self.recent: deque[tuple[int, Terms, Tensor, Tensor, Tensor]] = deque(maxlen=self.recipe.log_every)
         self.saved_at, self.dropped, self.scored = -1, 0, 0
         self.came = Noted()
         self.gradient_norm = 0.0  # mean since the last sync
         self.looked: dict[str, Any] = {}  # at the health, last
+
+    @property
+    def total(self) -> int | None:
+        """The last step, as far as it is known."""
+        return self.plan.total
+
+    @property
+    def seconds(self) -> float:
+        """The time of the loop so far."""
+        return self.clock.total
+
+    @property
+    def progress(self) -> float:
+        """Share of the schedule that lies behind."""
+        return self.plan.progress(self.step)
+
+    def lengthen(self) -> None:
+        """Plans a restored run anew whose length has been changed: its schedule is then that of the new length from the start."""
+        total = self.planned_total()
+        if total is None and self.seconds:  # of a run of minutes that was killed early no time is known
+            total = round(self.step * (self.recipe.minutes or 0) * 60 / self.seconds)
+        self.plan, self.lengthened = Plan(total), True
 
     def planned_total(self) -> int | None:
         per_epoch = self.batches.steps_per_epoch
@@ -151,7 +179,8 @@ class Fit:
         return {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict(), "place": self.place()}
 
     def place(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("step", "epoch", "step_in_epoch", "entered", "total", "seconds")}
+        own = {name: getattr(self, name) for name in ("step", "epoch", "step_in_epoch", "entered", "seconds")}
+        return own | {"plan": self.plan.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Raises UserError for a state that is of another run."""
@@ -167,12 +196,13 @@ class Fit:
             self.step, self.epoch, self.step_in_epoch, self.entered = (
                 int(place[key]) for key in ("step", "epoch", "step_in_epoch", "entered")
             )
-            self.total, self.seconds = None if place["total"] is None else int(place["total"]), float(place["seconds"])
+            self.clock.total = float(place["seconds"])
+            self.plan = Plan.restored(place["plan"]) if "plan" in place else Plan(place["total"])  # of a run before plans were bent
         except Exception as error:  # whatever torch finds missing, of another shape or of another kind
             raise UserError(
                 f"the checkpoints of {self.folder} are of another run or another version of untaught; begin anew with another --out"
             ) from error
-        self.scored = self.evaluations * self.step // self.total if self.total else 0
+        self.scored, self.saved_at = self._scores_due(), self.step
 
     def save(self) -> None:
         self.check()
@@ -198,6 +228,7 @@ class Fit:
     def run(self) -> None:
         """Trains to the end, or to a signal (then saved, and raised as Interrupted)."""
         metrics = Metrics(self.folder / "metrics.jsonl" if self.world.first else Path(os.devnull), self.step)
+        self._open_plans()
         self.method.train()
         bar = progress_bar(self.says)
         joined = joined_statistics(self.method) if self.world.size > 1 else nullcontext()
@@ -211,13 +242,16 @@ class Fit:
                     bar.update(task, total=self.total, completed=self.step, note=note)
             finally:
                 metrics.close()
+                if self.plans:
+                    self.plans.close()
             if came := max(self.world.all_of(self.came.number)):  # in the last step, which has been saved
                 raise Interrupted(came)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         """One row of metrics every log_every steps, and one a kNN score."""
-        clock, recipe = Clock(), self.recipe
-        since, mark = self.step, (self.step, self.seconds)
+        clock, recipe = self.clock, self.recipe
+        since = self.step
+        clock.start()
         samples_per_step = recipe.batch_size or 0
         while self.total is None or self.step < self.total:
             if self.survey and self.entered != self.epoch:
@@ -236,25 +270,15 @@ class Fit:
                 self.step_in_epoch += 1
                 stopped = self.world.hear(self.came.number)
                 clock.lap("compute")
-                if recipe.minutes and (self.step == WARM_STEPS // 4 or self._plans_now()):
+                if recipe.minutes and self.step >= self.plan.due:
                     self._sync()
                     clock.lap("compute")
-                    spent = self._spent(clock)
-                    if self._plans_now() and self.step > mark[0]:
-                        each = (spent - mark[1]) / (self.step - mark[0])
-                        self.total = self.world.agree(self.step + max(round((recipe.minutes * 60 - spent) / each), 0))
-                    mark = self.step, spent  # the first steps allocate: they are not counted
-                elif recipe.minutes and self.total is None and self.world.agree(self._spent(clock) >= recipe.minutes * 60):
-                    self.total = self.step
-                    warn(
-                        f"minutes={recipe.minutes:g} were over after {self.step} steps, too few to learn by: give more, or a smaller batch"
-                    )
+                    self._plan(recipe.minutes * 60)
                 last = self.step == self.total
                 if self.step % recipe.log_every == 0 or last:
                     terms = self.check()
                     clock.lap("compute")
                     elapsed = sum(clock.seconds.values())
-                    self.seconds += elapsed
                     shares = clock.shares()
                     looked = self._look(shares) if last or self._looks_since(since) else {}
                     yield {
@@ -277,7 +301,8 @@ class Fit:
                         scores = self.evaluate()
                     yield {"step": self.step, "epoch": self.epoch, **scores}
                     last = self.enough()
-                if (self.total and self.step % (recipe.save_every or max(50, self.total // 20)) == 0) or last or stopped:
+                if self._saves_now() or last or stopped:
+                    clock.lap(None)
                     self.save()
                 if stopped and not last:
                     raise Interrupted(stopped)
@@ -298,13 +323,32 @@ class Fit:
         except UserError as fault:  # of records that only this process reads
             raise OwnFault(*fault.args) from fault
 
-    def _spent(self, clock: Clock) -> float:
-        """Seconds of training so far."""
-        return self.seconds + sum(clock.seconds.values())
+    def _open_plans(self) -> None:
+        """Every plan is written down before it is followed: steps that were lost with their process are done again by the same ones."""
+        self.plans: Metrics | None = None
+        self.followed: dict[int, int | None] = {}  # step -> total, of plans made after the checkpoint
+        if self.recipe.minutes and self.resumable and self.world.first:
+            path = self.folder / "plans.jsonl"
+            if not self.lengthened:
+                self.followed = {row["step"]: row["total"] for row in Metrics.rows(path) if row["step"] > self.step}
+            self.plans = Metrics(path, self.step)
 
-    def _plans_now(self) -> bool:
-        stretches, rest = divmod(self.step, WARM_STEPS)
-        return rest == 0 and stretches.bit_count() == 1
+    def _plan(self, budget: float) -> None:
+        """Decides anew at which step the budget of seconds will be spent, by the time that steps have taken."""
+        estimate = self.plan.estimate(self.step, self.seconds, budget)
+        total = self.world.agree(self.followed.get(self.step, estimate))
+        if self.plans:
+            self.plans.write({"step": self.step, "total": total})
+        self.plan.renew(self.step, total)
+        if self.step == self.total and self.step <= FEW_STEPS:
+            minutes = self.recipe.minutes
+            warn(f"minutes={minutes:g} were over after {self.step} steps, too few to learn by: give more, or a smaller batch")
+
+    def _saves_now(self) -> bool:
+        every = self.recipe.save_every or max(50, (self.total or 0) // 20)
+        if self.recipe.minutes and not self.recipe.save_every:  # a total that moves
+            return self.step - self.saved_at >= every
+        return self.step % every == 0
 
     def _looks_since(self, step: int) -> bool:
         """Whether a look at the health has become due after `step`."""
@@ -316,9 +360,8 @@ class Fit:
     def _look(self, shares: dict[str, float]) -> dict[str, Any]:
         if self.health is None:
             return {}
-        progress = self.step / self.total if self.total else 0.0
         with self.world.whole(self.wrapped):
-            looked = self.health(self.step, progress, self.recipe.lr or 0.0, self.gradient_norm, shares)
+            looked = self.health(self.step, self.progress, self.recipe.lr or 0.0, self.gradient_norm, shares)
         self.looked = looked = self.world.agree(looked)
         return {"health": looked}
 
@@ -327,17 +370,18 @@ class Fit:
             return False
         if self.recipe.evaluate_every is not None:
             return self.recipe.evaluate_every > 0 and self.step % self.recipe.evaluate_every == 0
-        if self.total is None:
-            return False
-        before, self.scored = self.scored, max(self.scored, self.evaluations * self.step // self.total)
+        before, self.scored = self.scored, self._scores_due()
         return self.scored > before
+
+    def _scores_due(self) -> int:
+        """How many of the parts that evaluations cut the schedule into lie behind."""
+        return int(self.evaluations * self.progress + 1e-9)
 
     def _train_step(self, index: Tensor, views: list[View]) -> None:
         recipe = self.recipe
-        progress = self.step / self.total if self.total else 0.0
-        warmup_rate = rate(recipe.schedule, recipe.warmup, progress) if self.total else self.step / 1000
+        progress = self.progress
         assert recipe.lr is not None
-        set_rate(self.optimizer, recipe.lr, warmup_rate if recipe.warmup or self.total else 1.0)
+        set_rate(self.optimizer, recipe.lr, rate(recipe.schedule, recipe.warmup, progress))
         self.optimizer.zero_grad(set_to_none=True)
         if recipe.cache_gradients:
             terms = self._backward_cached(views, progress)

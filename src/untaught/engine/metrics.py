@@ -16,16 +16,22 @@ class Metrics:
     """One row an event, there whole or not at all; cut back to a step on resume."""
 
     def __init__(self, path: Path, step: int) -> None:
-        kept = []
-        if step and path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line)
-                except (ValueError, KeyError):
-                    continue  # the last line of a process that was killed
-        write_text(path, "".join(line + "\n" for line in kept))
+        kept = [row for row in self.rows(path) if row["step"] <= step] if step else []
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self.path, self.file = path, open(path, "ab", buffering=0)  # noqa: SIM115
+
+    @staticmethod
+    def rows(path: Path) -> list[dict[str, Any]]:
+        """All rows of such a file; none where there is no file."""
+        rows = []
+        for line in path.read_text().splitlines() if path.exists() else ():
+            try:
+                row = json.loads(line)
+                row["step"] += 0  # a number
+                rows.append(row)
+            except (ValueError, KeyError, TypeError):
+                continue  # the last line of a process that was killed
+        return rows
 
     def write(self, row: dict[str, Any]) -> None:
         line, end = (json.dumps(_rounded(row)) + "\n").encode(), self.file.seek(0, os.SEEK_END)

@@ -223,11 +223,9 @@ def _run(
         _check_same_data(before, material)
         if state := world.together(lambda: checkpoint.load(folder.path / "checkpoints", warn)):
             fit.restore(state)
-            if recipe.minutes != before["resolved"].get("loop", {}).get("minutes"):
-                fit.total = None
-                if recipe.minutes and fit.seconds:  # of a run that was stopped before its first row of metrics no time is known
-                    fit.total = round(fit.step * recipe.minutes * 60 / fit.seconds)
-            fit.total = fit.planned_total() or fit.total
+            known = before["resolved"].get("loop", {})
+            if any(getattr(recipe, name) != known.get(name) for name in LENGTHS):
+                fit.lengthen()
             done = fit.total is not None and fit.step >= fit.total
             say(
                 f"resuming  {'after' if done else 'from'} step {fit.step}"

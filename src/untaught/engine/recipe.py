@@ -21,7 +21,7 @@ class Recipe:
 
     epochs: int | None = None  # one of epochs, steps and minutes says when to stop
     steps: int | None = None
-    minutes: float | None = None  # of training; becomes a number of steps after 20, 40, 80 ... of them
+    minutes: float | None = None  # by the clock, with scores and checkpoints on the way; becomes steps, planned anew as the load changes
     batch_size: int | None = None  # samples in one optimizer step, all processes together
     optimizer: str = "muon"  # muon, adamw, sgd, or any other name of timm.optim (lars, lamb, lion ...)
     lr: float | None = None

@@ -1,0 +1,64 @@
+"""How long a run is, in steps, and how far a step is in it. `minutes` become steps, by the time that steps have taken so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SHARE, REST = 50, 10  # a plan of minutes holds for 2% of the steps so far, and for a tenth of those that are left, at most
+GRACE = 0.04  # share of the steps so far that a whole schedule gets where a stall has eaten the time: it ends, however late
+
+
+@dataclass
+class Plan:
+    """The schedule as a line from (`start`, `begun`) to (`total`, 1): progress by step. It is bent, but never broken, by a new plan.
+
+    total: the last step; None where only a budget of seconds is given, until the second step has been timed. `renew` then makes a new
+    plan at every step that is `due`: which steps those are, and the progress, follow from the totals alone, so that a run which
+    is resumed and given the same totals is the same run.
+    """
+
+    total: int | None = None
+    start: int = 0
+    begun: float = 0.0  # progress at `start`
+    due: int = 1  # step at which the next plan is made; of no meaning without a budget
+    timed: list[list[float]] = field(default_factory=list)  # [step, seconds of the run] of every plan
+
+    def progress(self, step: int) -> float:
+        """Share of the schedule that lies behind a step: 0 until the first plan, 1 at the end."""
+        if self.total is None or step <= self.start:
+            return self.begun
+        return min(self.begun + (1 - self.begun) * (step - self.start) / (self.total - self.start), 1.0)
+
+    def renew(self, step: int, total: int | None) -> None:
+        """From `step` on, the schedule ends at `total`; None: that is not known yet."""
+        if total is not None:
+            self.begun, self.start, self.total = self.progress(step), step, total
+        self.due = step + max(1, min(step // 4, step // SHARE, ((total or 0) - step) // REST))
+
+    def estimate(self, step: int, seconds: float, budget: float) -> int | None:
+        """The step at which the budget will be spent, all in seconds of the run; None where too little is timed.
+
+        The time of a step is taken from half as many steps as are left: from few where few are left, since the load may just have
+        changed, and never from the first, which allocates and compiles.
+        """
+        self.timed.append([step, seconds])
+        if len(self.timed) < 2:
+            return step if seconds >= budget else None
+        left = (self.total or 0) - step
+        since, mark = next((at for at in reversed(self.timed) if at[0] <= step - max(1, left // 2)), self.timed[0])
+        each = max((seconds - mark) / (step - since), 1e-9)
+        return step + max(round((budget - seconds) / each), round(GRACE * step * (1 - self.progress(step))))
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint: numbers and lists."""
+        return asdict(self)
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Plan:
+        """The plan of such a state. Raises TypeError, ValueError or KeyError for anything else."""
+        total = state["total"]
+        timed = [[int(step), float(seconds)] for step, seconds in state["timed"]]
+        start, begun, due = int(state["start"]), float(state["begun"]), int(state["due"])
+        return cls(None if total is None else int(total), start, begun, due, timed)
