@@ -118,16 +118,22 @@ def contest(folder: Path, runs: Path, encoder: str, batch: int, steps: int, roun
         for name, knobs in PEERS.items():
             seconds[name].append(statistics.mean(theirs(folder, encoder, batch, steps, knobs)))
     speed = {name: batch / statistics.median(values) for name, values in seconds.items()}
-    best = {name: batch / min(values) for name, values in seconds.items()}
+    spread = {name: f"{batch / max(values):.0f} to {batch / min(values):.0f}" for name, values in seconds.items()}
     pairs = {"lightly, float32": "untaught, default", "lightly, bf16": "untaught, bf16", "lightly, bf16, channels_last": "untaught, bf16"}
     print(f"\n{encoder}, batch {batch}, {rounds} rounds of {steps - WARM} steps; start and packing {packing:.1f} s\n")
     print(table(
-        ["", "pictures/s, median", "best run", "ratio of ours to it"],
+        ["", "pictures/s, median", "lowest to highest", "ratio of ours to it", "in each round"],
         [
-            [name, f"{speed[name]:.0f}", f"{best[name]:.0f}", f"{speed[pairs[name]] / speed[name]:.2f}" if name in pairs else ""]
+            [name, f"{speed[name]:.0f}", spread[name], *(ratios(seconds[pairs[name]], seconds[name]) if name in pairs else ("", ""))]
             for name in seconds
         ],
     ))  # fmt: skip
+
+
+def ratios(ours: list[float], theirs: list[float]) -> tuple[str, str]:
+    """Of the medians, and the lowest and highest within a round."""
+    within = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(theirs) / statistics.median(ours):.2f}", f"{min(within):.2f} to {max(within):.2f}"
 
 
 def main() -> None:

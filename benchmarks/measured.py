@@ -3,8 +3,8 @@
 python benchmarks/measured.py runs/methods --data "CIFAR-10, a fifth of the training part held out"
 
 Reads every result in the folder (NAME-SEED.json) and writes src/untaught/methods/measured.yaml: means over seeds; a method without
-a result keeps what it has. Of runs of several lengths the longest count, of several encoders the one with the best kNN. The cost is
-the time that a picture takes beside simclr's in the same folder, with the same encoder and length; without such a run it stays blank.
+a result keeps what it has. Of runs of several lengths the longest count, of several encoders the one with the best kNN. Speeds are
+of speed_images.py, and stay as they are.
 Then run: untaught methods --write docs/methods
 """
 
@@ -21,7 +21,7 @@ import yaml
 from untaught.engine.cards import MEASURED
 from untaught.methods import METHODS
 
-DIGITS = {"pictures_per_second": 1, "peak_mib": 0, "steps": 0}  # of all others 4
+DIGITS = {"peak_mib": 0, "steps": 0}  # of all others 4
 MEANS = (*DIGITS, "knn20", "untrained_knn20", "linear", "untrained_linear", "one_percent")
 
 
@@ -36,8 +36,6 @@ def gathered(folder: Path, data: str) -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     for key, mean in sorted(means.items(), key=lambda item: (item[0][2], item[1]["knn20"])):  # the last of a method is the one that counts
         (method, encoder, minutes), rows = key, runs[key]
-        beside = means.get(("simclr", encoder, minutes))
-        cost = {"cost": round(beside["pictures_per_second"] / mean["pictures_per_second"], 2)} if beside else {}
         ill = [row["health"] for row in rows if row["health"] not in ("", "healthy")]
         entries[method] = {
             "data": data,
@@ -47,15 +45,15 @@ def gathered(folder: Path, data: str) -> dict[str, dict[str, Any]]:
             "batch": rows[0]["batch"],
             **{field: round(mean[field], DIGITS.get(field, 4)) for field in MEANS},
             "health": ill[0] if ill else "healthy",
-            **cost,
         }
     return entries
 
 
 def write(folder: Path, data: str, to: Path = MEASURED) -> None:
     head = [line for line in to.read_text().splitlines() if line.startswith("#")]
-    known = (yaml.safe_load(to.read_text()) or {}) | gathered(folder, data)
-    entries = {name: known[name] for name in METHODS if name in known}
+    known, new = yaml.safe_load(to.read_text()) or {}, gathered(folder, data)
+    speeds = {name: {"speed": entry["speed"]} for name, entry in known.items() if "speed" in entry}
+    entries = {name: (new.get(name) or known[name]) | speeds.get(name, {}) for name in METHODS if name in known | new}
     to.write_text("\n".join([*head, yaml.safe_dump(entries, sort_keys=False)]))
 
 

@@ -56,7 +56,7 @@ def _card(name: str, cls: type[Method], package: str, whole: bool) -> Options:
         "paper": citation(header),
         "views": ", ".join(view if len(many) == 1 else f"{len(many)} {view}" for view, many in _runs(cls.views)),
         "needs": ", ".join(sorted(cls.needs)) or "any encoder",
-        "cost": f"{found['cost']:.2g}" if "cost" in found else "",
+        "cost": f"{found['speed']['cost'][0]:.2g}" if "speed" in found else "",
         "score": f"{found['knn20']:.1%} ({100 * (found['knn20'] - found['untrained_knn20']):+.1f}), {found['minutes']:g} min"
         if found
         else "",
@@ -102,8 +102,9 @@ def _spoken(value: Any) -> str:
 
 @cache
 def measured() -> dict[str, Options]:
-    """Method -> what a run of it came to: data, minutes, seeds, encoder, batch, steps, pictures_per_second, cost, peak_mib, knn20,
-    untrained_knn20, linear, untrained_linear, one_percent, health. cost is the time a picture takes beside simclr's, same encoder."""
+    """Method -> what a run of it came to: data, minutes, seeds, encoder, batch, steps, peak_mib, knn20, untrained_knn20, linear,
+    untrained_linear, one_percent, health; and its speed over several quiet rounds: rounds, pictures_per_second and cost, the time a
+    picture takes beside simclr's with the same encoder and batch, each as (median, lowest, highest)."""
     return read_yaml(MEASURED) or {}
 
 
@@ -124,10 +125,13 @@ def judged(found: Options) -> str:
         parts.append("not above its untrained encoder: it needs longer, or more data")
     if found.get("health", "healthy") != "healthy":
         parts.append(f"collapsing because {found['health']}")
-    if "cost" in found:
-        parts.append(f"a picture takes {found['cost']:.2g} times as long as with simclr")
-    if "pictures_per_second" in found and "peak_mib" in found:
-        parts.append(f"{found['pictures_per_second']:.0f} pictures/s, {found['peak_mib']:.0f} MiB at most")
+    if "peak_mib" in found:
+        parts.append(f"{found['peak_mib']:.0f} MiB at most")
+    if speed := found.get("speed"):
+        cost, rate = ("{:.4g} ({:.4g} to {:.4g})".format(*speed[key]) for key in ("cost", "pictures_per_second"))
+        parts.append(
+            f"a picture takes {cost} times as long as with simclr, {rate} pictures/s (medians of {speed['rounds']} rounds, spread)"
+        )
     return "; ".join(parts)
 
 
