@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from untaught.core import UserError
-from untaught.data.parts import file_facts
+from untaught.data.identity import file_facts
 
 Address = Path | str  # a local file, or what fsspec opens
 BLOCK = 4 << 20  # bytes asked of a remote file at once

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from untaught.core import Modality, Record, UserError
-from untaught.data.parts import PARTS, Choice, Part, Source, file_facts, fingerprint, sort_parts
+from untaught.data.identity import content_hash, file_facts, fingerprint
+from untaught.data.labels import Naming, name_labels
+from untaught.data.parts import PARTS, Choice, Part, Source, sort_parts
 
 DATA = ("x", "data", "images", "arr_0")
 LABELS = ("y", "label", "labels", "target", "targets", "arr_1")
@@ -43,58 +46,78 @@ def open_arrays(
     if not isinstance(data, dict):
         choice.refuse(where)
     if isinstance(data, dict):
-        parts, classes = _by_key({str(key): to_numpy(value) for key, value in data.items()}, modality, choice, where)
+        parts, classes = _by_key({str(key): value for key, value in data.items()}, modality, choice, where)
     elif isinstance(data, (tuple, list)):
         if len(data) != 2:
             raise UserError(f"{len(data)} arrays came; one array or a pair (array, labels) is allowed: use a dictionary to name more")
-        parts = {"all": ({field: to_numpy(data[0])}, to_numpy(data[1]))}
+        parts = {"all": ({field: to_numpy(data[0])}, _to_labels(data[1]))}
     else:
         parts = {"all": ({field: to_numpy(data)}, None)}
 
-    parts = {part: (values, _read(labels)) for part, (values, labels) in parts.items()}
-    known = [labels for _, labels in parts.values() if labels is not None]
-    measured = any(labels.dtype.kind == "f" and (labels != np.floor(labels))[~_missing(labels)].any() for labels in known)
-    if known and classes is None and not measured:
-        values = np.unique(np.concatenate([np.unique(labels[~_missing(labels)]) for labels in known]))
-        classes = tuple(str(int(value)) if values.dtype.kind in "fb" else str(value) for value in values)
-        parts = {part: (values_, None if labels is None else _numbers(labels, values)) for part, (values_, labels) in parts.items()}
+    counts: Counter[Any] = Counter()
+    for _, labels in parts.values():
+        if labels is not None:
+            counts.update(labels.tolist() if labels.dtype.hasobject else _counted(labels))
+    naming = name_labels(counts) if counts and classes is None else None
+    labelled = bool(counts) and (classes is not None or naming is not None)
+    classes = naming.classes if naming else classes
+    said = " without labels"
+    if labelled:
+        said = f" with {len(classes)} classes" if classes else " with a measured label"
+        said += f" ({naming.said})" if naming and naming.said else ""
+    parts = {part: (values, _numbers(labels, naming) if naming else labels) for part, (values, labels) in parts.items()}
+    if not labelled:
+        parts = {part: (values, None) for part, (values, _) in parts.items()}
     built = {part: _part(values, labels, part if len(parts) > 1 else where) for part, (values, labels) in sort_parts(parts).items()}
     if not any(part.rows for part in built.values()):
         raise UserError(f"{where} has no rows; give at least one")
     shapes = ", ".join(f"{part} {next(iter(values.values())).shape}" for part, (values, _) in sort_parts(parts).items())
     rows = sum(part.rows or 0 for part in built.values())
-    said = f" with {len(classes)} classes" if classes and known else " with a measured label" if known else " without labels"
     if facts is None:
-        facts = [array for part, (values, labels) in parts.items() for array in (part, *values.values(), labels)]
+        contents = [array for part, (values, labels) in parts.items() for array in (part, *values.items(), labels)]
+        facts = [content_hash(contents)]
     what = f"{rows:,} {modality.noun} from {where}: {shapes.replace('all ', '')}{said}"
-    return Source(what, built, classes if known else None, fingerprint([*facts, choice, classes]))
+    return Source(what, built, classes if labelled else None, fingerprint([*facts, choice, classes]))
 
 
-def _read(labels: np.ndarray | None) -> np.ndarray | None:
-    """Labels in plain text or numbers; None where all are missing."""
-    if labels is not None and labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8", "replace")
-    return None if labels is None or _missing(labels).all() else labels
+def _to_labels(data: Any) -> np.ndarray:
+    """Labels of any kind -> (rows,) of numbers, text or objects."""
+    labels = to_numpy(data, "uifbSUOMT")
+    if labels.size != len(labels):
+        raise UserError(f"labels of shape {labels.shape} came; one a row (rows,) is allowed")
+    labels = labels.reshape(-1)
+    if labels.dtype.hasobject and (odd := next((type(label).__name__ for label in labels if not isinstance(label, Hashable)), None)):
+        raise UserError(f"labels that are of type {odd} came; a label is one number or word a row")
+    if labels.dtype.kind == "S":
+        return np.char.decode(labels, "utf-8", "replace")
+    return np.datetime_as_string(labels) if labels.dtype.kind == "M" else labels.astype(object) if labels.dtype.kind == "T" else labels
 
 
-def _missing(labels: np.ndarray) -> np.ndarray:
-    """Which labels are none: NaN, and text without a letter, as in tables."""
-    if labels.dtype.kind == "f":
-        return ~np.isfinite(labels)
-    return np.char.strip(labels) == "" if labels.dtype.kind == "U" else np.zeros(labels.shape, bool)
+def _counted(labels: np.ndarray) -> dict[Any, int]:
+    values, counts = np.unique(labels, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _numbers(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Each label's place among the sorted values, -1 where it is missing."""
-    missing = _missing(labels)
-    return np.where(missing, -1, np.searchsorted(values, np.where(missing, values[0], labels)))
+def _numbers(labels: np.ndarray | None, naming: Naming) -> np.ndarray | None:
+    """Each label's class, -1 where it is missing; or what was measured, NaN where it is missing."""
+    if labels is None:
+        return None
+    missing, kind = (np.nan, np.float64) if naming.classes is None else (-1, np.int64)
+    values, places = (labels, np.arange(len(labels))) if labels.dtype.hasobject else np.unique(labels, return_inverse=True)
+    numbers = [naming(value) for value in values.tolist()]
+    return np.array([missing if number is None else number for number in numbers], kind)[places.reshape(-1)]
 
 
-def to_numpy(data: Any) -> np.ndarray:
+def to_numpy(data: Any, kinds: str = "uifbSU") -> np.ndarray:
+    """Rows (N, ...) of these kinds of numbers or text. Raises UserError for anything else."""
     if hasattr(data, "detach"):  # torch, without importing it
-        data = data.detach().cpu().numpy()
-    array = np.asarray(data)
-    if array.dtype.kind not in "uifbSU" or array.ndim == 0:
+        data = data.detach().cpu()
+        data = (data.float() if str(data.dtype) == "torch.bfloat16" else data).numpy()
+    try:
+        array = np.asarray(data)
+    except ValueError as error:  # rows of different lengths
+        raise UserError(f"rows of different shapes came ({error}); stack them to (rows, ...)") from error
+    if array.dtype.kind not in kinds or array.ndim == 0:
         raise UserError(f"an array of {array.dtype} {array.shape} came; rows of plain numbers are allowed: stack them to (rows, ...)")
     return array
 
@@ -145,10 +168,6 @@ def _part(values: dict[str, np.ndarray], labels: np.ndarray | None, name: str) -
     for array in (*values.values(), *([] if labels is None else [labels])):
         if len(array) != rows:
             raise UserError(f"{name} has {rows:,} rows in one array and {len(array):,} in another; give as many of each")
-    if labels is not None and labels.ndim > 1:
-        if labels.size != rows:
-            raise UserError(f"labels of shape {labels.shape} came; one a row (rows,) is allowed")
-        labels = labels.reshape(rows)
 
     def at(i: int) -> Record:
         return {
@@ -163,7 +182,7 @@ def _part(values: dict[str, np.ndarray], labels: np.ndarray | None, name: str) -
     return Part(rows, records, at)
 
 
-def _by_key(arrays: dict[str, np.ndarray], modality: Modality, choice: Choice, where: str):
+def _by_key(arrays: dict[str, Any], modality: Modality, choice: Choice, where: str):
     """Keys -> parts: {"train": ({field: array}, labels)}, and the class names where a key gives them."""
     keys = {key: _split_key(key) for key in arrays}
     names = arrays.get("classes", arrays.get("class_names"))
@@ -175,22 +194,23 @@ def _by_key(arrays: dict[str, np.ndarray], modality: Modality, choice: Choice, w
             allowed = (choice.columns[field],) if field in choice.columns else (field, *usual, *DATA)
             key = next((here[name.lower()] for name in allowed if name.lower() in here), None)
             if key is not None:
-                values[field] = arrays[key]
+                values[field] = to_numpy(arrays[key])
         if len(values) < len(modality.fields):
             continue
         allowed = (choice.label,) if choice.label else LABELS
         key = next((here[name.lower()] for name in allowed if name.lower() in here), None)
         if choice.label and key is None:
             raise UserError(f"no key {choice.label} in {where}; its keys are {', '.join(arrays)}: choose with --label NAME")
-        parts["all" if part is None else part] = values, None if key is None else arrays[key]
+        parts["all" if part is None else part] = values, None if key is None else _to_labels(arrays[key])
     if not parts:
         field = next(iter(modality.fields))
         raise UserError(
             f"no key of {where} is known to hold the {field}: they are {', '.join(arrays)}; say which with --columns {field}=KEY"
         )
     classes = None
-    known = [labels for _, labels in parts.values() if labels is not None and labels.dtype.kind in "ui"]
-    if names is not None and known and len(names) > max(labels.max(initial=0) for labels in known):
+    known = [labels for _, labels in parts.values() if labels is not None]
+    numbers = all(labels.dtype.kind in "ui" and -1 <= labels.min(initial=0) for labels in known)
+    if names is not None and known and numbers and len(names) > max(labels.max(initial=0) for labels in known):
         classes = tuple(map(str, names))
     return parts, classes
 

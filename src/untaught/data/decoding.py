@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from untaught.core import Modality, Options, Record
-from untaught.data.parts import file_facts
+from untaught.data.identity import file_facts
 
 T = TypeVar("T")
 S = TypeVar("S")

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from untaught.core import Modality, Record, UserError
+from untaught.data.identity import file_facts, fingerprint
 from untaught.data.labels import numbered
-from untaught.data.parts import PARTS, TRAIN, Part, Source, file_facts, fingerprint, sort_parts
+from untaught.data.parts import PARTS, TRAIN, Part, Source, sort_parts
 
 LARGEST = 1 << 30  # bytes of one archive member: more is not one record, or a bomb
 MEMBERS = 50_000_000  # in one archive

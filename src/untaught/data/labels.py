@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+MISSING = ("na", "n/a", "nan", "none", "null", "-", "?")  # words for a missing number; in a column of names they are names
 
 
 def numbered(classes: Iterable[str | None]) -> dict[str, int]:
@@ -14,9 +21,20 @@ def numbered(classes: Iterable[str | None]) -> dict[str, int]:
     return {name: number for number, name in enumerate(sort_classes({name for name in classes if name is not None}))}
 
 
+def is_missing(value: Any) -> bool:
+    """None, and what pandas has for it: NA, NaT (NaN is a number that is missing)."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
 def class_name(value: Any) -> str | None:
-    """A raw label as its class is called: 3, 3.0 and "3" are one class."""
-    if value is None or value != value:  # NaN
+    """A raw label as its class is called: 3, 3.0 and "3" are one class, "03" is another. None for a missing one: NaN, a blank cell."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if is_missing(value) or isinstance(value, Exception) or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
     return str(int(value) if whole else value)
@@ -25,22 +43,70 @@ def class_name(value: Any) -> str | None:
 def sort_classes(names: set[str]) -> list[str]:
     """By number where they are numbers ("9" before "10"), else by name."""
     numbers = all(re.fullmatch(r"-?\d{1,18}", name) for name in names)
-    return sorted(names, key=int) if numbers else sorted(names)
+    return sorted(names, key=lambda name: (int(name), name)) if numbers else sorted(names)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What the values of a label column are: classes, or (classes None) measured numbers."""
+
+    classes: tuple[str, ...] | None
+    numbers: dict[str, int]
+    said: str = ""  # what was taken as no label, for the user
+
+    def __call__(self, value: Any) -> int | float | None:
+        """The number of a raw label's class, or the label as a number; None where it is missing."""
+        if self.classes is None:
+            return _number(value)
+        name = class_name(value)
+        return None if name is None else self.numbers.get(name)
+
+
+def name_labels(counts: Mapping[Any, int], written: bool = False) -> Naming | None:
+    """Distinct raw labels with their counts -> what they are; None without any. `written`: cells of text, whatever they hold (csv).
+
+    Numbers of which one is not whole are measured. -1 among whole numbers from 0 on is no label, as in scikit-learn and PyTorch, and
+    -1 beside nothing but 1 is a class.
+    """
+    known = {value: count for value, count in counts.items() if class_name(value) is not None}
+    texts = [value for value in known if isinstance(value, (str, bytes))]
+    words = {value for value in texts if str(value).strip().lower() in MISSING} if written else set()
+    values = [_number(value) for value in known if value not in words]
+    numeric = bool(values) and None not in values and (written or not texts)
+    if numeric and any(not value.is_integer() for value in values if value is not None):
+        lost = ", ".join(f"{value} in {known[value]:,}" for value in sorted(words))
+        return Naming(None, {}, f"no label where it is not a number: {lost} rows" if lost else "")
+    said = ""
+    if numeric and not texts and min(values) == -1 and set(values) != {-1.0, 1.0}:  # type: ignore[type-var]
+        lost = {value: count for value, count in known.items() if _number(value) == -1}
+        known = {value: count for value, count in known.items() if value not in lost}
+        said = f"-1 is no label: {sum(lost.values()):,} rows"
+    numbers = numbered(class_name(value) for value in known)
+    return Naming(tuple(numbers), numbers, said) if numbers else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, str):
+        return float(value) if NUMBER.fullmatch(value.strip()) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except (TypeError, ValueError):
+        return None
 
 
 def number_labels(labels: Sequence[Any], classes: tuple[str, ...] | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Raw labels -> (N,) int64 with -1 for unknown and their names, or (N,) float64 without names, or None."""
-    names = [class_name(label) for label in labels]
-    if not any(name is not None for name in names):
-        return None, ()
     if classes is None:
-        known = [label for label, name in zip(labels, names, strict=True) if name]
-        text = any(isinstance(label, str) for label in known)
-        if not text and any(isinstance(label, float) and not label.is_integer() for label in known):
+        labels = [label if isinstance(label, Hashable) else str(label) for label in labels]
+        naming = name_labels(Counter(labels))
+        if naming is None:
+            return None, ()
+        labels = [naming(label) for label in labels]
+        if naming.classes is None:
             return np.array([np.nan if label is None else label for label in labels], np.float64), ()
-        classes = tuple(sort_classes({name for name in names if name is not None}))
-        numbers = {name: number for number, name in enumerate(classes)}
-        labels = [None if name is None else numbers[name] for name in names]
+        classes = naming.classes
+    elif all(class_name(label) is None for label in labels):
+        return None, ()
     return np.array([-1 if label is None else label for label in labels], np.int64), classes
 
 

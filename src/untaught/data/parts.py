@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from untaught.core import Record, UserError
+from untaught.data.identity import file_facts
 
 TRAIN, VAL, TEST = "train", "val", "test"
 PARTS = {
@@ -130,26 +130,3 @@ def part_of(name: str) -> str | None:
 def sort_parts(parts: dict[str, Any]) -> dict[str, Any]:
     order = (TRAIN, VAL, TEST)
     return {name: parts[name] for name in sorted(parts, key=lambda name: order.index(name) if name in order else -1)}
-
-
-def fingerprint(facts: Iterable[object]) -> str:
-    """Hash of any values: bytes and arrays by content, everything else by repr."""
-    digest = hashlib.blake2b(digest_size=16)
-    for fact in facts:
-        if isinstance(fact, np.ndarray):
-            digest.update(f"{fact.dtype}{fact.shape}".encode())
-            fact = np.ascontiguousarray(fact).view(np.uint8).data if fact.size else b""
-        elif not isinstance(fact, bytes):
-            fact = repr(fact).encode()
-        digest.update(fact)
-        digest.update(b"\0")
-    return digest.hexdigest()
-
-
-def file_facts(path: Path) -> tuple[str, int, int]:
-    """(absolute path, bytes, time of change), or sizes of -1 for a file that is not there."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):  # ValueError: a name with a null byte
-        return str(path.absolute()), -1, -1
-    return str(path.absolute()), found.st_size, found.st_mtime_ns

@@ -20,8 +20,9 @@ from filelock import FileLock, Timeout
 from untaught.core import Modality, Options, Record, UserError
 from untaught.data import decoding
 from untaught.data.column import pad
+from untaught.data.identity import fingerprint
 from untaught.data.labels import hold_out, number_labels
-from untaught.data.parts import TEST, TRAIN, VAL, Source, fingerprint, peek
+from untaught.data.parts import TEST, TRAIN, VAL, Source, peek
 from untaught.data.unfinished import NAMED, PROGRESS, Unfinished
 
 SCHEMA = 1  # raise it when the files change: older stores are then packed anew

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from untaught.core import Modality, Record, UserError
-from untaught.data.parts import Part, Source, file_facts, fingerprint, part_of, sort_parts
+from untaught.data.identity import file_facts, fingerprint
+from untaught.data.parts import Part, Source, part_of, sort_parts
 
 ENDINGS = (".txt", ".text", ".md", ".rst", ".en", ".de", ".fr", ".raw", ".tokens")  # with .gz behind them or not
 LOOKED = 1 << 20  # bytes that tell whether a file has paragraphs

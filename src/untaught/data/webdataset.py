@@ -20,7 +20,8 @@ import numpy as np
 
 from untaught.data.addresses import Address, address_facts, address_name, open_address
 from untaught.data.folders import LARGEST, hidden
-from untaught.data.parts import PEEKED, fingerprint
+from untaught.data.identity import fingerprint
+from untaught.data.parts import PEEKED
 from untaught.data.store import cache_folder
 
 BLOCK = 512  # bytes, of a tar

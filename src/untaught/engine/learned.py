@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from untaught.core import Files, Modality, Options, UserError
-from untaught.data.parts import TRAIN, Source, fingerprint
+from untaught.data.identity import fingerprint
+from untaught.data.parts import TRAIN, Source
 from untaught.data.store import cache_folder
 from untaught.engine.documents import read_json
 from untaught.engine.log import progress_bar
