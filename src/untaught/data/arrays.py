@@ -209,7 +209,7 @@ def _by_key(arrays: dict[str, Any], modality: Modality, choice: Choice, where: s
         )
     classes = None
     known = [labels for _, labels in parts.values() if labels is not None]
-    numbers = all(labels.dtype.kind in "ui" and -1 <= labels.min(initial=0) for labels in known)
+    numbers = all(labels.dtype.kind in "ui" and labels.min(initial=0) >= -1 for labels in known)
     if names is not None and known and numbers and len(names) > max(labels.max(initial=0) for labels in known):
         classes = tuple(map(str, names))
     return parts, classes

@@ -16,7 +16,14 @@ import numpy as np
 import xxhash
 
 PIECE = 1 << 22  # bytes that are hashed at once: bounded memory
-TOLD = ("datetime", "decimal", "fractions", "uuid", "zoneinfo", "pandas")  # modules whose values are told by their repr: dates, decimals ...
+TOLD = (
+    "datetime",
+    "decimal",
+    "fractions",
+    "uuid",
+    "zoneinfo",
+    "pandas",
+)  # modules whose values are told by their repr: dates, decimals ...
 
 
 def fingerprint(facts: Iterable[object]) -> str:

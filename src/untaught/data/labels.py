@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 MISSING = ("na", "n/a", "nan", "none", "null", "-", "?")  # words for a missing number; in a column of names they are names
 

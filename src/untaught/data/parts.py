@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -66,6 +66,7 @@ class Source:
     classes: tuple[str, ...] | None  # names of the labels, which then are their numbers; None: unknown, or raw values
     fingerprint: str  # changes when the data or the choice of columns does
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (name, reason) of what listing alone passed over
+    warnings: list[str] = field(default_factory=list)  # what the user should look at
 
     @property
     def rows(self) -> int | None:
@@ -80,11 +81,13 @@ class Choice:
     columns: dict[str, str] = field(default_factory=dict)  # field -> the column that holds it
     label: str | None = None
     split: str | None = None
+    reading: dict[str, str] = field(default_factory=dict, repr=False)  # how a csv or json file is read: separator, header ...
 
     def refuse(self, where: str) -> None:
         """For sources without columns: an option is never ignored silently."""
         for option, value in vars(self).items():
             if value:
+                option = f"columns {next(iter(self.reading))}" if option == "reading" else option
                 raise UserError(f"--{option} came, but {where} has no columns; leave it out, or give a table (parquet, csv, json)")
 
 

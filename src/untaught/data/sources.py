@@ -9,7 +9,9 @@ from typing import Any
 from untaught.core import Modality, UserError
 from untaught.data import arrays, folders, tables, texts
 from untaught.data.addresses import Address, address_facts, address_name, expand, is_pattern, is_remote
-from untaught.data.parts import Choice, Part, Source, at_rest, file_facts, peek
+from untaught.data.delimited import TOLD
+from untaught.data.identity import file_facts
+from untaught.data.parts import Choice, Part, Source, at_rest, peek
 
 __all__ = ["Part", "Source", "open_source", "peek"]
 
@@ -33,9 +35,11 @@ def open_source(
 
     Nothing is downloaded unless asked for by name (hf:NAME, s3://...). Raises UserError for what cannot be opened.
     """
-    if unknown := set(columns or {}) - set(modality.fields):
-        raise UserError(f"--columns {sorted(unknown)[0]}=... is no field of {modality.noun}; allowed: {', '.join(modality.fields)}")
-    choice = Choice(columns or {}, label, split)
+    if unknown := set(columns or {}) - set(modality.fields) - set(TOLD):
+        allowed = f"{', '.join(modality.fields)}, and of csv and json {', '.join(TOLD)}"
+        raise UserError(f"--columns {sorted(unknown)[0]}=... is no field of {modality.noun}; allowed: {allowed}")
+    fields = {key: value for key, value in (columns or {}).items() if key in modality.fields}
+    choice = Choice(fields, label, split, {key: value for key, value in (columns or {}).items() if key not in fields})
     if isinstance(data, (str, Path)):
         return _open_path(data, modality, choice, progress)
     if isinstance(data, (list, tuple)) and data and all(isinstance(name, (str, Path)) for name in data):
@@ -43,12 +47,18 @@ def open_source(
         more = f" and {len(data) - 1} more" if len(data) > 1 else ""
         return _open_files(addresses, modality, choice, f"{next(iter(data))}{more}", progress)
     module = type(data).__module__.split(".")[0]
+    field = next(iter(modality.fields))
+    if module in ("datasets", "pandas", "polars", "pyarrow"):
+        _refuse_reading(choice, f"a {module} table")
     if module == "datasets":
+        if type(data).__name__ == "Column":  # what data["text"] gives
+            return tables.open_tables({"all": [tables.of_column(data, "the column", field)]}, modality, None, "the column", choice)
+        if not hasattr(data, "with_format") and not isinstance(data, dict):
+            raise UserError(f"a datasets {type(data).__name__} came; give the data set itself, and --columns {field}=NAME")
         opened = tables.of_datasets(data, "the data set")
-        return tables.open_tables(opened, modality, _dataset_facts(data), "the data set", choice)
+        return tables.open_tables(opened, modality, _stream_facts(opened), "the data set", choice)
     if module in ("pandas", "polars", "pyarrow"):
-        opened = {"all": [tables.of_frame(data, "the table")]}
-        return tables.open_tables(opened, modality, list(tables.content(opened)), "the table", choice)
+        return tables.open_tables({"all": [tables.of_frame(data, "the table", field)]}, modality, None, "the table", choice)
     if arrays.is_array(data) or (isinstance(data, (tuple, list)) and data and arrays.is_array(data[0])):
         return arrays.open_arrays(data, modality, choice)
     if isinstance(data, dict) and data and all(arrays.is_array(value) for value in data.values()):
@@ -82,7 +92,7 @@ def _open_path(data: str | Path, modality: Modality, choice: Choice, progress: P
     if path.suffix.lower() in (".npy", ".npz"):
         return at_rest(arrays.open_file(path, modality, choice), [facts])
     if tables.kind_of(path):
-        opened, _ = tables.read_files([path], modality.suffixes)
+        opened, _ = tables.read_files([path], modality.suffixes, None, choice.reading)
         return at_rest(tables.open_tables(opened, modality, [facts], str(path), choice), [facts])
     raise UserError(f"{path} is a file that is not known by its ending; allowed: {ALLOWED}")
 
@@ -95,9 +105,10 @@ def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progr
             saved = load_from_disk(str(path))
         except Exception as error:  # whatever pyarrow and json find wrong with it
             raise UserError(f"{path} cannot be read as a saved data set ({_first_line(error)}); save it again with save_to_disk") from error
-        return tables.open_tables(
-            tables.of_datasets(saved, path.name), modality, _dataset_facts(saved), f"the saved data set {path}", choice
-        )
+        _refuse_reading(choice, "a saved data set")
+        facts = [(member.name, member.size, member.stamp) for member in folders.list_folder(path)]
+        opened = tables.of_datasets(saved, path.name)
+        return tables.open_tables(opened, modality, [str(path.absolute()), *facts], f"the saved data set {path}", choice)
     if ".txt" in modality.suffixes:
         files = [path / member.name for member in folders.list_folder(path) if "/" not in member.name and texts.is_text(Path(member.name))]
         if files and texts.in_parts(files):
@@ -128,7 +139,7 @@ def _open_files(found: Sequence[Address], modality: Modality, choice: Choice, wh
     if kind is None:
         raise UserError(f"{where} names {address_name(found[0])}, which is no parquet, webdataset (.tar), csv or json file; give such")
     chosen = [address for address in found if kinds[address] == kind]
-    opened, skipped = tables.read_files(chosen, modality.suffixes, progress)
+    opened, skipped = tables.read_files(chosen, modality.suffixes, progress, choice.reading)
     noun = "shard" if kind == "webdataset" else "file"
     said = f"{len(chosen)} {kind} {noun}{'s' if len(chosen) > 1 else ''} under {where}"
     facts = [address_facts(address) for address in chosen]
@@ -140,7 +151,7 @@ def _open_files(found: Sequence[Address], modality: Modality, choice: Choice, wh
 
 def _unit(choice: Choice, modality: Modality) -> str | None:
     """What a record of a text file is, as --columns text=line says it."""
-    Choice({}, choice.label, choice.split).refuse("a text file")
+    Choice({}, choice.label, choice.split, choice.reading).refuse("a text file")
     return choice.columns.get(next(iter(modality.fields)))
 
 
@@ -169,15 +180,20 @@ def _open_hub(name: str, modality: Modality, choice: Choice) -> Source:
         known = (dataset.info.splits or {}).get(str(dataset.split))
         if len(members) == 1 and known is not None:
             members[0].rows = known.num_examples
+    _refuse_reading(choice, f"hf:{name}")
     return tables.open_tables(opened, modality, ["hf", name, version], f"hf:{name}", choice)
 
 
-def _dataset_facts(data: Any) -> list[object]:
-    """What tells one data set from another. A stream cannot be told, so it is new every time."""
+def _stream_facts(opened: dict[str, list[tables.Table]]) -> list[object] | None:
+    """A stream cannot be told from others, so it is new every time; None for what is told by its contents."""
     from uuid import uuid4
 
-    members = data if isinstance(data, dict) else {"all": data}
-    return [(name, getattr(member, "_fingerprint", None) or uuid4().hex) for name, member in members.items()]
+    return [uuid4().hex] if any(table.rows is None for part in opened.values() for table in part) else None
+
+
+def _refuse_reading(choice: Choice, where: str) -> None:
+    """Separator, header and so on are of files that are text."""
+    Choice(reading=choice.reading).refuse(where)
 
 
 def _first_line(error: BaseException) -> str:

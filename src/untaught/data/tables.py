@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,8 +18,11 @@ import numpy as np
 from untaught.core import Modality, Record, UserError
 from untaught.data.addresses import Address, address_name, file_size, open_address
 from untaught.data.decoding import FAULTS_OF_OURS, ahead, processors
-from untaught.data.labels import class_name, sort_classes
-from untaught.data.parts import PARTS, TRAIN, Broken, Choice, Part, Shard, Source, file_facts, fingerprint, part_of, sort_parts
+from untaught.data.delimited import TOLD, Delimited, check_told
+from untaught.data.identity import content_hash, file_facts, fingerprint
+from untaught.data.labels import Naming, class_name, is_missing, name_labels
+from untaught.data.objects import Objects
+from untaught.data.parts import PARTS, TRAIN, Broken, Choice, Part, Shard, Source, part_of, sort_parts
 from untaught.data.webdataset import Columns, Tar, columns_of
 
 KINDS = {
@@ -31,7 +35,7 @@ LABELS = ("label", "labels", "class", "target", "fine_label", "cls")
 LISTED = ("file_name", "file", "filename", "path")  # columns that usually hold the paths of a listing
 ROWS, BYTES = 256, 4 << 20  # read at once, at most: bounded memory
 REMOTE = 16  # remote files opened at once
-HEADER_WORDS = 3  # a name of more words beside one that is a number makes a first line of data, not of names
+COMPARED = 1000  # rows in which a label column is compared with the others
 PAUSES = (0.1, 1.0, 5.0)  # seconds before a shard that could not be read is tried again
 
 
@@ -48,6 +52,8 @@ class Table:
     count: Callable[[], int | None] | None = None  # of a shard, a file that can be entered at any row: how many, once that is known
     bytes: int = 0  # of a shard
     short: str | None = None  # why a shard's last rows are missing
+    written: bool = False  # whether cells are text, whatever they hold
+    said: str = ""  # how the file was read, where its name does not say so
 
 
 def kind_of(address: Address) -> str | None:
@@ -58,43 +64,46 @@ def kind_of(address: Address) -> str | None:
 def open_tables(
     tables: dict[str, list[Table]],
     modality: Modality,
-    facts: Sequence[object],
+    facts: Sequence[object] | None,
     where: str,
     choice: Choice,
 ) -> Source:
-    """Parts of tables -> records of the modality's fields. The choice of every column is said in `what`."""
-    label, split = choice.label, choice.split
+    """Parts of tables -> records of the modality's fields. The choice of every column is said in `what`.
+
+    facts: what tells the tables from others; None: the contents of the columns that are read.
+    """
     tables = sort_parts(tables)
     everything = [table for part in tables.values() for table in part]
     first = everything[0]
-    for asked, option in ((label, "label"), (split, "split")):
-        if asked is not None and asked not in first.columns:
-            raise UserError(f"no column {asked} in {where}; its columns are {_list(first)}: choose with --{option} NAME")
+    label, split = (_told(asked, option, first, where) for asked, option in ((choice.label, "label"), (choice.split, "split")))
     chosen = {name: _choose(name, first, modality, choice.columns) for name in modality.fields}
     for table in everything:  # a test part may come without labels
         if missing := {*chosen.values(), *([split] if split else [])} - set(table.columns):
             raise UserError(f"{table.name} has no column {sorted(missing)[0]}, which {first.name} has; give files of one kind")
     listings = {column for column in chosen.values() if _lists_files(everything, column, modality)}
     stamps: dict[Path, tuple[str, int, int]] = {}  # of the files that are listed, as they are now
-    names, label = _labels(everything, label, {*chosen.values(), split})
+    naming, label = _labels(everything, label, {*chosen.values(), split})
+    for column in (*chosen.values(), label, split):
+        if column is not None and any(table.columns.count(column) > 1 for table in everything):
+            raise UserError(f"column {column} is there twice in {where}; give each a name of its own")
+    names = naming.classes if naming else None
 
     def build(members: list[Table], within: dict[str, object] | None = None) -> Part:
         within = within or {}
         wanted: list[str] = list(dict.fromkeys([*chosen.values(), *([label] if label else []), *within]))
-        numbers: dict[str | None, int] = {name: i for i, name in enumerate(names or ())}
 
         def records(table: Table, start: int = 0) -> Iterator[Record]:
-            direct = label in table.classes  # already numbers of names
+            number = _number_of(table, label, naming)
             for i, row in enumerate(_rows(table, [column for column in wanted if column in table.columns], start), start):
                 if any(row[column] != value for column, value in within.items()):
                     continue
                 record: Record = {name: _value(row[column], table, column in listings) for name, column in chosen.items()}
                 if label is not None:
-                    known = row.get(label)
-                    record["label"] = numbers.get(class_name(known)) if numbers and not direct else known
+                    record["label"] = number(row.get(label))
                 files = [row[column] for column in chosen.values() if column in listings or column in table.media]
                 record["name"] = _name(files) or f"{table.name} row {i}"
-                if known_files := [stamps[path] for column in listings if (path := _path(table, row[column])) in stamps]:
+                linked = (_linked(table, row[column]) for column in listings)
+                if known_files := [stamps[path] for path in linked if path in stamps]:
                     record["facts"] = known_files[0]
                 yield record
 
@@ -111,7 +120,9 @@ def open_tables(
         parts = {part: build(members) for part, members in tables.items()}
     else:
         for value, count in _count(everything, split).items():
-            part = PARTS.get(str(value).lower())
+            if isinstance(value, Exception):
+                raise UserError(f"{where} has a row that belongs to no part: {value}")
+            part = PARTS.get(str(value).strip().lower())
             if part is None or part in parts:
                 raise UserError(
                     f"column {split} holds {value!r}; its values must be train, val and test (or dev, validation, testing), each once"
@@ -123,29 +134,44 @@ def open_tables(
     listed = (
         (table, row[column]) for column in listings for table in everything if table.scan for row in _rows(table, [column], patient=False)
     )
-    stamps |= {path: file_facts(path) for table, value in listed if value and (path := _path(table, value))}
-    facts = [*facts, *stamps.values()]  # their changes count as well
+    stamps |= {path: file_facts(path) for table, value in listed if (path := _linked(table, value))}
+    if facts is None:
+        facts = [content_hash(_content(tables, [*chosen.values(), *filter(None, (label, split))]))]
+    told = [sorted(choice.reading.items())] if choice.reading else []
+    facts = [*facts, *stamps.values(), *told]  # their changes count as well
     said = ", ".join(f"{name} from column {column}" + (" (paths)" if column in listings else "") for name, column in chosen.items())
     said += f", label from column {label}" if label else ", without labels"
+    said += f" ({naming.said})" if naming and naming.said else ""
+    said += "".join(f"; {table.name}: {table.said}" for table in everything if table.said)
     rows = None if any(part.rows is None for part in parts.values()) else sum(part.rows or 0 for part in parts.values())
     sizes = "" if rows is None or set(parts) == {"all"} else " (" + ", ".join(f"{name} {part.rows:,}" for name, part in parts.items()) + ")"
     if rows == 0:
         raise UserError(f"{where} has no rows; give a table with at least one")
     what = f"{f'{rows:,}' if rows is not None else 'a stream of'} {modality.noun} in {where}{sizes}: {said}"
-    return Source(what, parts, names, fingerprint([*facts, chosen, label, split, names, [table.rows for table in everything]]))
+    source = Source(what, parts, names, fingerprint([*facts, chosen, label, split, names, [table.rows for table in everything]]))
+    if label is not None and naming is not None:
+        source.warnings += _doubts(everything, label, naming)
+    return source
 
 
 def read_files(
-    addresses: Sequence[Address], suffixes: Collection[str], progress: Callable[[int, int], None] | None = None
+    addresses: Sequence[Address],
+    suffixes: Collection[str],
+    progress: Callable[[int, int], None] | None = None,
+    reading: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, list[Table]], list[tuple[str, str]]]:
     """Files of one kind -> tables by part, by the words in their names or folders; and what is left out (name, reason).
 
     Of several files, those that can't be opened are left out. `suffixes`: of files that a webdataset's pictures (sounds ...) are.
+    `reading`: how csv and json files are read, as `delimited.TOLD` names it.
     """
+    reading = reading or {}
+    _check_reading(reading, kind_of(addresses[0]), address_name(addresses[0]))
     tables: dict[str, list[Table]] = {}
     skipped: list[tuple[str, str]] = []
     columns = columns_of(addresses, suffixes) if kind_of(addresses[0]) == "webdataset" else Columns()
-    opened = ahead(lambda address: _attempt(address, columns), addresses, processors() if isinstance(addresses[0], Path) else REMOTE)
+    workers = processors() if isinstance(addresses[0], Path) else REMOTE
+    opened = ahead(lambda address: _attempt(address, columns, suffixes, reading), addresses, workers)
     for done, (address, table) in enumerate(zip(addresses, opened, strict=True), 1):
         if progress is not None:
             progress(done, len(addresses))
@@ -166,18 +192,28 @@ def read_files(
     return tables, skipped
 
 
-def _attempt(address: Address, columns: Columns) -> Table | UserError:
+def _check_reading(reading: Mapping[str, str], kind: str | None, name: str) -> None:
+    allowed = {"csv": tuple(TOLD), "json": ("encoding",)}.get(kind or "", ())
+    for key, value in reading.items():
+        if key not in allowed:
+            kinds = "csv or json" if key == "encoding" else "csv"
+            raise UserError(f"--columns {key}={value} came, but {name} is no {kinds} file; leave it out")
+    check_told(reading)
+
+
+def _attempt(address: Address, columns: Columns, suffixes: Collection[str], reading: Mapping[str, str]) -> Table | UserError:
     try:
         if file_size(address) == 0:
             raise UserError(f"{address} is empty (0 bytes); give a table with rows")
-        if kind_of(address) == "webdataset":
+        kind = kind_of(address)
+        if kind == "webdataset":
             return _read_webdataset(address, columns)
-        return _read_parquet(address) if kind_of(address) == "parquet" else _read_text(address)
+        return _read_parquet(address) if kind == "parquet" else _read_text(address, suffixes, reading)
     except UserError as error:
         return error
     except FAULTS_OF_OURS:
         raise
-    except Exception as error:  # pyarrow, pandas, datasets, tarfile and every kind of store each have their own
+    except Exception as error:  # pyarrow, json, gzip, tarfile and every kind of store each have their own
         reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         return UserError(f"{address} cannot be read as {kind_of(address)} ({reason[0]}); it may be cut short or of another kind")
 
@@ -250,30 +286,11 @@ def _read_webdataset(address: Address, columns: Columns) -> Table:
     return Table(tar.name, tuple(columns.endings), rows, partial(columns.read, tar), {}, columns.media, None, False, tar.count, size, short)
 
 
-def _read_text(address: Address) -> Table:
-    """csv and json by a `datasets` stream: types, dialects and .gz are its business, and nothing is copied into its cache.
-
-    Its builder is called itself: `load_dataset` takes the name for a pattern and tells its makers of the use. A csv
-    whose first line has a number and a sentence has no header; its columns are called column1, column2, ...
-    """
-    from datasets.data_files import DataFilesDict, DataFilesList
-    from datasets.packaged_modules.csv.csv import Csv
-    from datasets.packaged_modules.json.json import Json
-
-    files = DataFilesDict({"train": DataFilesList([str(address)], [()])})
-
-    def opened(builder: Any) -> Table:
-        return of_dataset(builder.as_streaming_dataset(split="train"), address_name(address))
-
-    if kind_of(address) == "csv":
-        separator = "\t" if ".tsv" in address_name(address).lower() else ","
-        table = opened(Csv(data_files=files, sep=separator))
-        if any(map(str.isdigit, table.columns)) and any(len(name.split()) > HEADER_WORDS for name in table.columns):
-            names = [f"column{number}" for number, _ in enumerate(table.columns, 1)]
-            table = opened(Csv(data_files=files, sep=separator, header=None, column_names=names))
-    else:
-        table = opened(Json(data_files=files))
-    table.rows, table.scan = sum(1 for _ in table.read(table.columns[:1])), True
+def _read_text(address: Address, suffixes: Collection[str], reading: Mapping[str, str]) -> Table:
+    """csv and json, read once to know their columns and rows: cells of csv are text as written, values of json keep their types."""
+    csv = kind_of(address) == "csv"
+    file = Delimited(address, reading, suffixes) if csv else Objects(address, reading.get("encoding"))
+    table = Table(address_name(address), file.columns, file.rows, file.read, written=csv, said=file.said)
     table.folder = address.parent if isinstance(address, Path) else None
     return table
 
@@ -317,48 +334,83 @@ def of_datasets(data: Any, name: str) -> dict[str, list[Table]]:
     return tables
 
 
-def of_frame(frame: Any, name: str) -> Table:
-    """A pandas, polars or pyarrow table, read in slices; none of the three is imported."""
-    columns = tuple(map(str, getattr(frame, "column_names", frame.columns)))  # pyarrow's `columns` are the values
+def of_frame(frame: Any, name: str, field: str) -> Table:
+    """A table of pandas, polars or pyarrow, read in slices, or one column of such, which holds the field. None of the three is imported."""
+    if hasattr(frame, "collect") and not hasattr(frame, "__len__"):  # polars' LazyFrame
+        frame = frame.collect()
+    if hasattr(frame, "iloc"):
+        names = frame.columns if hasattr(frame, "columns") else [field]
+        column = (lambda piece, i: piece.iloc[:, i]) if hasattr(frame, "columns") else (lambda piece, i: piece)
+    elif hasattr(frame, "schema") and hasattr(frame, "slice"):  # polars' and pyarrow's tables
+        names = getattr(frame.schema, "names", None)
+        names = list(frame.schema) if names is None or callable(names) else names
+        column = lambda piece, i: piece.column(i) if hasattr(piece, "column") else piece.to_series(i)  # noqa: E731
+    elif hasattr(frame, "slice") and hasattr(frame, "__len__"):  # their columns
+        names, column = [field], lambda piece, i: piece
+    else:
+        raise UserError(f"a {type(frame).__module__.split('.')[0]} {type(frame).__name__} came; give the table itself")
+    names = tuple(map(str, names))
 
-    def values(column: Any) -> list[Any]:
-        convert = getattr(column, "to_pylist", None) or getattr(column, "to_list", None)
+    def values(piece: Any) -> list[Any]:
+        convert = getattr(piece, "to_pylist", None) or getattr(piece, "to_list", None)
         assert convert is not None
-        return convert()
+        return [None if is_missing(value) else value for value in convert()]
 
     def read(wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
+        places = [names.index(column_name) for column_name in wanted]
         for start in range(0, len(frame), ROWS):
             piece = frame.iloc[start : start + ROWS] if hasattr(frame, "iloc") else frame.slice(start, ROWS)
-            yield from (dict(zip(wanted, row, strict=True)) for row in zip(*(values(piece[column]) for column in wanted), strict=True))
+            yield from (dict(zip(wanted, row, strict=True)) for row in zip(*(values(column(piece, i)) for i in places), strict=True))
 
-    return Table(name, columns, len(frame), read)
+    return Table(name, names, len(frame), read)
 
 
-def content(tables: dict[str, list[Table]]) -> Iterator[object]:
-    """Every value of tables in memory, to be hashed."""
+def of_column(values: Sequence[Any], name: str, field: str) -> Table:
+    """Values one by one, as the field."""
+    return Table(name, (field,), len(values), lambda wanted: ({field: values[i]} for i in range(len(values))))
+
+
+def _content(tables: dict[str, list[Table]], columns: list[str]) -> Iterator[object]:
+    """Every value of these columns, part by part, to be hashed."""
     for part, members in tables.items():
-        yield part
         for table in members:
-            for row in table.read(table.columns):
-                yield from (value.tobytes() if hasattr(value, "tobytes") else value for value in row.values())
+            there = [column for column in columns if column in table.columns]
+            yield from (part, there)
+            for row in table.read(there):
+                yield from row.values()
+
+
+def _find(name: str, table: Table) -> str | None:
+    """The column of this name; else the one that differs from it by case and blanks alone."""
+    if name in table.columns:
+        return name
+    alike = {column for column in table.columns if column.strip().lower() == name.strip().lower()}
+    return alike.pop() if len(alike) == 1 else None
+
+
+def _told(asked: str | None, option: str, table: Table, where: str) -> str | None:
+    if asked is None or (found := _find(asked, table)) is not None:
+        return None if asked is None else found
+    raise UserError(f"no column {asked} in {where}; its columns are {_list(table)}: choose with --{option} NAME")
 
 
 def _choose(name: str, table: Table, modality: Modality, columns: dict[str, str]) -> str:
     """The column that holds a field: as told, else by its usual names, else the only one that holds files."""
     if name in columns:
-        if columns[name] in table.columns:
-            return columns[name]
+        if found := _find(columns[name], table):
+            return found
         raise UserError(f"no column {columns[name]} in {table.name}; its columns are {_list(table)}: choose with --columns {name}=NAME")
-    lower = {column.lower(): column for column in table.columns}
     for usual in (name, *modality.fields[name]):
-        if usual.lower() in lower:
-            return lower[usual.lower()]
+        if found := _find(usual, table):
+            return found
     if len(table.media) == 1:
         return table.media[0]
     if len(modality.fields) == 1 and modality.suffixes:
         for usual in LISTED:
-            if usual in lower and _lists_files([table], lower[usual], modality):
-                return lower[usual]
+            if (found := _find(usual, table)) and _lists_files([table], found, modality):
+                return found
+        if table.scan and len(listing := [column for column in table.columns if _lists_files([table], column, modality)]) == 1:
+            return listing[0]
     raise UserError(f"no column of {table.name} is known to hold the {name}: they are {_list(table)}; say which with --columns {name}=NAME")
 
 
@@ -367,13 +419,13 @@ def _list(table: Table) -> str:
 
 
 def _lists_files(tables: list[Table], column: str, modality: Modality) -> bool:
-    """Whether a column holds paths: its first values end as the modality's files do."""
+    """Whether a column holds paths: its first values end as the modality's files do, or are Hugging Face files without their bytes."""
     for table in tables:
-        if column in table.media:
-            return False
         for row in islice(_rows(table, [column], patient=False), 10):
             value = row[column]
-            if value is not None:
+            if isinstance(value, dict) and "bytes" in value:
+                return value["bytes"] is None and bool(value.get("path"))
+            if value is not None and not isinstance(value, Exception):
                 return isinstance(value, (str, Path)) and "\n" not in str(value) and Path(value).suffix.lower() in modality.suffixes
     return False
 
@@ -382,44 +434,61 @@ def _value(value: Any, table: Table, listed: bool) -> Any:
     if isinstance(value, dict) and "bytes" in value:  # a Hugging Face file: its bytes, or where they are
         path, content = value.get("path"), value["bytes"]
         value = Path(path) if content is None and path else content
-    elif listed and value:
+    elif isinstance(value, float) and value != value:  # pandas' word for a missing text
+        value = None
+    elif listed and value and not isinstance(value, Exception):
         value = Path(str(value))
     elif isinstance(value, list):
         value = np.asarray(value)
     return table.folder / value if isinstance(value, Path) and table.folder else value
 
 
-def _path(table: Table, value: Any) -> Path:
-    return (table.folder or Path()) / str(value)
+def _linked(table: Table, value: Any) -> Path | None:
+    """The file that a value of a listing is."""
+    found = _value(value, table, listed=True)
+    return found if isinstance(found, Path) else None
 
 
 def _name(values: list[Any]) -> str | None:
     """What a row is called: its file, where it has one."""
     for value in values:
         path = value.get("path") if isinstance(value, dict) else value
-        if path:
+        if path and not isinstance(path, Exception):
             return str(path)
     return None
 
 
-def _labels(tables: list[Table], label: str | None, taken: set[str | None]) -> tuple[tuple[str, ...] | None, str | None]:
-    """The names of the classes and the column they are in. Not asked for, a column counts only by name and few values."""
+def _number_of(table: Table, label: str | None, naming: Naming | None) -> Callable[[Any], Any]:
+    """How a raw label of this table becomes its number; raw values stay where nobody has seen them all."""
+    own = table.classes.get(label or "")
+    if naming is None:
+        return lambda value: None if isinstance(value, Exception) else value
+    if own and own == naming.classes:  # already numbers of these names
+        return lambda value: None if is_missing(value) or isinstance(value, Exception) else value
+    if own:  # numbers of names that stand in another order
+        return lambda value: naming(own[value]) if isinstance(value, int) and 0 <= value < len(own) else None
+    return naming
+
+
+def _labels(tables: list[Table], label: str | None, taken: set[str | None]) -> tuple[Naming | None, str | None]:
+    """What the labels are and the column they are in. Not asked for, a column counts only by name and few values."""
     asked = label is not None
     there = {column for table in tables for column in table.columns} - taken
-    for column in [label] if label is not None else [name for name in LABELS if name in there]:
-        named = next((table.classes[column] for table in tables if column in table.classes), None)
-        if named:
-            return named, column
+    known = {column.strip().lower(): column for column in sorted(there)}
+    for column in [label] if label is not None else [known[name] for name in LABELS if name in known]:
+        holders = [table for table in tables if column in table.columns]
+        named = [table.classes[column] for table in holders if column in table.classes]
+        if named and len(set(named)) == 1:
+            return Naming(named[0], {name: number for number, name in enumerate(named[0])}), column
         if not all(table.scan for table in tables):
             return None, column  # raw values: numbered when they have all been seen
-        counts = _count(tables, column)
-        values = [value for value in counts if class_name(value) is not None]
-        if any(isinstance(value, float) and not value.is_integer() for value in values):
-            if asked:
-                return None, column  # a measured quantity
+        counts = Counter({name: 0 for names in named for name in names})
+        counts.update(_count([table for table in holders if column not in table.classes], column))
+        naming = name_labels(counts, all(table.written for table in holders))
+        if naming is None or (naming.classes is None and not asked):  # nothing, or a measured quantity
             continue
-        if values and (asked or len(values) <= max(20, sum(counts.values()) // 2)):
-            return tuple(sort_classes({str(class_name(value)) for value in values})), column
+        if asked or naming.classes is None or len(naming.classes) <= max(20, sum(counts.values()) // 2):
+            return naming, column
     return None, None
 
 
@@ -435,3 +504,22 @@ def _count(tables: list[Table], column: str) -> dict[Any, int]:
                     )
                 counts[value] = counts.get(value, 0) + 1
     return counts
+
+
+def _doubts(tables: list[Table], label: str, naming: Naming) -> list[str]:
+    """What makes a label column look like no label: another column says the same, or no two rows have the same."""
+    if naming.classes is None or not all(table.scan for table in tables):
+        return []
+    table = next(table for table in tables if label in table.columns)
+    others = [column for column in table.columns if column not in (label, *table.media)]
+    seen: dict[str, list[str | None]] = {column: [] for column in (label, *others)}
+    with suppress(Broken):
+        for row in islice(_rows(table, list(seen), patient=False), COMPARED):
+            for column, values in seen.items():
+                values.append(class_name(row[column]) if not isinstance(row[column], (list, dict, np.ndarray)) else None)
+    own = seen[label]
+    said = [f"column {label} says the same as column {column}: is it a label?" for column in others if seen[column] == own]
+    rows = sum(name is not None for name in own)
+    if rows > 1 and len({name for name in own if name is not None}) == rows and len(own) == table.rows:
+        said.append(f"column {label} has another value in every row: an id is no label, scores need several rows of a class")
+    return said if len(set(own)) > 1 else []

@@ -114,6 +114,8 @@ def look(
         source = open_source(data, modality, columns=columns, label=label, split=split, progress=progress)
     say(f"data      {source.what}")
     tell_skipped(source.skipped, modality.noun)
+    for warning in source.warnings:
+        warn(warning)
     records = peek(source)
     if layout is None:
         layout = modality.plan(records, wishes or {})

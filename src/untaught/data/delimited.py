@@ -1,0 +1,266 @@
+"""Delimited text (csv, tsv, also in .gz): cells are text as written, an empty one is missing.
+
+Separator, quotation marks, header and encoding are found by looking, or told: `--columns separator=semicolon,quote=none`.
+A cell in quotation marks may hold separators and line ends. A mark that begins a cell and is not closed in front of a separator
+or a line end is text: it swallows no rows.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from untaught.core import UserError
+from untaught.data.addresses import Address, address_name
+from untaught.data.lines import UNDECODED, encoding_of, open_lines
+
+SEPARATORS = {"comma": ",", "tab": "\t", "semicolon": ";", "pipe": "|", "space": " ", "none": "\U0010ffff"}  # the last is no character
+TOLD: dict[str, tuple[str, ...]] = {  # what can be told of a file beside its columns
+    "separator": tuple(SEPARATORS),
+    "quote": ("double", "none"),
+    "header": ("yes", "no"),
+    "encoding": ("utf-8", "utf-16", "cp1252"),
+}
+MORE = {"separator": ", or one character", "encoding": ", or what else Python knows"}
+LOOKED = 100  # lines that tell the separator
+LONGEST = 1 << 26  # characters of a row in quotation marks
+SWALLOWED = 8  # lines, each a whole row by itself, that no cell in quotation marks holds but by mistake
+HEADER_WORDS = 3  # a name of more words beside one that is a number makes a first line of data, not of names
+OPEN = re.compile(r'"[^"]*(?:""[^"]*)*\Z')  # a cell in quotation marks that its line does not close
+CLOSE = re.compile(r'[^"]*(?:""[^"]*)*"(?!")')  # the rest of one that a later line closes
+
+
+class Delimited:
+    """One file: the names of its `columns`, how many `rows` it has, and `said`, what the user should know of how it is read.
+
+    Raises UserError where what was told is not allowed, and where the file is not in the encoding that it seems to have.
+    """
+
+    def __init__(self, address: Address, told: Mapping[str, str], suffixes: Collection[str] = ()) -> None:
+        self.address, self.name = address, address_name(address)
+        self.encoding, self.quoted = encoding_of(address, told.get("encoding")), told.get("quote") != "none"
+        self.skipped, self.width, self.spaced = 0, 0, False
+        usual = "\t" if ".tsv" in self.name.lower() else ","
+        head = self._head()
+        if "separator" in told:
+            self.separator = SEPARATORS.get(told["separator"], told["separator"])
+        elif head and (found := re.fullmatch("sep=(.)", head[0].rstrip("\r\n"))):  # as Excel writes it
+            self.skipped, self.separator, head = 1, found[1], head[1:]
+        else:
+            self.separator = _find_separator(head, usual, self.quoted)
+        self.spaced = _is_spaced(head, self.separator)
+        first = next((cells for _, cells in self._records()), [])
+        if isinstance(first, Exception):
+            raise UserError(f"{self.name}: {first}")
+        self.width = len(first)
+        numbered = tuple(f"column{number}" for number, _ in enumerate(first, 1))
+        sentence = any(map(str.isdigit, first)) and any(len(cell.split()) > HEADER_WORDS for cell in first)
+        path = any(cell.lower().endswith(tuple(suffixes)) for cell in first)
+        self.header = told["header"] == "yes" if "header" in told else not (sentence or path)
+        self.columns = tuple(cell.strip() or name for cell, name in zip(first, numbered, strict=True)) if self.header else numbered
+        tally: Counter[str] = Counter()
+        self.rows = self._count(tally)
+        self.said = self._describe(tally, usual)
+
+    def read(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The rows of these columns; of a line that cannot be read every cell is the reason."""
+        places = [self.columns.index(column) for column in columns]
+        for number, cells in islice(self._records(), int(self.header), None):
+            if isinstance(cells, Exception):
+                yield dict.fromkeys(columns, cells)
+                continue
+            if len(cells) < self.width:  # what is missing at the end of a line is empty
+                cells += [""] * (self.width - len(cells))
+            if len(cells) == self.width:
+                yield {column: cells[place] or None for column, place in zip(columns, places, strict=True)}
+            else:
+                reason = (
+                    f"line {number} has {len(cells)} cells, the first line {self.width}: put cells that hold separators in quotation marks"
+                )
+                yield dict.fromkeys(columns, ValueError(reason))
+
+    def _count(self, tally: Counter[str]) -> int:
+        """The rows, in a first pass that reads all of the file."""
+        rows = undecoded = 0
+        for _, cells in islice(self._records(tally), int(self.header), None):
+            rows += 1
+            undecoded += isinstance(cells, Exception)
+        if undecoded and not any(isinstance(cells, list) and not all(map(str.isascii, cells)) for _, cells in self._records()):
+            raise UserError(
+                f"{self.name} is not UTF-8: {undecoded:,} of {rows:,} rows cannot be decoded, and no other has letters beyond ASCII; "
+                "say its encoding, as --columns encoding=cp1252"
+            )
+        return rows
+
+    def _describe(self, tally: Counter[str], usual: str) -> str:
+        """How the file is read, where that is not what its name says."""
+        said = [] if self.separator in (usual, SEPARATORS["none"]) else [f"separated by {_name(self.separator)}"]
+        said += [] if self.encoding in ("utf-8", "utf-8-sig") else [self.encoding]
+        said += [] if self.header else ["no header"]
+        said += [f"{tally['several']:,} rows of several lines in quotation marks"] if tally["several"] else []
+        said += [f"in {tally['stray']:,} rows a quotation mark that nothing closes is text"] if tally["stray"] else []
+        return ", ".join(said)
+
+    def _head(self) -> list[str]:
+        """The first lines that are not blank."""
+        with open_lines(self.address, self.encoding) as lines:
+            return list(islice((line for line in lines if line.strip()), LOOKED))
+
+    def _records(self, tally: Counter[str] | None = None) -> Iterator[tuple[int, list[str] | Exception]]:
+        """(number of its first line, cells) of every row that is not blank, the header too. `tally` counts what is out of the ordinary."""
+        tally = Counter() if tally is None else tally
+        with open_lines(self.address, self.encoding) as lines:
+            ahead = _Ahead(lines)
+            for line in ahead:
+                number, text = ahead.number, line.rstrip("\r\n")
+                if number <= self.skipped or not text.strip(" "):
+                    continue
+                if self.quoted and '"' in text:
+                    cells = self._marked(line, text, ahead, tally)
+                else:
+                    cells, _ = _cut(text, self.separator, False, self.spaced)
+                if len(cells) > self.width > 0 and not any(cells[self.width :]):
+                    del cells[self.width :]  # separators at the end of a line
+                if not all(map(str.isascii, cells)) and any(map(UNDECODED.search, cells)):
+                    yield number, ValueError(f"line {number} is not UTF-8; mend it, or say its encoding, as --columns encoding=cp1252")
+                else:
+                    yield number, cells
+
+    def _marked(self, line: str, text: str, ahead: _Ahead, tally: Counter[str]) -> list[str]:
+        """The cells of a row that has quotation marks, of as many lines as it takes."""
+        cells, stray = _cut(text, self.separator, True, self.spaced)
+        if stray is None:
+            return cells
+        if OPEN.match(text, stray) and (found := self._over_lines(line, len(cells), ahead)):
+            tally["several"] += 1
+            return found
+        if '\\"' in text:  # as MySQL writes it
+            escaped, left = _cut(text, self.separator, True, self.spaced, ESCAPED)
+            if left is None and len(escaped) == (self.width or len(escaped)):
+                return escaped
+        tally["stray"] += 1
+        return cells
+
+    def _over_lines(self, line: str, width: int, ahead: _Ahead) -> list[str] | None:
+        """The cells of a row that goes on in the next lines; None, and nothing read, where its quotation mark is not closed."""
+        taken, size = [line], len(line)
+        rows = width == self.width > 1  # whether every line is a row by itself
+        for further in ahead.look():
+            taken.append(further)
+            size += len(further)
+            if size > LONGEST:
+                return None
+            rows = rows and len(_cut(further.rstrip("\r\n"), self.separator, True, self.spaced)[0]) == self.width
+            if '"' not in further or (closed := CLOSE.match(further)) is None:
+                continue
+            if closed.end() < len(further) and not further.startswith((self.separator, "\r", "\n"), closed.end()):
+                return None
+            cells, stray = _cut("".join(taken).rstrip("\r\n"), self.separator, True, self.spaced)
+            if stray is None:
+                if len(cells) != (self.width or len(cells)) or (rows and (self.separator == "\t" or len(taken) > SWALLOWED)):
+                    return None
+                ahead.skip(len(taken) - 1)
+                return cells
+        return None
+
+
+class _Ahead:
+    """Lines with their numbers, and a look at those that come."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self.lines, self.waiting, self.number = lines, deque[str](), 0
+
+    def __iter__(self) -> Iterator[str]:
+        while True:
+            line = self.waiting.popleft() if self.waiting else next(self.lines, None)
+            if line is None:
+                return
+            self.number += 1
+            yield line
+
+    def look(self) -> Iterator[str]:
+        """The coming lines, which stay to be read."""
+        yield from self.waiting
+        for line in self.lines:
+            self.waiting.append(line)
+            yield line
+
+    def skip(self, count: int) -> None:
+        self.number += count
+        for _ in range(count):
+            self.waiting.popleft()
+
+
+QUOTED = r'"([^"]*(?:""[^"]*)*)"'
+ESCAPED = r'"([^"\\]*(?:\\.[^"\\]*)*)"'
+
+
+def _cut(text: str, separator: str, quoted: bool, spaced: bool = False, form: str = QUOTED) -> tuple[list[str], int | None]:
+    """The cells of a row; and where the first quotation mark is that opens a cell and closes none, if there is one."""
+    if not quoted or '"' not in text:
+        cells = text.split(separator)
+        return [cell.removeprefix(" ") for cell in cells] if spaced else cells, None
+    whole = re.compile(form + rf"(?={re.escape(separator)}|\Z)", re.DOTALL)
+    cells: list[str] = []
+    place, stray = 0, None
+    while True:
+        if spaced and cells and text.startswith(" ", place):
+            place += 1
+        if found := whole.match(text, place):
+            cells.append(found[1].replace('""', '"') if form == QUOTED else re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL))
+            place = found.end()
+        else:
+            end = text.find(separator, place)
+            end = len(text) if end < 0 else end
+            if stray is None and text.startswith('"', place):
+                stray = place
+            cells.append(text[place:end])
+            place = end
+        if place == len(text):
+            return cells, stray
+        place += len(separator)
+
+
+def _find_separator(head: list[str], usual: str, quoted: bool) -> str:
+    """What cuts most lines into as many cells as the first one; the usual one is believed first."""
+    best, most = SEPARATORS["none"], 0.0
+    for separator in dict.fromkeys((usual, ",", "\t", ";", "|")):
+        widths = [len(_cut(line.rstrip("\r\n"), separator, quoted)[0]) for line in head]
+        if not widths or widths[0] < 2:
+            continue
+        share = widths.count(widths[0]) / len(widths)
+        if separator == usual:
+            share += 0.2
+        elif share < 0.9:
+            continue
+        if share > most:
+            best, most = separator, share
+    return best
+
+
+def _is_spaced(head: list[str], separator: str) -> bool:
+    """Whether a blank is behind every separator, as people write it: it is no part of the cell."""
+    rest = [] if separator in "\t " else [cell for line in head for cell in line.rstrip("\r\n").split(separator)[1:]]
+    return bool(rest) and all(cell.startswith(" ") for cell in rest)
+
+
+def _name(separator: str) -> str:
+    return next((name for name, sign in SEPARATORS.items() if sign == separator), separator)
+
+
+def check_told(told: Mapping[str, str]) -> None:
+    """Raises UserError for what no file can be read as."""
+    for key, value in told.items():
+        allowed = value in TOLD[key]
+        if key == "separator":
+            allowed = allowed or (len(value) == 1 and value not in '"\r\n')
+        elif key == "encoding":
+            with suppress(LookupError, ValueError):
+                allowed = codecs.lookup(value)._is_text_encoding  # type: ignore[attr-defined]
+        if not allowed:
+            raise UserError(f"--columns {key}={value} came; allowed are {', '.join(TOLD[key])}{MORE.get(key, '')}")
