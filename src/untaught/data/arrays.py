@@ -90,7 +90,9 @@ def _to_labels(data: Any) -> np.ndarray:
         raise UserError(f"labels that are of type {odd} came; a label is one number or word a row")
     if labels.dtype.kind == "S":
         return np.char.decode(labels, "utf-8", "replace")
-    return np.datetime_as_string(labels) if labels.dtype.kind == "M" else labels.astype(object) if labels.dtype.kind == "T" else labels
+    if labels.dtype.kind in "MT":
+        return labels.astype("M8[us]" if labels.dtype.kind == "M" else object).astype(object)
+    return labels
 
 
 def _counted(labels: np.ndarray) -> dict[Any, int]:

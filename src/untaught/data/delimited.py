@@ -102,8 +102,8 @@ class Delimited:
         said = [] if self.separator in (usual, SEPARATORS["none"]) else [f"separated by {_name(self.separator)}"]
         said += [] if self.encoding in ("utf-8", "utf-8-sig") else [self.encoding]
         said += [] if self.header else ["no header"]
-        said += [f"{tally['several']:,} rows of several lines in quotation marks"] if tally["several"] else []
-        said += [f"in {tally['stray']:,} rows a quotation mark that nothing closes is text"] if tally["stray"] else []
+        said += [f"rows of several lines in quotation marks: {tally['several']:,}"] if tally["several"] else []
+        said += [f"rows with a quotation mark that nothing closes, read as text: {tally['stray']:,}"] if tally["stray"] else []
         return ", ".join(said)
 
     def _head(self) -> list[str]:

@@ -100,7 +100,7 @@ class _Digest:
             self.other(value)
 
     def all(self, kind: str, values: Any) -> None:
-        self.put(f"{kind}{len(values)}")
+        self.put(kind, b"%d" % len(values))
         for value in values:
             self.add(value)
 
@@ -111,12 +111,12 @@ class _Digest:
         if value.dtype.hasobject or value.dtype.kind == "T":
             self.all("list", value.tolist() if value.ndim else [value.item()])
             return
-        self.put(f"array {value.dtype.newbyteorder('=').str} {value.shape} ")
+        self.put("array", f"{value.dtype.newbyteorder('=')} {value.shape}".encode())
         rows = value if value.ndim else value.reshape(1)
         step = max(1, PIECE * len(rows) // max(value.nbytes, 1))
         for start in range(0, len(rows), step):  # a copy in native order of a few rows at once
             piece = np.ascontiguousarray(rows[start : start + step])
-            self.put("", piece.astype(piece.dtype.newbyteorder("="), copy=False).tobytes())
+            self.put("rows", piece.astype(piece.dtype.newbyteorder("="), copy=False).tobytes())
 
     def tensor(self, value: Any) -> None:
         value = value.detach().cpu()
@@ -124,7 +124,7 @@ class _Digest:
         try:
             self.array(value.resolve_conj().resolve_neg().numpy())
         except TypeError:  # bfloat16 and others that numpy has no name for: their bytes
-            self.put(f"{value.dtype} {tuple(value.shape)} ")
+            self.put("tensor", f"{value.dtype} {tuple(value.shape)}".encode())
             self.array(value.contiguous().flatten().view(sys.modules["torch"].uint8).numpy())
 
     def other(self, value: Any) -> None:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, time
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ def class_name(value: Any) -> str | None:
         return None
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, datetime) and value.time() == time():
+        value = value.date()
     whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
     return str(int(value) if whole else value)
 
@@ -73,13 +76,13 @@ def name_labels(counts: Mapping[Any, int], written: bool = False) -> Naming | No
     values = [_number(value) for value in known if value not in words]
     numeric = bool(values) and None not in values and (written or not texts)
     if numeric and any(not value.is_integer() for value in values if value is not None):
-        lost = ", ".join(f"{value} in {known[value]:,}" for value in sorted(words))
-        return Naming(None, {}, f"no label where it is not a number: {lost} rows" if lost else "")
+        lost = ", ".join(f"{value} ({known[value]:,})" for value in sorted(words))
+        return Naming(None, {}, f"rows whose label is no number have none: {lost}" if lost else "")
     said = ""
     if numeric and not texts and min(values) == -1 and set(values) != {-1.0, 1.0}:  # type: ignore[type-var]
         lost = {value: count for value, count in known.items() if _number(value) == -1}
         known = {value: count for value, count in known.items() if value not in lost}
-        said = f"-1 is no label: {sum(lost.values()):,} rows"
+        said = f"-1 is no label ({sum(lost.values()):,})"
     numbers = numbered(class_name(value) for value in known)
     return Naming(tuple(numbers), numbers, said) if numbers else None
 

@@ -53,7 +53,7 @@ def open_source(
     if module == "datasets":
         if type(data).__name__ == "Column":  # what data["text"] gives
             return tables.open_tables({"all": [tables.of_column(data, "the column", field)]}, modality, None, "the column", choice)
-        if not hasattr(data, "with_format") and not isinstance(data, dict):
+        if not all(hasattr(one, "with_format") for one in (data.values() if isinstance(data, dict) else [data])):
             raise UserError(f"a datasets {type(data).__name__} came; give the data set itself, and --columns {field}=NAME")
         opened = tables.of_datasets(data, "the data set")
         return tables.open_tables(opened, modality, _stream_facts(opened), "the data set", choice)
@@ -61,7 +61,7 @@ def open_source(
         return tables.open_tables({"all": [tables.of_frame(data, "the table", field)]}, modality, None, "the table", choice)
     if arrays.is_array(data) or (isinstance(data, (tuple, list)) and data and arrays.is_array(data[0])):
         return arrays.open_arrays(data, modality, choice)
-    if isinstance(data, dict) and data and all(arrays.is_array(value) for value in data.values()):
+    if isinstance(data, dict) and any(arrays.is_array(value) for value in data.values()):
         return arrays.open_arrays(data, modality, choice, where="the arrays")
     raise UserError(
         f"data of type {type(data).__name__} came; allowed: {ALLOWED}, numpy or torch arrays, a datasets, pandas, polars or pyarrow table"

@@ -35,6 +35,7 @@ LABELS = ("label", "labels", "class", "target", "fine_label", "cls")
 LISTED = ("file_name", "file", "filename", "path")  # columns that usually hold the paths of a listing
 ROWS, BYTES = 256, 4 << 20  # read at once, at most: bounded memory
 REMOTE = 16  # remote files opened at once
+FEW = 5  # rows that may all differ
 COMPARED = 1000  # rows in which a label column is compared with the others
 PAUSES = (0.1, 1.0, 5.0)  # seconds before a shard that could not be read is tried again
 
@@ -421,6 +422,8 @@ def _list(table: Table) -> str:
 def _lists_files(tables: list[Table], column: str, modality: Modality) -> bool:
     """Whether a column holds paths: its first values end as the modality's files do, or are Hugging Face files without their bytes."""
     for table in tables:
+        if column in table.media and not table.scan:
+            return False
         for row in islice(_rows(table, [column], patient=False), 10):
             value = row[column]
             if isinstance(value, dict) and "bytes" in value:
@@ -516,10 +519,11 @@ def _doubts(tables: list[Table], label: str, naming: Naming) -> list[str]:
     with suppress(Broken):
         for row in islice(_rows(table, list(seen), patient=False), COMPARED):
             for column, values in seen.items():
-                values.append(class_name(row[column]) if not isinstance(row[column], (list, dict, np.ndarray)) else None)
+                values.append(class_name(row[column]) if isinstance(row[column], (str, int, float)) else None)
     own = seen[label]
-    said = [f"column {label} says the same as column {column}: is it a label?" for column in others if seen[column] == own]
-    rows = sum(name is not None for name in own)
-    if rows > 1 and len({name for name in own if name is not None}) == rows and len(own) == table.rows:
-        said.append(f"column {label} has another value in every row: an id is no label, scores need several rows of a class")
-    return said if len(set(own)) > 1 else []
+    if len(set(own)) < 2:
+        return []
+    said = [f"the label column {label} equals column {column}: is it a label?" for column in others if seen[column] == own]
+    if len(own) > FEW and len(set(own)) == len(own) and len(naming.classes) > sum(one.rows or 0 for one in tables) / 2:
+        said.append(f"the label column {label} has another value in every row, as an id has: scores need several rows of a class")
+    return said
