@@ -12,6 +12,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -52,7 +53,7 @@ class Delimited:
         elif head and (found := re.fullmatch("sep=(.)", head[0].rstrip("\r\n"))):  # as Excel writes it
             self.skipped, self.separator, head = 1, found[1], head[1:]
         else:
-            self.separator = _find_separator(head, usual, self.quoted)
+            self.separator = self._find_separator(usual)
         self.spaced = _is_spaced(head, self.separator)
         first = next((cells for _, cells in self._records()), [])
         if isinstance(first, Exception):
@@ -110,6 +111,22 @@ class Delimited:
         """The first lines that are not blank."""
         with open_lines(self.address, self.encoding) as lines:
             return list(islice((line for line in lines if line.strip()), LOOKED))
+
+    def _find_separator(self, usual: str) -> str:
+        """What cuts most of the first rows into as many cells as the very first; the usual one is believed first."""
+        best, most = SEPARATORS["none"], 0.0
+        for self.separator in dict.fromkeys((usual, ",", "\t", ";", "|")):
+            self.width = 0
+            widths = []
+            for _, cells in islice(self._records(), LOOKED):
+                widths.append(0 if isinstance(cells, Exception) else len(cells))
+                self.width = self.width or widths[0]
+            share = widths.count(widths[0]) / len(widths) if widths and widths[0] > 1 else 0
+            share = share + 0.2 if share and self.separator == usual else share if share >= 0.9 else 0
+            if share > most:
+                best, most = self.separator, share
+        self.width = 0
+        return best
 
     def _records(self, tally: Counter[str] | None = None) -> Iterator[tuple[int, list[str] | Exception]]:
         """(number of its first line, cells) of every row that is not blank, the header too. `tally` counts what is out of the ordinary."""
@@ -205,7 +222,7 @@ def _cut(text: str, separator: str, quoted: bool, spaced: bool = False, form: st
     if not quoted or '"' not in text:
         cells = text.split(separator)
         return [cell.removeprefix(" ") for cell in cells] if spaced else cells, None
-    whole = re.compile(form + rf"(?={re.escape(separator)}|\Z)", re.DOTALL)
+    whole = _whole(form, separator)
     cells: list[str] = []
     place, stray = 0, None
     while True:
@@ -226,21 +243,10 @@ def _cut(text: str, separator: str, quoted: bool, spaced: bool = False, form: st
         place += len(separator)
 
 
-def _find_separator(head: list[str], usual: str, quoted: bool) -> str:
-    """What cuts most lines into as many cells as the first one; the usual one is believed first."""
-    best, most = SEPARATORS["none"], 0.0
-    for separator in dict.fromkeys((usual, ",", "\t", ";", "|")):
-        widths = [len(_cut(line.rstrip("\r\n"), separator, quoted)[0]) for line in head]
-        if not widths or widths[0] < 2:
-            continue
-        share = widths.count(widths[0]) / len(widths)
-        if separator == usual:
-            share += 0.2
-        elif share < 0.9:
-            continue
-        if share > most:
-            best, most = separator, share
-    return best
+@cache
+def _whole(form: str, separator: str) -> re.Pattern[str]:
+    """A cell in quotation marks in front of a separator or the end."""
+    return re.compile(form + rf"(?={re.escape(separator)}|\Z)", re.DOTALL)
 
 
 def _is_spaced(head: list[str], separator: str) -> bool:
