@@ -158,13 +158,14 @@ def test_a_frame_is_its_columns_that_are_read(tmp_path: Path, tokens: Modality) 
 
 
 def test_data_sets_are_their_rows_not_the_way_they_were_made(tmp_path: Path, tokens: Modality) -> None:
-    data = datasets.Dataset.from_dict({"text": ["1", "2", "3", "4"], "label": ["a", "b", "a", "b"]})
+    columns = {"text": ["1", "2", "3", "4"], "label": ["a", "b", "a", "b"]}
+    data = datasets.Dataset.from_dict(columns)
     first = open_source(data, tokens).fingerprint
     counter = iter(range(9))
     mapped = data.map(lambda row: {"other": next(counter)})  # what cannot be pickled gets a random fingerprint
     data.save_to_disk(str(tmp_path / "saved"))
     for same in (
-        datasets.Dataset.from_dict(data.to_dict()),
+        datasets.Dataset.from_dict(columns),
         mapped,
         data.select([3, 2, 1, 0]).select([3, 2, 1, 0]),
         datasets.load_from_disk(str(tmp_path / "saved")),
@@ -238,7 +239,7 @@ def test_arrays(pictures: Modality) -> None:
 
 
 def test_no_cache_of_datasets_is_touched(tmp_path: Path, tokens: Modality, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "home")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "home")
     (tmp_path / "a.csv").write_text("text,label\na,x\nb,y\n")
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     given = datasets.Dataset.from_dict({"text": ["a"], "label": [0]})

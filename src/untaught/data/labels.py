@@ -36,8 +36,8 @@ def class_name(value: Any) -> str | None:
         return None
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, datetime) and value.time() == time():
-        value = value.date()
+    if isinstance(value, datetime):
+        return str(value.date() if value.time() == time() else value)
     whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
     return str(int(value) if whole else value)
 
