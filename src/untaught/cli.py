@@ -22,7 +22,10 @@ Knobs = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="knobs of the loop, the method, encoder.X, and NAME.X of a view")
 ]
 Modality = Annotated[str, typer.Option(help="what the data is")]
-Columns = Annotated[str | None, typer.Option(help="which column holds a field: image=photo")]
+Columns = Annotated[
+    str | None,
+    typer.Option(help="which column holds a field: image=photo; of a csv also separator=tab, quote=none, header=no, encoding=cp1252"),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 

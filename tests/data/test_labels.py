@@ -168,6 +168,11 @@ def test_names_in_another_order_in_another_file(tmp_path: Path, tokens: Modality
     source = open_source(tmp_path, tokens)
     assert source.classes == ("cat", "dog")
     assert [[record["label"] for record in part] for part in source.parts.values()] == [[0, 1], [1, 0]]
+    for labels, classes in ((["dog", None], ("cat", "dog")), ([0, 1], ("0", "1", "cat", "dog"))):  # words and bare numbers: none is lost
+        pandas.DataFrame({"text": ["1", "2"], "label": labels}).to_parquet(tmp_path / "test.parquet")
+        source = open_source(tmp_path, tokens)
+        assert source.classes == classes
+        assert [record["label"] for record in source.parts["test"]] == ([1, None] if classes[0] == "cat" else [0, 1])
 
 
 def test_a_label_that_is_none(tokens: Modality) -> None:
@@ -179,6 +184,7 @@ def test_a_label_that_is_none(tokens: Modality) -> None:
         ("id", ["the label column id has another value in every row, as an id has: scores need several rows of a class"]),
     ]:
         assert open_source(frame, tokens, label=label).warnings == said
+    assert open_source(frame, tokens, label="text").warnings == ["the label column text is also read as the text"]
     equal = open_source(frame.assign(label=frame["text"]), tokens).warnings
     assert equal == ["the label column label equals column text: is it a label?"]
     assert open_source(frame.drop(columns="copy"), tokens).warnings == []

@@ -152,6 +152,7 @@ def open_tables(
     source = Source(what, parts, names, fingerprint([*facts, chosen, label, split, names, [table.rows for table in everything]]))
     if label is not None and naming is not None:
         source.warnings += _doubts(everything, label, naming)
+        source.warnings += [f"the label column {label} is also read as the {name}" for name, column in chosen.items() if column == label]
     return source
 
 
@@ -481,16 +482,17 @@ def _labels(tables: list[Table], label: str | None, taken: set[str | None]) -> t
     for column in [label] if label is not None else [known[name] for name in LABELS if name in known]:
         holders = [table for table in tables if column in table.columns]
         named = [table.classes[column] for table in holders if column in table.classes]
-        if named and len(set(named)) == 1:
-            return Naming(named[0], {name: number for number, name in enumerate(named[0])}), column
-        if not all(table.scan for table in tables):
+        others = [table for table in holders if column not in table.classes]
+        if others and not all(table.scan for table in tables):
             return None, column  # raw values: numbered when they have all been seen
-        counts = Counter({name: 0 for names in named for name in names})
-        counts.update(_count([table for table in holders if column not in table.classes], column))
+        counts = Counter(_count(others, column))
+        if len(set(named)) == 1 and {class_name(value) for value in counts} <= {None, *named[0]}:
+            return Naming(named[0], {name: number for number, name in enumerate(named[0])}), column
+        counts.update({name: 0 for names in named for name in names})
         naming = name_labels(counts, all(table.written for table in holders))
         if naming is None or (naming.classes is None and not asked):  # nothing, or a measured quantity
             continue
-        if asked or naming.classes is None or len(naming.classes) <= max(20, sum(counts.values()) // 2):
+        if asked or named or naming.classes is None or len(naming.classes) <= max(20, sum(counts.values()) // 2):
             return naming, column
     return None, None
 
