@@ -111,6 +111,11 @@ def test_encodings_and_line_ends_are_found(ends: str, encoding: str, tmp_path: P
     assert rows(tmp_path / "a.csv", content, tokens) == [("é\u2028\x0c", "x"), ("b", "ÿ"), ("c", "x"), ("d", "ÿ")]
 
 
+def test_line_ends_within_cells_stay_as_they_are(tmp_path: Path, tokens: Modality) -> None:
+    found = rows(tmp_path / "a.csv", b'text,label\r\na\rb,x\r\n"c\r\nd\re",y\r\n', tokens, label="label")
+    assert found == [("a\rb", "x"), ("c\r\nd\re", "y")]
+
+
 def test_another_encoding_is_asked_for(tmp_path: Path, tokens: Modality) -> None:
     content = "text,label\né,x\nb,y\n".encode("cp1252")
     with pytest.raises(UserError, match=r"a.csv is not UTF-8: 1 of 2 rows .* say its encoding, as --columns encoding=cp1252"):
