@@ -78,7 +78,8 @@ def test_contents_count(kind: str) -> None:
 def test_no_two_sequences_are_alike() -> None:
     values = [
         ["ab", "c"], ["a", "bc"], [["a"], "bc"], [["a", "bc"]], [b"a", "bc"], [b"a\0bc"], [b"a", b"bc"], ["a\0", "bc"],
-        [123456], [123457], [0.1], [0.1000001], [1 << 70], [1 << 71], [1], ["1"], [1.0], [True], [b"1"], [None], ["None"], [float("nan")], ["nan"], [""], [b""], [[]], [{}], [()  , None], [{"a": None}],
+        [123456], [123457], [0.1], [0.1000001], [1 << 70], [1 << 71],
+        [1], ["1"], [1.0], [True], [b"1"], [None], ["None"], [float("nan")], ["nan"], [""], [b""], [[]], [{}], [()  , None], [{"a": None}],
         [np.zeros(2)], [np.zeros((2, 1))], [np.zeros(2, np.float32)], [np.zeros(4, np.float32)], [np.zeros((0, 2))], [np.zeros((0, 3))],
     ]  # fmt: skip
     assert len({content_hash(value) for value in values}) == len(values)
