@@ -167,6 +167,30 @@ def test_endings_are_columns(tmp_path: Path, pictures: Modality, tokens: Modalit
         open_source([tmp_path / "a.tar"], pictures, columns={"image": "jpeg"})
 
 
+def test_samples_of_one_key_are_never_merged(tmp_path: Path, pictures: Modality) -> None:
+    """Neighbours of one key, and such that others lie between; indexed and read from a row on."""
+    members = [
+        member
+        for key, i in (("a", 0), ("a", 1), ("b", 2), ("a", 3))
+        for member in ((f"{key}.png", encoded(i)), (f"{key}.cls", str(i).encode()))
+    ]
+    with open(tmp_path / "0.tar", "wb") as file:
+        write_tar(file, members)
+    source = open_source([tmp_path / "0.tar"], pictures)
+    assert source.rows == 4
+    assert [(r["image"], r["label"]) for r in source.parts["all"]] == [(encoded(i), i) for i in range(4)]
+    for start in range(4):
+        assert [r["label"] for r in source.parts["all"].shards[0].read(start)] == list(range(start, 4))
+
+
+def test_texts_of_any_encoding_in_shards(tmp_path: Path, tokens: Modality) -> None:
+    texts = ["1 2".encode("utf-8-sig"), "3 4".encode("utf-16"), "5 é".encode("latin-1"), "7 8".encode("utf-16-le")]
+    with open(tmp_path / "0.tar", "wb") as file:
+        write_tar(file, [(f"{i}.txt", text) for i, text in enumerate(texts)])
+    source = open_source([tmp_path / "0.tar"], tokens, columns={"text": "txt"})
+    assert [r["text"] for r in source.parts["all"]] == ["1 2", "3 4", *texts[2:]]  # what only its reader can name stays bytes
+
+
 def test_from_afar(remote: str, pictures: Modality) -> None:
     for name in (remote, f"{remote}/*.tar", f"{remote}/shard-{{000..004}}.tar"):
         source = open_source(name, pictures)
@@ -189,7 +213,7 @@ def test_parquet_from_afar_has_its_rows_known(tmp_path: Path, pictures: Modality
 def test_addresses_that_lead_nowhere(tmp_path: Path, remote: str, pictures: Modality) -> None:
     write_tars(tmp_path / "shards")
     for name, said in [
-        (f"{tmp_path}/none-*.tar", "names no file; write shard-"),
+        (f"{tmp_path}/none-*.tar", "names no file; write photos"),
         (f"{tmp_path}/shards/shard-{{000..009}}.tar", r"shard-005\.tar is not there, but is named"),
         ([str(tmp_path / "gone.tar")], "is not there, but is named"),
         ("nothing://bucket/a.tar", r"nothing://bucket/a\.tar cannot be opened .*; install what reads nothing://"),

@@ -16,6 +16,7 @@ from untaught.core import Modality, Record, UserError
 from untaught.data import texts
 from untaught.data.parts import Source
 from untaught.data.texts import in_parts, is_text, open_texts
+from untaught.modalities.tokenizer import read
 
 TEXTS = make_modality(name="text", noun="documents", fields={"text": ("text",)}, suffixes=frozenset({".txt"}), decode=lambda r, layout: {})
 
@@ -71,12 +72,12 @@ def test_nothing_is_lost_wherever_pieces_are_cut(tmp_path_factory: pytest.TempPa
     path = write(root, "a.txt", content.encode())
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(texts, "PIECE", piece)
-        paragraphs = list(texts._paragraphs(path))
-        lines = list(texts._lines(path))
-    assert b"".join(part for part, _ in paragraphs) == content.encode()
-    assert [ends for _, ends in paragraphs] == [False] * (len(paragraphs) - 1) + [True]
+        paragraphs = list(texts._paragraphs(path, None))
+        lines = list(texts._lines(path, None))
+    assert b"".join(part for part, *_ in paragraphs) == content.encode()
+    assert [ends for _, ends, _ in paragraphs] == [False] * (len(paragraphs) - 1) + [True]
     joined, now = [], b""
-    for part, ends in lines:
+    for part, ends, _ in lines:
         part.decode()  # no character is cut
         now += part
         if ends:
@@ -85,7 +86,7 @@ def test_nothing_is_lost_wherever_pieces_are_cut(tmp_path_factory: pytest.TempPa
     assert not now
     want = [line.rstrip(b"\r\n") for line in content.encode().split(b"\n") if line.strip()]
     assert [line.translate(None, b" \r") for line in joined] == [line.translate(None, b" \r") for line in want]
-    for part, _ in paragraphs:
+    for part, *_ in paragraphs:
         part.decode()
 
 
@@ -114,7 +115,7 @@ def test_memory_is_bounded(line: bytes, tmp_path: Path) -> None:
     cut = texts._paragraphs if b"\n\n" in line else texts._lines
     tracemalloc.start()
     try:
-        for _, _ in zip(range(50_000), cut(path), strict=False):
+        for _, _ in zip(range(50_000), cut(path, None), strict=False):
             pass
         assert tracemalloc.get_traced_memory()[1] < 2 << 20
     finally:
@@ -179,3 +180,78 @@ def test_a_file_that_is_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.txt\.gz can't be read as text"):
         records(path, unit="line")
+
+
+# ---------------------------------------------------------------------------------------------------------- encodings
+
+LINES = ["héllo wörld", "", "the thírd \u2028 line", " \x0c", "fífth, with a \r in it", "the last 漢字"]  # of which two are blank
+WANT = [("line 1", LINES[0]), ("line 3", LINES[2]), ("line 5", LINES[4]), ("line 6", LINES[5])]
+
+
+def texts_of(path: Path, encoding: str | None = None, unit: str | None = "line") -> list[tuple[str, str]]:
+    """(place, text or why there is none) as the modality of text reads the records."""
+    found = []
+    for record in open_texts([path], TEXTS, "the folder", unit, encoding).parts["all"]:
+        try:
+            found.append((record["name"].removeprefix(f"{path.name} "), read(record["text"], encoding or "utf-8")))
+        except ValueError as error:
+            found.append((record["name"].removeprefix(f"{path.name} "), f"FAULT {error}"))
+    return found
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_lines_are_the_files_in_any_encoding_that_is_named(name: str, end: str, encoding: str, tmp_path: Path) -> None:
+    path = write(tmp_path, name, end.join(LINES).encode(encoding))
+    assert texts_of(path, encoding) == WANT
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_mark_tells_the_encoding(encoding: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", "\n".join(LINES).encode(encoding))
+    assert texts_of(path) == WANT
+    assert texts_of(path, unit="paragraph") == texts_of(write(tmp_path, "a.txt", "\n".join(LINES).encode()), unit="paragraph")
+
+
+def test_utf_16_without_a_mark_is_refused_line_by_line_until_it_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", "one line\nand\n".encode("utf-16-be"))
+    assert [place for place, _ in texts_of(path)] == ["line 1", "line 2"]
+    assert all("give encoding=utf-16-be" in said for _, said in texts_of(path))
+    assert [read(r["text"], "utf-16-be") for r in records(path)] == ["one line", "and"]  # as it is, whoever names it later
+
+
+def test_lines_of_ebcdic_end_as_they_do_there(tmp_path: Path) -> None:
+    assert texts_of(write(tmp_path, "a.txt", "one\ntwo\n".encode("cp037")), "cp037") == [("line 1", "one"), ("line 2", "two")]
+
+
+def test_what_is_damaged_costs_its_line_alone(tmp_path: Path) -> None:
+    lone = "a\ud800b".encode("utf-16-le", "surrogatepass")
+    wide = b"\xff\xfe" + "one\n".encode("utf-16-le") + lone + "\nthree\n".encode("utf-16-le")
+    assert texts_of(write(tmp_path, "a.txt", wide)) == [
+        ("line 1", "one"),
+        ("line 2", "FAULT is no utf-16-le; mend it, or leave it out"),
+        ("line 3", "three"),
+    ]
+    found = texts_of(write(tmp_path, "a.txt", b"one\nt\0wo\nth\xffree\nfour"))
+    assert [text.split(";")[0] for _, text in found] == [
+        "one",
+        "FAULT holds NUL characters, read as utf-8",
+        "FAULT is no utf-8 at byte 2",
+        "four",
+    ]
+
+
+def test_an_endless_line_keeps_its_number(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", b"\n" + b"x" * (texts.PIECE + 5) + b"\nlast")
+    assert [r["name"] for r in records(path, unit="line")] == ["a.txt line 2", "a.txt line 2 piece 2", "a.txt line 3"]
+
+
+def test_memory_is_bounded_where_another_encoding_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt", ("a word and another\n" * 100_000).encode("utf-16"))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in texts._lines(path, None)) == 100_000
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()

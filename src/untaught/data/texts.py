@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
-from collections.abc import Iterator, Sequence
+import io
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from untaught.core import Modality, Record, UserError
 from untaught.data.identity import file_facts, fingerprint
 from untaught.data.parts import Part, Source, part_of, sort_parts
+from untaught.ops.encodings import marked, wide
 
 ENDINGS = (".txt", ".text", ".md", ".rst", ".en", ".de", ".fr", ".raw", ".tokens")  # with .gz behind them or not
 LOOKED = 1 << 20  # bytes that tell whether a file has paragraphs
 PIECE = 1 << 16  # bytes of a record at most: an endless line is cut
+DAMAGED = "untaught.damaged"
+codecs.register_error(DAMAGED, lambda error: ("\ud800", error.end))  # type: ignore[attr-defined]  # no text: its line is left out, not the file
 
 
 def is_text(path: Path) -> bool:
@@ -27,10 +35,11 @@ def in_parts(paths: Sequence[Path]) -> bool:
     return all(found) and "train" in found
 
 
-def open_texts(paths: Sequence[Path], modality: Modality, where: str, unit: str | None = None) -> Source:
+def open_texts(paths: Sequence[Path], modality: Modality, where: str, unit: str | None = None, encoding: str | None = None) -> Source:
     """A record a line or a paragraph ("unit", by default paragraphs where the first megabyte has blank lines) of text files.
 
-    Paragraphs keep their line ends: joined they are the file, and only the last one ends a document.
+    Paragraphs keep their line ends: joined they are the file, and only the last one ends a document. A line ends with \\n or \\r\\n
+    alone, as editors and `wc -l` count them. `encoding` is what the bytes are read in later; a byte order mark goes before it.
     """
     if unit not in (None, "line", "paragraph"):
         raise UserError(f"--columns text={unit}: {where} is plain text; text=line and text=paragraph are allowed")
@@ -41,17 +50,17 @@ def open_texts(paths: Sequence[Path], modality: Modality, where: str, unit: str 
     if "all" in grouped and len(grouped) > 1:  # some are named after parts, some after nothing: names tell nothing
         grouped = {"all": list(paths)}
     if unit is None:
-        unit = "paragraph" if any(_has_blank_lines(path) for path in paths) else "line"
+        unit = "paragraph" if any(_has_blank_lines(path, encoding) for path in paths) else "line"
 
     cut = _paragraphs if unit == "paragraph" else _lines
 
     def build(files: list[Path]) -> Part:
         def records() -> Iterator[Record]:
             for path in files:
-                for number, (content, ends) in enumerate(cut(path), 1):
-                    yield {field: content, "name": f"{path.name} {unit} {number}", "ends": ends}
+                for content, ends, place in cut(path, encoding):
+                    yield {field: content, "name": f"{path.name} {place}", "ends": ends}
 
-        return Part(sum(sum(1 for _ in cut(path)) for path in files), records)
+        return Part(sum(sum(1 for _ in cut(path, encoding)) for path in files), records)
 
     parts = {part: build(files) for part, files in sort_parts(grouped).items()}
     rows = sum(part.rows or 0 for part in parts.values())
@@ -64,12 +73,67 @@ def open_texts(paths: Sequence[Path], modality: Modality, where: str, unit: str 
     return Source(said, parts, None, fingerprint([*facts, unit, list(parts)]))
 
 
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+class _Utf8(io.RawIOBase):
+    """A file of another encoding in UTF-8, read in bounded memory. What can't be decoded becomes bytes that are no UTF-8."""
+
+    def __init__(self, file: Any, encoding: str) -> None:
+        self.file, self.decoder, self.left = file, codecs.getincrementaldecoder(encoding)(DAMAGED), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        more = True
+        while more and not self.left:
+            piece = self.file.read(PIECE)
+            more = bool(piece)
+            self.left = self.decoder.decode(piece, not more).encode("utf-8", "surrogatepass")
+        size = min(len(buffer), len(self.left))
+        buffer[:size], self.left = self.left[:size], self.left[size:]
+        return size
 
 
-def _has_blank_lines(path: Path) -> bool:
-    with _reading(path), _open(path) as file:
+@contextmanager
+def _open(path: Path, encoding: str | None) -> Iterator[tuple[Any, Callable[[bytes], Any]]]:
+    """A file whose lines end with the byte 10, and what makes of a line's bytes the record's value. UserError where it is damaged."""
+    try:
+        with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
+            head = file.read(PIECE)
+            mark, length = marked(head)
+            file.seek(length)
+            told = mark or (encoding if encoding and _other_line_ends(encoding) else "")
+            if told:
+                utf8 = file if told == "utf-8" else io.BufferedReader(_Utf8(file, told))
+                yield utf8, partial(_text, encoding=told)
+            elif own := wide(head):  # nobody said so: whoever reads it in another encoding finds NUL characters
+                yield io.BufferedReader(_Utf8(file, own)), partial(_again, encoding=own)
+            else:
+                yield file, lambda content: content
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} can't be read as text: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _again(content: bytes, encoding: str) -> bytes:
+    return content.decode("utf-8", "surrogatepass").encode(encoding, "surrogatepass")
+
+
+def _text(content: bytes, encoding: str) -> str | Exception:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return ValueError(f"is no {encoding}; mend it, or leave it out")
+
+
+def _other_line_ends(encoding: str) -> bool:
+    """Whether a line ends with other bytes than in ASCII: in UTF-16, UTF-32, EBCDIC ..."""
+    try:
+        return "\n".encode(encoding) != b"\n"
+    except (LookupError, UnicodeError):  # unknown: whoever reads the text says so
+        return False
+
+
+def _has_blank_lines(path: Path, encoding: str | None) -> bool:
+    with _open(path, encoding) as (file, _):
         head = file.read(LOOKED).replace(b"\r", b"")
     return b"\n\n" in head.strip()
 
@@ -99,51 +163,40 @@ def _open_character(piece: bytes) -> int:
     return 0
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
-    """Each line without its end; an endless one in pieces, of which the last ends the document."""
-    waiting: bytes | None = None  # a piece, until it is known whether the line goes on
-    with _reading(path), _open(path) as file:
+def _lines(path: Path, encoding: str | None) -> Iterator[tuple[Any, bool, str]]:
+    """(content, whether a document ends, its place) of each line that is not blank, without its end; an endless one in pieces."""
+    waiting: tuple[bytes, str] | None = None  # a piece, until it is known whether the line goes on
+    number, pieces = 1, 0
+    with _open(path, encoding) as (file, value):
         for piece in _pieces(file):
             whole = piece.endswith(b"\n")
             content = piece.rstrip(b"\r\n") if whole else piece
             if content.strip():
                 if waiting is not None:
-                    yield waiting, False
-                waiting = content
-            if whole and waiting is not None:
-                yield waiting, True
-                waiting = None
+                    yield value(waiting[0]), False, waiting[1]
+                pieces += 1
+                waiting = content, f"line {number}" + (f" piece {pieces}" if pieces > 1 else "")
+            if whole:
+                if waiting is not None:
+                    yield value(waiting[0]), True, waiting[1]
+                waiting, number, pieces = None, number + 1, 0
     if waiting is not None:
-        yield waiting, True
+        yield value(waiting[0]), True, waiting[1]
 
 
-def _paragraphs(path: Path) -> Iterator[tuple[bytes, bool]]:
+def _paragraphs(path: Path, encoding: str | None) -> Iterator[tuple[Any, bool, str]]:
     """Stretches of lines up to a line that is not blank behind a blank one, with all line ends; the last ends the document."""
     held: list[bytes] = []
-    size = 0
+    size, number = 0, 1
     blank = filled = False
-    with _reading(path), _open(path) as file:
+    with _open(path, encoding) as (file, value):
         for piece in _pieces(file):
             if (filled and blank and piece.strip()) or (held and size + len(piece) > PIECE):
-                yield b"".join(held), False
-                held, size, filled = [], 0, False
+                yield value(b"".join(held)), False, f"paragraph {number}"
+                held, size, filled, number = [], 0, False, number + 1
             held.append(piece)
             size += len(piece)
             blank = not piece.strip()
             filled |= not blank
     if held:
-        yield b"".join(held), True
-
-
-class _reading:
-    """A damaged or vanished file is a UserError that names it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError | EOFError):
-            raise UserError(f"{self.path} can't be read as text: {getattr(error, 'strerror', None) or error}") from error
+        yield value(b"".join(held)), True, f"paragraph {number}"

@@ -1,4 +1,5 @@
 """Webdataset shards: tars in which neighbours of one stem (000001.jpg, 000001.cls, 000001.json) are a sample.
+An ending that comes again begins another sample, of the same stem or not: nothing is merged.
 
 `datasets` reads them too, but to go on in the middle of a shard it reads it anew, and it ends where a shard breaks off. Here
 the places of a shard's samples are noted once, in the cache: so many there are, and any of them can be gone to.
@@ -23,8 +24,10 @@ from untaught.data.folders import LARGEST, hidden
 from untaught.data.identity import fingerprint
 from untaught.data.parts import PEEKED
 from untaught.data.store import cache_folder
+from untaught.ops.encodings import decode
 
 BLOCK = 512  # bytes, of a tar
+SCHEMA = 2  # raise it when samples are told apart in another way: shards are then counted anew
 LOOKED_AT = 16  # samples that tell what there is
 Sample = dict[str, Any]  # ending -> content, or an Exception that says why there is none
 
@@ -35,7 +38,7 @@ class Tar:
     def __init__(self, address: Address) -> None:
         self.address, self.name = address, address_name(address)
         self.broken: str | None = None  # why its end is missing
-        self.kept = cache_folder() / "shards" / f"{fingerprint([address_facts(address)])}.npy"
+        self.kept = cache_folder() / "shards" / f"{fingerprint([SCHEMA, address_facts(address)])}.npy"
         self.places: np.ndarray | None = None  # (n + 1,) bytes at which samples begin and the last ends; None: not known yet
         with suppress(OSError, ValueError, EOFError):
             self.places = np.load(self.kept, mmap_mode="r", allow_pickle=False)
@@ -133,9 +136,11 @@ def _value(ending: str, content: Any) -> Any:
     try:
         if kind == "json":
             return json.loads(content)
-        text = content.decode().strip()
+        text = decode(content, "utf-8").strip()
         return int(text) if kind == "cls" and text.isdigit() else text
     except ValueError as error:
+        if kind in ("txt", "text"):
+            return content  # of another encoding, which whoever reads it may know
         return ValueError(f"its .{ending} cannot be read: {error}")
 
 
@@ -149,12 +154,12 @@ def _walk(file: Any, wanted: Collection[str] | None, start: int = 0) -> Iterator
             own, dot, ending = name.partition(".")
             if not info.isfile() or hidden(name) or not dot:
                 continue
-            if (found := folder + slash + own) != stem:
+            ending = ending.lower()
+            if (found := folder + slash + own) != stem or ending in sample:
                 if stem is not None:
                     yield stem, sample, info.offset
                     number += 1
                 stem, sample = found, {}
-            ending = ending.lower()
             sample[ending] = None
             if number >= start and (wanted is None or ending in wanted):
                 member = archive.extractfile(info)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from untaught.core import Files, Options, Record, UserError
+from untaught.ops.encodings import decode
 
 KINDS = ("bpe", "wordpiece", "characters")
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}  # of the tokenizers that are trained here
@@ -205,7 +206,7 @@ def _counted(texts: Iterator[str]) -> tuple[Iterator[str], list[int]]:
 
 
 def read(value: Any, encoding: str = "utf-8") -> str:
-    """Text, bytes, or a path, packed by gzip or not; raises ValueError or OSError, saying why."""
+    """Text, bytes (with a byte order mark or not), or a path, packed by gzip or not; raises ValueError or OSError, saying why."""
     if isinstance(value, Path):
         value = value.read_bytes()
     if isinstance(value, bytes):
@@ -218,13 +219,17 @@ def read(value: Any, encoding: str = "utf-8") -> str:
         if len(value) > LARGEST:
             raise ValueError(f"is longer than {LARGEST:,} bytes")
         try:
-            value = value.decode(encoding)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"is no {encoding} at byte {error.start:,}; give encoding=latin-1, or what it is") from error
+            value = decode(value, encoding)
         except LookupError as error:
             raise UserError(f"encoding={encoding}: is not known to Python; utf-8, latin-1 or cp1252 are") from error
+    if isinstance(value, Exception):
+        raise value
     if not isinstance(value, str):
         raise ValueError(f"{type(value).__name__} is no text; a string, or the path of a text file is")
+    try:
+        value.encode()  # for its error alone
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds half of a surrogate pair at character {error.start:,}, which is no Unicode; mend it") from error
     return value
 
 
