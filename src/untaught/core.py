@@ -22,6 +22,13 @@ class UserError(ValueError):
     """A fault that the user can mend. One line: what came, what is allowed, what to do."""
 
 
+def reason(error: BaseException) -> str:
+    """One line that says why something can't be read."""
+    if isinstance(error, FileNotFoundError):
+        return "is not there"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @dataclass
 class View:
     """What the network is shown, and what it must say about it. Floats stay float32."""
@@ -177,6 +184,8 @@ class Modality:
     method: str = "simclr"  # what is trained with if nothing else is said ...
     batch: int = 512  # ... and in steps of so many samples at most
     knobs: dict[str, type] = field(default_factory=dict)  # what a user may wish of the layout
+    doubt: Callable[[tuple[int, ...], bool], str | None] = lambda shape, tensor: None  # (of an array, is it torch's) -> are rows no records
+    adapt: Callable[[list[Record], Options], Options] = lambda records, layout: layout  # (of new data, layout) -> the one to read it by
     runs: Callable[[list[Options]], tuple[str, int] | None] = lambda views: None  # a ragged field read as one stream, so much a sample
     learn: Callable[[Iterable[Record], Options], tuple[Options, Files]] | None = None  # what decoding needs first (a tokenizer)
     adopt: Callable[[Options, Files], None] = lambda layout, files: None  # makes a layout's files known to decode and views

@@ -29,7 +29,7 @@ def expand(name: str) -> list[Address]:
     """The files that a folder's address, a pattern (*, [ab]) or braces ({000..099}, {a,b}) name, in order."""
     found: list[Address] = [address for one in _braces(name) for address in (_remote(one) if is_remote(one) else _local(one))]
     if not found:
-        raise UserError(f"{name} names no file; write shard-{{000..099}}.tar, or photos/*.tar, or the folder that holds them")
+        raise UserError(f"{name} names no file; write photos/*.png, or shard-{{000..099}}.tar, or the folder that holds them")
     return found
 
 

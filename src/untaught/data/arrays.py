@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections import Counter
 from collections.abc import Hashable, Iterator
@@ -68,7 +69,12 @@ def open_arrays(
     parts = {part: (values, _numbers(labels, naming) if naming else labels) for part, (values, labels) in parts.items()}
     if not labelled:
         parts = {part: (values, None) for part, (values, _) in parts.items()}
-    built = {part: _part(values, labels, part if len(parts) > 1 else where) for part, (values, labels) in sort_parts(parts).items()}
+    tensor = any(map(is_tensor, data.values() if isinstance(data, dict) else data[:1] if isinstance(data, tuple | list) else [data]))
+    for values, _ in parts.values():
+        for array in values.values() if len(values) == 1 else ():
+            if said_of_it := modality.doubt(array.shape, tensor):
+                raise UserError(said_of_it)
+    built = {part: _part(values, labels, part if len(parts) > 1 else where, tensor) for part, (values, labels) in sort_parts(parts).items()}
     if not any(part.rows for part in built.values()):
         raise UserError(f"{where} has no rows; give at least one")
     shapes = ", ".join(f"{part} {next(iter(values.values())).shape}" for part, (values, _) in sort_parts(parts).items())
@@ -112,9 +118,9 @@ def _numbers(labels: np.ndarray | None, naming: Naming) -> np.ndarray | None:
 
 def to_numpy(data: Any, kinds: str = "uifbSU") -> np.ndarray:
     """Rows (N, ...) of these kinds of numbers or text. Raises UserError for anything else."""
-    if hasattr(data, "detach"):  # torch, without importing it
+    if is_tensor(data):
         data = data.detach().cpu()
-        data = (data.float() if str(data.dtype) == "torch.bfloat16" else data).numpy()
+        data = (data.float() if str(data.dtype) == "torch.bfloat16" else data).numpy()  # which numpy has not
     try:
         array = np.asarray(data)
     except ValueError as error:  # rows of different lengths
@@ -125,7 +131,21 @@ def to_numpy(data: Any, kinds: str = "uifbSU") -> np.ndarray:
 
 
 def is_array(data: Any) -> bool:
-    return isinstance(data, np.ndarray) or (hasattr(data, "detach") and hasattr(data, "numpy"))
+    return isinstance(data, np.ndarray) or is_tensor(data)
+
+
+def is_tensor(data: Any) -> bool:
+    """Of torch, without importing it."""
+    return hasattr(data, "detach") and hasattr(data, "numpy")
+
+
+def is_pair(data: Any) -> bool:
+    """An array and its labels. A list may also be one of arrays, a record each."""
+    if not isinstance(data, tuple | list) or not data or not is_array(data[0]):
+        return False
+    if isinstance(data, tuple):
+        return True
+    return len(data) == 2 and (not is_array(data[1]) or math.prod(data[1].shape) == len(data[0]))
 
 
 def open_builtin(name: str, modality: Modality) -> Source:
@@ -165,7 +185,7 @@ def _tiles(photo: np.ndarray, side: int) -> np.ndarray:
     return cut.swapaxes(1, 2).reshape(-1, side, side, 3)
 
 
-def _part(values: dict[str, np.ndarray], labels: np.ndarray | None, name: str) -> Part:
+def _part(values: dict[str, np.ndarray], labels: np.ndarray | None, name: str, tensor: bool) -> Part:
     rows = len(next(iter(values.values())))
     for array in (*values.values(), *([] if labels is None else [labels])):
         if len(array) != rows:
@@ -176,6 +196,7 @@ def _part(values: dict[str, np.ndarray], labels: np.ndarray | None, name: str) -
             **{field: array[i] for field, array in values.items()},
             "label": None if labels is None else labels[i].item(),
             "name": f"{name} row {i}",
+            **({"tensor": True} if tensor else {}),  # of torch, which has conventions of its own
         }
 
     def records() -> Iterator[Record]:

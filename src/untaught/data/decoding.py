@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from untaught.core import Modality, Options, Record
+from untaught.core import Modality, Options, Record, reason
 from untaught.data.identity import file_facts
 
 T = TypeVar("T")
@@ -40,10 +40,8 @@ def decode(records: Iterable[Record], modality: Modality, layout: Options) -> It
             return record, arrays
         except FAULTS_OF_OURS:
             raise
-        except FileNotFoundError:
-            return record, "is not there"
         except Exception as error:  # a damaged file breaks its decoder in many ways
-            return record, (str(error).strip() or type(error).__name__).splitlines()[0]
+            return record, reason(error)
 
     for chunk in ahead(lambda chunk: [one(record) for record in chunk], _loads(records), processors(), weigh=_weight):
         yield from chunk

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from untaught.core import Record, UserError
+from untaught.core import Record, UserError, reason
 from untaught.data.identity import file_facts
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -106,7 +106,10 @@ def at_rest(source: Source, facts: list[tuple[str, int, int]]) -> Source:
 
 
 def peek(source: Source, count: int = 100) -> list[Record]:
-    """Some `count` records to plan with: spread evenly where that is cheap, over some shards, or else the parts' first."""
+    """Some `count` records to plan with: spread evenly where that is cheap, over some shards, or else the parts' first.
+
+    Raises UserError with the reason where none of them holds anything.
+    """
     share = max(1, count // max(1, len(source.parts)))
     records: list[Record] = []
     for part in source.parts.values():
@@ -119,7 +122,11 @@ def peek(source: Source, count: int = 100) -> list[Record]:
                     records += islice(shard.read(0), -(-share // len(chosen)))
         else:
             records += islice(part, share)
-    return [record for record in records if not any(isinstance(value, Exception) for value in record.values())]
+    whole = [record for record in records if not any(isinstance(value, Exception) for value in record.values())]
+    if records and not whole:
+        said = next(value for value in records[0].values() if isinstance(value, Exception))
+        raise UserError(f"none of the first {len(records)} records can be read: {records[0].get('name', '?')} ({reason(said)})")
+    return whole
 
 
 def part_of(name: str) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from untaught.core import Modality, UserError
-from untaught.data import arrays, folders, tables, texts
+from untaught.data import arrays, folders, lists, tables, texts
 from untaught.data.addresses import Address, address_facts, address_name, expand, is_pattern, is_remote
 from untaught.data.delimited import TOLD
 from untaught.data.identity import file_facts
@@ -16,10 +18,12 @@ from untaught.data.parts import Choice, Part, Source, at_rest, peek
 __all__ = ["Part", "Source", "open_source", "peek"]
 
 ALLOWED = (
-    "a folder of files, a table (parquet, csv, json), .npy, .npz, .zip, .tar, many files by a pattern (shard-{000..099}.tar), "
+    "a folder of files, a file, a table (parquet, csv, json), .npy, .npz, .zip, .tar, "
+    "many files by a pattern (photos/*.png, shard-{000..099}.tar), "
     "an address (s3://...), hf:NAME, builtin:NAME"
 )
 Progress = Callable[[int, int], None]  # (files opened, files)
+METADATA = ("metadata.csv", "metadata.jsonl")  # beside files, with a column file_name: Hugging Face's imagefolder
 
 
 def open_source(
@@ -30,9 +34,11 @@ def open_source(
     label: str | None = None,
     split: str | None = None,
     progress: Progress | None = None,
+    encoding: str | None = None,
 ) -> Source:
     """Open any data for a modality. `columns` says which column holds a field, `label` and `split` which hold those.
 
+    `encoding` is what text files will be read in, which must be known to tell their lines apart.
     Nothing is downloaded unless asked for by name (hf:NAME, s3://...). Raises UserError for what cannot be opened.
     """
     if unknown := set(columns or {}) - set(modality.fields) - set(TOLD):
@@ -41,11 +47,14 @@ def open_source(
     fields = {key: value for key, value in (columns or {}).items() if key in modality.fields}
     choice = Choice(fields, label, split, {key: value for key, value in (columns or {}).items() if key not in fields})
     if isinstance(data, (str, Path)):
-        return _open_path(data, modality, choice, progress)
+        return _open_path(data, modality, choice, progress, encoding)
     if isinstance(data, (list, tuple)) and data and all(isinstance(name, (str, Path)) for name in data):
+        if lists.are_documents(data, modality):
+            choice.refuse("a list")
+            return lists.open_list(data, modality)
         addresses = [address for name in data for address in expand(_plain(name))]
         more = f" and {len(data) - 1} more" if len(data) > 1 else ""
-        return _open_files(addresses, modality, choice, f"{next(iter(data))}{more}", progress)
+        return _open_files(addresses, modality, choice, f"{next(iter(data))}{more}", progress, encoding, listed=True)
     module = type(data).__module__.split(".")[0]
     field = next(iter(modality.fields))
     if module in ("datasets", "pandas", "polars", "pyarrow"):
@@ -59,8 +68,14 @@ def open_source(
         return tables.open_tables(opened, modality, _stream_facts(opened), "the data set", choice)
     if module in ("pandas", "polars", "pyarrow"):
         return tables.open_tables({"all": [tables.of_frame(data, "the table", field)]}, modality, None, "the table", choice)
-    if arrays.is_array(data) or (isinstance(data, (tuple, list)) and data and arrays.is_array(data[0])):
+    if arrays.is_array(data) or arrays.is_pair(data):
         return arrays.open_arrays(data, modality, choice)
+    if isinstance(data, list) and data and all(map(lists.is_item, data)):
+        choice.refuse("a list")
+        return lists.open_list(data, modality)
+    if lists.is_item(data):  # one picture from PIL, one encoded file
+        choice.refuse("one of the " + modality.noun)
+        return lists.open_list([data], modality)
     if isinstance(data, dict) and any(arrays.is_array(value) for value in data.values()):
         return arrays.open_arrays(data, modality, choice, where="the arrays")
     raise UserError(
@@ -68,7 +83,7 @@ def open_source(
     )
 
 
-def _open_path(data: str | Path, modality: Modality, choice: Choice, progress: Progress | None) -> Source:
+def _open_path(data: str | Path, modality: Modality, choice: Choice, progress: Progress | None, encoding: str | None) -> Source:
     name = _plain(data)
     if name.startswith("builtin:"):
         choice.refuse(name)
@@ -77,18 +92,21 @@ def _open_path(data: str | Path, modality: Modality, choice: Choice, progress: P
         return _open_hub(name.removeprefix("hf:"), modality, choice)
     path = Path(name).expanduser()
     if is_remote(name) or (is_pattern(name) and not path.exists()):
-        return _open_files(expand(name), modality, choice, name, progress)
+        return _open_files(expand(name), modality, choice, name, progress, encoding)
     if not path.exists():
         hint = f"; if it is a Hugging Face data set, write hf:{name}" if name.count("/") <= 1 and not path.suffix else ""
         raise UserError(f"{name} is not there; allowed: {ALLOWED}{hint}")
     if path.is_dir():
-        return _open_folder(path, modality, choice, progress)
+        return _open_folder(path, modality, choice, progress, encoding)
     facts = file_facts(path)
     if folders.is_archive(path):
         choice.refuse(name)
         return at_rest(folders.open_archive(path, modality), [facts])
     if ".txt" in modality.suffixes and texts.is_text(path):
-        return at_rest(texts.open_texts([path], modality, str(path), _unit(choice, modality)), [facts])
+        return at_rest(texts.open_texts([path], modality, str(path), _unit(choice, modality), encoding), [facts])
+    if folders.is_record(path, modality):
+        choice.refuse(name)
+        return folders.open_files([path], modality, str(path), arranged=False)
     if path.suffix.lower() in (".npy", ".npz"):
         return at_rest(arrays.open_file(path, modality, choice), [facts])
     if tables.kind_of(path):
@@ -97,7 +115,7 @@ def _open_path(data: str | Path, modality: Modality, choice: Choice, progress: P
     raise UserError(f"{path} is a file that is not known by its ending; allowed: {ALLOWED}")
 
 
-def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progress | None) -> Source:
+def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progress | None, encoding: str | None) -> Source:
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         from datasets import load_from_disk
 
@@ -106,38 +124,98 @@ def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progr
         except Exception as error:  # whatever pyarrow and json find wrong with it
             raise UserError(f"{path} cannot be read as a saved data set ({_first_line(error)}); save it again with save_to_disk") from error
         _refuse_reading(choice, "a saved data set")
-        facts = [(member.name, member.size, member.stamp) for member in folders.list_folder(path)]
+        facts = [(member.name, member.size, member.stamp) for member in folders.list_folder(path).members]
         opened = tables.of_datasets(saved, path.name)
         return tables.open_tables(opened, modality, [str(path.absolute()), *facts], f"the saved data set {path}", choice)
+    listing = folders.list_folder(path)
+    members = [path / member.name for member in listing.members]
     if ".txt" in modality.suffixes:
-        files = [path / member.name for member in folders.list_folder(path) if "/" not in member.name and texts.is_text(Path(member.name))]
+        files = [member for member in members if member.parent == path and texts.is_text(member)]
         if files and texts.in_parts(files):
-            return at_rest(texts.open_texts(files, modality, str(path), _unit(choice, modality)), [file_facts(file) for file in files])
-    source = folders.open_folder(path, modality)
+            return at_rest(
+                texts.open_texts(files, modality, str(path), _unit(choice, modality), encoding), [file_facts(file) for file in files]
+            )
+    described = [member for member in members if member.name.lower() in METADATA]
+    if described and (source := _open_metadata(described, members, modality, choice, path)) is not None:
+        return source
+    source = folders.open_folder(path, modality, listing)
     if source is not None:
         choice.refuse(f"a folder of {modality.noun}")
         return source
-    members = [path / member.name for member in folders.list_folder(path)]
     known = [member for member in members if tables.kind_of(member)]
     if len(known) == 1 and folders.is_archive(known[0]):
         choice.refuse(str(known[0]))
         return folders.open_archive(known[0], modality)
     if not known:
-        raise folders.nothing(modality, path, len(members), [(str(member.relative_to(path)), "") for member in members])
-    return _open_files(members, modality, choice, str(path), progress)
+        raise folders.nothing(modality, path, len(members), [(member.name, "") for member in listing.members] + listing.skipped)
+    source = _open_files(members, modality, choice, str(path), progress, encoding)
+    source.skipped += listing.skipped
+    return source
 
 
-def _open_files(found: Sequence[Address], modality: Modality, choice: Choice, where: str, progress: Progress | None) -> Source:
-    """Tables or shards of one kind."""
+def _open_metadata(found: list[Path], members: list[Path], modality: Modality, choice: Choice, where: Path) -> Source | None:
+    """Files that a table beside them names, as in Hugging Face's image folders; None where it tells no label and is not asked for."""
+    opened, skipped = tables.read_files(found, modality.suffixes, None, choice.reading)
+    listed = [table for part in opened.values() for table in part]
+    if len(modality.fields) > 1 or not all("file_name" in table.columns for table in listed):
+        return None
+    field = next(iter(modality.fields))
+    chosen = replace(choice, columns={field: "file_name"} | choice.columns)
+    facts = [file_facts(path) for path in found]
+    source = tables.open_tables(opened, modality, facts, f"{where}, by {found[0].name}", chosen)
+    if source.classes is None and not (choice.label or choice.split or choice.columns):
+        return None
+    named = {Path(os.path.normpath(record[field])) for part in source.parts.values() for record in part if isinstance(record[field], Path)}
+    beside = [member for member in members if folders.is_record(member, modality) and Path(os.path.normpath(member)) not in named]
+    source.skipped += skipped + [(str(member.relative_to(where)), f"{found[0].name} does not name it") for member in beside]
+    return at_rest(source, facts)
+
+
+def _open_files(
+    found: Sequence[Address],
+    modality: Modality,
+    choice: Choice,
+    where: str,
+    progress: Progress | None,
+    encoding: str | None,
+    listed: bool = False,
+) -> Source:
+    """Files of a record each, text files, tables or shards of one kind; `listed`: in the order of a list."""
+    found, unlisted = folders.unfold(found)
+    source = _open_kind(found, modality, choice, where, progress, encoding, listed)
+    source.skipped += unlisted
+    return source
+
+
+def _open_kind(
+    found: Sequence[Address],
+    modality: Modality,
+    choice: Choice,
+    where: str,
+    progress: Progress | None,
+    encoding: str | None,
+    listed: bool,
+) -> Source:
     if ".txt" in modality.suffixes and all(isinstance(address, Path) and texts.is_text(address) for address in found):
         paths = [address for address in found if isinstance(address, Path)]
-        return at_rest(texts.open_texts(paths, modality, where, _unit(choice, modality)), [file_facts(path) for path in paths])
+        opened = texts.open_texts(paths, modality, where, _unit(choice, modality), encoding)
+        return at_rest(opened, [file_facts(path) for path in paths])
+    records = [address for address in found if isinstance(address, Path) and folders.is_record(address, modality)]
+    if records:
+        choice.refuse("files of one record each")
+        source = folders.open_files(records, modality, where, arranged=not listed)
+        source.skipped += [(str(address), "it is no file of " + modality.noun) for address in found if address not in set(records)]
+        return source
     kinds = {address: tables.kind_of(address) for address in found}
     kind = next((kind for kind in tables.KINDS if kind in kinds.values()), None)
     if list(kinds.values()).count("webdataset") > 1:  # the tables beside many tars are about them
         kind = "webdataset"
     if kind is None:
-        raise UserError(f"{where} names {address_name(found[0])}, which is no parquet, webdataset (.tar), csv or json file; give such")
+        first = address_name(found[0]) if found else "nothing"
+        raise UserError(
+            f"{where} names {first}, which is no file of {modality.noun} ({', '.join(sorted(modality.suffixes))}), no parquet, "
+            "webdataset (.tar), csv or json file; give such"
+        )
     chosen = [address for address in found if kinds[address] == kind]
     opened, skipped = tables.read_files(chosen, modality.suffixes, progress, choice.reading)
     noun = "shard" if kind == "webdataset" else "file"
