@@ -16,7 +16,7 @@ from PIL import Image
 
 from untaught.core import UserError
 from untaught.modalities import image as module
-from untaught.modalities.image import decode, plan
+from untaught.modalities.image import adapt, decode, doubt, fit, plan
 
 RGB = np.random.default_rng(0).integers(0, 255, (24, 36, 3), dtype=np.uint8)
 
@@ -154,8 +154,8 @@ def test_depth_is_that_of_the_data_set_not_of_one_picture() -> None:
     assert colours(dark.astype(np.uint16), channels=1, bits=16) == [100]
     assert colours(dark.astype(np.uint8), channels=1, bits=16) == [25700]
     assert colours(dark.astype(np.uint16) * 257, channels=1) == [100]
-    with pytest.raises(ValueError, match=r"up to 300 .* 8 bits"):
-        pixels(np.full((9, 9), 300), channels=1)
+    with pytest.raises(ValueError, match=r"up to 300 .* at most 255"):
+        decode({"image": np.full((9, 9), 300)}, layout(channels=1) | {"max_value": 255})
 
 
 FAULTS = {
@@ -179,7 +179,8 @@ FAULTS = {
     "objects": np.full((4, 4), None),
     "ragged lists": [[1, 2], [3]],
     "two channels": np.zeros((8, 8, 2), np.uint8),
-    "bfloat16": torch.zeros(4, 4, dtype=torch.bfloat16),
+    "an exception": ValueError("gone"),
+    "two sizes of channels": np.zeros((3, 9, 3), np.uint8),
 }
 
 
@@ -306,3 +307,206 @@ def test_nothing_readable_and_unknown_presets_stop() -> None:
         plan([{"image": b"junk"}], {})
     with pytest.raises(UserError, match="photo, small, upright"):
         planned(np.zeros((32, 32), np.uint8), preset="phto")
+
+
+# ---------------------------------------------------------------------------------------------- which axis is the channels
+
+
+def seen(array: Any, **wishes: Any) -> tuple[int, np.ndarray]:
+    """(channels of the data set, the picture's pixels), at the picture's own size where it is square."""
+    record = {"image": array, "name": "it"}
+    found = plan([record], {"size": 16, **wishes})
+    return found["channels"], decode(record, found | {"side": max(found["side"], 1)})["pixels"]
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 200), (16, 16, 5), (20, 30, 3), (20, 30, 1), (20, 30, 4), (3, 3, 1), (9, 9, 3)])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("tensor", [False, True])
+def test_the_channels_are_found_where_only_one_axis_can_be_them(shape: tuple[int, ...], first: bool, tensor: bool) -> None:
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    channels, want = seen(array, channels_first=False)
+    turned = np.ascontiguousarray(array.transpose(2, 0, 1)) if first else array
+    found, pixels = seen(torch.from_numpy(turned) if tensor else turned)
+    assert channels == found == shape[2]
+    np.testing.assert_array_equal(pixels, want)
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 3), (4, 20, 3), (13, 60, 64), (200, 16, 12), (16, 16, 16), (1, 20, 3)])
+def test_the_channels_are_asked_for_where_either_axis_can_be_them(shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    with pytest.raises(UserError, match=r"may have its channels first or last; say channels_first=true or channels_first=false"):
+        seen(array)
+    assert seen(array, channels_first=True)[0] == seen(array.transpose(1, 2, 0), channels_first=False)[0] == shape[0]
+    assert seen(array, channels_first=False)[0] == shape[2]
+    np.testing.assert_array_equal(seen(array, channels_first=True)[1], seen(array.transpose(1, 2, 0), channels_first=False)[1])
+
+
+def test_a_tensor_has_its_channels_first_where_its_shape_does_not_tell_and_that_is_kept() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (3, 20, 3), dtype=np.uint8)
+    for record in ({"image": torch.from_numpy(array)}, {"image": array, "tensor": True}):
+        found = plan([record], {})
+        assert found["channels_first"] is True
+        np.testing.assert_array_equal(decode(record, found)["pixels"], decode({"image": array.transpose(1, 2, 0)}, found)["pixels"])
+        np.testing.assert_array_equal(decode(record, found)["pixels"], decode({"image": array}, found)["pixels"])  # numpy's, later on
+    assert "channels_first" not in plan([{"image": torch.zeros(3, 20, 30)}], {})
+
+
+def test_later_pictures_are_read_by_the_number_of_channels() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (12, 16, 40), dtype=np.uint8)
+    np.testing.assert_array_equal(pixels(array, channels=12), pixels(array.transpose(1, 2, 0), channels=12))
+    with pytest.raises(ValueError, match="first or last"):
+        pixels(array, channels=5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tensor"), [((20, 30), False), ((20, 30, 3), False), ((20, 30, 4), True), ((3, 20, 30), True), ((30, 20, 1), False)]
+)
+def test_one_picture_is_not_taken_for_many(shape: tuple[int, ...], tensor: bool) -> None:
+    assert "it may be one picture: give [array]" in (doubt(shape, tensor) or "")
+
+
+@pytest.mark.parametrize("shape", [(1797, 8, 8), (1, 28, 28), (4, 8, 8), (6, 20, 30, 3), (6, 3, 20, 30)])
+def test_rows_of_pictures_raise_no_doubt(shape: tuple[int, ...]) -> None:
+    assert doubt(shape, False) is None
+
+
+# ------------------------------------------------------------------------------------------------------------ what is white
+
+GREY = np.random.default_rng(1).integers(0, 256, (16, 16))
+GREY[0, :2] = 0, 255
+
+
+def tiff(array: np.ndarray) -> bytes:
+    return encoded(Image.fromarray(array), "TIFF")
+
+
+def png(array: np.ndarray) -> bytes:
+    return encoded(Image.fromarray(array))
+
+
+EIGHT = {  # one picture of 8 bits in all that can hold it
+    "png": png(GREY.astype(np.uint8)),
+    "tiff": tiff(GREY.astype(np.uint8)),
+    "tiff of int32": tiff(GREY.astype(np.int32)),
+    "tiff of uint16": tiff(GREY.astype(np.uint16)),
+    "png of 16 bits": png(GREY.astype(np.uint16)),
+    "PIL I": Image.fromarray(GREY.astype(np.int32)),
+    **{str(kind): GREY.astype(kind) for kind in ("uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", ">u2")},
+    "int64 tensor": torch.from_numpy(GREY),
+}
+
+
+@pytest.mark.parametrize("value", EIGHT.values(), ids=EIGHT)
+def test_a_picture_of_8_bits_is_the_same_in_whatever_holds_it(value: Any) -> None:
+    found = plan([{"image": value}], {"size": 16})
+    assert (found["bits"], found.get("max_value", 255)) == (8, 255)
+    np.testing.assert_array_equal(decode({"image": value}, found)["pixels"][0], GREY)
+    one_of_many = layout(16, 1)  # an encoder of ordinary pictures
+    record = {"image": value}
+    np.testing.assert_array_equal(decode(record, adapt([record], one_of_many))["pixels"][0], GREY)
+
+
+@pytest.mark.parametrize(
+    ("largest", "want"), [(1, (8, 1)), (255, (8, 255)), (256, (16, 4095)), (4095, (16, 4095)), (4096, (16, 65535)), (65535, (16, 65535))]
+)
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64])
+def test_the_least_range_that_holds_all_is_that_of_the_data_set(largest: int, want: tuple[int, int], kind: Any) -> None:
+    few, most = np.zeros((16, 16), kind), np.zeros((16, 16), kind)
+    few[0], most[0] = 1, largest
+    found = planned(few, most)
+    assert (found["bits"], found["max_value"]) == want
+    top = 2 ** want[0] - 1
+    assert decode({"image": most}, found)["pixels"].max() == round(largest * top / want[1])
+    assert decode({"image": few}, found)["pixels"].max() == round(top / want[1])  # not by its own largest value
+
+
+def test_a_wish_says_what_is_white_and_more_is_refused() -> None:
+    array = np.full((16, 16), 1000, np.int32)
+    found = planned(array, max_value=1000)
+    assert (found["max_value"], decode({"image": array}, found)["pixels"].max()) == (1000, 65535)
+    with pytest.raises(ValueError, match="values up to 2000 where the other pictures have at most 1000; give max_value="):
+        decode({"image": array * 2}, found)
+    with pytest.raises(UserError, match="values up to 100000; at most 65535 is allowed: scale them, or give max_value=100000"):
+        planned(array * 100)
+    assert planned(array * 100, max_value=100_000)["bits"] == 16
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64, np.uint16, "png", "1"])
+def test_masks_are_black_and_white(kind: Any) -> None:
+    array = GREY % 2
+    value: Any = (
+        png(array.astype(np.uint8)) if kind == "png" else encoded(Image.fromarray(array > 0)) if kind == "1" else array.astype(kind)
+    )
+    found = plan([{"image": value}], {"size": 16})
+    np.testing.assert_array_equal(decode({"image": value}, found)["pixels"][0], array * 255)
+
+
+def test_a_black_picture_and_dark_colour_make_no_mask() -> None:
+    assert "max_value" not in planned(np.zeros((16, 16), np.uint8))
+    assert "max_value" not in plan([{"image": png((GREY % 2).astype(np.uint8))}, {"image": png(GREY.astype(np.uint8))}], {})
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_floats_of_any_precision_are_the_picture(kind: torch.dtype) -> None:
+    value = (torch.from_numpy(GREY) / 255).to(kind)
+    found = decode({"image": value}, layout(16, 1, 16))["pixels"][0]
+    assert np.abs(found / 257 - GREY).max() < 255 * torch.finfo(kind).eps + 0.01
+
+
+def test_contrast_is_kept_of_what_is_dark_in_16_bits_and_not_made_of_rounding() -> None:
+    dark = torch.from_numpy(GREY.astype(np.uint16))[None, None]  # as an older layout stored it
+    assert fit({"pixels": dark}, layout(16, 1, 16))["std"][0] == pytest.approx(GREY.std(ddof=1) / 65535, rel=1e-4)
+    assert fit({"pixels": torch.full((2, 1, 16, 16), 9, dtype=torch.uint16)}, layout(16, 1, 16))["std"] == [1e-4]
+    assert fit({"pixels": torch.full((2, 1, 16, 16), 9, dtype=torch.uint8)}, layout(16, 1, 8))["std"] == [1e-2]
+
+
+def test_a_layout_that_says_what_is_white_is_kept_and_an_older_one_of_16_bits_too() -> None:
+    record = {"image": GREY.astype(np.uint16)}
+    for kept in (layout(16, 1, 16) | {"max_value": 4095}, layout(16, 1, 8) | {"max_value": 1}, layout(16, 1, 16)):
+        assert adapt([record], kept) == kept
+    assert adapt([{"image": GREY.astype(np.int64)}], layout(16, 1, 16))["max_value"] == 255
+    assert adapt([{"image": GREY.astype(np.uint8)}], layout(16, 1, 8)) == layout(16, 1, 8)
+    assert adapt([{"image": b"junk"}], layout()) == layout()
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.full((9, 9), 200.0), r"must lie in 0\.\.1, not 200\.\.200"),
+        (np.full((9, 9), -0.5), r"must lie in 0\.\.1, not -0\.5"),
+        (np.full((9, 9), -5, np.int16), "int16 values from -5 to -5; they must not be negative"),
+        (b"", "is empty"),
+        (b"junk", "is damaged, or no picture of a kind that is read"),
+        (Path("/nowhere/a.png"), "is not there"),
+    ],
+)
+def test_where_nothing_can_be_read_the_first_reason_is_said(array: Any, says: str) -> None:
+    with pytest.raises(UserError, match=rf"none of the first 2 pictures can be read: first \(.*{says}") as caught:
+        plan([{"image": array, "name": "first"}, {"image": None, "name": "second"}], {})
+    assert "0x" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"), [({"max_value": 0}, "max_value"), ({"max_value": 1.5}, "max_value"), ({"channels_first": 1}, "channels_first")]
+)
+def test_a_layout_of_anyone_is_checked(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        module.presets(planned(np.zeros((32, 32), np.uint8)) | given)
+
+
+def test_colour_of_16_bits_is_read_where_its_upper_bytes_tell_it() -> None:
+    """Pillow has no colour of 16 bits; of a picture that uses the lower bytes alone nothing would be left."""
+
+    def file(values: np.ndarray) -> bytes:
+        def chunk(kind: bytes, content: bytes) -> bytes:
+            return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        header = len(values[0]).to_bytes(4, "big") + len(values).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])
+        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+    colour = RGB[:12, :12].astype(np.uint16)
+    np.testing.assert_array_equal(pixels(file(colour * 257)), RGB[:12, :12].transpose(2, 0, 1))
+    for bits in (8, 16):
+        with pytest.raises(ValueError, match="16 bits a colour that hold at most 12"):
+            pixels(file(colour), bits=bits)

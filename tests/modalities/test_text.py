@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import json
@@ -194,7 +195,8 @@ def test_text_is_text_bytes_a_path_or_packed(layout: dict[str, Any], tmp_path: P
     raw = STRANGE.encode()
     (tmp_path / "a.txt").write_bytes(raw)
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(raw))
-    for value in (raw, gzip.compress(raw), tmp_path / "a.txt", tmp_path / "a.txt.gz"):
+    marked = [codecs.BOM_UTF8 + raw, STRANGE.encode("utf-16"), STRANGE.encode("utf-32")]
+    for value in (raw, gzip.compress(raw), tmp_path / "a.txt", tmp_path / "a.txt.gz", *marked, gzip.compress(marked[1])):
         assert np.array_equal(decode({"text": value}, layout)["ids"], want)
     assert want.dtype == np.int32
     latin = {**layout, "encoding": "latin-1"}
@@ -209,11 +211,22 @@ def test_text_is_text_bytes_a_path_or_packed(layout: dict[str, Any], tmp_path: P
         (" \n\t", "is empty"),
         (gzip.compress(b"some text" * 99)[:-20], "is cut short"),
         (3.5, "float is no text"),
+        (b"some\0text", "holds NUL characters"),
+        ("some text".encode("utf-16-le"), "it looks like utf-16-le: give encoding=utf-16-le"),
+        ("half \ud83d of it", "half of a surrogate pair at character 5"),
+        (OSError("gone"), "gone"),
     ],
 )
 def test_what_is_no_text_says_why(value: Any, says: str, layout: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises((ValueError, OSError), match=says):
         decode({"text": value}, layout)
+
+
+def test_one_document_that_is_no_text_stops_no_tokenizer_and_all_of_them_say_why() -> None:
+    documents = [{"text": "one ordinary text " * 50, "name": "a"}, {"text": "half \ud83d", "name": "b"}]
+    assert tokenizer_of(learn(documents, plan(documents, {}))[0]).encode("ordinary").tokens
+    with pytest.raises(UserError, match=r"none of the first 1 documents can be read: b \(holds half of a surrogate pair"):
+        plan(documents[1:], {})
 
 
 def test_only_what_ends_a_document_has_a_separator(layout: dict[str, Any]) -> None:

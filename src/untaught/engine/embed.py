@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from untaught.data.store import packed
 from untaught.data.stream import Stream
 from untaught.engine.build import modality_named
 from untaught.engine.log import progress_bar, say, warn
-from untaught.engine.material import tell_skipped
+from untaught.engine.material import adapted, differing, tell_skipped
 from untaught.engine.views import convolves, used_view
 from untaught.engine.writing import make_room, whole
 from untaught.evaluate.features import encode
@@ -42,23 +41,16 @@ class Embedder:
         self.modality = modality_named(config["modality"])
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.encoder, self.layout, self.batch_size = encoder.to(self.device), config["layout"], batch_size
-        self.source = open_source(data, self.modality, columns=columns)
+        self.source = open_source(data, self.modality, columns=columns, encoding=self.layout.get("encoding"))
         self.view = used_view(self.modality, self.layout, config["view"], config["statistics"])
         self.view.channels_last = convolves(encoder)
         self.verb = verb
         self.skipped: list[tuple[str, str]] = list(self.source.skipped)
         say(f"data      {self.source.what}")
-        self._tell_differences()
-
-    def _tell_differences(self) -> None:
-        """What of the data is of another kind than what the encoder was trained on, and is converted."""
-        if self.modality.learn is not None:  # its files say how anything is read
-            return
-        with suppress(UserError):  # nothing of it can be read: whoever reads it all says so
-            found, takes = (self.modality.input(x) for x in (self.modality.plan(peek(self.source, LOOKED), {}), self.layout))
-            for key in takes:
-                if takes[key] != found[key]:
-                    say(f"layout    {self.modality.noun} of {key} {found[key]} are read with {key} {takes[key]}, as in training")
+        records = peek(self.source) if self.modality.learn is None else []  # what is learned says how anything is read
+        for key, (found, takes) in differing(records[:: -(-len(records) // LOOKED) or 1], self.modality, self.layout).items():
+            say(f"layout    {self.modality.noun} of {key} {found} are read with {key} {takes}, as in training")
+        self.layout = adapted(records, self.modality, self.layout)
 
     def __iter__(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """(names, vectors (B, width) float32) a batch, in the source's order."""
@@ -74,7 +66,8 @@ class Embedder:
                     yield [name.encode("utf-8", "backslashreplace").decode() for name in names(index)], vectors
         tell_skipped(self.skipped, self.modality.noun)
         if not given:
-            raise UserError(f"nothing to {self.verb}: none of the {self.modality.noun} can be read")
+            why = "".join(f" ({name}: {reason})" for name, reason in self.skipped[len(self.source.skipped) :][:1])
+            raise UserError(f"nothing to {self.verb}: none of the {self.modality.noun} can be read{why}")
 
     def _read(self) -> Iterator[tuple[Iterator[Batch], Callable[[np.ndarray], list[str]]]]:
         """(batches in order, what names their samples) of the store that a run has packed of this data, else of every part, decoded now."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from untaught.core import Options, UserError
 from untaught.engine.log import say, warn
-from untaught.engine.material import Material, look
+from untaught.engine.material import Material, differing, look
 from untaught.engine.run import data_of, read_run, seed_of
 from untaught.engine.score import Scorer, merge_rows
 from untaught.engine.subjects import Subject, open_subject
@@ -110,16 +110,12 @@ def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: st
     modality = subject.modality
     wishes = {"size": subject.size} if subject.size else {}
     material = look(data, modality, columns=columns, label=label, split=split, wishes=wishes, layout=subject.layout)
-    if subject.layout and modality.learn is None:
-        takes, found = modality.input(subject.layout), modality.input(modality.plan(material.peeked, {}))
-        if found["channels"] != takes["channels"] and 1 not in (found["channels"], takes["channels"]):
+    for key, (found, takes) in differing(material.peeked, modality, subject.layout).items() if subject.layout else ():
+        if key == "channels" and 1 not in (found, takes):
             raise UserError(
-                f"the {modality.noun} have {found['channels']} channels, the encoder was trained on {takes['channels']}; "
-                f"give {modality.noun} of {takes['channels']}"
+                f"the {modality.noun} have {found} channels, the encoder was trained on {takes}; give {modality.noun} of {takes}"
             )
-        for key in takes:
-            if takes[key] != found[key]:
-                say(f"layout    {modality.noun} of {key} {found[key]} are read with {key} {takes[key]}, as in training")
+        say(f"layout    {modality.noun} of {key} {found} are read with {key} {takes}, as in training")
     material.open(False, seed)
     return material
 

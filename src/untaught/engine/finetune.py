@@ -23,7 +23,7 @@ from untaught.downstream import TASKS
 from untaught.engine.build import modality_named, resolve
 from untaught.engine.fit import Fit
 from untaught.engine.log import say, warn
-from untaught.engine.material import Material, look
+from untaught.engine.material import Material, differing, look
 from untaught.engine.recipe import Recipe, knobs_of, parse, unknown
 from untaught.engine.run import build_from, free_path, read_run, save_network, seed_of
 from untaught.engine.score import merge_rows
@@ -410,13 +410,9 @@ def _sort(knobs: Options, cls: Any, modality: Modality) -> dict[str, Options]:
 
 def _tell_differences(material: Material, config: Options) -> None:
     """Data of another kind than the encoder was trained on is converted, and that is said."""
-    modality = material.modality
-    if modality.learn is not None:  # its files say how anything is read
-        return
-    asks, trained = (modality.input(layout) for layout in (modality.plan(material.peeked, {}), config["layout"]))
-    if differing := [key for key in trained if asks[key] != trained[key]]:
-        said = [", ".join(f"{key} {facts[key]}" for key in differing) for facts in (asks, trained)]
-        warn(f"the {modality.noun} are of {said[0]}; the encoder was trained on {said[1]}, to which they are converted")
+    if kinds := differing(material.peeked, material.modality, config["layout"]):
+        asks, trained = (", ".join(f"{key} {both[i]}" for key, both in kinds.items()) for i in (0, 1))
+        warn(f"the {material.modality.noun} are of {asks}; the encoder was trained on {trained}, to which they are converted")
 
 
 def _listed(names: list[str]) -> str:

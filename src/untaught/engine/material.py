@@ -107,11 +107,12 @@ def look(
     wishes: Options | None = None,
     layout: Options | None = None,
 ) -> Material:
-    """Opens the source and decides the layout from a first look, by what the user wishes of it, unless there is one already."""
+    """Opens the source and decides the layout from a first look, by what the user wishes of it; one that is there already is adapted."""
     with progress_bar("opening") as bar:
         task = bar.add_task("", total=None, note="")
         progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
-        source = open_source(data, modality, columns=columns, label=label, split=split, progress=progress)
+        encoding = (layout or wishes or {}).get("encoding")
+        source = open_source(data, modality, columns=columns, label=label, split=split, progress=progress, encoding=encoding)
     say(f"data      {source.what}")
     tell_skipped(source.skipped, modality.noun)
     for warning in source.warnings:
@@ -120,9 +121,30 @@ def look(
     if layout is None:
         layout = modality.plan(records, wishes or {})
         layout = learn(source, modality, layout) if modality.learn else layout
+    else:
+        layout = adapted(records, modality, layout)
     modality.presets(layout)  # of a run file it may be anything
     name = os.fspath(data) if isinstance(data, str | os.PathLike) else f"in memory: {source.what}"
     return Material(name, modality, source, layout, records)
+
+
+def adapted(records: list[Record], modality: Modality, layout: Options) -> Options:
+    """The layout of an encoder with what it does not tell of new data, which is said."""
+    whole = modality.adapt(records, layout)
+    if new := {key: value for key, value in whole.items() if key not in layout}:
+        say("layout    the data are read with " + ", ".join(f"{key} {value}" for key, value in new.items()))
+    return whole
+
+
+def differing(records: list[Record], modality: Modality, layout: Options) -> dict[str, tuple[Any, Any]]:
+    """What of new data is of another kind than what an encoder was trained on, and is converted: (found, trained on) by name."""
+    if modality.learn is not None:  # its files say how anything is read
+        return {}
+    try:
+        found, trained = modality.input(modality.plan(records, {})), modality.input(layout)
+    except UserError:  # it can't be told alone: whoever reads it all says what can't be read
+        return {}
+    return {key: (found[key], trained[key]) for key in trained if found[key] != trained[key]}
 
 
 def _train(source: Source) -> Any:

@@ -34,9 +34,10 @@ def preview(
     make_room(out)
     kind, cls = modality_named(modality), method_class(method)
     sorted_knobs = sort_knobs(knobs, cls, kind)
-    source = open_source(data, kind, columns=columns)
+    wishes = (kind.expects(encoder) if encoder else {}) | sorted_knobs["layout"]
+    source = open_source(data, kind, columns=columns, encoding=wishes.get("encoding"))
     records = peek(source, max(rows, 100))
-    layout = kind.plan(records, (kind.expects(encoder) if encoder else {}) | sorted_knobs["layout"])
+    layout = kind.plan(records, wishes)
     layout = learn(source, kind, layout) if kind.learn else layout
     batch, _ = batch_of(records, kind, layout)
     statistics = kind.fit(batch, layout)

@@ -30,7 +30,9 @@ def real_input(run: Path, config: Options, data: Any = None, columns: dict[str, 
             raise UserError(f"{run} names no data to check the export on; give some with --data")
         before = read_run(run / "run.yaml")
         data, columns = data_of(before, run), before["columns"]
-    batch, _ = batch_of(peek(open_source(data, modality, columns=columns), KEPT), modality, config["layout"])
+    source = open_source(data, modality, columns=columns, encoding=config["layout"].get("encoding"))
+    records = peek(source, KEPT)
+    batch, _ = batch_of(records, modality, modality.adapt(records, config["layout"]))
     return _taken(view({key: value[:KEPT] for key, value in batch.items()}, 0)[0])
 
 

@@ -1,5 +1,9 @@
 """Pictures: 1 to N channels, 8 or 16 bit.
 
+What is white is decided once for a data set: 255 in bytes, 1 in floats and masks, and `max_value` of the layout in wider integers, which
+do not tell it themselves; so a picture is the same in whatever it is stored. Which axis of an array is the channels is decided from its
+shape where only one can be, else by the knob `channels_first`, else, of torch's tensors alone, by torch's convention.
+
 A picture is decoded once to its full field of view, squashed to a square, with its aspect ratio beside it: a random crop has
 the original's geometry. Views are made for a whole batch at once, with parameters drawn a sample.
 """
@@ -13,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +26,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from untaught.core import Batch, Modality, Options, Record, UserError, View
+from untaught.modalities.reading import readable
 from untaught.ops import colour, warp
 from untaught.ops.draws import Draws
 from untaught.ops.masking import block_mask, first, random_mask, rectangles
@@ -34,6 +39,9 @@ FORMATS = ("PNG", "JPEG", "MPO", "GIF", "TIFF", "BMP", "DIB", "WEBP", "PPM", "JP
 SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP"}  # first bytes of the formats that small pictures come in
 TRIES = 16  # blocks that are tried to hide a share of the tokens
 PIXEL_LIMIT = 100_000_000  # a picture with more is refused unread
+FEW = 4  # an axis of at most so many is that of the channels
+WHITES = (1, 255, 4095, 65535)  # what may be white in integers: masks, 8, 12 and 16 bits; the least that holds all values is taken
+LEAST_STD = {8: 1e-2, 16: 1e-4}  # by bits: less is one value with its rounding
 
 # ---------------------------------------------------------------------------------------------------- records to arrays
 
@@ -50,25 +58,41 @@ def _reading() -> Iterator[None]:
 
 
 def open_picture(value: Any) -> Image.Image | np.ndarray:
-    """A path, encoded bytes, a PIL picture or an array (H,W), (H,W,C) or (C,H,W); raises ValueError or OSError, saying why."""
+    """A path, encoded bytes, a PIL picture or an array of two or three axes; raises ValueError or OSError, saying why."""
     if isinstance(value, dict):  # Hugging Face's form
         value = value.get("bytes") or value.get("path")
+    if isinstance(value, Exception):
+        raise value
     if value is None:
         raise ValueError("no picture")
     if isinstance(value, np.ndarray | Tensor | list):
         with _reading():
-            array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
-        return _channels_last(array)
+            array = np.asarray(_plain(value) if isinstance(value, Tensor) else value)
+        if array.ndim not in (2, 3) or array.size == 0:
+            raise ValueError(f"an array of shape {array.shape} is no picture; (H,W), (H,W,C) or (C,H,W) is")
+        if array.dtype.kind not in "buif":
+            raise ValueError(f"an array of {array.dtype} is no picture; integers from 0 or floats in 0..1 are")
+        return array
     if isinstance(value, Image.Image):
         return value
     if not isinstance(value, str | bytes | Path):
         raise ValueError(f"{type(value).__name__} is no picture; a path, bytes, a PIL picture or an array is")
+    if value == b"":
+        raise ValueError("is empty (0 bytes)")
     with _reading(), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        picture = _open_bytes(value) if isinstance(value, bytes) else _open_path(Path(value))
+        try:
+            picture = _open_bytes(value) if isinstance(value, bytes) else _open_path(Path(value))
+        except UnidentifiedImageError as error:  # which names an object in memory
+            raise ValueError(f"is damaged, or no picture of a kind that is read ({', '.join(_formats())})") from error
     if picture.width * picture.height > PIXEL_LIMIT:
         raise ValueError(f"{picture.width} x {picture.height} pixels, more than the limit of {PIXEL_LIMIT:,}")
     return picture
+
+
+def _plain(value: Tensor) -> Tensor:
+    value = value.detach().cpu()
+    return value.float() if value.dtype == torch.bfloat16 else value  # which numpy has not
 
 
 def _open_bytes(content: bytes) -> Image.Image:
@@ -90,96 +114,237 @@ def _formats() -> list[str]:
 def _open_path(path: Path) -> Image.Image:
     if not path.is_file() and path.exists():
         raise ValueError("is no plain file")  # a pipe would be waited for
+    if path.is_file() and path.stat().st_size == 0:
+        raise ValueError("is empty (0 bytes)")
     return Image.open(path, formats=_formats())
 
 
-def _channels_last(array: np.ndarray) -> np.ndarray:
-    """-> (H,W,C) uint8, uint16 (the full range in both), or int32 in units that the array alone does not tell."""
+def _channels_last(array: np.ndarray, record: Record, layout: Options) -> np.ndarray:
+    """(H,W), (H,W,C) or (C,H,W) -> (H,W,C)."""
     if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.size == 0:
-        raise ValueError(f"an array of shape {array.shape} is no picture; (H,W), (H,W,C) or (C,H,W) is")
-    if array.dtype.kind not in "buif":
-        raise ValueError(f"an array of {array.dtype} is no picture; uint8, uint16 or float in 0..1 is")
-    if array.shape[0] < min(array.shape[1:]) and array.shape[2] > 4:
-        array = array.transpose(1, 2, 0)
+        return array[:, :, None]
+    tensor = isinstance(record["image"], Tensor) or bool(record.get("tensor"))
+    return array.transpose(1, 2, 0) if _channels_first(array.shape, tensor, layout.get("channels"), layout.get("channels_first")) else array
+
+
+def _channels_first(shape: tuple[int, ...], tensor: bool, channels: int | None, told: bool | None) -> bool:
+    """Whether the first axis of three is the channels; ValueError where that can't be told. `channels`: of the data set, once known."""
+    first, middle, last = shape
+    if channels is None and told is not None:
+        return told
+    fits, few = (first == channels, last == channels), (first <= FEW, last <= FEW)
+    square = (first != middle == last, first == middle != last)
+    for one, other in (fits, few):
+        if one != other:
+            return one
+    if told is not None:
+        return told
+    if square[0] != square[1]:
+        return square[0]
+    if tensor:
+        return True
+    raise ValueError(
+        f"an array of shape {shape} may have its channels first or last; say channels_first=true or channels_first=false in pretraining, "
+        "or give a torch tensor, whose channels are first"
+    )
+
+
+def _whole_numbers(array: np.ndarray) -> tuple[np.ndarray, int | None]:
+    """-> integers from 0, and what is white in them; None where their type alone does not tell."""
     if array.dtype == bool:
-        array = array.astype(np.uint8) * 255
+        return array.astype(np.uint8), 1
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise ValueError("a float picture holds numbers that are not finite; mend them, or leave it out")
         if array.min() < 0 or array.max() > 1:
-            raise ValueError("a float picture must lie in 0..1; scale it, or give uint8 or uint16")
-        array = np.round(array.astype(np.float64) * 65535).astype(np.uint16)
-    if array.dtype not in (np.uint8, np.uint16):
-        if array.min() < 0 or array.max() > 65535:
-            raise ValueError(f"{array.dtype} values from {array.min()} to {array.max()}; 0..255 or 0..65535 is allowed")
-        array = array.astype(np.int32)
-    return array
+            raise ValueError(f"a float picture must lie in 0..1, not {array.min():g}..{array.max():g}; scale it, or give integers from 0")
+        return np.round(array.astype(np.float64) * 65535).astype(np.uint16), 65535
+    if array.min() < 0:
+        raise ValueError(f"{array.dtype} values from {array.min()} to {array.max()}; they must not be negative: shift and scale them")
+    return array, None
 
 
-def _look(picture: Image.Image | np.ndarray) -> tuple[int, int, int, int]:
-    """-> width, height, channels, bits."""
+def _scaled(array: np.ndarray, layout: Options) -> tuple[np.ndarray, int]:
+    """Any numbers -> integers from 0, and what is white in them, as the data set has it. ValueError where there are larger ones."""
+    array, white = _whole_numbers(array)
+    if white is None:
+        told = layout.get("max_value")
+        if array.dtype == np.uint8:
+            white = min(told or 255, 255)
+        elif told:
+            white = told
+        else:
+            white = 65535 if layout["bits"] == 16 or array.max() > 255 else 255
+    if array.max() > white:
+        others = f"{layout['bits']} bits" if white == 65535 else f"at most {white}"
+        raise ValueError(f"values up to {array.max()} where the other pictures have {others}; give max_value= in pretraining, or scale it")
+    return array, white
+
+
+def _bytes_of(array: np.ndarray, layout: Options) -> np.ndarray:
+    """Any numbers -> uint8."""
+    array, white = _scaled(array, layout)
+    return array.astype(np.uint8) if white == 255 else np.round(array * (255 / white)).astype(np.uint8)
+
+
+class _Seen(NamedTuple):
+    width: int
+    height: int
+    channels: int
+    kind: str  # bytes, float, or of integers that do not tell what is white: uint16, wide
+    largest: int | None  # of integers, where it had to be known
+
+
+def _look(record: Record, wishes: Options, masks: bool) -> _Seen:
+    """masks: whether every byte may still be 0 or 1, for which pixels are looked at."""
+    picture = open_picture(record["image"])
     if isinstance(picture, np.ndarray):
-        eight = picture.dtype == np.uint8 or (picture.dtype == np.int32 and picture.max() < 256)
-        return picture.shape[1], picture.shape[0], picture.shape[2], 8 if eight else 16
-    deep = picture.mode in ("I", "F") or picture.mode.startswith("I;16")
-    return picture.width, picture.height, 1 if deep or picture.mode in ("1", "L", "LA") else 3, 16 if deep else 8
+        picture = _channels_last(picture, record, {"channels_first": wishes.get("channels_first")})
+        size = picture.shape[1], picture.shape[0], picture.shape[2]
+        numbers, white = _whole_numbers(picture)
+        if white is not None:
+            return _Seen(*size, "float" if white == 65535 else "bytes", None)
+        kind = {"uint8": "bytes", "uint16": "uint16"}.get(numbers.dtype.name, "wide")
+        return _Seen(*size, kind, _allowed(int(numbers.max()), wishes))
+    deep = _is_deep(picture)
+    size = picture.width, picture.height, 1 if deep or picture.mode in ("1", "L", "LA") else 3
+    if deep:
+        numbers, white = _whole_numbers(_to_array(picture))
+        kind = "float" if white else "wide" if picture.mode == "I" else "uint16"
+        return _Seen(*size, kind, None if white else _allowed(int(numbers.max()), wishes))
+    if not masks or picture.mode == "1":
+        return _Seen(*size, "bytes", None)
+    if picture.mode != "L" or picture.format == "JPEG":
+        return _Seen(*size, "bytes", 255)
+    with _reading():
+        return _Seen(*size, "bytes", int(picture.getextrema()[1]))  # type: ignore[arg-type]
+
+
+def _allowed(largest: int, wishes: Options) -> int:
+    most = wishes.get("max_value") or WHITES[-1]
+    if largest > most:
+        raise ValueError(f"values up to {largest}; at most {most} is allowed: scale them, or give max_value={largest}")
+    return largest
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    return picture.mode in ("I", "F") or picture.mode.startswith("I;16")
+
+
+def _seen(records: list[Record], wishes: Options) -> list[_Seen]:
+    masks = True
+
+    def look(record: Record) -> _Seen:
+        nonlocal masks
+        seen = _look(record, wishes, masks)
+        masks = masks and (seen.largest or 0) <= 1
+        return seen
+
+    return readable(records, "pictures", look)
+
+
+def _max_value(seen: list[_Seen]) -> int | None:
+    """What is white in integers; None where their types tell it."""
+    largest = max((one.largest or 0 for one in seen), default=0)
+    if largest == 0 or (largest > 1 and all(one.kind in ("bytes", "float") for one in seen)):
+        return None
+    return next(white for white in WHITES if largest <= white)
 
 
 def plan(records: list[Record], wishes: Options) -> Options:
-    """Decides the side of views and of stored pictures, channels, bits and the preset of augmentations from a sample of records."""
-    seen = []
-    for record in records:
-        try:
-            seen.append(_look(open_picture(record["image"])))
-        except (ValueError, OSError):
-            continue  # packing will count and name it
-    if not seen:
-        raise UserError(f"none of the first {len(records)} records is a readable picture")
-    sides = np.array([min(width, height) for width, height, _, _ in seen])
-    channels = max(c for _, _, c, _ in seen)
+    """Decides the side of views and of stored pictures, channels, what is white, bits and the preset of augmentations from some records."""
+    seen = _seen(records, wishes)
+    sides = np.array([min(one.width, one.height) for one in seen])
+    channels = max(one.channels for one in seen)
     natural = int(np.median(sides))
     limit = 224 if torch.cuda.is_available() else 96  # on a CPU a larger view costs hours
     size = wishes.get("size") or min(max(8 * round(natural / 8), 16), limit)
     preset = wishes.get("preset") or ("upright" if channels == 1 and natural <= SMALL else "small" if size <= SMALL else "photo")
     if preset not in PRESETS:
         raise UserError(f"preset={preset}: unknown; {', '.join(PRESETS)} are")
-    wide = max(max(width, height) for width, height, _, _ in seen)
-    return {
+    wide = max(max(one.width, one.height) for one in seen)
+    white = wishes.get("max_value") or _max_value(seen)
+    fine = any(one.kind == "float" or (one.kind != "bytes" and (white is None or white > 255)) for one in seen)
+    layout = {
         "size": size,
         "side": wishes.get("side") or min(round(1.5 * size), max(wide, 1)),
         "channels": channels,
-        "bits": max(bits for _, _, _, bits in seen),
+        "bits": 16 if fine else 8,
         "preset": preset,
     }
+    if white is not None:
+        layout["max_value"] = white
+    first = wishes.get("channels_first")
+    if first is None and _by_convention(records, channels):
+        first = True
+    return layout if first is None else layout | {"channels_first": first}
+
+
+def _by_convention(records: list[Record], channels: int) -> bool:
+    """Whether it is torch's convention alone that tells where the channels are."""
+    for record in records:
+        shape = tuple(getattr(record["image"], "shape", ()))
+        if len(shape) == 3 and (isinstance(record["image"], Tensor) or record.get("tensor")):
+            try:
+                _channels_first(shape, False, channels, None)
+            except ValueError:
+                return True
+    return False
+
+
+def adapt(records: list[Record], layout: Options) -> Options:
+    """Of new data, what is white in integers that do not tell it, unless the layout does."""
+    if "max_value" in layout:
+        return layout
+    try:
+        seen = _seen(records, layout)
+    except UserError:  # nothing of it can be read: whoever reads it all says so
+        return layout
+    white = _max_value(seen)
+    if white is None or (layout["bits"] == 16 and any(one.kind == "uint16" for one in seen)):  # as such a data set was read: to 65535
+        return layout
+    return {**layout, "max_value": max(white, 255)}
+
+
+def doubt(shape: tuple[int, ...], tensor: bool) -> str | None:
+    """Whether an array is rather one picture than a picture a row."""
+    one = "it may be one picture: give [array] for that"
+    if len(shape) == 2:
+        return f"an array of shape {shape} has no pictures as rows; {one}, or (N,H,W), (N,H,W,C) or (N,C,H,W)"
+    if len(shape) == 3 and (shape[2] in (1, 3, FEW) or (shape[0] == 3 and shape[2] > FEW)):
+        grey = "array[:, None]" if tensor else "array[..., None]"
+        return f"an array of shape {shape} came; {one}, or {grey} for {shape[0]} grey ones of {shape[1]} x {shape[2]}"
+    return None
 
 
 def decode(record: Record, layout: Options) -> dict[str, np.ndarray]:
     """-> pixels (C,S,S) uint8 or uint16, squashed to a square, and aspect () float32, the original width over height."""
     side, channels, bits = layout["side"], layout["channels"], layout["bits"]
     picture = open_picture(record["image"])
-    if isinstance(picture, np.ndarray) and picture.shape[2] in (1, 3) and picture.dtype == np.uint8 and bits == 8:
-        picture = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
-    if isinstance(picture, Image.Image):
-        if bits == 8 and channels in (1, 3):
-            return _decode_picture(picture, side, channels)
-        picture = _to_array(picture)
+    if isinstance(picture, np.ndarray):
+        picture = _channels_last(picture, record, layout)
+        if bits == 8 and channels in (1, 3) and picture.shape[2] in (1, 3):
+            picture = _bytes_of(picture, layout)
+            return _decode_picture(Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture), layout | {"max_value": None})
+    elif bits == 8 and channels in (1, 3):
+        return _decode_picture(picture, layout)
+    else:
+        picture = _channels_last(_to_array(picture), {"image": None}, {"channels_first": False})
     height, width, found = picture.shape
+    if found != channels and found != 1 and channels != 1:
+        raise ValueError(f"{found} channels where the other pictures have {channels}")
+    picture, white = _scaled(picture, layout)
     if found != channels:
-        if found != 1 and channels != 1:
-            raise ValueError(f"{found} channels where the other pictures have {channels}")
         picture = picture.mean(2, keepdims=True) if channels == 1 else picture.repeat(channels, 2)
-    if picture.max() >= 2**bits and picture.dtype == np.int32:
-        raise ValueError(f"values up to {picture.max()} where the other pictures have {bits} bits")
-    if (bits == 16) != (picture.dtype == np.uint16) and picture.dtype != np.int32:
-        picture = picture.astype(np.float32) * (257 if bits == 16 else 1 / 257)
+    if white != 2**bits - 1:
+        picture = picture.astype(np.float32) * ((2**bits - 1) / white)
     x = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1), dtype=np.float32))[None]
     x = F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)[0].round().clamp(0, 2**bits - 1)
     return {"pixels": x.numpy().astype(np.uint8 if bits == 8 else np.uint16), "aspect": np.array(width / height, np.float32)}
 
 
-def _decode_picture(picture: Image.Image, side: int, channels: int) -> dict[str, np.ndarray]:
+def _decode_picture(picture: Image.Image, layout: Options) -> dict[str, np.ndarray]:
+    side, channels = layout["side"], layout["channels"]
     mode = "L" if channels == 1 else "RGB"
     with _reading():
         picture.draft(
@@ -187,8 +352,10 @@ def _decode_picture(picture: Image.Image, side: int, channels: int) -> dict[str,
         )  # a JPEG is decoded at a half, a quarter ... of its size where that is still as large as the square
         picture = _upright(picture)
     width, height = picture.size
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        picture = Image.fromarray((_to_array(picture)[:, :, 0] / 257).astype(np.uint8))
+    if _is_deep(picture) or (picture.mode in ("L", "RGB") and (layout.get("max_value") or 255) < 255):
+        with _reading():
+            array = np.asarray(picture)
+        picture = Image.fromarray(_bytes_of(array, layout))
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")
     if picture.mode != mode:
@@ -202,15 +369,21 @@ def _decode_picture(picture: Image.Image, side: int, channels: int) -> dict[str,
 
 def _upright(picture: Image.Image) -> Image.Image:
     """As its EXIF says. Pillow's own function copies those that are upright already."""
+    pieces = getattr(picture, "tile", None)  # of a file that is not loaded yet
+    if pieces and ";16" in str(pieces[0][3]) and not _is_deep(picture):
+        bands = np.atleast_2d(picture.getextrema())
+        if bands[:, 1].max() < 16:
+            raise ValueError("16 bits a colour that hold at most 12: Pillow reads the upper 8 alone; save it in 8 bits, or give arrays")
     return picture if picture.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(picture)
 
 
 def _to_array(picture: Image.Image) -> np.ndarray:
+    """(H,W) or (H,W,3), in the numbers that it holds."""
     with _reading():
         picture = _upright(picture)
-    if picture.mode not in ("L", "RGB", "I", "F") and not picture.mode.startswith("I;16"):
-        picture = picture.convert("L" if picture.mode in ("1", "LA") else "RGB")
-    return _channels_last(np.asarray(picture))
+        if picture.mode not in ("L", "RGB") and not _is_deep(picture):
+            picture = picture.convert("L" if picture.mode in ("1", "LA") else "RGB")
+        return np.asarray(picture)
 
 
 def fit(batch: Batch, layout: Options) -> Options:
@@ -223,7 +396,7 @@ def fit(batch: Batch, layout: Options) -> Options:
         moments += torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))])
     mean, square = moments / count
     std = ((square - mean.square()).clamp(min=0) * count / max(count - 1, 1)).sqrt()
-    return {"mean": mean.tolist(), "std": std.clamp(min=1e-2).tolist()}
+    return {"mean": mean.tolist(), "std": std.clamp(min=LEAST_STD[layout["bits"]]).tolist()}
 
 
 def raw(batch: Batch, layout: Options) -> np.ndarray:
@@ -322,6 +495,9 @@ def _check_layout(layout: Options) -> None:
     """Of a run or an encoder that may come from anyone: what is stored and shown must fit in memory."""
     sides: list[Any] = [layout.get(key) for key in ("size", "side", "channels")]
     known = layout.get("bits") in (8, 16) and str(layout.get("preset")) in PRESETS
+    white, first = layout.get("max_value", 255), layout.get("channels_first", False)
+    if type(white) is not int or not 0 < white < 1 << 32 or type(first) is not bool:
+        raise UserError(f"of pictures, max_value is an integer above 0 and channels_first true or false; {white} and {first} came")
     if not known or not all(type(value) is int and value > 0 for value in sides):
         raise UserError(f"a layout of pictures has size, side, channels, bits (8 or 16) and preset ({', '.join(PRESETS)}); {layout} came")
     if max(sides[:2]) ** 2 * sides[2] > PIXEL_LIMIT:
@@ -600,5 +776,7 @@ IMAGE = Modality(
     encoder_for=encoder_for,
     input=encoder_input,
     preprocessing=preprocessing,
-    knobs={"size": int, "side": int, "preset": str},
+    knobs={"size": int, "side": int, "preset": str, "max_value": int, "channels_first": bool},
+    doubt=doubt,
+    adapt=adapt,
 )

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.core import Batch, Modality, Options, Record, UserError, View
+from untaught.modalities.reading import readable
 from untaught.modalities.tokenizer import KINDS, adopt, kept, learn, library, read, starts, stops, texts_of, tokenizer_of
 from untaught.ops.draws import Draws
 from untaught.ops.masking import first
@@ -31,16 +32,7 @@ def plan(records: list[Record], wishes: Options) -> Options:
     """Decides the length of a sample and what tokenizer is wanted, from a sample of the documents."""
     library()
     encoding = wishes.get("encoding", "utf-8")
-    seen = []
-    for record in records:
-        try:
-            seen.append(len(read(record["text"], encoding)))
-        except UserError:  # of the wishes, not of the document
-            raise
-        except (ValueError, OSError):
-            continue  # packing will count and name it
-    if not seen:
-        raise UserError(f"none of the first {len(records)} documents is readable text")
+    readable(records, "documents", lambda record: read(record["text"], encoding))
     length = wishes.get("length") or 128
     if not LENGTHS[0] <= length <= LENGTHS[1]:
         raise UserError(f"length={length}: must lie from {LENGTHS[0]} to {LENGTHS[1]} tokens")
