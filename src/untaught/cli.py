@@ -68,7 +68,7 @@ def pretrain(
     given = {key: value for key, value in chosen.items() if value}
     places = {key: value for key, value in {"devices": devices, "nodes": nodes, "strategy": strategy}.items() if value is not None}
     if again:
-        before = read_run(again / "run.yaml" if again.is_dir() else again)
+        before = read_run(again / "run.yaml") if again.is_dir() else read_run(again, named=True)
         repeated = {key: before[key] for key in ("data", "method", "encoder", "modality", "columns", "label", "split")}
         asked = Asked(**(repeated | given), out=out, knobs=before["knobs"] | _knobs(knobs) | places)
     else:

@@ -105,7 +105,7 @@ def measured() -> dict[str, Options]:
     """Method -> what a run of it came to: data, minutes, seeds, encoder, batch, steps, peak_mib, knn20, untrained_knn20, linear,
     untrained_linear, one_percent, health; and its speed over several quiet rounds: rounds, pictures_per_second and cost, the time a
     picture takes beside simclr's with the same encoder and batch, each as (median, lowest, highest)."""
-    return read_yaml(MEASURED) or {}
+    return read_yaml(MEASURED, None) or {}
 
 
 def judged(found: Options) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from untaught.downstream.network import Network
 from untaught.engine.build import resolve
 from untaught.engine.documents import read_json
 from untaught.engine.embed import Embedder, check_ending, write_file
+from untaught.engine.foreign import inside
 from untaught.engine.recipe import unknown
 from untaught.engine.run import load_network
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 def holds_model(path: Path) -> bool:
     """Whether a folder is that of a fine-tuned model: its config.json names a task."""
-    with suppress(UserError):
-        return "task" in read_json(path / "config.json")
-    return False
+    if not (path / "config.json").exists():
+        return False
+    found = read_json(path / "config.json", path)
+    return isinstance(found, dict) and "task" in found
 
 
 def load_model(path: Path) -> tuple[nn.Module, Options]:
@@ -36,9 +37,10 @@ def load_model(path: Path) -> tuple[nn.Module, Options]:
     folder = path / "finetuned" if not holds_model(path) and holds_model(path / "finetuned") else path
     if not holds_model(folder):
         raise UserError(f"{path} holds no fine-tuned model (a config.json that names a task); make one with untaught finetune")
+    inside(folder, path)
     if not (folder / "model.safetensors").exists():
         raise UserError(f"{folder} has no model.safetensors; copy the whole folder, or fine-tune again")
-    return load_network(folder, _with_head)
+    return load_network(folder, _with_head, path)
 
 
 def _with_head(encoder: Encoder, config: Options) -> nn.Module:
