@@ -12,6 +12,7 @@ from untaught.core import Encoder, Options, UserError
 from untaught.downstream import TASKS
 from untaught.downstream.network import Network
 from untaught.engine.build import resolve
+from untaught.engine.cells import plain_cells
 from untaught.engine.documents import read_json
 from untaught.engine.embed import Embedder, check_ending, write_file
 from untaught.engine.foreign import inside
@@ -73,7 +74,7 @@ def write_predictions(predictor: Predictor, out: Path) -> int:
     check_ending(out, tuple(writers))
 
     def write(partial: Path) -> int:
-        tables = iter(predictor)
+        tables = map(plain_cells, predictor) if out.suffix == ".csv" else iter(predictor)
         first = next(tables)
         count = len(first)
         with writers[out.suffix](str(partial), first.schema) as writer:

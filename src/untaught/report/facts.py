@@ -11,6 +11,7 @@ import numpy as np
 
 from untaught.core import Options, UserError
 from untaught.engine.foreign import read_file
+from untaught.engine.log import escaped
 from untaught.engine.metrics import read_metrics
 from untaught.engine.run import read_run
 from untaught.engine.sample import load_sample
@@ -100,7 +101,7 @@ def gather(path: Path) -> Facts:
         raise UserError(f"{path} holds no run (no run.yaml, metrics.jsonl or evaluation.json); give a run folder")
     facts = Facts(path)
     try:
-        facts.run = read_run(path / "run.yaml")
+        facts.run = _escaped(read_run(path / "run.yaml"))
     except UserError as error:
         facts.missing.append(f"What was asked is not known: {error}.")
     facts.rows = _metrics(path / "metrics.jsonl", facts.missing)
@@ -113,6 +114,8 @@ def gather(path: Path) -> Facts:
         facts.missing.append(f"Training has not ended: its metrics reach step {step}, and no encoder was kept. Go on with: {again}")
     facts.scores = _scores(path / "evaluation.json", facts.missing)
     facts.sample = load_sample(path)
+    if facts.sample is not None:
+        facts.sample |= {key: np.array([escaped(str(text)) for text in facts.sample[key]]) for key in ("name", "label")}
     if facts.ended and facts.sample is None:
         facts.missing.append("No samples were kept (sample.npz), so neighbours and the map are not shown.")
     if os.path.lexists(path / "views.png"):
@@ -131,7 +134,14 @@ def _metrics(path: Path, missing: list[str]) -> list[Options]:
         missing.append(f"{error}.")
         return []
     health = lambda key, value: key == "health" and isinstance(value, dict)  # noqa: E731
-    return [{key: value for key, value in row.items() if _is_number(value) or health(key, value)} for row in rows]
+    return [_escaped({key: value for key, value in row.items() if _is_number(value) or health(key, value)}) for row in rows]
+
+
+def _escaped(value: Any) -> Any:
+    """The document without characters that a reader, or a terminal that shows the page, would obey."""
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(part) for key, part in value.items()}
+    return [_escaped(part) for part in value] if isinstance(value, list) else escaped(value) if isinstance(value, str) else value
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
@@ -143,7 +153,7 @@ def _scores(path: Path, missing: list[str]) -> list[Options]:
         rows = read_rows(path)
         if len(rows) > MOST_SCORES:
             missing.append(f"Of {len(rows):,} scores the last {MOST_SCORES:,} are shown.")
-        return rows[-MOST_SCORES:]
+        return _escaped(rows[-MOST_SCORES:])
     except UserError as error:
         missing.append(f"{error}.")
         return []

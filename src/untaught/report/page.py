@@ -13,6 +13,8 @@ import numpy as np
 
 from untaught.core import Options
 from untaught.engine.build import from_python
+from untaught.engine.log import escaped
+from untaught.engine.ours import check_replaceable
 from untaught.engine.writing import write_text
 from untaught.report.advice import advise
 from untaught.report.charts import WIDTH, Curve, Point, chart, number, percent, thin
@@ -44,9 +46,10 @@ def write(run: Path) -> Path:
     from jinja2 import Environment, FileSystemLoader
 
     facts = gather(run)
+    check_replaceable(run / "report.html", "move it away")
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "percent": percent}
-    page = environment.get_template("page.html").render(content(facts))
+    page = escaped(environment.get_template("page.html").render(content(facts)), kept="\n")
     write_text(run / "report.html", page)
     return run / "report.html"
 
