@@ -100,7 +100,7 @@ class Classify(Method):
         classes, temperature = facts.get("classes"), facts.get("temperature")
         if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
             raise UserError("its config.json names no classes; copy the whole folder, or fine-tune again")
-        if type(temperature) not in (int, float) or not COLDEST <= temperature <= 1 / COLDEST:
+        if type(temperature) is bool or not isinstance(temperature, int | float) or not COLDEST <= temperature <= 1 / COLDEST:
             raise UserError(f"its temperature is {str(temperature)[:40]}; a number from {COLDEST:g} to {1 / COLDEST:g} is needed")
         return len(classes)
 

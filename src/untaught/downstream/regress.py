@@ -76,7 +76,8 @@ class Regress(Method):
     def outputs(facts: Options) -> int:
         """Raises UserError for facts that may come from anyone and can't be."""
         for name in ("mean", "std"):
-            if type(value := facts.get(name)) not in (int, float) or not abs(value) < LARGEST:
+            value = facts.get(name)
+            if type(value) is bool or not isinstance(value, int | float) or not abs(value) < LARGEST:
                 raise UserError(f"its {name} of the labels is {str(value)[:40]}; a finite number is needed")
         if not facts["std"] > 0:
             raise UserError(f"its std of the labels is {facts['std']}; it must be above 0")

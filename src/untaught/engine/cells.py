@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from untaught.engine.log import escaped
@@ -9,23 +10,23 @@ from untaught.engine.log import escaped
 if TYPE_CHECKING:
     import pyarrow
 
-FORMULA = r"^[=+\-@\t\r\n\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"  # what a cell begins with that is computed (OWASP, CSV injection)
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # what a cell begins with that is computed (OWASP, CSV injection)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def plain_cell(text: str) -> str:
+    """Text that a spreadsheet would compute gets an apostrophe in front, controls are escaped; a number stays as it is."""
+    computed = FORMULA.match(text) and not NUMBER.fullmatch(text)
+    return ("'" if computed else "") + escaped(text)
 
 
 def plain_cells(table: pyarrow.Table) -> pyarrow.Table:
-    """The table for a csv file: text that a spreadsheet would compute gets an apostrophe in front, and controls are escaped. Numbers, as text
-    too, stay as they are."""
+    """The table for a csv file: its text, and the names of its columns, as `plain_cell` has them."""
     import pyarrow as pa
 
-    columns = [_plain(column) if pa.types.is_string(column.type) else column for column in table.columns]
-    return pa.table(columns, names=[escaped(name) for name in table.column_names])
+    def plain(column: Any) -> Any:
+        if not pa.types.is_string(column.type):
+            return column
+        return pa.array([None if text is None else plain_cell(text) for text in column.to_pylist()], pa.string())
 
-
-def _plain(column: Any) -> Any:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    formula: Any = pc.and_not(pc.match_substring_regex(column, FORMULA), pc.match_substring_regex(column, NUMBER))
-    column = pc.if_else(formula, pc.binary_join_element_wise("'", column, ""), column)
-    return pa.array([None if text is None else escaped(text) for text in column.to_pylist()], pa.string())
+    return pa.table([plain(column) for column in table.columns], names=[plain_cell(name) for name in table.column_names])

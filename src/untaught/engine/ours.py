@@ -40,9 +40,8 @@ def _head(path: Path) -> bytes:
 
 
 def _npy(path: Path) -> bool:
-    return (
-        re.match(rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \(\d+, \d+\)", _head(path), re.DOTALL) is not None
-    )
+    vectors = rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \(\d+, \d+\)"
+    return re.match(vectors, _head(path), re.DOTALL) is not None
 
 
 def _parquet(path: Path) -> bool:
