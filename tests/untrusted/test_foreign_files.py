@@ -129,7 +129,7 @@ def test_a_file_that_the_user_names_may_be_a_link_but_no_pipe(tmp_path: Path) ->
     (tmp_path / "recipes" / "mine.yaml").symlink_to(tmp_path / "recipe.yaml")
     assert read_yaml(tmp_path / "recipes" / "mine.yaml", None) == {"a": 1}
     os.mkfifo(tmp_path / "pipe.yaml")
-    with pytest.raises(UserError, match="pipe.yaml can't be read: it is a pipe, a file is needed"):
+    with pytest.raises(UserError, match=r"pipe.yaml can't be read: it is a pipe, a file is needed"):
         read_yaml(tmp_path / "pipe.yaml", None)
     with pytest.raises(UserError, match="can't be read: it has more than 9 bytes"):
         read_file(Path("/proc/self/status"), 9, None)  # says that it is empty
@@ -151,7 +151,7 @@ def test_nothing_is_written_through_a_link(copy: Path, tmp_path: Path) -> None:
     folder.hold(fresh=False)
     folder.release()
     Metrics(copy / "metrics.jsonl", 0).close()
-    with pytest.raises(UserError, match="report.html is there already, and was not written by untaught"):
+    with pytest.raises(UserError, match=r"report.html is there already, and was not written by untaught"):
         write_report(copy)
     write_text(copy / "report.html", "text")
     (copy / "method").symlink_to(tmp_path / "victims")
@@ -320,9 +320,10 @@ def test_a_run_is_not_gone_on_with_from_weights_that_are_none(tmp_path: Path) ->
         run.restore(state)
 
 
-@pytest.mark.parametrize(
-    "other", [{"step": -1}, {"step": 1 << 60}, {"epoch": "1"}, {"total": 2.5}, {"seconds": float("nan")}, {"entered": None}]
-)
+ODD = [{"step": -1}, {"step": 1 << 60}, {"epoch": "1"}, {"total": 2.5}, {"seconds": float("nan")}, {"entered": None}]
+
+
+@pytest.mark.parametrize("other", ODD)
 def test_a_place_that_can_not_be_is_of_another_run(other: dict[str, Any], tmp_path: Path) -> None:
     run = fit_of(tmp_path)
     place = {"step": 1, "epoch": 0, "step_in_epoch": 1, "entered": -1, "total": 4, "seconds": 1.5, **other}
@@ -345,9 +346,8 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_is_large_is_passed_over(tmp_p
 
 
 def rows(count: int) -> str:
-    return "".join(
-        json.dumps({"step": i, "loss": 1.0} | ({"health": {"std": 1.0}} if i % 1000 == 0 else {})) + "\n" for i in range(1, count + 1)
-    )
+    made = ({"step": i, "loss": 1.0} | ({"health": {"std": 1.0}} if i % 1000 == 0 else {}) for i in range(1, count + 1))
+    return "".join(json.dumps(row) + "\n" for row in made)
 
 
 DAMAGED = b'\xff\xfe\x00\n[1]\n"x"\n{"step": "2"}\n{"step": 1e400}\n{"loss": 3}\n{"step": true}\n{"step": -1}\n' + b"[" * 5000 + b"\n"
