@@ -20,10 +20,11 @@ import untaught as ut
 from untaught.core import UserError
 from untaught.engine import checkpoint, metrics
 from untaught.engine.documents import read_json, read_yaml
-from untaught.engine.fit import Fit
+from untaught.engine.fit import Clock, Fit
 from untaught.engine.foreign import checked_folder, open_file, read_file
 from untaught.engine.metrics import LONGEST, Metrics, read_metrics
 from untaught.engine.predict import load_model
+from untaught.engine.recipe import Recipe
 from untaught.engine.run import Folder, encoder_folder, load_encoder
 from untaught.engine.sample import KEPT as ROWS
 from untaught.engine.sample import load_sample
@@ -304,7 +305,7 @@ def test_modules_that_are_compared_are_looked_at(copy: Path) -> None:
 
 def fit_of(folder: Path) -> Any:
     run: Any = Fit.__new__(Fit)
-    run.method, run.folder, run.evaluations = torch.nn.Linear(2, 2), folder, 4
+    run.method, run.folder, run.evaluations, run.clock, run.recipe = torch.nn.Linear(2, 2), folder, 4, Clock(), Recipe(steps=4)
     run.optimizer = torch.optim.SGD(run.method.parameters(), 0.1)
     return run
 
@@ -313,14 +314,22 @@ def test_a_run_is_not_gone_on_with_from_weights_that_are_none(tmp_path: Path) ->
     run = fit_of(tmp_path)
     place = {"step": 1, "epoch": 0, "step_in_epoch": 1, "entered": -1, "total": None, "seconds": 1.5}
     state = {"method": run.method.state_dict(), "optimizer": run.optimizer.state_dict(), "place": place}
+    for plan in ({}, {"plan": PLAN}):
+        run.restore({**state, "place": place | plan})
+        assert run.total == (9 if plan else None)
     run.restore(state)
-    assert (run.step, run.entered, run.total, run.seconds) == (1, -1, None, 1.5)
+    assert (run.step, run.entered, run.total, run.clock.total) == (1, -1, None, 1.5)
     state["method"] = {name: value.clone().fill_(float("nan")) for name, value in state["method"].items()}
     with pytest.raises(UserError, match="can't be gone on with: the checkpoint has weights that are not finite"):
         run.restore(state)
 
 
 ODD = [{"step": -1}, {"step": 1 << 60}, {"epoch": "1"}, {"total": 2.5}, {"seconds": float("nan")}, {"entered": None}]
+PLAN: dict[str, Any] = {"total": 9, "start": 2, "begun": 0.2, "due": 3, "timed": [[1, 0.5], [2, 1.5]]}
+ODD += [{"plan": PLAN | odd} for odd in ({"start": 10}, {"begun": float("nan")}, {"begun": 2.0}, {"due": "3"}, {"total": 1 << 60})]
+ODD += [
+    {"plan": PLAN | {"timed": timed}} for timed in ([[2, 1.0], [1, 2.0]], [[1, 1.0], [1, 2.0]], [[1, float("nan")], [2, 1.0]], [[1, -1.0]])
+]
 
 
 @pytest.mark.parametrize("other", ODD)
