@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -52,6 +53,26 @@ class Running:
         return lines[0].removeprefix("error: ")
 
 
+@dataclass
+class AtRow:
+    """The process sends itself a signal as soon as it has written so many rows of metrics: no earlier and no later."""
+
+    rows: int
+    number: signal.Signals
+
+    def __call__(self) -> None:
+        from untaught.engine.metrics import Metrics
+
+        write, counted = Metrics.write, itertools.count(1)
+
+        def watched(metrics: Metrics, row: dict[str, Any]) -> None:
+            write(metrics, row)
+            if next(counted) == self.rows:
+                os.kill(os.getpid(), self.number)
+
+        Metrics.write = watched
+
+
 class Cli:
     def __init__(self, place: Path) -> None:
         self.place, self.number = place, itertools.count()
@@ -59,12 +80,13 @@ class Cli:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(PRELOADED)
 
-    def start(self, *arguments: object, cwd: Any = None, **variables: str) -> Running:
+    def start(self, *arguments: object, cwd: Any = None, first: AtRow | None = None, **variables: str) -> Running:
+        """first: done in the process before the command."""
         number = next(self.number)
         files = self.place / f"{number}.out", self.place / f"{number}.err"
         for file in files:
             file.touch()
-        job = ([str(a) for a in arguments], files, cwd or self.place, {**self.variables, **variables})
+        job = ([str(a) for a in arguments], files, cwd or self.place, {**self.variables, **variables}, first)
         process = self.context.Process(target=_child, args=job)
         process.start()
         return Running(process, files)
@@ -73,7 +95,7 @@ class Cli:
         return self.start(*arguments, cwd=cwd, **variables).wait()
 
 
-def _child(arguments: list[str], files: tuple[Path, Path], cwd: Path, variables: dict[str, str]) -> None:
+def _child(arguments: list[str], files: tuple[Path, Path], cwd: Path, variables: dict[str, str], first: AtRow | None) -> None:
     os.environ.update(variables)
     sys.path[:0] = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))  # this interpreter began long before
     os.chdir(cwd)
@@ -86,4 +108,6 @@ def _child(arguments: list[str], files: tuple[Path, Path], cwd: Path, variables:
     sys.argv = ["untaught", *arguments]
     from untaught.cli import main
 
+    if first is not None:
+        first()
     main()

@@ -68,7 +68,7 @@ def pretrain(
     given = {key: value for key, value in chosen.items() if value}
     places = {key: value for key, value in {"devices": devices, "nodes": nodes, "strategy": strategy}.items() if value is not None}
     if again:
-        before = read_run(again / "run.yaml" if again.is_dir() else again)
+        before = read_run(again / "run.yaml") if again.is_dir() else read_run(again, named=True)
         repeated = {key: before[key] for key in ("data", "method", "encoder", "modality", "columns", "label", "split")}
         asked = Asked(**(repeated | given), out=out, knobs=before["knobs"] | _knobs(knobs) | places)
     else:
@@ -113,7 +113,7 @@ def evaluate(
         batch_size=batch_size,
         out=out,
     )
-    typer.echo(json.dumps(rows, indent=1) if as_json else as_text(rows, shutil.get_terminal_size().columns))
+    _echo(json.dumps(rows, indent=1) if as_json else as_text(rows, shutil.get_terminal_size().columns))
 
 
 @app.command()
@@ -180,15 +180,15 @@ def predict(
     untaught predict runs/news "It is beautiful and [MASK] outside"
     """
     from untaught.engine.embed import check_ending
-    from untaught.engine.log import say
+    from untaught.engine.log import CONTROLS, say
     from untaught.engine.speak import names_data, speak, speaks
 
     if speaks(model) and not names_data(data):
         said = speak(model, data, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
         if as_json:
-            typer.echo(json.dumps(said, ensure_ascii=False))
+            typer.echo(CONTROLS.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(said, ensure_ascii=False)))
         for row in [] if as_json else said:
-            typer.echo(row["text"] if "text" in row else f"{row['mask']}  {row['probability']:6.1%}  {row['word']}")
+            _echo(row["text"] if "text" in row else f"{row['mask']}  {row['probability']:6.1%}  {row['word']}")
         return
     from untaught.engine.predict import Predictor, load_model, write_predictions
 
@@ -317,13 +317,20 @@ def _show(cards: list[dict[str, Any]], one: str | None, as_json: bool) -> None:
         for key, value in cards[0].items():
             if isinstance(value, dict) and value:
                 inner = [[k, *map(str, v.values() if isinstance(v, dict) else [v])] for k, v in value.items()]
-                typer.echo("\n".join([f"{key}:", *(f"  {line}" for line in _columns(inner))]))
+                _echo("\n".join([f"{key}:", *(f"  {line}" for line in _columns(inner))]))
             else:
-                typer.echo(f"{key:<12} {value}".rstrip(" "))
+                _echo(f"{key:<12} {value}".rstrip(" "))
         return
     rows = [list(cards[0]), *([str(value) for value in card.values()] for card in cards)]
     for line in _columns(rows):  # whole, in any width: a terminal wraps a line, but can't bring back what was cut
-        typer.echo(line)
+        _echo(line)
+
+
+def _echo(text: str) -> None:
+    """To standard output, without what a terminal would obey."""
+    from untaught.engine.log import escaped
+
+    typer.echo(escaped(text, kept="\n\t"))
 
 
 def _columns(rows: list[list[str]]) -> list[str]:

@@ -14,7 +14,8 @@ import torch
 
 from untaught.core import UserError
 from untaught.engine.build import build_encoder, modality_named
-from untaught.engine.run import load_encoder, save_encoder
+from untaught.engine.run import load_encoder, save_encoder, save_network
+from untaught.export import formats
 from untaught.export.formats import export
 from untaught.export.parity import check_parity
 
@@ -150,3 +151,34 @@ def test_weights_that_changed_are_found(tmp_path: Path) -> None:
 def test_arguments_that_timm_could_not_read_back_are_not_written(tmp_path: Path) -> None:
     encoder = build_encoder("timm/resnet10t", {"channels": 1, "size": 32}, {"stem": "original", "norm_layer": torch.nn.BatchNorm2d})
     assert encoder.timm_args is None  # type: ignore[union-attr]
+
+
+def test_padding_is_not_averaged(tmp_path: Path) -> None:
+    """transformers' own model gives a vector a token: their mean over those that are valid is the encoder's vector."""
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    given = {"vocabulary": 20, "length": 16, "special": {"pad": 0, "cls": 1, "sep": 2}}
+    encoder = build_encoder("bert", given, {"width": 16, "depth": 1, "heads": 2}).eval()
+    save_network(encoder.model, tmp_path / "encoder", encoder.foreign_config())  # type: ignore[operator,arg-type]
+    ids = torch.randint(3, 20, (3, 12))
+    valid = torch.arange(12) < torch.tensor([[12], [5], [1]])
+    config = {"model_type": "bert", "encoder": "bert"}
+    assert "differs by" in formats._transformers(encoder, config, tmp_path / "encoder", (ids.where(valid, 0), valid))
+
+
+@pytest.mark.parametrize("wrong", [1, 3])
+def test_a_program_that_is_right_for_one_size_of_batch_alone_is_refused(
+    wrong: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parity is measured on a single sample as well: a program may have been traced for more than one."""
+    encoder, config = load_encoder(encoder_folder(tmp_path / "conv", "conv_small", 1, 16, width=4))
+
+    class Program:
+        def module(self) -> Any:
+            return lambda x: encoder(x) + (len(x) == wrong)
+
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: None)
+    monkeypatch.setattr(torch.export, "save", lambda *_: None)
+    monkeypatch.setattr(torch.export, "load", lambda _: Program())
+    with torch.no_grad(), pytest.raises(UserError, match="differs from the encoder"):
+        formats._torch(encoder, config, tmp_path / "conv", (torch.randn(3, 1, 16, 16),))

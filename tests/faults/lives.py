@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from command import Cli, Running
+from command import AtRow, Cli, Running
 from PIL import Image
 
 KNOBS = ("steps=40", "size=16", "batch_size=16", "encoder.width=4", "precision=float32", "log_every=1", "save_every=2", "evaluate_every=8")
@@ -35,8 +35,9 @@ class Life:
         self.cli, self.photos, self.out, self.cache = cli, photos, place / "run", place / "cache"
         place.mkdir(parents=True, exist_ok=True)
 
-    def start(self) -> Running:
-        return self.cli.start("pretrain", self.photos, *KNOBS, "--out", self.out, "--resume", UNTAUGHT_CACHE=str(self.cache))
+    def start(self, first: AtRow | None = None) -> Running:
+        """first: see Cli.start."""
+        return self.cli.start("pretrain", self.photos, *KNOBS, "--out", self.out, "--resume", first=first, UNTAUGHT_CACHE=str(self.cache))
 
     def finish(self) -> None:
         running = self.start().wait()

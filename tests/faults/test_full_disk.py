@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas
 import pytest
 import torch
 from command import Cli
@@ -51,10 +53,12 @@ def test_a_run_fills_one_disk_after_another_and_still_ends_as_it_should(
 def test_vectors_that_do_not_fit(cli: Cli, photos: Path, undisturbed: Life, disk: Disk, ending: str) -> None:
     place = disk(16)
     out = place / f"vectors{ending}"
-    out.write_bytes(b"what was there")
+    there = pandas.DataFrame({"name": ["a"], "vector": [[0.0]]})
+    there.to_parquet(out) if ending == ".parquet" else np.save(out, np.zeros((1, 1), np.float32))
+    before = out.read_bytes()
     assert cli("embed", undisturbed.out, photos, "-o", out).error == f"{out} can't be written: no space left"
     assert [path.name for path in place.iterdir()] == [out.name]
-    assert out.read_bytes() == b"what was there"
+    assert out.read_bytes() == before
 
 
 def test_a_store_that_does_not_fit(photos: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:

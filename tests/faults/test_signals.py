@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from command import Cli, Running
+from command import AtRow, Cli, Running
 from lives import Life, end_when
 
 TWO = (signal.SIGTERM, signal.SIGUSR1)
@@ -60,12 +60,10 @@ def test_sent_twice_it_is_one_signal(cli: Cli, photos: Path, tmp_path: Path, und
 
 
 def test_a_score_that_is_due_at_the_step_of_a_signal_is_not_lost(cli: Cli, photos: Path, tmp_path: Path, undisturbed: Life) -> None:
-    """Steps 8, 16 ... are scored: the signal is sent from inside step 8, so that it is acted on at its end."""
+    """Steps 8, 16 ... are scored: the signal comes when the row of step 7 is written, and is acted on at the end of step 8."""
     life = Life(cli, photos, tmp_path)
-    running = life.start()
-    metrics = life.out / "metrics.jsonl"
-    assert end_when(running, lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= 7, signal.SIGTERM)
-    last_line(running, signal.SIGTERM)
+    said = last_line(life.start(AtRow(7, signal.SIGTERM)).wait(), signal.SIGTERM)
+    assert "at step 8, saved" in said
     life.finish()
     assert [row["step"] for row in life.rows() if "knn20" in row] == [8, 16, 24, 32]
     assert life.rows() == undisturbed.rows()

@@ -38,6 +38,17 @@ def test_higher_is_further_up() -> None:
     assert "step 0; a 5" in str(chart("t", [Curve("a", "c0", [Point(0, 5.0)])], "step"))
 
 
+def test_names_are_no_markup() -> None:
+    nasty = '"><script>alert(1)</script>'
+    svg = str(chart(nasty, [Curve(nasty, "c0", [Point(0, 1.0), Point(1, 2.0)])], nasty, x_labels=[nasty, nasty]))
+    assert "<script>" not in svg
+    assert 'aria-label="&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;"' in svg
+
+
+def test_numbers_that_are_none_are_said() -> None:
+    assert [number(float(v)) for v in ("nan", "inf", "-inf")] == ["nan", "inf", "-inf"]
+
+
 def test_numbers_are_short() -> None:
     assert [number(v) for v in (0.0, 3.0, 0.12345, 12345.6, 1e-7, 0.0012)] == ["0", "3", "0.123", "12,346", "1e-07", "0.0012"]
     assert [percent(v) for v in (1.0, 0.96939, 0.5)] == ["100%", "96.9%", "50%"]

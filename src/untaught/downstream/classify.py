@@ -20,6 +20,7 @@ from untaught.downstream.network import Network, learning_layers
 from untaught.evaluate.calibration import best_temperature, calibration_error, cross_entropy, softmax
 
 PROBE_C = 0.1  # of the logistic regression on standardised features
+COLDEST = 1e-3  # temperature of a calibration, and one over the hottest
 UNLIKELY = -10.0  # the head's bias for a class without a training sample
 
 
@@ -95,7 +96,13 @@ class Classify(Method):
 
     @staticmethod
     def outputs(facts: Options) -> int:
-        return len(facts["classes"])
+        """Raises UserError for facts that may come from anyone and can't be."""
+        classes, temperature = facts.get("classes"), facts.get("temperature")
+        if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+            raise UserError("its config.json names no classes; copy the whole folder, or fine-tune again")
+        if type(temperature) is bool or not isinstance(temperature, int | float) or not COLDEST <= temperature <= 1 / COLDEST:
+            raise UserError(f"its temperature is {str(temperature)[:40]}; a number from {COLDEST:g} to {1 / COLDEST:g} is needed")
+        return len(classes)
 
     @staticmethod
     def outcome(outputs: np.ndarray, facts: Options) -> np.ndarray:

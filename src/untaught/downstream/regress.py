@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from untaught.core import Encoder, Method, Options, Terms, UserError, View
 from untaught.downstream.network import Network, learning_layers
 
+LARGEST = 1e30  # of a label: more is none
+
 
 class Regress(Method):
     """truth: the training labels (N,) float. The label of a sample is its view's target."""
@@ -72,6 +74,13 @@ class Regress(Method):
 
     @staticmethod
     def outputs(facts: Options) -> int:
+        """Raises UserError for facts that may come from anyone and can't be."""
+        for name in ("mean", "std"):
+            value = facts.get(name)
+            if type(value) is bool or not isinstance(value, int | float) or not abs(value) < LARGEST:
+                raise UserError(f"its {name} of the labels is {str(value)[:40]}; a finite number is needed")
+        if not facts["std"] > 0:
+            raise UserError(f"its std of the labels is {facts['std']}; it must be above 0")
         return 1
 
     @staticmethod

@@ -11,6 +11,7 @@ from torch import nn
 
 from untaught.core import Encoder, Method, Modality, Options, UserError
 from untaught.encoders import ENCODERS
+from untaught.engine.finite import check_finite_weights
 from untaught.engine.function import Objective, method_of
 from untaught.engine.hybrid import JOINS, hybrid_of, title_of, weights_of
 from untaught.engine.log import warn
@@ -108,13 +109,24 @@ def encoder_factory(name: str) -> tuple[Any, tuple[str, ...]]:
 
 
 def build_encoder(encoder: str | nn.Module, given: Options, knobs: Options) -> Encoder:
-    """An encoder by name for the input that `given` describes (channels, size ...), or a module of the user's own."""
-    if isinstance(encoder, Encoder):
-        return encoder
-    if isinstance(encoder, nn.Module):
-        from untaught.encoders.plain import Plain
+    """An encoder by name for the input that `given` describes (channels, size ...), or a module of the user's own.
 
-        return Plain(encoder, given)
+    Raises UserError for what is not known, and for weights that are not finite.
+    """
+    built = _module(encoder, given) if isinstance(encoder, nn.Module) else _by_name(encoder, given, knobs)
+    check_finite_weights(built.state_dict(), encoder if isinstance(encoder, str) else type(encoder).__name__)
+    return built
+
+
+def _module(module: nn.Module, given: Options) -> Encoder:
+    if isinstance(module, Encoder):
+        return module
+    from untaught.encoders.plain import Plain
+
+    return Plain(module, given)
+
+
+def _by_name(encoder: str, given: Options, knobs: Options) -> Encoder:
     factory, leading = encoder_factory(encoder)
     known = knobs_of(factory)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values())

@@ -17,6 +17,7 @@ from untaught.engine.build import OURS, encoder_factory, method_named, method_ta
 from untaught.engine.documents import read_yaml
 from untaught.engine.log import warn
 from untaught.engine.meanings import meanings_of
+from untaught.engine.ours import check_replaceable, is_ours
 from untaught.engine.recipe import knobs_of
 from untaught.engine.writing import write_text
 from untaught.modalities import MODALITIES
@@ -105,7 +106,7 @@ def measured() -> dict[str, Options]:
     """Method -> what a run of it came to: data, minutes, seeds, encoder, batch, steps, peak_mib, knn20, untrained_knn20, linear,
     untrained_linear, one_percent, health; and its speed over several quiet rounds: rounds, pictures_per_second and cost, the time a
     picture takes beside simclr's with the same encoder and batch, each as (median, lowest, highest)."""
-    return read_yaml(MEASURED) or {}
+    return read_yaml(MEASURED, None) or {}
 
 
 def judged(found: Options) -> str:
@@ -139,13 +140,21 @@ def judged(found: Options) -> str:
 
 
 def write_pages(folder: Path) -> int:
-    """A page a method of ours, folder/NAME.md, and folder/README.md, which lists them -> how many. Pages of methods that are no more go."""
+    """A page a method of ours, folder/NAME.md, and folder/README.md, which lists them -> how many. Pages of methods that are no more go.
+
+    Raises UserError, before anything is written, where a file of another has such a name.
+    """
     pages = {"README.md": index_page()} | {
         f"{name}.md": method_page(name) for name, (_, package) in method_table().items() if package == OURS
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    for name in pages:
+        check_replaceable(folder / name, "choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} can't be written: {error.strerror}; choose another folder") from error
     for old in folder.glob("*.md"):
-        if old.name not in pages:
+        if old.name not in pages and is_ours(old):
             old.unlink()
     for name, text in pages.items():
         write_text(folder / name, text)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 
 from untaught.core import UserError
 from untaught.engine.documents import read_json
+from untaught.engine.foreign import checked_file, inside
 from untaught.engine.world import lost
 from untaught.engine.writing import whole
 
@@ -34,6 +37,7 @@ def written(folder: Path, step: int, place: dict[str, Any] | None = None) -> Ite
     place: kept in the manifest, of a checkpoint that several processes write in parts.
     """
     with faults(folder, step):
+        inside(folder, folder.parent)  # or a link would be written through
         folder.mkdir(parents=True, exist_ok=True)
         with whole(folder / f"step-{step}") as partial:
             partial.mkdir()
@@ -61,24 +65,31 @@ def faults(folder: Path, step: int) -> Iterator[None]:
 def load(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
     """The state of the newest checkpoint whose checksums are right, saying which ones were passed over; None where there is none.
 
-    Of one that several processes wrote in parts: its "place", and under "parts" the folder.
+    Of one that several processes wrote in parts: its "place", and under "parts" the folder. Raises UserError where none is whole.
     """
+    inside(folder, folder.parent)
     for partial in folder.glob(".partial.*"):  # of a process that was killed
         shutil.rmtree(partial, ignore_errors=True)
     known = steps(folder)
     for step in reversed(known):
         place = folder / f"step-{step}"
         try:
-            manifest = read_json(place / "manifest.json")
-            if not all(_checksum(place / name) == checksum for name, checksum in manifest["files"].items()):
+            manifest = read_json(place / "manifest.json", place)
+            files: dict[str, str] = manifest["files"]
+            parts = {path.name for path in place.glob("part-*")}
+            if not parts <= files.keys() or any(Path(name).name != name for name in files):
+                reason = "its files are not those of its manifest"
+            elif not all(_checksum(checked_file(place / name, place)) == checksum for name, checksum in files.items()):
                 reason = "its checksum is wrong"
-            elif "state.pt" in manifest["files"]:
-                return torch.load(place / "state.pt", map_location="cpu", weights_only=True)
+            elif "state.pt" in files:
+                return _load_state(place / "state.pt")
             else:
                 return {"place": manifest["place"], "parts": place}
+        except UserError as error:
+            reason = str(error).removeprefix(f"{place}/")
         except OSError as error:
             reason = f"{Path(error.filename or place).name} can't be read ({error.strerror})"
-        except (UserError, KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError):
             reason = "its manifest can't be read"
         except Exception:  # its checksum is right, and yet it is none of ours
             reason = "it holds more than weights and numbers"
@@ -95,12 +106,20 @@ def forsake(folder: Path, step: int) -> None:
 
 def steps(folder: Path) -> list[int]:
     """The steps that have a checkpoint, in order."""
-    return sorted(int(p.name[5:]) for p in folder.glob("step-*") if p.name[5:].isdigit())
+    return sorted(int(p.name[5:]) for p in folder.glob("step-*") if re.fullmatch(r"step-(0|[1-9]\d{0,17})", p.name, re.ASCII))
 
 
 def newest(folder: Path) -> Path | None:
     found = steps(folder)
     return folder / f"step-{found[-1]}" if found else None
+
+
+def _load_state(path: Path) -> dict[str, Any]:
+    """Of a file as torch.save writes it, whose parts are stored as they are: none unpacks to more than the file is large."""
+    with ZipFile(path) as archive:
+        if any(part.compress_type != ZIP_STORED for part in archive.infolist()):
+            raise ValueError("its parts are packed")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _checksum(path: Path) -> str:

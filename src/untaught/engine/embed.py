@@ -18,6 +18,7 @@ from untaught.data.stream import Stream
 from untaught.engine.build import modality_named
 from untaught.engine.log import progress_bar, say, warn
 from untaught.engine.material import adapted, differing, tell_skipped
+from untaught.engine.ours import check_replaceable
 from untaught.engine.views import convolves, used_view
 from untaught.engine.writing import make_room, whole
 from untaught.evaluate.features import encode
@@ -97,6 +98,7 @@ def check_ending(out: Path, endings: tuple[str, ...]) -> None:
 def write_file(out: Path, write: Callable[[Path], int]) -> int:
     """What `write` writes into the path that it is given, and says the rows of: at `out`, whole or not at all."""
     make_room(out)
+    check_replaceable(out, "choose another --out")
     with whole(out) as partial:
         return write(partial)
 

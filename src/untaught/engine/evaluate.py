@@ -16,7 +16,7 @@ from untaught.core import Options, UserError
 from untaught.engine.log import say, warn
 from untaught.engine.material import Material, differing, look
 from untaught.engine.run import data_of, read_run, seed_of
-from untaught.engine.score import Scorer, merge_rows
+from untaught.engine.score import Scorer, merge_rows, read_rows
 from untaught.engine.subjects import Subject, open_subject
 from untaught.engine.views import Views
 from untaught.engine.writing import make_room
@@ -140,10 +140,12 @@ def _seed(subject: Subject) -> int:
 
 def _place(subject: Subject, out: Path | None) -> Path | None:
     """Where the rows go; refused before anything is measured if it can't be written."""
-    if out is None:
-        return subject.run / "evaluation.json" if subject.run else None
-    place = out if out.suffix == ".json" else out / "evaluation.json"
+    if out is None and not subject.run:
+        return None
+    folder = out or subject.run or Path()
+    place = folder if folder.suffix == ".json" else folder / "evaluation.json"
     make_room(place)
+    read_rows(place)  # what is there must be an evaluation
     return place
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def finetune(
     ours = (place / "run.yaml").exists()
     split_seed = seed_of(read_run(place / "run.yaml")) if ours else recipe.seed  # what the encoder was trained on asks no question here
     folder = out or free_path(place / "finetuned")
-    if folder.exists():
+    if os.path.lexists(folder):
         raise UserError(f"{folder} is already there; choose another --out")
     make_room(folder)
 

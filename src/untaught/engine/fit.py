@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,12 +18,13 @@ from torch import Tensor, nn
 from untaught.blocks.batch_norm import joined_statistics
 from untaught.core import Batch, Method, Terms, UserError, View
 from untaught.engine import checkpoint
+from untaught.engine.finite import NotFinite, check_finite_weights
 from untaught.engine.interrupt import Interrupted, Noted, noted
 from untaught.engine.log import progress_bar, warn
 from untaught.engine.memory import keep_freed_memory
 from untaught.engine.metrics import Metrics
 from untaught.engine.optim import optimizer_for, rate, set_rate
-from untaught.engine.plan import Plan
+from untaught.engine.plan import MOST_STEPS, Plan, is_total
 from untaught.engine.recipe import Recipe
 from untaught.engine.views import Views, convolves
 from untaught.engine.world import OwnFault, World, own_part
@@ -192,17 +192,27 @@ class Fit:
             else:
                 self.method.load_state_dict(state["method"])
                 self.optimizer.load_state_dict(state["optimizer"])
-            place = state["place"]
-            self.step, self.epoch, self.step_in_epoch, self.entered = (
-                int(place[key]) for key in ("step", "epoch", "step_in_epoch", "entered")
-            )
-            self.clock.total = float(place["seconds"])
-            self.plan = Plan.restored(place["plan"]) if "plan" in place else Plan(place["total"])  # of a run before plans were bent
+                check_finite_weights(dict(self.method.named_parameters()), "the checkpoint")
+            self._be_at(state["place"])
+        except NotFinite as error:
+            raise UserError(f"{self.folder} can't be gone on with: {error}") from error
         except Exception as error:  # whatever torch finds missing, of another shape or of another kind
             raise UserError(
                 f"the checkpoints of {self.folder} are of another run or another version of untaught; begin anew with another --out"
             ) from error
         self.scored, self.saved_at = self._scores_due(), self.step
+
+    def _be_at(self, place: dict[str, Any]) -> None:
+        """Raises ValueError for what can't be the place of a run."""
+        counts = {key: place[key] for key in ("step", "epoch", "step_in_epoch", "entered")}
+        for key, value in counts.items():
+            if type(value) is not int or not (-1 if key == "entered" else 0) <= value < MOST_STEPS:
+                raise ValueError(f"{key} is {value}")
+            setattr(self, key, value)
+        if type(place["seconds"]) not in (int, float) or not 0 <= place["seconds"] < 1e12:
+            raise ValueError(f"seconds is {place['seconds']}")
+        self.clock.total = float(place["seconds"])
+        self.plan = Plan.restored(place["plan"] if "plan" in place else {"total": place["total"]})  # of a run before plans were bent
 
     def save(self) -> None:
         self.check()
@@ -227,7 +237,7 @@ class Fit:
 
     def run(self) -> None:
         """Trains to the end, or to a signal (then saved, and raised as Interrupted)."""
-        metrics = Metrics(self.folder / "metrics.jsonl" if self.world.first else Path(os.devnull), self.step)
+        metrics = Metrics(self.folder / "metrics.jsonl" if self.world.first else None, self.step)
         self._open_plans()
         self.method.train()
         bar = progress_bar(self.says)
@@ -330,7 +340,8 @@ class Fit:
         if self.recipe.minutes and self.resumable and self.world.first:
             path = self.folder / "plans.jsonl"
             if not self.lengthened:
-                self.followed = {row["step"]: row["total"] for row in Metrics.rows(path) if row["step"] > self.step}
+                followed = {row["step"]: row.get("total") for row in Metrics.rows(path) if row["step"] > self.step}
+                self.followed = {step: total for step, total in followed.items() if is_total(total) and step <= (total or step)}
             self.plans = Metrics(path, self.step)
 
     def _plan(self, budget: float) -> None:

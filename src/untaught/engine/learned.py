@@ -10,8 +10,9 @@ from untaught.data.identity import fingerprint
 from untaught.data.parts import TRAIN, Source
 from untaught.data.store import cache_folder
 from untaught.engine.documents import read_json
+from untaught.engine.foreign import read_file
 from untaught.engine.log import progress_bar
-from untaught.engine.writing import whole, write_text
+from untaught.engine.writing import whole, write_bytes, write_text
 
 LARGEST = 1 << 26  # bytes of a file
 
@@ -22,7 +23,7 @@ def learn(source: Source, modality: Modality, layout: Options) -> Options:
     key = fingerprint([source.fingerprint, modality.name, sorted(layout.items(), key=str)])
     place = cache_folder() / "learned" / key
     try:
-        found = read_json(place / "layout.json")
+        found = read_json(place / "layout.json", place)
         adopt(modality, found, place)
         return found
     except UserError:
@@ -41,26 +42,23 @@ def learn(source: Source, modality: Modality, layout: Options) -> Options:
     return learned
 
 
-def files_of(modality: Modality, folder: Path) -> Files:
-    """The files of a layout that lie in a folder. Raises UserError where one is missing or too large."""
+def files_of(modality: Modality, folder: Path, within: Path | None = None) -> Files:
+    """The files of a layout that lie in a folder; links may not lead out of it, or of `within`. Raises UserError where one is missing."""
     files: Files = {}
     for name in modality.files:
-        path = folder / name
         try:
-            if path.stat().st_size > LARGEST:
-                raise UserError(f"{path} has more than {LARGEST:,} bytes")
-            files[name] = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path} can't be read: {error.strerror}; copy the whole folder") from error
+            files[name] = read_file(folder / name, LARGEST, within or folder)
+        except UserError as error:
+            raise UserError(f"{error}; copy the whole folder") from error
     return files
 
 
-def adopt(modality: Modality, layout: Options, folder: Path) -> None:
+def adopt(modality: Modality, layout: Options, folder: Path, within: Path | None = None) -> None:
     """Makes the files of a layout known that lie beside it."""
     if modality.files:
-        modality.adopt(layout, files_of(modality, folder))
+        modality.adopt(layout, files_of(modality, folder, within))
 
 
 def write_files(files: Files, folder: Path) -> None:
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        write_bytes(folder / name, content)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -19,6 +21,15 @@ def warn(text: str) -> None:
 def shown(text: str) -> str:
     """The text in one line without a character that a terminal would obey: names of files and classes may hold any."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+# Controls, and marks that turn the direction of what is read behind them; joiners, which scripts need, are none.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def escaped(text: str, kept: str = "") -> str:
+    """The text for a table or a page: controls are written as they are in Python, but for those that are `kept`."""
+    return CONTROLS.sub(lambda found: found[0] if found[0] in kept else found[0].encode("unicode_escape").decode(), text)
 
 
 def progress_bar(what: str) -> Progress:

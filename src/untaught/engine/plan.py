@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
+MOST_STEPS = 1 << 48
 SHARE, REST = 50, 10  # a plan of minutes holds for 2% of the steps so far, and for a tenth of those that are left, at most
 GRACE = 0.04  # share of the steps so far that a whole schedule gets where a stall has eaten the time: it ends, however late
 
@@ -57,8 +60,22 @@ class Plan:
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> Plan:
-        """The plan of such a state. Raises TypeError, ValueError or KeyError for anything else."""
-        total = state["total"]
-        timed = [[int(step), float(seconds)] for step, seconds in state["timed"]]
-        start, begun, due = int(state["start"]), float(state["begun"]), int(state["due"])
-        return cls(None if total is None else int(total), start, begun, due, timed)
+        """The plan of such a state, of which but the total may be missing. Raises TypeError, ValueError or KeyError for anything else."""
+        plan = cls(state["total"], *(state.get(name, default) for name, default in (("start", 0), ("begun", 0.0), ("due", 1))))
+        plan.timed = [[int(step), float(seconds)] for step, seconds in state.get("timed", ())]
+        whole = is_total(plan.total) and all(type(step) is int and 0 <= step < MOST_STEPS for step in (plan.start, plan.due))
+        if not whole or plan.start > (plan.total or plan.start) or not 0 <= plan.begun <= 1 or not _in_order(plan.timed):
+            raise ValueError(f"a plan can't be {state}")
+        return plan
+
+
+def is_total(value: Any) -> bool:
+    """Whether something that was read can be the last step of a run, or None where that is not known yet."""
+    return value is None or (type(value) is int and 0 <= value < MOST_STEPS)
+
+
+def _in_order(timed: list[list[float]]) -> bool:
+    """Whether steps and seconds rise, from 0 on: a time of a step is the quotient of their differences."""
+    steps, seconds = [0.0, *(at[0] for at in timed)], [0.0, *(at[1] for at in timed)]
+    rising = all(before < after for before, after in pairwise(steps[1:]))
+    return rising and min(steps) >= 0 and all(0 <= before <= after < math.inf for before, after in pairwise(seconds))

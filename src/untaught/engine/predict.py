@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,10 @@ from untaught.core import Encoder, Options, UserError
 from untaught.downstream import TASKS
 from untaught.downstream.network import Network
 from untaught.engine.build import resolve
+from untaught.engine.cells import plain_cells
 from untaught.engine.documents import read_json
 from untaught.engine.embed import Embedder, check_ending, write_file
+from untaught.engine.foreign import inside
 from untaught.engine.recipe import unknown
 from untaught.engine.run import load_network
 
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 
 def holds_model(path: Path) -> bool:
     """Whether a folder is that of a fine-tuned model: its config.json names a task."""
-    with suppress(UserError):
-        return "task" in read_json(path / "config.json")
-    return False
+    if not (path / "config.json").exists():
+        return False
+    found = read_json(path / "config.json", path)
+    return isinstance(found, dict) and "task" in found
 
 
 def load_model(path: Path) -> tuple[nn.Module, Options]:
@@ -36,9 +38,10 @@ def load_model(path: Path) -> tuple[nn.Module, Options]:
     folder = path / "finetuned" if not holds_model(path) and holds_model(path / "finetuned") else path
     if not holds_model(folder):
         raise UserError(f"{path} holds no fine-tuned model (a config.json that names a task); make one with untaught finetune")
+    inside(folder, path)
     if not (folder / "model.safetensors").exists():
         raise UserError(f"{folder} has no model.safetensors; copy the whole folder, or fine-tune again")
-    return load_network(folder, _with_head)
+    return load_network(folder, _with_head, path)
 
 
 def _with_head(encoder: Encoder, config: Options) -> nn.Module:
@@ -71,7 +74,7 @@ def write_predictions(predictor: Predictor, out: Path) -> int:
     check_ending(out, tuple(writers))
 
     def write(partial: Path) -> int:
-        tables = iter(predictor)
+        tables = map(plain_cells, predictor) if out.suffix == ".csv" else iter(predictor)
         first = next(tables)
         count = len(first)
         with writers[out.suffix](str(partial), first.schema) as writer:

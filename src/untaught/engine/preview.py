@@ -11,6 +11,7 @@ from untaught.engine.build import MethodLike, build_encoder, method_class, modal
 from untaught.engine.learned import learn
 from untaught.engine.log import say
 from untaught.engine.material import batch_of
+from untaught.engine.ours import check_replaceable, signed
 from untaught.engine.pretrain import sort_knobs
 from untaught.engine.sheet import sheet
 from untaught.engine.views import Views, used_view, view_names, view_options
@@ -32,6 +33,7 @@ def preview(
     if out.suffix.lower() != ".png":
         raise UserError(f"{out}: a preview is a .png")
     make_room(out)
+    check_replaceable(out, "choose another --out")
     kind, cls = modality_named(modality), method_class(method)
     sorted_knobs = sort_knobs(knobs, cls, kind)
     wishes = (kind.expects(encoder) if encoder else {}) | sorted_knobs["layout"]
@@ -49,7 +51,7 @@ def preview(
         views.fit_encoder(build_encoder(encoder or kind.encoder_for(layout, cls.needs), kind.input(layout), sorted_knobs["encoder"]))
     used = used_view(kind, layout, cls.whole, statistics)
     with whole(out) as partial:
-        sheet(batch, used, views).save(partial)
+        sheet(batch, used, views).save(partial, pnginfo=signed())
     say(f"data      {source.what}")
     say(
         "views     "

@@ -37,7 +37,7 @@ class Target:
     @classmethod
     def read(cls, path: Path) -> Target:
         """Raises UserError for a file that is absent or is no recipe."""
-        said = read_yaml(path)
+        said = read_yaml(path, None)
         if not isinstance(said, dict) or not {"data", "method", "scores"} <= said.keys():
             raise UserError(f"{path} is no recipe: it must have data, method and scores")
         if unknown := sorted(map(str, said.keys() - KEYS)):

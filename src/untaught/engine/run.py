@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from untaught.core import Encoder, Modality, Options, UserError
 from untaught.encoders.offline import offline
 from untaught.engine.build import build_untrained, modality_named
-from untaught.engine.documents import check_kinds, read_json, read_yaml
+from untaught.engine.documents import check_finite, check_kinds, read_json, read_yaml
+from untaught.engine.finite import check_finite_weights
+from untaught.engine.foreign import checked_file, checked_folder, inside
 from untaught.engine.learned import adopt, files_of, write_files
 from untaught.engine.views import convolves, used_view
 from untaught.engine.writing import disk_fault, whole, write_text
@@ -28,6 +31,8 @@ KINDS: dict[str, Any] = {  # what it takes of config.json to build an encoder an
     **dict.fromkeys(("modality", "encoder", "view"), str),
     **dict.fromkeys(("encoder_knobs", "layout", "statistics"), dict),
 }
+# What a run writes into its folder: where another file has such a name, no run begins.
+OWN = ("metrics.jsonl", "plans.jsonl", "checkpoints", "encoder", "method", "evaluation.json", "report.html", "sample.npz", "views.png")
 # Knobs that read or fetch.
 ELSEWHERE = {"weights", "pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 
@@ -40,10 +45,11 @@ class Folder:
         self._lock: Any = None
 
     def hold(self, fresh: bool) -> None:
-        """Creates the folder and locks it; the lock goes when the process does. fresh: it may not hold a run."""
+        """Creates the folder and locks it; the lock goes when the process does. fresh: it may hold neither a run nor a file named as one of
+        a run's."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115
+            self._lock = _open_lock(self.path / ".lock")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._lock.truncate(0)
             self._lock.write(str(os.getpid()))
@@ -57,6 +63,9 @@ class Folder:
         if fresh and self.begun:
             self.release()
             raise UserError(f"{self.path} already holds a run; go on with it with --resume, or choose another --out")
+        if fresh and (taken := [name for name in OWN if os.path.lexists(self.path / name)]):
+            self.release()
+            raise UserError(f"{self.path} holds no run, but {taken[0]}, which a run would replace; choose another --out")
 
     def release(self) -> None:
         """Lets others in; of a run that never began nothing is left."""
@@ -79,10 +88,19 @@ class Folder:
         return read_run(self.path / "run.yaml")
 
 
+def _open_lock(path: Path) -> Any:
+    """The file, opened to be locked and written; what is no file of its own, as a link to another, makes room for one."""
+    with suppress(FileNotFoundError):
+        facts = path.lstat()
+        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+            path.unlink()
+    return open(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
+
+
 def free_path(path: Path) -> Path:
     """The path, with a number where it is taken."""
     free, number = path, 1
-    while free.exists():
+    while os.path.lexists(free):
         number += 1
         free = path.with_name(f"{path.name}-{number}")
     return free
@@ -98,9 +116,9 @@ RUN: dict[str, Any] = {  # what others read of run.yaml, and of what kind it mus
 RESOLVED: dict[str, Any] = {**dict.fromkeys(("method", "encoder", "loop"), dict), "views": list}
 
 
-def read_run(path: Path) -> Options:
-    """run.yaml, whole enough to be gone on with, repeated and reported. Raises UserError."""
-    run = read_yaml(path)
+def read_run(path: Path, named: bool = False) -> Options:
+    """run.yaml, whole enough to be gone on with, repeated and reported. named: by the user, so that it may be a link. Raises UserError."""
+    run = read_yaml(path, None if named else path.parent)
     missing = {"data", "method", "encoder", "knobs", "layout", "resolved"} - set(run if isinstance(run, dict) else ())
     if missing:
         raise UserError(f"{path} is no run file: it has no {sorted(missing)[0]}")
@@ -202,8 +220,11 @@ def _network(encoder: Any, config: Options) -> nn.Module:
 
 
 def encoder_folder(path: Path) -> Path:
-    """encoder/ of a run folder, or the folder itself."""
-    return path / "encoder" if (path / "encoder").is_dir() else path
+    """encoder/ of a run folder, or the folder itself. Raises UserError where encoder/ is a link that leads out of the run."""
+    if not (path / "encoder").is_dir():
+        return path
+    inside(path / "encoder", path)
+    return path / "encoder"
 
 
 def load_encoder(path: Path) -> tuple[Encoder, Options]:
@@ -219,20 +240,24 @@ def load_encoder(path: Path) -> tuple[Encoder, Options]:
             raise UserError(f"{folder} holds a fine-tuned model, no bare encoder; give the run that it came from, or use untaught predict")
         return encoder
 
-    encoder, config = load_network(folder, bare)
+    encoder, config = load_network(folder, bare, path)
     assert isinstance(encoder, Encoder)
     return encoder, config
 
 
-def load_network(folder: Path, finish: Callable[[Encoder, Options], nn.Module]) -> tuple[nn.Module, Options]:
+def load_network(folder: Path, finish: Callable[[Encoder, Options], nn.Module], within: Path | None = None) -> tuple[nn.Module, Options]:
     """What `finish` makes of the encoder that config.json describes, with model.safetensors as its weights, in eval mode; the config.
 
-    The folder may come from anyone: nothing outside of it is read or downloaded, and nothing in it is run.
+    The folder may come from anyone: nothing outside of it (or of `within`, the run that it is of) is read or downloaded, and nothing in
+    it is run.
     """
-    config = read_json(folder / "config.json")
+    within = within or folder
+    config = read_json(folder / "config.json", within)
     if not KINDS.keys() <= set(config if isinstance(config, dict) else ()):
         raise UserError(f"{folder} holds a model that is none of untaught's encoders: its config.json names no modality and no view")
-    check_kinds(config, KINDS, f"{folder} can't be loaded: in its config.json")
+    where = f"{folder} can't be loaded: in its config.json"
+    check_kinds(config, KINDS, where)
+    check_finite({key: config[key] for key in ("layout", "statistics", "encoder_knobs")}, where)
     if config["encoder"].startswith("module:"):
         raise UserError(f"{folder} holds the weights of {config['encoder'][7:]}, a module of your own: load them into it")
     elsewhere = sorted(ELSEWHERE & config["encoder_knobs"].keys())
@@ -244,13 +269,15 @@ def load_network(folder: Path, finish: Callable[[Encoder, Options], nn.Module]) 
     if config["encoder"].startswith("transformers/"):  # its shape is in the folder: the checkpoint that it began as is not asked
         if "model_type" not in config:
             raise UserError(f"{folder} can't be loaded: its config.json points out of the folder ({config['encoder']})")
+        checked_folder(folder, within)
         config = {**config, "encoder": f"transformers/{folder}"}
     modality = modality_named(config["modality"])
     try:
-        adopt(modality, config["layout"], folder)
+        adopt(modality, config["layout"], folder, within)
         used_view(modality, config["layout"], config["view"], config["statistics"])
         modality.preprocessing(config["layout"], config["statistics"])
-        weights = load_file(folder / "model.safetensors")
+        weights = load_file(checked_file(folder / "model.safetensors", within))
+        check_finite_weights(weights, "it")
         with offline():
             _check_size(config, finish, weights)
             network = finish(build_from(config), config)

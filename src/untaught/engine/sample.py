@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from zipfile import ZipFile
+from typing import Any, BinaryIO, NamedTuple
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import nn
 
 from untaught.core import Batch, View
 from untaught.data.parts import held_out_part
+from untaught.engine.foreign import open_file
 from untaught.engine.material import Material, batch_of
 from untaught.engine.sheet import sheet
 from untaught.engine.views import Views, convolves, used_view
@@ -26,7 +29,9 @@ KEPT = 16  # of them are kept decoded as well, for the parity of exports
 SHOWN = 6  # rows in the picture of views
 THUMBNAIL = 48  # pixels at most
 CAPTION = 240  # characters of what a sample says, where that names it better than its place and shows it better than a picture
-LARGEST = 1 << 29  # bytes of sample.npz unpacked
+LARGEST, DECODED = 1 << 27, 1 << 26  # bytes of sample.npz unpacked: of all that is shown, and of the rows that are kept decoded
+LONGEST = 4096  # characters of a name or a label
+MEMBERS = 64  # arrays in the file, at most
 
 
 def keep_views(folder: Path, views: Views, whole: str, batch: Batch, material: Material) -> None:
@@ -53,7 +58,9 @@ def keep_sample(folder: Path, material: Material, encoder: nn.Module, whole: str
     def shown(batch: Batch) -> View:
         made = view(batch, 0)[0]
         if not first:
-            first.update({f"batch.{key}": value[:KEPT].cpu().numpy() for key, value in batch.items()})
+            each = sum(value[:1].nbytes for value in batch.values())
+            few = max(1, min(KEPT, DECODED // each))
+            first.update({f"batch.{key}": value[:few].cpu().numpy() for key, value in batch.items()})
         if material.modality.captions is not None:
             captions.extend(text[:CAPTION] for text in material.modality.captions(made, material.statistics))
         else:
@@ -61,7 +68,8 @@ def keep_sample(folder: Path, material: Material, encoder: nn.Module, whole: str
         return made
 
     features = np.concatenate([vectors for _, vectors in encode(encoder, batches, shown, device, bf16)])
-    arrays: dict[str, Any] = {"name": np.array(captions or names), "label": np.array(labels), "held_out": held_out, "features": features}
+    said = {key: np.array([text[:LONGEST] for text in texts]) for key, texts in (("name", captions or names), ("label", labels))}
+    arrays: dict[str, Any] = {**said, "held_out": held_out, "features": features}
     arrays |= {"place": plane(features), **({"thumbnail": np.concatenate(thumbnails)} if thumbnails else {}), **first}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -69,34 +77,72 @@ def keep_sample(folder: Path, material: Material, encoder: nn.Module, whole: str
 
 
 def load_sample(folder: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of sample.npz, or None where there is no whole one."""
-    path = folder / "sample.npz"
+    """The arrays of sample.npz, or None where there is no whole one. What they are is known from their headers, before any is read."""
     try:
-        with ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LARGEST:
-                return None
-        with np.load(path, allow_pickle=False) as file:
-            sample = {key: file[key] for key in file.files}
-        return sample if _is_sample(sample) else None
+        with open_file(folder / "sample.npz", LARGEST + DECODED, folder) as file:
+            _check_directory(file)
+            with ZipFile(file) as archive:
+                heads = {member.filename.removesuffix(".npy"): _head(archive, member) for member in archive.infolist()}
+                if len(heads) < len(archive.infolist()) or not _is_sample(heads):
+                    return None
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                sample = {key: arrays[key] for key in arrays.files}
+        return sample if np.isfinite(sample["features"]).all() and np.isfinite(sample["place"]).all() else None
     except Exception:  # damaged in any of the ways of zipfile, zlib and numpy
         return None
 
 
-def _is_sample(sample: dict[str, np.ndarray]) -> bool:
-    rows = len(sample["name"])
+class _Head(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _head(archive: ZipFile, member: ZipInfo) -> _Head:
+    """Of an array in the archive. Raises ValueError where its file is not as large as it says."""
+    with archive.open(member) as file:
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(file)]
+        shape, _, dtype = read(file)
+        head = _Head(shape, dtype)
+        if dtype.hasobject or min(shape, default=0) < 0 or file.tell() + head.bytes != member.file_size:
+            raise ValueError("its size is wrong")
+    return head
+
+
+def _check_directory(file: BinaryIO) -> None:
+    """Raises ValueError where the list of the archive's members, which is read whole, is longer than one of ours."""
+    file.seek(-42, os.SEEK_END)
+    locator, end = file.read(20), file.read(22)
+    if end[:4] != b"PK\5\6" or locator[:4] == b"PK\6\7" or int.from_bytes(end[12:16], "little") > 1024 * MEMBERS:
+        raise ValueError("it is no archive of a few arrays")
+    file.seek(0)
+
+
+def _is_sample(heads: dict[str, _Head]) -> bool:
+    """Whether arrays of these shapes and types are those of a sample."""
+    rows = heads["name"].shape[0]
     kinds = {"name": ("U", 1), "label": ("U", 1), "held_out": ("b", 1), "features": ("f", 2), "place": ("f", 2)}
-    kinds |= {"thumbnail": ("u", 4)} if "thumbnail" in sample else {}
+    kinds |= {"thumbnail": ("u", 4)} if "thumbnail" in heads else {}
+    decoded = [head for key, head in heads.items() if key.startswith("batch.")]
     return (
         0 < rows <= TRAINED + HELD_OUT
-        and all((sample[key].dtype.kind, sample[key].ndim, len(sample[key])) == (*kind, rows) for key, kind in kinds.items())
-        and sample["place"].shape[1] == 2
-        and bool(np.isfinite(sample["features"]).all() and np.isfinite(sample["place"]).all())
-        and ("thumbnail" not in sample or _is_thumbnail(sample["thumbnail"]))
+        and len(heads) == len(kinds) + len(decoded)
+        and all((heads[key].dtype.kind, len(heads[key].shape), heads[key].shape[0]) == (*kind, rows) for key, kind in kinds.items())
+        and max(heads[key].dtype.itemsize for key in ("name", "label")) <= 4 * LONGEST
+        and heads["place"].shape[1] == 2
+        and ("thumbnail" not in heads or _is_thumbnail(heads["thumbnail"]))
+        and sum(heads[key].bytes for key in kinds) <= LARGEST
+        and sum(head.bytes for head in decoded) <= DECODED
+        and all(head.dtype.kind in "biuf" and head.shape and head.shape[0] <= KEPT for head in decoded)
     )
 
 
-def _is_thumbnail(pixels: np.ndarray) -> bool:
-    return 0 < max(pixels.shape[1:3]) <= THUMBNAIL and pixels.dtype == np.uint8 and pixels.shape[3] == 3
+def _is_thumbnail(head: _Head) -> bool:
+    return 0 < max(head.shape[1:3]) <= THUMBNAIL and head.dtype == np.uint8 and head.shape[3] == 3
 
 
 def kept_batch(sample: dict[str, np.ndarray]) -> Batch:

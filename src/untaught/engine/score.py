@@ -179,15 +179,15 @@ def merge_rows(path: Path, rows: list[Options]) -> None:
 
 def read_rows(path: Path) -> list[Options]:
     """The rows of an evaluation.json; none where there is no file. Raises UserError where it can't be read."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    found = read_json(path)
+    found = read_json(path, path.parent)
     if isinstance(found, dict) and found.get("schema", SCHEMA) != SCHEMA:
         raise UserError(f"{path} is of schema {str(found['schema'])[:20]}, this version reads {SCHEMA}; remove it, or choose another --out")
     rows = found.get("rows") if isinstance(found, dict) else None
     if not isinstance(rows, list) or not all(map(is_row, rows)):
         raise UserError(f"{path} can't be read as an evaluation; remove it, or choose another --out")
-    return rows
+    return [row for row in rows if all(abs(number) < LARGEST for number in _numbers(row))]  # what is no finite number says nothing
 
 
 def is_row(row: Any) -> bool:
@@ -196,8 +196,11 @@ def is_row(row: Any) -> bool:
         return False
     if not isinstance(row.get("data"), str | None):
         return False
-    numbers = [row.get("mean"), *(row[key] for key in ("low", "high") if row.get(key) is not None)]
-    return isinstance(row.get("seed", 0), int) and all(isinstance(n, int | float) and not abs(n) >= LARGEST for n in numbers)  # NaN is none
+    return isinstance(row.get("seed", 0), int) and all(type(number) in (int, float) for number in _numbers(row))
+
+
+def _numbers(row: Options) -> list[Any]:
+    return [row.get("mean"), *(row[key] for key in ("low", "high") if row.get(key) is not None)]
 
 
 def _short(value: Any) -> Any:

@@ -32,6 +32,7 @@ def pretrain_seeds(asked: Asked, seeds: int, resume: bool = False, finish: Calla
         first = int(first)
     except (TypeError, ValueError):
         raise UserError(f"seed={first}: must be a whole number") from None
+    read_rows(asked.out / "evaluation.json")  # what is there must be an evaluation
     rows: list[Options] = []
     places = [asked.out / f"seed-{seed}" for seed in range(first, first + seeds)]
     for seed, place in enumerate(places, first):

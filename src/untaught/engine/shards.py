@@ -23,6 +23,8 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.optim import Optimizer
 
 from untaught.core import UserError
+from untaught.engine.finite import NotFinite, check_finite_weights
+from untaught.engine.foreign import checked_file
 from untaught.engine.world import World, own_part
 from untaught.engine.writing import disk_fault
 
@@ -53,6 +55,7 @@ def load(place: Path, method: nn.Module, optimizer: Optimizer, world: World) -> 
             with ExitStack() as files, torch.no_grad():
                 holders: dict[str, list[Any]] = {}
                 for path in sorted(place.glob("part-*.safetensors")):
+                    checked_file(path, place)
                     part: Any = files.enter_context(safe_open(path, "pt"))
                     for name in part.keys():  # noqa: SIM118  # it is no mapping
                         holders.setdefault(name, []).append(part)
@@ -61,6 +64,9 @@ def load(place: Path, method: nn.Module, optimizer: Optimizer, world: World) -> 
                     del state["state"][parameter]
                 for name, x in (weights | _moments(state)).items():
                     _fill(x, name, holders[name])
+                check_finite_weights({name: own_part(x) for name, x in weights.items()}, "it")
+        except NotFinite:
+            raise
         except Exception as error:  # whatever is missing, of another shape or of another kind
             raise UserError(f"{place} can't be read: {error}") from error
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from untaught.core import UserError
 from untaught.encoders.offline import offline
+from untaught.engine.finite import check_finite_weights
+from untaught.engine.foreign import checked_folder
 
 FOLDER = "method"  # of a run: the model with its heads, as transformers saves it
 
@@ -78,14 +80,33 @@ def _fill(model: Any, tokenizer: Any, ids: Any, best: int) -> list[dict[str, Any
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
+    """The model of a run's folder, which may come from anyone, and its tokenizer. Raises UserError."""
     from untaught.encoders.transformers import NO_CODE, library, or_fault
 
+    checked_folder(folder, folder.parent)
+    weighs = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     hub = library()
     with offline():
         config = or_fault(str(folder), lambda: hub.AutoConfig.from_pretrained(str(folder), **NO_CODE))
-        kind = next((name for name in (getattr(config, "architectures", None) or ()) if hasattr(hub, name)), None)
-        if kind is None:
+        named: list[Any] = [getattr(hub, str(name), None) for name in (getattr(config, "architectures", None) or ())]
+        cls = next((found for found in named if isinstance(found, type) and issubclass(found, hub.PreTrainedModel)), None)
+        if cls is None:
             raise UserError(f"{folder} names no model of transformers in its config.json; train again, or copy the whole folder")
-        model = or_fault(str(folder), lambda: getattr(hub, kind).from_pretrained(str(folder), use_safetensors=True, **NO_CODE))
+        asks = _weights_of(cls, config)
+        if asks > weighs:  # what is missing would be drawn anew
+            raise UserError(f"{folder} can't be loaded: its config.json asks for {asks:,} weights, more than its files hold")
+        model = or_fault(str(folder), lambda: cls.from_pretrained(str(folder), use_safetensors=True, **NO_CODE))
+        check_finite_weights(model.state_dict(), str(folder))
         tokenizer = or_fault(str(folder), lambda: hub.AutoTokenizer.from_pretrained(str(folder), **NO_CODE))
     return model.eval(), tokenizer
+
+
+def _weights_of(cls: Any, config: Any) -> int:
+    """How many weights a model has that is built by this config: counted without any."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return sum(weight.numel() for weight in cls(config).parameters())
+    except Exception:  # from_pretrained says what is wrong
+        return 0

@@ -74,7 +74,7 @@ def open_subject(target: Any, modality: str = "image") -> Subject:
 
 def _said(folder: Path) -> Options:
     try:
-        found = read_json(folder / "config.json")
+        found = read_json(folder / "config.json", None)
         return found if isinstance(found, dict) else {}
     except UserError:
         return {}  # load_encoder says what is wrong

@@ -113,7 +113,8 @@ def launch(command: list[str], processes: int) -> None:
     try:
         os.environ.update(added)
         logging.disable()  # it tells of every child
-        elastic_launch(config, sys.executable)(*command)
+        with _ignored_stay() if caught else nullcontext():
+            elastic_launch(config, sys.executable)(*command)
     except SignalException as stop:
         raise Interrupted(stop.sigval, None) from None
     except Interrupted as stop:
@@ -126,6 +127,21 @@ def launch(command: list[str], processes: int) -> None:
             del os.environ[name]
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _ignored_stay() -> Iterator[None]:
+    """Inside, a signal that is ignored (by nohup) stays so, here and in children: torch's launcher would take it over, whatever it was."""
+    install = signal.signal
+
+    def unless_ignored(number: Any, handler: Any) -> Any:
+        return signal.SIG_IGN if signal.getsignal(number) is signal.SIG_IGN else install(number, handler)
+
+    signal.signal = unless_ignored
+    try:
+        yield
+    finally:
+        signal.signal = install
 
 
 def _reason(failures: dict[int, Any], processes: int) -> BaseException:

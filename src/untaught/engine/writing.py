@@ -27,8 +27,8 @@ def whole(path: Path) -> Iterator[Path]:
             sync(part)
         sync(partial)
         if partial.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
+            _remove(path)
+        os.replace(partial, path)  # of a link, the link itself
         sync(path.parent)
     except UserError:
         raise
@@ -83,7 +83,8 @@ def _full(folder: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    """Of a link, the link itself."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from untaught.core import Encoder, Options, UserError
+from untaught.engine.ours import check_replaceable
 from untaught.engine.run import encoder_folder, load_encoder
 from untaught.engine.writing import whole
 from untaught.export.parity import check_parity, real_input
@@ -35,6 +36,7 @@ def _timm(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
 
 def _torch(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
     path = folder / "model.pt2"
+    check_replaceable(path, "move it away")
     with whole(path) as partial, _quiet():
         few, shapes = _traced(x)
         program = torch.export.export(encoder, few, dynamic_shapes=shapes)
@@ -55,6 +57,7 @@ def _onnx(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
     if sum(p.numel() * p.element_size() for p in encoder.parameters()) > ONNX_LIMIT:
         raise UserError("the encoder is larger than the 2 GB of an ONNX file; --to torch can hold it")
     path = folder / "model.onnx"
+    check_replaceable(path, "move it away")
     with whole(path) as partial, _quiet():
         export: Any = torch.onnx.export
         few, shapes = _traced(x)

@@ -98,6 +98,10 @@ def presets(layout: Options) -> dict[str, Options]:
     length = layout.get("length")
     if type(length) is not int or not LENGTHS[0] <= length <= LENGTHS[1] or not isinstance(layout.get("special"), dict):
         raise UserError(f"a layout of text has a length from {LENGTHS[0]} to {LENGTHS[1]} and special tokens; {layout} came")
+    size = layout.get("vocabulary")
+    tokens = [token for token in layout["special"].values() if token is not None]
+    if type(size) is not int or not all(type(token) is int and 0 <= token < size for token in tokens):
+        raise UserError(f"a layout of text has a vocabulary, and special tokens that are numbers in it; {layout} came")
     return {name: {"length": length, **options} for name, options in VIEWS.items()}
 
 
@@ -393,6 +397,10 @@ def encoder_input(layout: Options) -> Options:
 
 
 def preprocessing(layout: Options, statistics: Options) -> Options:
+    if other := [key for key in fit({}, layout) if statistics.get(key) != layout[key]]:
+        raise UserError(
+            f"{other[0]} is {str(statistics.get(other[0]))[:40]} in the statistics and {str(layout[other[0]])[:40]} in the layout"
+        )
     return {"tokenizer": "tokenizer.json", "length": layout["length"]}
 
 

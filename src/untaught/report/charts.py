@@ -31,6 +31,8 @@ class Curve(NamedTuple):
 def number(value: float) -> str:
     """Short, for people: 0.00125, 3.2, 12,500, 1.2e-07."""
     size = abs(value)
+    if not math.isfinite(value):
+        return str(value)
     if size and (size < 1e-3 or size >= 1e6):
         return f"{value:.2g}"
     return f"{value:,.0f}" if size >= 1000 or value == int(value) else f"{value:.3g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -10,9 +10,16 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from untaught.core import Options, UserError
+from untaught.engine.foreign import read_file
+from untaught.engine.log import escaped
+from untaught.engine.metrics import read_metrics
 from untaught.engine.run import read_run
 from untaught.engine.sample import load_sample
-from untaught.engine.score import read_rows
+from untaught.engine.score import LARGEST, read_rows
+
+LARGEST_PICTURE = 1 << 26  # bytes of views.png
+MOST_SCORES = 5_000
+MOST_TERMS = 24  # curves of a plot; no method has as many
 
 
 @dataclass
@@ -36,7 +43,7 @@ class Facts:
             value = row.get(place)
             if dot:
                 value = value.get(inner) if isinstance(value, dict) else None
-            if _is_number(value) and np.isfinite(value):
+            if _is_number(value):
                 found.append((row["step"], float(value)))
         return found
 
@@ -46,7 +53,7 @@ class Facts:
         known = {"step", "epoch", "seconds", "samples", "samples_per_second", "loss", "lr", "health"}
         names = dict.fromkeys(name for row in self.rows if "loss" in row for name in row)
         terms = [name for name in names if name not in known and not name.startswith(("share_", "knn"))]
-        return ["loss", *terms] if len(terms) > 1 else ["loss"]
+        return ["loss", *terms[:MOST_TERMS]] if len(terms) > 1 else ["loss"]
 
     @property
     def health(self) -> list[tuple[int, Options]]:
@@ -94,10 +101,10 @@ def gather(path: Path) -> Facts:
         raise UserError(f"{path} holds no run (no run.yaml, metrics.jsonl or evaluation.json); give a run folder")
     facts = Facts(path)
     try:
-        facts.run = read_run(path / "run.yaml")
+        facts.run = _escaped(read_run(path / "run.yaml"))
     except UserError as error:
         facts.missing.append(f"What was asked is not known: {error}.")
-    facts.rows = _metrics(path / "metrics.jsonl")
+    facts.rows = _metrics(path / "metrics.jsonl", facts.missing)
     if not facts.last:
         facts.missing.append("No step of training has been written to metrics.jsonl yet.")
     facts.ended = (path / "encoder" / "model.safetensors").exists()
@@ -107,33 +114,46 @@ def gather(path: Path) -> Facts:
         facts.missing.append(f"Training has not ended: its metrics reach step {step}, and no encoder was kept. Go on with: {again}")
     facts.scores = _scores(path / "evaluation.json", facts.missing)
     facts.sample = load_sample(path)
+    if facts.sample is not None:
+        facts.sample |= {key: np.array([escaped(str(text)) for text in facts.sample[key]]) for key in ("name", "label")}
     if facts.ended and facts.sample is None:
         facts.missing.append("No samples were kept (sample.npz), so neighbours and the map are not shown.")
-    if (path / "views.png").exists():
-        facts.views = (path / "views.png").read_bytes()
+    if os.path.lexists(path / "views.png"):
+        try:
+            facts.views = read_file(path / "views.png", LARGEST_PICTURE, path)
+        except UserError as error:
+            facts.missing.append(f"{error}.")
     return facts
 
 
-def _metrics(path: Path) -> list[Options]:
-    """Every whole row; the last of a process that was killed may be cut."""
-    rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int) and _is_number(row["step"]):
-            rows.append({key: value for key, value in row.items() if _is_number(value) or (key == "health" and isinstance(value, dict))})
-    return rows
+def _metrics(path: Path, missing: list[str]) -> list[Options]:
+    """The rows of training, with what is a number in them."""
+    try:
+        rows = read_metrics(path) if os.path.lexists(path) else []
+    except UserError as error:
+        missing.append(f"{error}.")
+        return []
+    health = lambda key, value: key == "health" and isinstance(value, dict)  # noqa: E731
+    return [_escaped({key: value for key, value in row.items() if _is_number(value) or health(key, value)}) for row in rows]
+
+
+def _escaped(value: Any) -> Any:
+    """The document without characters that a reader, or a terminal that shows the page, would obey."""
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(part) for key, part in value.items()}
+    return [_escaped(part) for part in value] if isinstance(value, list) else escaped(value) if isinstance(value, str) else value
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63)
+    return type(value) in (int, float) and abs(value) < LARGEST  # NaN is none
 
 
 def _scores(path: Path, missing: list[str]) -> list[Options]:
     try:
-        return read_rows(path)
+        rows = read_rows(path)
+        if len(rows) > MOST_SCORES:
+            missing.append(f"Of {len(rows):,} scores the last {MOST_SCORES:,} are shown.")
+        return _escaped(rows[-MOST_SCORES:])
     except UserError as error:
         missing.append(f"{error}.")
         return []

@@ -13,6 +13,8 @@ import numpy as np
 
 from untaught.core import Options
 from untaught.engine.build import from_python
+from untaught.engine.log import escaped
+from untaught.engine.ours import check_replaceable
 from untaught.engine.writing import write_text
 from untaught.report.advice import advise
 from untaught.report.charts import WIDTH, Curve, Point, chart, number, percent, thin
@@ -33,7 +35,7 @@ SHARES = {"data": "waiting for data", "views": "making views", "compute": "compu
 COLUMNS = 40  # thumbnails a row of the sheet
 QUERIES, NEAREST, READ = 8, 8, 3  # samples asked for, their neighbours, and those of text, which are read
 MOST_CLASSES = 20  # that a map can colour
-WIDEST = 1200  # pixels of the picture of views
+WIDEST, MOST_PIXELS = 1200, 1 << 25  # of the picture of views: its side on the page, and all that it may have
 
 
 def write(run: Path) -> Path:
@@ -44,9 +46,10 @@ def write(run: Path) -> Path:
     from jinja2 import Environment, FileSystemLoader
 
     facts = gather(run)
+    check_replaceable(run / "report.html", "move it away")
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "percent": percent}
-    page = environment.get_template("page.html").render(content(facts))
+    page = escaped(environment.get_template("page.html").render(content(facts)), kept="\n")
     write_text(run / "report.html", page)
     return run / "report.html"
 
@@ -210,7 +213,7 @@ def _amount(labels: str) -> tuple[int, float]:
     for place, ending in enumerate(("/class", "%")):
         if labels.endswith(ending):
             text = labels.removesuffix(ending)
-            return place, float(text) if text.replace(".", "", 1).isdigit() else 0.0
+            return place, float(text) if text.replace(".", "", 1).isdecimal() else 0.0
     return 2, 0.0
 
 
@@ -236,8 +239,11 @@ def _webp(png: bytes) -> str | None:
     from PIL import Image
 
     try:
-        picture = Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB")
-    except Exception:  # cut short, or a bomb
+        picture = Image.open(io.BytesIO(png), formats=["PNG"])
+        if picture.width * picture.height > MOST_PIXELS:
+            return None
+        picture = picture.convert("RGB")
+    except Exception:  # cut short
         return None
     picture.thumbnail((WIDEST, 4 * WIDEST))
     return _uri(picture)

@@ -1,0 +1,98 @@
+"""Whether a file that is in the way is one that untaught wrote: those alone are replaced."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from untaught.core import UserError
+
+if TYPE_CHECKING:
+    from PIL.PngImagePlugin import PngInfo
+
+SEEN = 1 << 16  # bytes of its beginning that are looked at
+SIGNED = "Software", "untaught"  # of a picture
+
+
+def check_replaceable(path: Path, otherwise: str) -> None:
+    """Raises UserError where there is a file, a folder, a pipe ... at `path` that untaught did not write; a link to one of ours is one.
+
+    otherwise: what to do instead.
+    """
+    if os.path.lexists(path) and not is_ours(path):
+        raise UserError(f"{path} is there already, and was not written by untaught; {otherwise}")
+
+
+def is_ours(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode) and WRITTEN[path.suffix](path)
+    except Exception:  # of another format than its ending says, in any of the ways of its reader
+        return False
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(SEEN)
+
+
+def _npy(path: Path) -> bool:
+    vectors = rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \(\d+, \d+\)"
+    return re.match(vectors, _head(path), re.DOTALL) is not None
+
+
+def _parquet(path: Path) -> bool:
+    from pyarrow import parquet
+
+    return _are_ours(parquet.read_schema(path).names)
+
+
+def _csv(path: Path) -> bool:
+    return _are_ours([name.strip('"') for name in _head(path).decode(errors="replace").splitlines()[0].split(",")])
+
+
+def _are_ours(columns: list[str]) -> bool:
+    """Of `embed` or `predict`."""
+    return "name" in columns and any(column in columns for column in ("vector", "probability", "value"))
+
+
+def _png(path: Path) -> bool:
+    from PIL import Image
+
+    with Image.open(path, formats=["PNG"]) as picture:
+        return picture.info.get(SIGNED[0]) == SIGNED[1]
+
+
+def signed() -> PngInfo:
+    """What makes a picture one of ours."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text(*SIGNED)
+    return info
+
+
+def _html(path: Path) -> bool:
+    return " \u00b7 untaught</title>".encode() in _head(path)
+
+
+def _markdown(path: Path) -> bool:
+    """A page of a method, or the one that lists them."""
+    text = _head(path).decode()
+    page = text.startswith(f"# {path.stem}\n\n") and "\nFamily: " in text and "\nMeasured: " in text
+    return page or "Made by `untaught methods --write" in text
+
+
+WRITTEN: dict[str, Callable[[Path], bool]] = {
+    ".npy": _npy,
+    ".parquet": _parquet,
+    ".csv": _csv,
+    ".png": _png,
+    ".html": _html,
+    ".md": _markdown,
+    ".pt2": lambda path: _head(path).startswith(b"PK"),
+    ".onnx": lambda path: b"pytorch" in _head(path),
+}
