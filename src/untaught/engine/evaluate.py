@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from untaught.core import Options, UserError
+from untaught.engine.known import Known
 from untaught.engine.log import say, warn
 from untaught.engine.material import Material, look
-from untaught.engine.run import data_of, read_run, seed_of
+from untaught.engine.run import data_of, read_run
 from untaught.engine.score import Scorer, merge_rows
 from untaught.engine.subjects import Subject, open_subject
 from untaught.engine.views import Views
@@ -49,11 +50,13 @@ def evaluate(
     if len({peer.name for peer in peers}) < len(peers):
         raise UserError("--against names one encoder twice; name each once")
     place = _place(subject, out)
-    if data is None:
+    known = Known.of(subject.run) if subject.run else None
+    own = data is None
+    if own:
         data, columns, label, split = _own_data(subject, target)
 
-    seed = _seed(subject)
-    material = _open(subject, data, columns, label, split, seed)
+    seed = known.seed if known else 0
+    material = _open(subject, data, columns, label, split, known, own)
     layout = material.layout
     networks: list[tuple[str, Subject, nn.Module]] = [("encoder", subject, subject.build(layout))]
     untrained = subject.untrained(layout)
@@ -105,8 +108,10 @@ def tell(scorer: Scorer) -> None:
             say(f"labels    {setting} is left out: {against}")
 
 
-def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: str | None, split: str | None, seed: int) -> Material:
-    """Data read as the encoder's own was, with what that changes said. seed: the run's, or its own rows would be held out anew."""
+def _open(
+    subject: Subject, data: Any, columns: dict[str, str] | None, label: str | None, split: str | None, known: Known | None, own: bool
+) -> Material:
+    """Data read as the encoder's own was, with what that changes said. known: of the run; own: whether the data are to be the run's."""
     modality = subject.modality
     wishes = {"size": subject.size} if subject.size else {}
     material = look(data, modality, columns=columns, label=label, split=split, wishes=wishes, layout=subject.layout)
@@ -120,7 +125,8 @@ def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: st
         for key in takes:
             if takes[key] != found[key]:
                 say(f"layout    {modality.noun} of {key} {found[key]} are read with {key} {takes[key]}, as in training")
-    material.open(False, seed)
+    divide = known.divider(material, own) if known else None
+    material.open(False, 0, divide)
     return material
 
 
@@ -136,10 +142,6 @@ def _own_data(subject: Subject, target: Any) -> tuple[Any, dict[str, str] | None
         raise UserError(f"{name} has no data of its own to be measured on; name some with --data")
     run = read_run(subject.run / "run.yaml")
     return data_of(run, subject.run), run["columns"], run["label"], run["split"]
-
-
-def _seed(subject: Subject) -> int:
-    return seed_of(read_run(subject.run / "run.yaml")) if subject.run else 0
 
 
 def _place(subject: Subject, out: Path | None) -> Path | None:

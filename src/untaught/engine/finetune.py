@@ -22,10 +22,11 @@ from untaught.data.parts import held_out_part
 from untaught.downstream import TASKS
 from untaught.engine.build import modality_named, resolve
 from untaught.engine.fit import Fit
+from untaught.engine.known import Known
 from untaught.engine.log import say, warn
 from untaught.engine.material import Material, look
 from untaught.engine.recipe import Recipe, knobs_of, parse, unknown
-from untaught.engine.run import build_from, free_path, read_run, save_network, seed_of
+from untaught.engine.run import build_from, free_path, save_network
 from untaught.engine.score import merge_rows
 from untaught.engine.views import Views, convolves, used_view, view_options
 from untaught.engine.writing import make_room
@@ -106,7 +107,7 @@ def finetune(
     options = view_options(names, modality, config["layout"], sorted_knobs["view"])
     place = path.parent if path.name == "encoder" else path
     ours = (place / "run.yaml").exists()
-    split_seed = seed_of(read_run(place / "run.yaml")) if ours else recipe.seed  # what the encoder was trained on asks no question here
+    known = Known.of(place) if ours else None  # what the encoder was trained on asks no question here
     folder = out or free_path(place / "finetuned")
     if folder.exists():
         raise UserError(f"{folder} is already there; choose another --out")
@@ -114,7 +115,7 @@ def finetune(
 
     material = look(data, modality, columns=columns, label=label, split=split, layout=config["layout"])
     _tell_differences(material, config)
-    material.open(False, split_seed)
+    material.open(False, recipe.seed, known.divider(material, own=False) if known else None)
     tuner = Tuner(encoder, config, material, task, cls, recipe, trial, sorted_knobs["task"], names, options)
     tuner.tell()
     outcomes: dict[str, list[np.ndarray]] = {}
