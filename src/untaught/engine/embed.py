@@ -74,7 +74,8 @@ class Embedder:
             task = bar.add_task("", total=total, note="")
             for reading in self._read():
                 bf16 = has_bfloat16(self.device.type)
-                for index, vectors in encode(self.encoder, reading.batches, lambda batch: self.view(batch, 0)[0], self.device, bf16):
+                view = lambda batch: self.view(batch, 0)[0]  # noqa: E731
+                for index, vectors in encode(self.encoder, reading.batches, view, self.device, bf16, reading.names):
                     given += len(vectors)
                     bar.update(task, completed=given)
                     names = [name.encode("utf-8", "backslashreplace").decode() for name in reading.names(index)]

@@ -72,6 +72,8 @@ def evaluate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scorer = Scorer(material, subject.view, device, has_bfloat16(device.type), seed, batch_size)
     tell(scorer)
+    for peer in peers:
+        _tell_seen(peer, scorer)
     rows: list[Options] = []
     for name, owner, network in networks:
         rows += scorer.battery(name, network.to(device), _views(owner, material))
@@ -86,8 +88,6 @@ def evaluate(
 
 def tell(scorer: Scorer) -> None:
     """What is measured on what, and what of it can't be."""
-    store = scorer.material.store
-    assert store is not None
     if not scorer.possible:
         say(f"labels    not used: {scorer.why_not}; label-free rows only, of {len(scorer.queries):,} {scorer.material.modality.noun}")
         return
@@ -96,16 +96,19 @@ def tell(scorer: Scorer) -> None:
     say(f"split     {scorer.material.how_split}")
     span = f"{sizes.min():,}" if sizes.min() == sizes.max() else f"{sizes.min():,} to {sizes.max():,}"
     say(f"labels    {len(present)} classes of {span} training {scorer.material.modality.noun}; {len(test):,} of {scorer.held_out} ask")
-    assert store.labels is not None
-    if missing := int((store.labels < 0).sum()):
-        warn(f"{missing:,} {scorer.material.modality.noun} have no label and are left out")
-    if unseen := sorted(set(test.tolist()) - set(present.tolist())):
-        names = ", ".join(store.classes[number] for number in unseen[:3]) + (" ..." if len(unseen) > 3 else "")
-        warn(f"{len(unseen)} classes of {scorer.held_out} have no training row and can't be told ({names})")
-
+    for doubt in scorer.doubts():
+        warn(doubt)
     for setting, against in low_label.settings(train):
         if against:
             say(f"labels    {setting} is left out: {against}")
+
+
+def _tell_seen(peer: Subject, scorer: Scorer) -> None:
+    """Another run's training samples may be among those that this one held out."""
+    store = scorer.material.store
+    if peer.run and store and (seen := Known.of(peer.run).seen(store, scorer.queries)):
+        noun = scorer.material.modality.noun
+        warn(f"{peer.name[8:]} was trained on {seen:,} of the {len(scorer.queries):,} {noun} that ask: its scores are of what it has seen")
 
 
 def _open(

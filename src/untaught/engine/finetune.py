@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import untaught
 from untaught.core import Batch, Encoder, Modality, Options, UserError, View
-from untaught.data.labels import hold_out
+from untaught.data.labels import doubts, hold_out
 from untaught.data.loader import Loader
 from untaught.data.parts import held_out_part
 from untaught.downstream import TASKS
@@ -250,8 +250,8 @@ class Tuner:
             raise UserError(f"the training labels name {len(there)} class{f' ({there[0]})' if there else 'es'}; at least 2 are needed")
         if single := [name for name, count in zip(self.classes, counts, strict=True) if count == 1]:
             warn(f"{_listed(single)} {'has' if len(single) == 1 else 'have'} one training sample: too few to learn or to measure by")
-        if unseen := [name for name, count in zip(self.classes, counts, strict=True) if not count]:
-            warn(f"{_listed(unseen)} {'is' if len(unseen) == 1 else 'are'} only outside the training part: never learned, always wrong")
+        for doubt in doubts(truth, self.truth[self.test], self.classes, f"{noun} to test") if self.test is not None else ():
+            warn(doubt)
 
     def _divide(self, draw: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The training rows of a draw, and its validation rows."""
@@ -358,7 +358,8 @@ class Tuner:
         """What a network gives for rows of the store, as they are -> (N, D) float32."""
         self.whole.channels_last = convolves(network)
         loader = self.material.in_order(rows, BATCH)
-        return collect(encode(network, loader.batches(0), lambda batch: self.whole(batch, 0)[0], self.device, self.bf16), len(rows))
+        view = lambda batch: self.whole(batch, 0)[0]  # noqa: E731
+        return collect(encode(network, loader.batches(0), view, self.device, self.bf16, self.material.names), len(rows))
 
     def rows(self, features: str, scores: dict[str, Measured]) -> list[Options]:
         """Rows of evaluation.json."""

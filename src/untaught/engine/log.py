@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -22,7 +24,7 @@ def shown(text: str) -> str:
 
 
 def progress_bar(what: str) -> Progress:
-    """A bar on a terminal; nothing in a pipe."""
+    """A bar on a terminal; nothing in a pipe, nor from other threads than the main one: a terminal holds one bar."""
     return Progress(
         TextColumn(what),
         BarColumn(bar_width=None),
@@ -30,6 +32,6 @@ def progress_bar(what: str) -> Progress:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
         console=console,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or threading.current_thread() is not threading.main_thread(),
         transient=True,
     )

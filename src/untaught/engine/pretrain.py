@@ -239,6 +239,8 @@ def _run(
     if not world.agree((folder.path / "views.png").exists()):
         world.alone(lambda: keep_views(folder.path, views, cls.whole, example, material))
     tell(asked_again, material, method, fit)
+    for doubt in scorer.doubts():
+        warn(doubt)
     if fit.total is None or fit.step < fit.total:
         try:
             world.alone(lambda: (folder.path / "evaluation.json").unlink(missing_ok=True))  # it was of the encoder that is now trained on
