@@ -117,7 +117,7 @@ def doubts(train: np.ndarray, test: np.ndarray, classes: Sequence[str], what: st
     said: list[str] = []
     asked: list[int] = np.unique(test).tolist()
     if len(asked) == 1:
-        said.append(f"all {len(test):,} labelled {what} are of one class ({classes[asked[0]]}): no score says whether classes are told apart")
+        said.append(f"all {len(test):,} labelled {what} are of one class ({classes[asked[0]]}): no score tells classes apart")
     if unseen := sorted(set(asked) - set(train.tolist())):
         names = ", ".join(classes[number] for number in unseen[:3]) + (" ..." if len(unseen) > 3 else "")
         count = f"{len(unseen)} {'class is' if len(unseen) == 1 else 'classes are'}"
