@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import pytest
 import torch
 
 from untaught.core import UserError
+from untaught.encoders.offline import offline
 from untaught.engine.build import build_encoder, modality_named
 from untaught.engine.run import load_encoder, save_encoder
+from untaught.export import formats
 from untaught.export.formats import export
 from untaught.export.parity import check_parity
 
@@ -150,3 +154,37 @@ def test_weights_that_changed_are_found(tmp_path: Path) -> None:
 def test_arguments_that_timm_could_not_read_back_are_not_written(tmp_path: Path) -> None:
     encoder = build_encoder("timm/resnet10t", {"channels": 1, "size": 32}, {"stem": "original", "norm_layer": torch.nn.BatchNorm2d})
     assert encoder.timm_args is None  # type: ignore[union-attr]
+
+
+def test_one_model_is_traced_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together: list[int] = []
+    inside = threading.Semaphore(8)
+
+    def slow(*_: Any) -> str:
+        with inside:
+            together.append(8 - inside._value)
+            time.sleep(0.05)
+        return ""
+
+    monkeypatch.setitem(formats.FORMATS, "torch", slow)
+    monkeypatch.setattr(formats, "load_encoder", lambda path: (torch.nn.Identity(), {"encoder": "x"}))
+    monkeypatch.setattr(formats, "real_input", lambda *_: (torch.zeros(2, 3),))
+    threads = [threading.Thread(target=export, args=(tmp_path, "torch")) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == [1, 1, 1]
+
+
+def test_the_hub_is_asked_again_only_when_the_last_thread_is_out() -> None:
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    first, second = offline(), offline()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert constants.HF_HUB_OFFLINE is True
+    second.__exit__(None, None, None)
+    assert constants.HF_HUB_OFFLINE is before
