@@ -225,7 +225,7 @@ def knn(encoder: nn.Module, config: dict[str, Any], bank: Any, queries: Any) -> 
     from untaught.engine.embed import Embedder
     from untaught.evaluate.knn import knn_accuracy
 
-    vectors = [np.concatenate([part for _, part in Embedder(encoder.eval(), config, pictures)]) for pictures, _ in (bank, queries)]
+    vectors = [np.concatenate([part.vectors for part in Embedder(encoder.eval(), config, pictures)]) for pictures, _ in (bank, queries)]
     return knn_accuracy(vectors[0], bank[1], vectors[1], queries[1])[20]
 
 

@@ -55,7 +55,7 @@ def test_new_pictures_get_a_class(cli: Cli, model: Path, labelled: Path, tmp_pat
     done = cli("predict", model, labelled, "-o", tmp_path / "said.csv")
     assert done.err.endswith(f"wrote     48 predictions to {tmp_path / 'said.csv'}\n")
     table = csv.read_csv(tmp_path / "said.csv").to_pydict()
-    assert list(table) == ["name", "label", "probability", "p_bright", "p_dark"]
+    assert list(table) == ["row", "name", "label", "probability", "p_bright", "p_dark"]
     right = [name.split("/")[0] == label for name, label in zip(table["name"], table["label"], strict=True)]
     assert np.mean(right) > 0.9
     assert cli("predict", model.parent, labelled, "-o", tmp_path / "again.csv").code == 0  # the run itself is enough
@@ -87,7 +87,7 @@ def test_files_that_a_csv_names_and_are_not_there_are_counted_and_named(cli: Cli
     assert "1 of 41 pictures have no label and are left out" in done.err
     assert "r2" in done.err
     assert cli("predict", tmp_path / "m", labelled, "-o", tmp_path / "v.csv").code == 0
-    assert csv.read_csv(tmp_path / "v.csv").column_names == ["name", "value"]
+    assert csv.read_csv(tmp_path / "v.csv").column_names == ["row", "name", "value"]
 
 
 def test_faults_are_one_line(cli: Cli, run: Path, model: Path, labelled: Path, tmp_path: Path) -> None:

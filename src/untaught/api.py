@@ -8,14 +8,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 from torch import nn
 
 from untaught.core import Encoder, Options, UserError
 from untaught.engine import finetune as engine_finetune
 from untaught.engine import pretrain as engine
 from untaught.engine.build import MethodLike
-from untaught.engine.embed import Embedder, write_vectors
+from untaught.engine.embed import Embedder, Vectors, vectors_of, write_vectors
 from untaught.engine.evaluate import evaluate as measure
 from untaught.engine.log import say, warn
 from untaught.engine.predict import Predictor, holds_model, load_model, write_predictions
@@ -47,13 +46,16 @@ class Run:
 
     def embed(
         self, data: Any, out: str | PathLike[str] | None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256
-    ) -> np.ndarray | Path:
-        """Vectors (N, width) float32 of new data, in its order; with `out` (.parquet or .npy) written there in bounded memory."""
+    ) -> Vectors | Path:
+        """Vectors (N, width) float32 of new data, in its order; with `out` (.parquet or .npy) written there in bounded memory.
+
+        What can't be read is left out, which is said; `rows` (N,) of the vectors says which records are there, `names` how they are called.
+        """
         embedder = Embedder(self.encoder, self.config, data, columns, batch_size)
         if out is not None:
             write_vectors(embedder, Path(out))
             return Path(out)
-        return np.concatenate([vectors for _, vectors in embedder])
+        return vectors_of(embedder)
 
     def finetune(
         self,
@@ -112,7 +114,7 @@ class Model:
     def predict(
         self, data: Any, out: str | PathLike[str] | None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256
     ) -> pandas.DataFrame | Path:
-        """A table of new data, in its order: name, label, probability and p_CLASS for every class; or name and value.
+        """A table of new data, in its order: row, name, label, probability and p_CLASS for every class; or row, name and value.
 
         With `out` (.csv or .parquet) written there in bounded memory, and its path returned.
         """

@@ -120,19 +120,20 @@ def evaluate(
 def embed(
     run: Annotated[Path, typer.Argument(help="a run folder, or its encoder folder")],
     data: Data,
-    out: Annotated[Path, typer.Option("--out", "-o", help=".parquet (name, vector) or .npy (N, width)")] = Path("vectors.parquet"),
+    out: Annotated[Path, typer.Option("--out", "-o", help=".parquet (row, name, vector) or .npy (N, width)")] = Path("vectors.parquet"),
     columns: Columns = None,
     batch_size: Annotated[int, typer.Option(min=1, help="samples encoded at once")] = 256,
 ) -> None:
     """Write the vectors of new data. untaught embed runs/cells photos/ -o vectors.parquet"""
-    from untaught.engine.embed import Embedder, check_ending, write_vectors
+    from untaught.engine.embed import Embedder, check_ending, rows_beside, write_vectors
     from untaught.engine.log import say
     from untaught.engine.run import load_encoder
 
     check_ending(out, (".parquet", ".npy"))
     network, config = load_encoder(run)
     count = write_vectors(Embedder(network, config, data, _pairs(columns), batch_size), out)
-    say(f"wrote     {count:,} vectors of {network.width} to {out}")
+    beside = f", and which rows they are of to {rows_beside(out)}" if out.suffix == ".npy" else ""
+    say(f"wrote     {count:,} vectors of {network.width} to {out}{beside}")
 
 
 @app.command()

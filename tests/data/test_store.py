@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from PIL import Image
 from tiny import encoded, write_pictures
 
 from untaught.core import Modality, UserError
+from untaught.data import checksum as checksum_module
 from untaught.data import store as store_module
 from untaught.data.column import Column
 from untaught.data.sources import open_source
@@ -249,3 +252,75 @@ def test_raw_labels_of_a_stream_are_numbered_when_all_were_seen(pictures: Modali
     assert store.classes == ("kind 0", "kind 1", "kind 2")
     assert store.labels is not None
     assert store.labels.tolist() == [0, 1, 2] * 2
+
+
+FOUR = ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_flipped_byte_anywhere_is_noticed_said_and_packed_anew(
+    tmp_path: Path, pictures: Modality, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:  # of which files that nobody touched are not read again
+        monkeypatch.setattr(checksum_module, "ALWAYS", 0)
+    source = open_source(write_pictures(tmp_path / "x", FOUR), pictures)
+    store = pack(source, pictures, LAYOUT, cache=tmp_path)
+    right = {path.name: path.read_bytes() for path in store.folder.iterdir() if path.name != "verified.json"}
+    assert len(right) == 8
+    for name, content in right.items():
+        for place in (0, len(content) // 2, len(content) - 1):
+            with (store.folder / name).open("r+b") as file:
+                file.seek(place)
+                file.write(bytes([content[place] ^ 1]))
+            said: list[str] = []
+            pack(source, pictures, LAYOUT, cache=tmp_path, tell=said.append)
+            assert len(said) == 1, (name, place)
+            assert "is damaged" in said[0]
+            assert "packing it anew" in said[0]
+            assert (store.folder / name).read_bytes() == content
+    said = []
+    pack(source, pictures, LAYOUT, cache=tmp_path, tell=said.append)
+    assert said == []
+
+
+def test_a_large_store_is_read_once_until_it_is_touched(tmp_path: Path, pictures: Modality, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    own = checksum_module.checksum
+    monkeypatch.setattr(checksum_module, "checksum", lambda path: read.append(path.name) or own(path))
+    monkeypatch.setattr(checksum_module, "ALWAYS", 0)
+    source = open_source(write_pictures(tmp_path / "x", FOUR), pictures)
+    folder = pack(source, pictures, LAYOUT, cache=tmp_path).folder
+    pack(source, pictures, LAYOUT, cache=tmp_path)
+    assert read == []
+    touched = (folder / "row.hash.npy").stat()
+    os.utime(folder / "row.hash.npy", ns=(touched.st_atime_ns, touched.st_mtime_ns))  # its times set back, as if nothing had been
+    pack(source, pictures, LAYOUT, cache=tmp_path)
+    assert read == ["row.hash.npy"]
+    old = time.time() - checksum_module.AGAIN - 1
+    os.utime(folder / "verified.json", (old, old))
+    pack(source, pictures, LAYOUT, cache=tmp_path)
+    assert len(read) == 8
+
+
+def test_contents_are_the_same_under_any_path_and_others_with_another_label(tmp_path: Path, pictures: Modality) -> None:
+    names = {"x": FOUR, "y": FOUR, "z": ["a/0.png", "a/1.png", "c/0.png", "c/1.png"], "short": FOUR[:3]}
+    stores = {name: pack(open_source(write_pictures(tmp_path / name, files), pictures), pictures, LAYOUT) for name, files in names.items()}
+    assert stores["x"].folder != stores["y"].folder
+    assert stores["x"].contents == stores["y"].contents
+    assert len({store.contents for store in stores.values()}) == 3
+    assert np.array_equal(stores["x"].hashes, stores["z"].hashes)
+    assert len(set(stores["x"].hashes.tolist())) == 4
+
+
+def test_rows_keep_their_number_among_all_records_and_what_repeats_is_found(tmp_path: Path, pictures: Modality) -> None:
+    files = ["train/a/0.png", "train/a/1.png", "train/b/2.png", "train/b/3.png", "test/a/4.png", "test/a/5.png"]
+    root = write_pictures(tmp_path / "x", files)
+    (root / "train/a/1.png").write_bytes(b"no picture")
+    (root / "test/a/5.png").write_bytes(encoded(2))  # as train/b/2.png
+    store = pack(open_source(root, pictures), pictures, LAYOUT)
+    assert store.numbers.tolist() == [0, 2, 3, 4, 5]
+    assert store.left_out == 1
+    rows, _ = store.parts(0)
+    repeated, first = store.repeated(rows["test"], rows["train"])
+    assert [Path(name).name for name in store.names(np.concatenate([repeated, first]))] == ["5.png", "2.png"]
+    assert [len(found) for found in store.repeated(rows["test"], rows["train"][:0])] == [0, 0]

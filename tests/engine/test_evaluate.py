@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from command import Cli
 from PIL import Image
 from safetensors.torch import save_file
@@ -16,8 +17,11 @@ from torch import nn
 
 import untaught as ut
 from untaught.core import UserError
-from untaught.engine.evaluate import as_text
+from untaught.data.labels import doubts
+from untaught.engine.evaluate import _open, _own_data, as_text, evaluate
+from untaught.engine.known import Known
 from untaught.engine.score import merge_rows, read_rows
+from untaught.engine.subjects import open_subject
 
 TINY = ("steps=2", "encoder.width=8", "size=16", "batch_size=8", "precision=float32")
 
@@ -240,3 +244,51 @@ def test_a_table_fits_its_width_or_becomes_paragraphs() -> None:
     assert "encoder" in wide.splitlines()[0]
     assert "50.0 +- 0.0" in wide
     assert narrow.splitlines()[:3] == ["linear", "  encoder    50.0 +- 0.0", "  raw data   25.0 +- 0.0"]
+
+
+def test_a_run_is_never_measured_on_another_folder_of_the_same_name(
+    animals: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    said = yaml.safe_load((run / "run.yaml").read_text())
+    assert said["data"] == str(animals)
+    monkeypatch.chdir(animals.parent)
+    (run / "run.yaml").write_text(yaml.safe_dump({**{k: v for k, v in said.items() if k != "contents"}, "data": "animals"}))  # an older one
+    known = Known.of(run)
+    divided = _open(open_subject(run), *_own_data(open_subject(run), run), known, True)
+    assert divided.name == "animals"
+    monkeypatch.chdir(pictures(tmp_path / "b" / "animals", {"cat": 15, "dog": 15}).parent)
+    with pytest.raises(UserError, match=r"animals is not what .* was trained on"):
+        evaluate(run)
+
+
+def test_pictures_that_came_after_training_are_not_held_out(animals: Path, trained: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(animals, tmp_path / "animals")
+    run = shutil.copytree(trained, tmp_path / "run")
+    said = yaml.safe_load((run / "run.yaml").read_text())
+    (run / "run.yaml").write_text(yaml.safe_dump({**said, "data": str(data)}))
+    pictures(tmp_path / "new", {"x": 0, "y": 0, "cat": 20})
+    for path in (tmp_path / "new" / "cat").iterdir():
+        shutil.copy(path, data / "cat" / f"new{path.name}")
+    subject = open_subject(run)
+    before = _open(subject, str(animals), None, None, None, Known.of(run), False)
+    after = _open(subject, *_own_data(subject, run), Known.of(run), True)
+    for part in ("train", "val"):
+        names = [[Path(name).name for name in m.store.names(m.parts[part])] for m in (before, after) if m.store]
+        assert names[0] == names[1]
+
+
+def test_doubts_about_labels_are_said() -> None:
+    train, classes = np.array([0, 0, 1]), ("ant", "bee", "cat")
+    assert doubts(train, np.array([0, 1, 1]), classes, "pictures of test") == []
+    (one,) = doubts(train, np.array([1, 1]), classes, "pictures of test")
+    assert one.startswith("all 2 labelled pictures of test are of one class (bee)")
+    (unseen,) = doubts(train, np.array([0, 2, 2]), classes, "pictures of test")
+    assert unseen == "1 class is not in the training part and always told wrongly: cat (2 pictures of test)"
+
+
+def test_scores_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+    row = {"features": "encoder", "probe": "loss", "labels": "none", "metric": "mlm", "mean": float("nan"), "data": "x"}
+    with pytest.raises(UserError, match=r"the score encoder loss mlm is not finite"):
+        merge_rows(tmp_path / "evaluation.json", [row])
+    assert [*tmp_path.iterdir()] == []

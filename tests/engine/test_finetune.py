@@ -66,7 +66,7 @@ def test_a_classifier_learns_predicts_and_is_kept(run: ut.Run, digits: tuple[np.
     assert written["encoder", "accuracy"]["probe"] in ("finetune", "knn20", "knn200")
 
     table = model.predict(digits[0])
-    assert list(table.columns) == ["name", "label", "probability", *(f"p_{i}" for i in range(10))]
+    assert list(table.columns) == ["row", "name", "label", "probability", *(f"p_{i}" for i in range(10))]
     assert (table["label"].astype(int) == digits[1]).mean() > accuracy["low"]
     chances = table[[f"p_{i}" for i in range(10)]].to_numpy()
     np.testing.assert_allclose(chances.sum(1), 1, atol=1e-5)
@@ -89,7 +89,7 @@ def test_a_number_is_estimated_in_its_own_unit(run: ut.Run, digits: tuple[np.nda
     assert set(rows) == {("encoder", metric) for metric in ("mae", "rmse", "r2")}
     assert rows["encoder", "r2"]["mean"] > 0.5
     table = model.predict(digits[0])
-    assert list(table.columns) == ["name", "value"]
+    assert list(table.columns) == ["row", "name", "value"]
     assert np.abs(table["value"] - ink).mean() < 0.7 * ink.std()
 
 
@@ -241,7 +241,7 @@ def test_rare_missing_and_unseen_classes_are_said(run: ut.Run, digits: tuple[np.
     said = capfd.readouterr().err
     assert "1 of 40 pictures have no label and are left out" in said
     assert "class c has one training sample" in said
-    assert "class z is only outside the training part" in said
+    assert "1 class is not in the training part and always told wrongly: z" in said
     assert "unbalanced, 1 to 30 samples" in said
     assert "balanced accuracy" not in said or "macro f1" in said
     assert model.config["classes"] == ["a", "b", "c", "z"]

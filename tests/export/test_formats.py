@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from untaught.core import UserError
+from untaught.encoders.offline import offline
 from untaught.engine.build import build_encoder, modality_named
 from untaught.engine.run import load_encoder, save_encoder, save_network
 from untaught.export import formats
@@ -182,3 +185,37 @@ def test_a_program_that_is_right_for_one_size_of_batch_alone_is_refused(
     monkeypatch.setattr(torch.export, "load", lambda _: Program())
     with torch.no_grad(), pytest.raises(UserError, match="differs from the encoder"):
         formats._torch(encoder, config, tmp_path / "conv", (torch.randn(3, 1, 16, 16),))
+
+
+def test_one_model_is_traced_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together: list[int] = []
+    inside = threading.Semaphore(8)
+
+    def slow(*_: Any) -> str:
+        with inside:
+            together.append(8 - inside._value)
+            time.sleep(0.05)
+        return ""
+
+    monkeypatch.setitem(formats.FORMATS, "torch", slow)
+    monkeypatch.setattr(formats, "load_encoder", lambda path: (torch.nn.Identity(), {"encoder": "x"}))
+    monkeypatch.setattr(formats, "real_input", lambda *_: (torch.zeros(2, 3),))
+    threads = [threading.Thread(target=export, args=(tmp_path, "torch")) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == [1, 1, 1]
+
+
+def test_the_hub_is_asked_again_only_when_the_last_thread_is_out() -> None:
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    first, second = offline(), offline()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert constants.HF_HUB_OFFLINE is True
+    second.__exit__(None, None, None)
+    assert constants.HF_HUB_OFFLINE is before

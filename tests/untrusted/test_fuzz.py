@@ -240,7 +240,7 @@ def test_encoder_folders(trained: Path, tmp_path: Path, data: st.DataObject) -> 
 
     def use() -> None:
         encoder, config = load_encoder(folder)
-        for _, vectors in Embedder(encoder, config, np.zeros((2, 9, 9, 3), np.uint8)):
+        for _, _, vectors in Embedder(encoder, config, np.zeros((2, 9, 9, 3), np.uint8)):
             assert len(vectors) == 2
 
     one_line(use)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterator
 from itertools import product
@@ -15,6 +16,27 @@ from untaught.data.identity import file_facts
 Address = Path | str  # a local file, or what fsspec opens
 BLOCK = 4 << 20  # bytes asked of a remote file at once
 NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def lasting(name: str) -> str:
+    """The same data from any working directory: a local path as an absolute one, links that it goes through kept but before a "..".
+
+    builtin:NAME, hf:NAME and addresses stay as they are.
+    """
+    plain = name.removeprefix("file://")
+    if is_remote(plain) or plain.startswith(("builtin:", "hf:", "in memory: ")):
+        return name
+    parts = Path(plain).expanduser().absolute().parts
+    last = len(parts) - parts[::-1].index("..") if ".." in parts else 0
+    return os.path.join(os.path.realpath(os.path.join(*parts[:last])), *parts[last:]) if last else os.path.join(*parts)
+
+
+def data_names(data: Any) -> str | list[str] | None:
+    """What names data, lastingly: a name or several; None of what is in memory."""
+    if isinstance(data, str | os.PathLike):
+        return lasting(os.fspath(data))
+    many = isinstance(data, list | tuple) and len(data) > 0 and all(isinstance(name, str | os.PathLike) for name in data)
+    return [lasting(os.fspath(name)) for name in data] if many else None
 
 
 def is_remote(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -9,29 +10,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
+
+from untaught.data.checksum import digest_of_npy, feed
 
 
 class Growing:
     """A `.npy` file that grows: values are appended behind a header that is written last, when their number is known.
 
-    rows: those that are there already; what lies behind them is cut off. Raises ValueError where they are not.
+    rows: those that are there already, their `digest` as it was; what lies behind them is cut off. Raises ValueError where they are not.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...], rows: int = 0) -> None:
+    def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...], rows: int = 0, digest: str | None = None) -> None:
         self.path, self.dtype, self.shape, self.rows = path, dtype, shape, rows
         self.file = path.open("r+b" if rows else "w+b")
         self._header()
-        end = self.file.tell() + rows * dtype.itemsize * math.prod(shape)
-        if path.stat().st_size < end:
+        size = rows * dtype.itemsize * math.prod(shape)
+        self.values = feed(xxhash.xxh3_64(), self.file, size)
+        if self.file.tell() < len(self.header) + size or digest not in (None, self.digest):
             self.file.close()
-            raise ValueError(f"{path.name} has fewer than {rows} rows")
-        self.file.truncate(end)
-        self.file.seek(end)
+            raise ValueError(f"{path.name} has fewer than {rows} rows, or others")
+        self.file.truncate()
 
     def append(self, values: np.ndarray) -> None:
         """values (n, *shape)."""
         self.rows += len(values)
-        self.file.write(np.ascontiguousarray(values).data.cast("B") if values.size else b"")
+        if values.size:
+            written = np.ascontiguousarray(values).data.cast("B")
+            self.file.write(written)
+            self.values.update(written)
+
+    @property
+    def digest(self) -> str:
+        """Of the values so far."""
+        return self.values.hexdigest()
+
+    @property
+    def checksum(self) -> str:
+        """Of the whole file, once it is finished."""
+        return digest_of_npy(self.header, self.values)
 
     def save(self) -> None:
         """To the disk itself."""
@@ -45,7 +62,10 @@ class Growing:
     def _header(self) -> None:
         # numpy leaves room for the first axis to grow, so that the final header is as long as the first.
         described = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.rows, *self.shape)}
-        np.lib.format.write_array_header_1_0(self.file, described)
+        described_in = io.BytesIO()
+        np.lib.format.write_array_header_1_0(described_in, described)
+        self.header = described_in.getvalue()
+        self.file.write(self.header)
         self.file.flush()
 
 
@@ -60,7 +80,7 @@ class Column:
         self.values: Growing | None = None
         self.offsets: Growing | None = None
         if begun:
-            self._open(np.dtype(begun["dtype"]), tuple(begun["shape"]), begun["values"], begun["rows"])
+            self._open(np.dtype(begun["dtype"]), tuple(begun["shape"]), begun["values"], begun["rows"], begun["digests"])
 
     @property
     def files(self) -> list[Growing]:
@@ -70,7 +90,8 @@ class Column:
     def said(self) -> dict[str, Any]:
         assert self.values is not None
         rows = self.values.rows if self.offsets is None else self.offsets.rows - 1
-        return {"dtype": str(self.values.dtype), "shape": self.values.shape, "values": self.values.rows, "rows": rows}
+        digests = [file.digest for file in self.files]
+        return {"dtype": str(self.values.dtype), "shape": self.values.shape, "values": self.values.rows, "rows": rows, "digests": digests}
 
     def misfit(self, array: np.ndarray) -> str | None:
         """Why an array is no row of this column."""
@@ -83,19 +104,21 @@ class Column:
         expected = self.values.dtype, (*("T" * self.ragged), *self.values.shape)
         return f"its {self.name} is {array.dtype} {array.shape}, others are {expected[0]} {expected[1]}"
 
-    def append(self, arrays: Sequence[np.ndarray]) -> None:
-        if not arrays:
+    def append(self, arrays: Sequence[np.ndarray] | np.ndarray) -> None:
+        """Rows, or all of them as one array."""
+        if not len(arrays):
             return
         self.misfit(arrays[0])
         assert self.values is not None
         if self.offsets is not None:
             self.offsets.append(self.values.rows + np.cumsum([len(array) for array in arrays], dtype=np.int64))
-        self.values.append(np.concatenate(arrays) if self.ragged else np.stack(arrays))
+        self.values.append(np.concatenate(arrays) if self.ragged else arrays if isinstance(arrays, np.ndarray) else np.stack(arrays))
 
-    def _open(self, dtype: np.dtype, shape: tuple[int, ...], values: int = 0, rows: int = 0) -> None:
-        self.values = Growing(self.folder / f"{self.name}.npy", dtype, shape, values)
+    def _open(self, dtype: np.dtype, shape: tuple[int, ...], values: int = 0, rows: int = 0, digests: Sequence[str] = ()) -> None:
+        self.values = Growing(self.folder / f"{self.name}.npy", dtype, shape, values, *digests[:1])
         if self.ragged:
-            self.offsets = Growing(self.folder / f"{self.name}.offsets.npy", np.dtype(np.int64), (), rows + 1 if rows else 0)
+            offsets = self.folder / f"{self.name}.offsets.npy"
+            self.offsets = Growing(offsets, np.dtype(np.int64), (), rows + 1 if rows else 0, *digests[1:])
             if not rows:
                 self.offsets.append(np.zeros(1, np.int64))
 

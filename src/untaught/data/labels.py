@@ -112,6 +112,19 @@ def number_labels(labels: Sequence[Any], classes: tuple[str, ...] | None) -> tup
     return np.array([-1 if label is None else label for label in labels], np.int64), classes
 
 
+def doubts(train: np.ndarray, test: np.ndarray, classes: Sequence[str], what: str) -> list[str]:
+    """What of the classes, as numbers (n,) and (m,) of training and test samples, makes scores on the latter say less than they seem to."""
+    said: list[str] = []
+    asked: list[int] = np.unique(test).tolist()
+    if len(asked) == 1:
+        said.append(f"all {len(test):,} labelled {what} are of one class ({classes[asked[0]]}): no score tells classes apart")
+    if unseen := sorted(set(asked) - set(train.tolist())):
+        names = ", ".join(classes[number] for number in unseen[:3]) + (" ..." if len(unseen) > 3 else "")
+        count = f"{len(unseen)} {'class is' if len(unseen) == 1 else 'classes are'}"
+        said.append(f"{count} not in the training part and always told wrongly: {names} ({int(np.isin(test, unseen).sum()):,} {what})")
+    return said
+
+
 def hold_out(labels: np.ndarray, seed: int, share: float = 0.2, least: int = 1) -> np.ndarray:
     """(N,) bool: a share of every class of at least two rows, `least` or more of it; of measured labels a share of all."""
     draws = np.random.default_rng(seed)

@@ -19,13 +19,14 @@ from filelock import FileLock, Timeout
 
 from untaught.core import Modality, Options, Record, UserError
 from untaught.data import decoding
+from untaught.data.checksum import checksum, digest_of_text, remember, verify
 from untaught.data.column import pad
 from untaught.data.identity import fingerprint
 from untaught.data.labels import hold_out, number_labels
 from untaught.data.parts import TEST, TRAIN, VAL, Source, peek
 from untaught.data.unfinished import NAMED, PROGRESS, Unfinished
 
-SCHEMA = 1  # raise it when the files change: older stores are then packed anew
+SCHEMA = 2  # raise it when the files change: older stores are then packed anew
 SAMPLE, SAMPLE_BYTES = 4096, 128 << 20  # rows that statistics are fitted on, at most
 KEPT = 7 * 86400  # seconds that an unfinished store waits to be gone on with
 PARTS = ("all", TRAIN, VAL, TEST)  # what the numbers of the part column mean
@@ -37,12 +38,16 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+        if self.manifest.pop("checksum") != digest_of_text(json.dumps(self.manifest)):
+            raise ValueError("manifest.json is damaged")
         self.columns = {name: self._open(name) for name in self.manifest["fields"]}
         self.offsets = {name: self._open(f"{name}.offsets") for name, kind in self.manifest["fields"].items() if kind["ragged"]}
         self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in self.manifest["skipped"]]
         self.statistics: Options = self.manifest["statistics"]
         self.labels: np.ndarray | None = self._open("row.label") if self.manifest["labelled"] else None
+        self.own = self._open("row.part")  # of PARTS, by number
+        self.hashes, self.numbers = self._open("row.hash"), self._open("row.number")  # of its contents; among all records
         self._names, self._name_offsets = self._open("row.name"), self._open("row.name.offsets")
         self._check()
 
@@ -61,6 +66,16 @@ class Store:
         return batch
 
     @property
+    def contents(self) -> str:
+        """The same for the same samples with the same labels and parts in the same order, wherever they were read from."""
+        return self.manifest["contents"]
+
+    @property
+    def left_out(self) -> int:
+        """Records that can't be read."""
+        return self.manifest["skipped_count"]["unreadable"]
+
+    @property
     def bytes(self) -> int:
         """What it takes on disk."""
         return sum(path.stat().st_size for path in self.folder.iterdir())
@@ -71,11 +86,8 @@ class Store:
 
     def parts(self, seed: int) -> tuple[dict[str, np.ndarray], str]:
         """Row numbers (n,) of "train" and of "val" and "test" where there are any, and a sentence saying how they came about."""
-        own = self._open("row.part")
-        rows = {part: np.flatnonzero(own == PARTS.index(part)) for part in (TRAIN, VAL, TEST)}
-        rows = {part: numbers for part, numbers in rows.items() if len(numbers)}
-        if len(rows) > 1 and TRAIN in rows:
-            return rows, "the data's own parts: " + ", ".join(f"{part} {len(numbers):,}" for part, numbers in rows.items())
+        if rows := self.own_parts:
+            return rows, f"the data's own parts: {sizes(rows)}"
         if self.labels is None:
             return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: no labels, no parts"
         held_out = hold_out(self.labels, seed)
@@ -83,12 +95,26 @@ class Store:
             return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: too few labels to hold some out"
         rows = {TRAIN: np.flatnonzero(~held_out), VAL: np.flatnonzero(held_out)}
         how = "stratified by label, " if self.classes else ""
-        return rows, f"80/20 {how}seed {seed}: " + ", ".join(f"{part} {len(numbers):,}" for part, numbers in rows.items())
+        return rows, f"80/20 {how}seed {seed}: {sizes(rows)}"
+
+    @property
+    def own_parts(self) -> dict[str, np.ndarray]:
+        """Row numbers (n,) by part, where the data come with a training part and another; else nothing."""
+        rows = {part: np.flatnonzero(self.own == PARTS.index(part)) for part in (TRAIN, VAL, TEST)}
+        rows = {part: numbers for part, numbers in rows.items() if len(numbers)}
+        return rows if len(rows) > 1 and TRAIN in rows else {}
+
+    def repeated(self, rows: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those of some rows (n,) whose contents are also among others (m,), and the first of the others that each repeats."""
+        found, first = np.unique(self.hashes[among], return_index=True)
+        places = np.searchsorted(found, self.hashes[rows]).clip(max=max(len(found) - 1, 0))
+        same = found[places] == self.hashes[rows] if len(found) else np.zeros(len(rows), bool)
+        return rows[same], among[first[places[same]]]
 
     def _check(self) -> None:
         """Raises ValueError where the files are not those that the manifest speaks of."""
         ragged = [(self._names, self._name_offsets), *((self.columns[name], own) for name, own in self.offsets.items())]
-        fixed = [self._open("row.part"), *(column for name, column in self.columns.items() if name not in self.offsets)]
+        fixed = [self.own, self.hashes, self.numbers, *(column for name, column in self.columns.items() if name not in self.offsets)]
         lengths = {len(column) for column in (*fixed, *([] if self.labels is None else [self.labels]))} | {len(o) - 1 for _, o in ragged}
         if lengths != {len(self)} or any(offsets[-1] != len(values) for values, offsets in ragged):
             raise ValueError("columns of other lengths")
@@ -109,12 +135,14 @@ def pack(
     cache: Path | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     limit_skipped: float = 0.5,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Store:
     """Decode a source into a store under the cache, or open the one that an earlier run or another process made.
 
     Packing that was killed or interrupted goes on behind what it had saved. Fields in layout["ragged"] may differ in length,
-    (T, ...); all others have one shape. Unreadable records are skipped, counted and named. Raises UserError where nothing is
-    readable or more than `limit_skipped` of all is not, where the disk is full, and where the cache cannot be written.
+    (T, ...); all others have one shape. Unreadable records are skipped, counted and named. A store that is damaged is packed anew, which
+    `tell` gets to know. Raises UserError where nothing is readable or more than `limit_skipped` of all is not, where the disk is full, and
+    where the cache cannot be written.
     """
     target = _place(source, modality, layout, cache)
     folder, key = target.parent, target.name
@@ -125,7 +153,7 @@ def pack(
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         with FileLock(folder / f"{key}.lock"):
-            if (store := _reopen(target)) is not None:
+            if (store := _reopen(target, lambda fault: tell(f"the store {target} is damaged ({fault}): packing it anew"))) is not None:
                 return store
             shutil.rmtree(target, ignore_errors=True)
             try:
@@ -148,9 +176,14 @@ def pack(
         raise
 
 
-def packed(source: Source, modality: Modality, layout: Options) -> Store | None:
-    """The store of an unchanged source that was packed before, or None."""
-    return _reopen(_place(source, modality, layout, None))
+def packed(source: Source, modality: Modality, layout: Options, tell: Callable[[str], None] = lambda text: None) -> Store | None:
+    """The store of an unchanged source that was packed before, or None; `tell` gets to know where it is damaged."""
+    target = _place(source, modality, layout, None)
+    return _reopen(target, lambda fault: tell(f"the store {target} is damaged ({fault}): reading the data themselves"))
+
+
+def sizes(rows: dict[str, np.ndarray]) -> str:
+    return ", ".join(f"{part} {len(numbers):,}" for part, numbers in rows.items())
 
 
 def _place(source: Source, modality: Modality, layout: Options, cache: Path | None) -> Path:
@@ -183,15 +216,17 @@ def _write(
             name, part = parts[begun.part]
             for chunk in decoding.chunks(decoding.decode(islice(part, begun.record, None), modality, layout), 64):
                 good: list[tuple[Record, dict[str, np.ndarray]]] = []
-                for record, arrays in chunk:
+                numbers: list[int] = []
+                for number, (record, arrays) in enumerate(chunk, begun.done + begun.failed):
                     reason = arrays if isinstance(arrays, str) else begun.fits(arrays)
                     if reason is None:
                         good.append((record, arrays))  # type: ignore[arg-type]
+                        numbers.append(number)
                     else:
                         begun.skip(record["name"], reason)
                 if good and begun.done == 0:
                     _check_space(folder, source.rows, [arrays for _, arrays in good])
-                begun.append(PARTS.index(name), good)
+                begun.append(PARTS.index(name), numbers, good)
                 begun.record += len(chunk)
                 begun.save()
                 if progress is not None:
@@ -205,6 +240,10 @@ def _write(
     values, classes = number_labels(labels, source.classes)
     if values is not None:
         np.save(folder / "row.label.npy", values)
+    checksums = {file.path.name: file.checksum for file in begun.files}
+    if values is not None:
+        checksums["row.label.npy"] = checksum(folder / "row.label.npy")
+    hashes, own = (np.load(folder / f"row.{name}.npy", mmap_mode="r") for name in ("hash", "part"))
     said = {name: column.said for name, column in begun.columns.items()}
     fields = {name: {"dtype": found["dtype"], "shape": found["shape"], "ragged": name in begun.ragged} for name, found in said.items()}
     manifest = {
@@ -220,28 +259,40 @@ def _write(
         "skipped": (begun.skipped + source.skipped)[:NAMED],
         "skipped_count": {"unreadable": begun.failed, "passed over": len(source.skipped)},
         "statistics": {},
+        "contents": fingerprint([hashes, own, values, classes]),
+        "checksums": checksums,
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    manifest["statistics"] = _fit(Store(folder), modality, layout)
-    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    _seal(folder, manifest)
+    _seal(folder, {**manifest, "statistics": _fit(Store(folder), modality, layout)})
     for path in folder.iterdir():
         sync(path)
+    remember(folder, checksums)
     sync(folder)
+
+
+def _seal(folder: Path, manifest: dict[str, Any]) -> None:
+    text = json.dumps(manifest)
+    (folder / "manifest.json").write_text(json.dumps({"checksum": digest_of_text(text), **manifest}), "utf-8")
 
 
 def _fit(store: Store, modality: Modality, layout: Options) -> Options:
     """The modality's statistics over training rows, the same whoever packs: they may not depend on a run's seed."""
-    rows = np.flatnonzero(np.isin(store._open("row.part"), [PARTS.index(TRAIN), PARTS.index("all")]))
+    rows = np.flatnonzero(np.isin(store.own, [PARTS.index(TRAIN), PARTS.index("all")]))
     rows = rows if len(rows) else np.arange(len(store))
     each = sum(column.nbytes for column in store.columns.values()) / len(store)
     sample = np.sort(np.random.default_rng(0).permutation(rows)[: max(1, min(SAMPLE, int(SAMPLE_BYTES / max(each, 1))))])
     return modality.fit({name: torch.from_numpy(array) for name, array in store.gather(sample).items()}, layout)
 
 
-def _reopen(folder: Path) -> Store | None:
+def _reopen(folder: Path, tell: Callable[[str], None] = lambda fault: None) -> Store | None:
+    if not folder.is_dir():
+        return None
     try:
-        return Store(folder) if folder.is_dir() else None
-    except Exception:  # a file was deleted, cut or changed by hand, in whatever way: pack anew
+        store = Store(folder)
+        verify(folder, store.manifest["checksums"])
+        return store
+    except Exception as error:  # a file was deleted, cut or changed by hand or by the disk, in whatever way: pack anew
+        tell((str(error) or type(error).__name__).splitlines()[0])
         return None
 
 

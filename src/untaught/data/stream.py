@@ -67,8 +67,14 @@ class Stream:
         most = min(LANES, len(self.shards)) if self.endless else LANES
         self.lanes = max(n for n in range(1, most + 1) if batch_size % n == 0) if training else 1
         self.skipped: dict[str, str] = {}  # name -> reason
+        self.passed = self.given = 0  # records that were decoded or could not be, and those of them that batches were made of
         self.broken: set[str] = set()  # shards that were told of
         self._names: OrderedDict[int, str] = OrderedDict()
+
+    @property
+    def left_out(self) -> int:
+        """Records that have passed and could not be read, where no other took their place."""
+        return self.passed - self.given
 
     @property
     def how(self) -> str:
@@ -99,6 +105,7 @@ class Stream:
                 sizes.append(len(share))
                 while share:  # what was given is held no longer: a batch of photographs is a hundred megabytes
                     number, record = share.popleft()
+                    self.passed += 1
                     yield {**record, "index": number}
 
         decoded = decoding.decode(records(), self.modality, self.layout)
@@ -254,6 +261,7 @@ class Stream:
                 batch[name], batch[f"{name}_valid"] = pad(np.concatenate(rows), np.cumsum(lengths) - lengths, lengths)
             else:
                 batch[name] = np.stack(rows)
+        self.given += len(good)
         batch["index"] = np.array([record["index"] for record, _ in good], np.int64)
         self._names.update((record["index"], record["name"]) for record, _ in good)
         while len(self._names) > REMEMBERED * self.batch_size:

@@ -13,15 +13,18 @@ from typing import Any, TextIO
 import numpy as np
 
 from untaught.core import Record
+from untaught.data.checksum import digest_of_row
 from untaught.data.column import Column, Growing
 
 PROGRESS, LABELS = "progress.json", "labels.jsonl"
 EVERY = 5.0  # seconds between two saves
 NAMED = 1000  # skipped records that are kept by name
+OWN = ("part", "name", "hash", "number")
 
 
 class Unfinished:
-    """The files of a store that grows: `columns` of the modality's fields, and of our own the part and the name of each row.
+    """The files of a store that grows: `columns` of the modality's fields, and of our own each row's part, name, hash of its contents, and
+    number among all records, readable or not.
 
     part, record: where in the source the next record is; done, failed: how many were stored and not; skipped: (name, reason).
     """
@@ -39,7 +42,7 @@ class Unfinished:
         self.part, self.record, self.done, self.failed = (said.get(key, 0) for key in ("part", "record", "done", "failed"))
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in said.get("skipped", [])]
         own, begun = said.get("own", {}), said.get("columns", {})
-        self.own = {name: Column(self.folder, f"row.{name}", name == "name", own.get(name)) for name in ("part", "name")}
+        self.own = {name: Column(self.folder, f"row.{name}", name == "name", own.get(name)) for name in OWN}
         self.columns = {name: Column(self.folder, name, name in self.ragged, begun[name]) for name in begun}
         self.labels: TextIO = (self.folder / LABELS).open("r+" if said else "w+", encoding="utf-8")
         if self.labels.seek(0, os.SEEK_END) < said.get("labels", 0):
@@ -53,11 +56,13 @@ class Unfinished:
             self.columns[name] = Column(self.folder, name, name in self.ragged)
         return next((fault for fault in (self.columns[name].misfit(array) for name, array in arrays.items()) if fault), None)
 
-    def append(self, part: int, good: Sequence[tuple[Record, dict[str, np.ndarray]]]) -> None:
+    def append(self, part: int, numbers: Sequence[int], good: Sequence[tuple[Record, dict[str, np.ndarray]]]) -> None:
         for name in good[0][1] if good else ():
             self.columns[name].append([arrays[name] for _, arrays in good])
-        self.own["part"].append([np.array(part, np.uint8)] * len(good))
+        self.own["part"].append(np.full(len(good), part, np.uint8))
         self.own["name"].append([np.frombuffer(r["name"].encode("utf-8", "surrogateescape"), np.uint8) for r, _ in good])
+        self.own["hash"].append(np.array([digest_of_row(arrays) for _, arrays in good], np.uint64))
+        self.own["number"].append(np.array(numbers, np.int64))
         if good:
             self.labels.write(json.dumps([_plain(record.get("label")) for record, _ in good]) + "\n")
         self.done += len(good)

@@ -8,8 +8,8 @@ the places of a shard's samples are noted once, in the cache: so many there are,
 from __future__ import annotations
 
 import json
-import os
 import tarfile
+import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -82,7 +82,7 @@ class Tar:
         self.places = np.array(places)
         with suppress(OSError):  # the cache can't be written: then it is counted again
             self.kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.kept.with_suffix(f".{os.getpid()}.npy")
+            partial = self.kept.with_suffix(f".{uuid.uuid4().hex}.npy")
             np.save(partial, self.places)
             partial.replace(self.kept)
             self.places = np.load(self.kept, mmap_mode="r", allow_pickle=False)

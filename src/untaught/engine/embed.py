@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from untaught.core import Batch, Options, UserError
+from untaught.data.column import Growing
 from untaught.data.loader import Loader
 from untaught.data.sources import open_source, peek
 from untaught.data.store import packed
@@ -20,7 +23,7 @@ from untaught.engine.log import progress_bar, say, warn
 from untaught.engine.material import adapted, differing, tell_skipped
 from untaught.engine.ours import check_replaceable
 from untaught.engine.views import convolves, used_view
-from untaught.engine.writing import make_room, whole
+from untaught.engine.writing import all_whole, make_room, whole
 from untaught.evaluate.features import encode
 from untaught.ops.precision import has_bfloat16
 
@@ -53,41 +56,95 @@ class Embedder:
             say(f"layout    {self.modality.noun} of {key} {found} are read with {key} {takes}, as in training")
         self.layout = adapted(records, self.modality, self.layout)
 
-    def __iter__(self) -> Iterator[tuple[list[str], np.ndarray]]:
-        """(names, vectors (B, width) float32) a batch, in the source's order."""
+    def __iter__(self) -> Iterator[Embedded]:
+        """A batch after the other, in the source's order: by part (train, val, test) where it has some, in a part as it is given.
+
+        Records that can't be read are left out, and that is said; `rows` are the numbers of those that are there. Raises UserError where
+        none can be read, and where vectors are not finite.
+        """
         total = sum(part.rows or 0 for part in self.source.parts.values()) or None
-        given = 0
+        given = left_out = 0
         with progress_bar(self.verb) as bar:
             task = bar.add_task("", total=total, note="")
-            for batches, names in self._read():
+            for reading in self._read():
                 bf16 = has_bfloat16(self.device.type)
-                for index, vectors in encode(self.encoder, batches, lambda batch: self.view(batch, 0)[0], self.device, bf16):
+                view = lambda batch: self.view(batch, 0)[0]  # noqa: E731
+                for index, vectors in encode(self.encoder, reading.batches, view, self.device, bf16, reading.names):
                     given += len(vectors)
                     bar.update(task, completed=given)
-                    yield [name.encode("utf-8", "backslashreplace").decode() for name in names(index)], vectors
-        tell_skipped(self.skipped, self.modality.noun)
+                    names = [name.encode("utf-8", "backslashreplace").decode() for name in reading.names(index)]
+                    yield Embedded(reading.rows(index), names, vectors)
+                left_out += reading.left_out()
+        tell_skipped(self.skipped, self.modality.noun, left_out)
         if not given:
             why = "".join(f" ({name}: {reason})" for name, reason in self.skipped[len(self.source.skipped) :][:1])
             raise UserError(f"nothing to {self.verb}: none of the {self.modality.noun} can be read{why}")
 
-    def _read(self) -> Iterator[tuple[Iterator[Batch], Callable[[np.ndarray], list[str]]]]:
-        """(batches in order, what names their samples) of the store that a run has packed of this data, else of every part, decoded now."""
-        if store := packed(self.source, self.modality, self.layout):
+    def _read(self) -> Iterator[Reading]:
+        """The store that a run has packed of this data, else every part, decoded now."""
+        if store := packed(self.source, self.modality, self.layout, warn):
             loader = Loader(store, np.arange(len(store)), self.batch_size, seed=0, drop_last=False, shuffle=False)
-            yield loader.batches(0), store.names
+            yield Reading(loader.batches(0), store.names, lambda index: store.numbers[index], lambda: store.left_out)
             self.skipped += [skipped for skipped in store.skipped if skipped not in self.skipped]
             return
+        first = 0
         for part in self.source.parts.values():
             stream = Stream(part, self.modality, self.layout, self.batch_size, seed=0, drop_last=False, shuffle=False, tell=warn)
-            yield stream.batches(0), stream.names
+            yield Reading(stream.batches(0), stream.names, partial(np.add, first), lambda stream=stream: stream.left_out)
             self.skipped += list(stream.skipped.items())
+            first += stream.passed if part.rows is None else part.rows
+
+
+class Embedded(NamedTuple):
+    """A batch: the rows' numbers (B,) int64 among all records, their names, and vectors (B, width) float32."""
+
+    rows: np.ndarray
+    names: list[str]
+    vectors: np.ndarray
+
+
+class Reading(NamedTuple):
+    """Batches in order, and of their "index" the names and the numbers; once they have all come, how many records were left out."""
+
+    batches: Iterator[Batch]
+    names: Callable[[np.ndarray], list[str]]
+    rows: Callable[[np.ndarray], np.ndarray]
+    left_out: Callable[[], int]
+
+
+class Vectors(np.ndarray):
+    """(N, width) float32, with `rows` (N,), their numbers among the records that were given, and `names`.
+
+    What is made of it (a slice, a sum) is an array without them.
+    """
+
+    rows: np.ndarray | None = None
+    names: list[str] | None = None
+
+
+def vectors_of(embedder: Embedder) -> Vectors:
+    """All of them, in memory."""
+    rows, names, vectors = zip(*embedder, strict=True)
+    result = np.concatenate(vectors).view(Vectors)
+    result.rows, result.names = np.concatenate(rows), [name for part in names for name in part]
+    return result
 
 
 def write_vectors(embedder: Embedder, out: Path) -> int:
-    """The vectors to .parquet (columns name, vector) or .npy (N, width); written whole or not at all. Returns N."""
-    writers = {".parquet": _to_parquet, ".npy": _to_npy}
-    check_ending(out, tuple(writers))
-    return write_file(out, lambda partial: writers[out.suffix](embedder, partial))
+    """To .parquet (columns row, name, vector) or .npy (N, width) with `rows_beside` it; written whole or not at all. Returns N."""
+    check_ending(out, (".parquet", ".npy"))
+    if out.suffix == ".parquet":
+        return write_file(out, partial(_to_parquet, embedder))
+    make_room(out)
+    for path in (out, rows_beside(out)):
+        check_replaceable(path, "choose another --out")
+    with all_whole(out, rows_beside(out)) as (vectors, rows):
+        return _to_npy(embedder, vectors, rows)
+
+
+def rows_beside(out: Path) -> Path:
+    """vectors.rows.npy (N,) int64 beside vectors.npy: which records its vectors are of."""
+    return out.with_suffix(".rows.npy")
 
 
 def check_ending(out: Path, endings: tuple[str, ...]) -> None:
@@ -99,8 +156,8 @@ def write_file(out: Path, write: Callable[[Path], int]) -> int:
     """What `write` writes into the path that it is given, and says the rows of: at `out`, whole or not at all."""
     make_room(out)
     check_replaceable(out, "choose another --out")
-    with whole(out) as partial:
-        return write(partial)
+    with whole(out) as path:
+        return write(path)
 
 
 def _to_parquet(embedder: Embedder, path: Path) -> int:
@@ -108,25 +165,23 @@ def _to_parquet(embedder: Embedder, path: Path) -> int:
     from pyarrow import parquet
 
     width: Any = embedder.encoder.width
-    schema = pa.schema([("name", pa.string()), ("vector", pa.list_(pa.float32(), width))])
+    schema = pa.schema([("row", pa.int64()), ("name", pa.string()), ("vector", pa.list_(pa.float32(), width))])
     count = 0
     with parquet.ParquetWriter(path, schema) as writer:
-        for names, vectors in embedder:
+        for rows, names, vectors in embedder:
             column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width)
-            writer.write_table(pa.table([pa.array(names), column], schema=schema))
+            writer.write_table(pa.table([pa.array(rows), pa.array(names), column], schema=schema))
             count += len(vectors)
     return count
 
 
-def _to_npy(embedder: Embedder, path: Path) -> int:
-    """The header is written first with room for the count, which is known at the end."""
-    count, width = 0, embedder.encoder.width
-    with open(path, "wb") as file:
-        file.write(b"\0" * 128)
-        for _, vectors in embedder:
-            file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
-            count += len(vectors)
-        said = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({count}, {width}), }}".encode()
-        file.seek(0)
-        file.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + said.ljust(117) + b"\n")
-    return count
+def _to_npy(embedder: Embedder, path: Path, beside: Path) -> int:
+    width: Any = embedder.encoder.width
+    vectors, numbers = Growing(path, np.dtype("<f4"), (width,)), Growing(beside, np.dtype("<i8"), ())
+    with closing(vectors.file), closing(numbers.file):
+        for rows, _, batch in embedder:
+            vectors.append(batch)
+            numbers.append(rows)
+        vectors.finish()
+        numbers.finish()
+    return vectors.rows

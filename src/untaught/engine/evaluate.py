@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from untaught.core import Options, UserError
+from untaught.engine.known import Known
 from untaught.engine.log import say, warn
 from untaught.engine.material import Material, differing, look
-from untaught.engine.run import data_of, read_run, seed_of
+from untaught.engine.run import data_of, read_run
 from untaught.engine.score import Scorer, merge_rows, read_rows
 from untaught.engine.subjects import Subject, open_subject
 from untaught.engine.views import Views
@@ -49,11 +50,13 @@ def evaluate(
     if len({peer.name for peer in peers}) < len(peers):
         raise UserError("--against names one encoder twice; name each once")
     place = _place(subject, out)
-    if data is None:
+    known = Known.of(subject.run) if subject.run else None
+    own = data is None
+    if own:
         data, columns, label, split = _own_data(subject, target)
 
-    seed = _seed(subject)
-    material = _open(subject, data, columns, label, split, seed)
+    seed = known.seed if known else 0
+    material = _open(subject, data, columns, label, split, known, own)
     layout = material.layout
     networks: list[tuple[str, Subject, nn.Module]] = [("encoder", subject, subject.build(layout))]
     untrained = subject.untrained(layout)
@@ -69,6 +72,8 @@ def evaluate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scorer = Scorer(material, subject.view, device, has_bfloat16(device.type), seed, batch_size)
     tell(scorer)
+    for peer in peers:
+        _tell_seen(peer, scorer)
     rows: list[Options] = []
     for name, owner, network in networks:
         rows += scorer.battery(name, network.to(device), _views(owner, material))
@@ -83,8 +88,6 @@ def evaluate(
 
 def tell(scorer: Scorer) -> None:
     """What is measured on what, and what of it can't be."""
-    store = scorer.material.store
-    assert store is not None
     if not scorer.possible:
         say(f"labels    not used: {scorer.why_not}; label-free rows only, of {len(scorer.queries):,} {scorer.material.modality.noun}")
         return
@@ -93,20 +96,25 @@ def tell(scorer: Scorer) -> None:
     say(f"split     {scorer.material.how_split}")
     span = f"{sizes.min():,}" if sizes.min() == sizes.max() else f"{sizes.min():,} to {sizes.max():,}"
     say(f"labels    {len(present)} classes of {span} training {scorer.material.modality.noun}; {len(test):,} of {scorer.held_out} ask")
-    assert store.labels is not None
-    if missing := int((store.labels < 0).sum()):
-        warn(f"{missing:,} {scorer.material.modality.noun} have no label and are left out")
-    if unseen := sorted(set(test.tolist()) - set(present.tolist())):
-        names = ", ".join(store.classes[number] for number in unseen[:3]) + (" ..." if len(unseen) > 3 else "")
-        warn(f"{len(unseen)} classes of {scorer.held_out} have no training row and can't be told ({names})")
-
+    for doubt in scorer.doubts():
+        warn(doubt)
     for setting, against in low_label.settings(train):
         if against:
             say(f"labels    {setting} is left out: {against}")
 
 
-def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: str | None, split: str | None, seed: int) -> Material:
-    """Data read as the encoder's own was, with what that changes said. seed: the run's, or its own rows would be held out anew."""
+def _tell_seen(peer: Subject, scorer: Scorer) -> None:
+    """Another run's training samples may be among those that this one held out."""
+    store = scorer.material.store
+    if peer.run and store and (seen := Known.of(peer.run).seen(store, scorer.queries)):
+        noun = scorer.material.modality.noun
+        warn(f"{peer.name[8:]} was trained on {seen:,} of the {len(scorer.queries):,} {noun} that ask: its scores are of what it has seen")
+
+
+def _open(
+    subject: Subject, data: Any, columns: dict[str, str] | None, label: str | None, split: str | None, known: Known | None, own: bool
+) -> Material:
+    """Data read as the encoder's own was, with what that changes said. known: of the run; own: whether the data are to be the run's."""
     modality = subject.modality
     wishes = {"size": subject.size} if subject.size else {}
     material = look(data, modality, columns=columns, label=label, split=split, wishes=wishes, layout=subject.layout)
@@ -116,7 +124,8 @@ def _open(subject: Subject, data: Any, columns: dict[str, str] | None, label: st
                 f"the {modality.noun} have {found} channels, the encoder was trained on {takes}; give {modality.noun} of {takes}"
             )
         say(f"layout    {modality.noun} of {key} {found} are read with {key} {takes}, as in training")
-    material.open(False, seed)
+    divide = known.divider(material, own) if known else None
+    material.open(False, 0, divide)
     return material
 
 
@@ -132,10 +141,6 @@ def _own_data(subject: Subject, target: Any) -> tuple[Any, dict[str, str] | None
         raise UserError(f"{name} has no data of its own to be measured on; name some with --data")
     run = read_run(subject.run / "run.yaml")
     return data_of(run, subject.run), run["columns"], run["label"], run["split"]
-
-
-def _seed(subject: Subject) -> int:
-    return seed_of(read_run(subject.run / "run.yaml")) if subject.run else 0
 
 
 def _place(subject: Subject, out: Path | None) -> Path | None:

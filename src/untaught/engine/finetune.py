@@ -17,16 +17,17 @@ from torch import Tensor, nn
 
 import untaught
 from untaught.core import Batch, Encoder, Modality, Options, UserError, View
-from untaught.data.labels import hold_out
+from untaught.data.labels import doubts, hold_out
 from untaught.data.loader import Loader
 from untaught.data.parts import held_out_part
 from untaught.downstream import TASKS
 from untaught.engine.build import modality_named, resolve
 from untaught.engine.fit import Fit
+from untaught.engine.known import Known
 from untaught.engine.log import say, warn
 from untaught.engine.material import Material, differing, look
 from untaught.engine.recipe import Recipe, knobs_of, parse, unknown
-from untaught.engine.run import build_from, free_path, read_run, save_network, seed_of
+from untaught.engine.run import build_from, free_path, save_network
 from untaught.engine.score import merge_rows
 from untaught.engine.views import Views, convolves, used_view, view_options
 from untaught.engine.writing import make_room
@@ -107,7 +108,7 @@ def finetune(
     options = view_options(names, modality, config["layout"], sorted_knobs["view"])
     place = path.parent if path.name == "encoder" else path
     ours = (place / "run.yaml").exists()
-    split_seed = seed_of(read_run(place / "run.yaml")) if ours else recipe.seed  # what the encoder was trained on asks no question here
+    known = Known.of(place) if ours else None  # what the encoder was trained on asks no question here
     folder = out or free_path(place / "finetuned")
     if os.path.lexists(folder):
         raise UserError(f"{folder} is already there; choose another --out")
@@ -115,7 +116,7 @@ def finetune(
 
     material = look(data, modality, columns=columns, label=label, split=split, layout=config["layout"])
     _tell_differences(material, config)
-    material.open(False, split_seed)
+    material.open(False, recipe.seed, known.divider(material, own=False) if known else None)
     tuner = Tuner(encoder, config, material, task, cls, recipe, trial, sorted_knobs["task"], names, options)
     tuner.tell()
     outcomes: dict[str, list[np.ndarray]] = {}
@@ -250,8 +251,8 @@ class Tuner:
             raise UserError(f"the training labels name {len(there)} class{f' ({there[0]})' if there else 'es'}; at least 2 are needed")
         if single := [name for name, count in zip(self.classes, counts, strict=True) if count == 1]:
             warn(f"{_listed(single)} {'has' if len(single) == 1 else 'have'} one training sample: too few to learn or to measure by")
-        if unseen := [name for name, count in zip(self.classes, counts, strict=True) if not count]:
-            warn(f"{_listed(unseen)} {'is' if len(unseen) == 1 else 'are'} only outside the training part: never learned, always wrong")
+        for doubt in doubts(truth, self.truth[self.test], self.classes, f"{noun} to test") if self.test is not None else ():
+            warn(doubt)
 
     def _divide(self, draw: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The training rows of a draw, and its validation rows."""
@@ -358,7 +359,8 @@ class Tuner:
         """What a network gives for rows of the store, as they are -> (N, D) float32."""
         self.whole.channels_last = convolves(network)
         loader = self.material.in_order(rows, BATCH)
-        return collect(encode(network, loader.batches(0), lambda batch: self.whole(batch, 0)[0], self.device, self.bf16), len(rows))
+        view = lambda batch: self.whole(batch, 0)[0]  # noqa: E731
+        return collect(encode(network, loader.batches(0), view, self.device, self.bf16, self.material.names), len(rows))
 
     def rows(self, features: str, scores: dict[str, Measured]) -> list[Options]:
         """Rows of evaluation.json."""

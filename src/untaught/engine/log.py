@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,7 +34,7 @@ def escaped(text: str, kept: str = "") -> str:
 
 
 def progress_bar(what: str) -> Progress:
-    """A bar on a terminal; nothing in a pipe."""
+    """A bar on a terminal; nothing in a pipe, nor from other threads than the main one: a terminal holds one bar."""
     return Progress(
         TextColumn(what),
         BarColumn(bar_width=None),
@@ -41,6 +42,6 @@ def progress_bar(what: str) -> Progress:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
         console=console,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or threading.current_thread() is not threading.main_thread(),
         transient=True,
     )

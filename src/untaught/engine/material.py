@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from untaught.core import Batch, Modality, Options, Record, UserError
+from untaught.data.addresses import data_names
 from untaught.data.column import pad
 from untaught.data.decoding import decode
 from untaught.data.loader import Loader, hold
@@ -23,6 +23,7 @@ from untaught.data.stream import Stream
 from untaught.engine.learned import learn
 from untaught.engine.log import progress_bar, say, warn
 
+Parts = tuple[dict[str, np.ndarray], str]  # row numbers by part, and a sentence on how they came about
 DISK_SHARE = 0.5  # of the free disk that a store may take before the data is streamed instead
 
 
@@ -41,8 +42,11 @@ class Material:
     how_split: str = ""
     runs: tuple[str, int] | None = None  # the field and the length of samples, where they are runs of a stream
 
-    def open(self, stream: bool | None, seed: int) -> bool:
-        """Packs (or reuses) the store; or streams, where that is asked for or a store would be too large -> whether it streams."""
+    def open(self, stream: bool | None, seed: int, divide: Callable[[Store], Parts] | None = None) -> bool:
+        """Packs (or reuses) the store; or streams, where that is asked for or a store would be too large -> whether it streams.
+
+        divide: which rows of the store are for what, if not as the store's own parts or the seed have it.
+        """
         source, modality, layout = self.source, self.modality, self.layout
         samples, _ = _decoded(self.peeked, modality, layout)
         rows = source.rows
@@ -57,11 +61,23 @@ class Material:
             return True
         with progress_bar("packing") as bar:
             task = bar.add_task("", total=rows, note="")
-            self.store = pack(source, modality, layout, progress=lambda done, total: bar.update(task, completed=done, total=total))
-        tell_skipped([s for s in self.store.skipped if s not in source.skipped], modality.noun)
+            progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
+            self.store = pack(source, modality, layout, progress=progress, tell=warn)
+        tell_skipped([s for s in self.store.skipped if s not in source.skipped], modality.noun, self.store.left_out)
         self.statistics = self.store.statistics
-        self.parts, self.how_split = self.store.parts(seed)
+        self.parts, self.how_split = divide(self.store) if divide else self.store.parts(seed)
+        self._tell_repeated()
         return False
+
+    def _tell_repeated(self) -> None:
+        """Held-out samples that are also among the training samples, under another name."""
+        assert self.store is not None
+        for part, numbers in self.parts.items():
+            repeated, first = self.store.repeated(numbers, self.parts["train"]) if part != "train" else (numbers[:0], numbers[:0])
+            if len(repeated):
+                one, other = self.store.names(np.array([repeated[0], first[0]]))
+                said = f"{len(repeated):,} of {len(numbers):,} {self.modality.noun} of {part} are also in the training part"
+                warn(f"{said}, as {one} = {other}: scores on them say too much; remove them from one of the two")
 
     def samples(self, part: str) -> Store | Runs:
         """What a part's samples are numbered in: rows of the store, or runs of the part's stream."""
@@ -124,7 +140,8 @@ def look(
     else:
         layout = adapted(records, modality, layout)
     modality.presets(layout)  # of a run file it may be anything
-    name = os.fspath(data) if isinstance(data, str | os.PathLike) else f"in memory: {source.what}"
+    names = data_names(data)
+    name = f"in memory: {source.what}" if names is None else names if isinstance(names, str) else ", ".join(names)
     return Material(name, modality, source, layout, records)
 
 
@@ -182,10 +199,11 @@ def _stacked(samples: list[dict[str, np.ndarray]], ragged: Sequence[str]) -> Bat
     return {key: torch.from_numpy(array) for key, array in batch.items()}
 
 
-def tell_skipped(skipped: list[tuple[str, str]], noun: str) -> None:
+def tell_skipped(skipped: list[tuple[str, str]], noun: str, count: int | None = None) -> None:
+    """count: how many they are, if not all of them are known by name."""
     if skipped:
         shown = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
-        warn(f"{len(skipped)} left out that are no readable {noun}: {shown}{'; ...' if len(skipped) > 3 else ''}")
+        warn(f"{max(count or 0, len(skipped)):,} left out that are no readable {noun}: {shown}{'; ...' if len(skipped) > 3 else ''}")
 
 
 def _existing(path: Path) -> Path:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
 
 SEEN = 1 << 16  # bytes of its beginning that are looked at
+VECTORS = rb"'<f4', 'fortran_order': False, 'shape': \(\d+, \d+\)"
 SIGNED = "Software", "untaught"  # of a picture
 
 
@@ -40,8 +41,9 @@ def _head(path: Path) -> bytes:
 
 
 def _npy(path: Path) -> bool:
-    vectors = rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \(\d+, \d+\)"
-    return re.match(vectors, _head(path), re.DOTALL) is not None
+    """Vectors, or the numbers of their rows beside them."""
+    kind = rb"'<i8', 'fortran_order': False, 'shape': \(\d+,\)" if path.name.endswith(".rows.npy") else VECTORS
+    return re.match(rb"\x93NUMPY\x01\x00..\{'descr': " + kind, _head(path), re.DOTALL) is not None
 
 
 def _parquet(path: Path) -> bool:

@@ -62,8 +62,8 @@ class Predictor:
     def __iter__(self) -> Iterator[pyarrow.Table]:
         import pyarrow as pa
 
-        for names, outputs in self.embedder:
-            yield pa.table({"name": names, **self.task.columns(outputs, self.config)})
+        for rows, names, outputs in self.embedder:
+            yield pa.table({"row": rows, "name": names, **self.task.columns(outputs, self.config)})
 
 
 def write_predictions(predictor: Predictor, out: Path) -> int:

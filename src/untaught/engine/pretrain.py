@@ -19,6 +19,7 @@ from torch import nn
 
 import untaught
 from untaught.core import Encoder, Facts, Files, Method, Modality, Options, UserError
+from untaught.data.addresses import data_names
 from untaught.data.stream import Stream
 from untaught.engine import checkpoint, learned
 from untaught.engine.build import (
@@ -36,6 +37,7 @@ from untaught.engine.health import Health
 from untaught.engine.held_out import HeldOut, both
 from untaught.engine.hybrid import Hybrid
 from untaught.engine.interrupt import Interrupted
+from untaught.engine.known import STREAMED, Known, keep_rows
 from untaught.engine.log import console, say, warn
 from untaught.engine.material import Material, look, size_text, tell_skipped
 from untaught.engine.optim import default_lr
@@ -218,9 +220,9 @@ def _run(
     if speaker is not None and held_out.possible:
         fit.evaluate = both(fit.evaluate, held_out)
     if before is None:
-        world.alone(lambda: keep_layout(folder, modality, material.layout, asked_again))
+        world.alone(lambda: keep_layout(folder, material, asked_again))
     else:
-        _check_same_data(before, material)
+        _check_same_data(folder.path, material)
         if state := world.together(lambda: checkpoint.load(folder.path / "checkpoints", warn)):
             fit.restore(state)
             known = before["resolved"].get("loop", {})
@@ -237,6 +239,8 @@ def _run(
     if not world.agree((folder.path / "views.png").exists()):
         world.alone(lambda: keep_views(folder.path, views, cls.whole, example, material))
     tell(asked_again, material, method, fit)
+    for doubt in scorer.doubts():
+        warn(doubt)
     if fit.total is None or fit.step < fit.total:
         try:
             world.alone(lambda: (folder.path / "evaluation.json").unlink(missing_ok=True))  # it was of the encoder that is now trained on
@@ -289,9 +293,11 @@ def look_alike(data: Any, modality: Modality, how: Options, wishes: Options, lay
     return world.together(lambda: opened[0] if opened else look(data, modality, **how, layout=planned))
 
 
-def keep_layout(folder: Folder, modality: Modality, layout: Options, run: Options) -> None:
-    """run.yaml, and what belongs to the layout beside it."""
-    learned.write_files(modality.kept(layout), folder.path)
+def keep_layout(folder: Folder, material: Material, run: Options) -> None:
+    """run.yaml, and what belongs to the layout and the data beside it."""
+    learned.write_files(material.modality.kept(material.layout), folder.path)
+    if material.store:
+        keep_rows(folder.path, material.store, material.parts)
     folder.write(run)
 
 
@@ -361,8 +367,9 @@ def describe(
     return {
         "untaught": untaught.__version__,
         "torch": torch.__version__,
-        "data": _named(asked.data) or material.name,
+        "data": data_names(asked.data) or material.name,
         "fingerprint": material.source.fingerprint,
+        "contents": material.store.contents if material.store else STREAMED,
         "modality": asked.modality,
         "columns": asked.columns,
         "label": asked.label,
@@ -502,17 +509,11 @@ def _check_at_hand(asked: Asked) -> None:
             raise UserError(f"the run had its {what} from Python ({value}); give it again from there")
 
 
-def _named(data: Any) -> str | list[str] | None:
-    """Data by its name or names, or None where it is in memory."""
-    if isinstance(data, str | os.PathLike):
-        return os.fspath(data)
-    many = isinstance(data, list | tuple) and all(isinstance(name, str | os.PathLike) for name in data)
-    return [os.fspath(name) for name in data] if many else None
-
-
-def _check_same_data(before: Options, material: Material) -> None:
-    if before["fingerprint"] != material.source.fingerprint:
-        raise UserError("the data has changed since the run began (other files, sizes or times); start a new run with another --out")
+def _check_same_data(folder: Path, material: Material) -> None:
+    known = Known.of(folder)
+    if not known.same(material.store, material.source.fingerprint):
+        changes = known.changes(material.store, material.modality.noun)
+        raise UserError(f"the data has changed since the run began ({changes}); start a new run with another --out")
 
 
 def _free_name(asked: Asked) -> Path:

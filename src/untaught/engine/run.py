@@ -112,6 +112,7 @@ RUN: dict[str, Any] = {  # what others read of run.yaml, and of what kind it mus
     **dict.fromkeys(("encoder", "label", "split"), str | None),
     **dict.fromkeys(("knobs", "layout", "resolved", "statistics"), dict),
     "columns": dict | None,
+    **dict.fromkeys(("fingerprint", "contents"), str | None),  # of the data; contents: of the store, if one was packed
 }
 RESOLVED: dict[str, Any] = {**dict.fromkeys(("method", "encoder", "loop"), dict), "views": list}
 
@@ -139,13 +140,22 @@ def write_run(path: Path, run: Options) -> None:
 
 
 def data_of(run: Options, folder: Path) -> str | list[str]:
-    """The data that a run was trained on, to be read again; a UserError where it was in memory, or would be fetched unasked."""
+    """The data that a run was trained on, to be read again; a UserError where it was in memory, or would be fetched unasked.
+
+    Who reads it compares it with what the run says: it may have changed, and runs of older versions keep relative paths.
+    """
     for name in run["data"] if isinstance(run["data"], list) else [run["data"]]:
         if name.startswith("in memory: "):
             raise UserError(f"{folder} had its data from Python ({name}); give it again from there, or name some with --data")
         if name.startswith("hf:") or "://" in name:
             raise UserError(f"{folder} was trained on {name}, which is fetched only when you name it: --data {name}")
     return run["data"]
+
+
+def name_of(run: Options) -> str:
+    """The run's data as scores name it."""
+    data = run.get("data", "")
+    return data if isinstance(data, str) else ", ".join(data)
 
 
 def seed_of(run: Options) -> int:

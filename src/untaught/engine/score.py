@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from untaught.core import Batch, Options, UserError, View
+from untaught.data.labels import doubts
 from untaught.data.parts import held_out_part
 from untaught.engine.documents import read_json
 from untaught.engine.log import progress_bar, say
@@ -70,6 +71,15 @@ class Scorer:
         cut = max(1, len(watched) // 6)
         self.watched = np.sort(watched[cut:]), np.sort(watched[:cut])
         return ""
+
+    def doubts(self) -> list[str]:
+        """What of the labels makes the scores say less than they seem to."""
+        store = self.material.store
+        if not self.possible or store is None or store.labels is None or self.held_out is None:
+            return []
+        noun, missing = self.material.modality.noun, int((store.labels < 0).sum())
+        found = [f"{missing:,} of {len(store):,} {noun} have no label and are left out"] if missing else []
+        return found + doubts(self.labels(self.bank), self.labels(self.queries), store.classes, f"{noun} of {self.held_out}")
 
     def _some(self, rows: np.ndarray, most: int) -> np.ndarray:
         return rows if len(rows) <= most else np.sort(self.pick.choice(rows, most, replace=False))
@@ -129,7 +139,8 @@ class Scorer:
             return collect(parts, len(rows))
         shown = view or self.view
         shown.channels_last = convolves(encoder)
-        return collect(encode(encoder, self._batches(rows, note), lambda batch: shown(batch, 0)[0], self.device, self.bf16), len(rows))
+        take = lambda batch: shown(batch, 0)[0]  # noqa: E731
+        return collect(encode(encoder, self._batches(rows, note), take, self.device, self.bf16, self.material.names), len(rows))
 
     def _mixed(self, encoder: Any, view: Views, name: str) -> nn.Module:
         """The encoder read as a sum of its layers, weighted by what some training rows say."""
@@ -164,8 +175,12 @@ def merge_rows(path: Path, rows: list[Options]) -> None:
     """Writes evaluation.json whole: rows that are measured again are replaced, the others stay.
 
     A row is the same as another if features, probe, labels, metric and data are (and seed, where training was repeated).
-    Raises UserError where what is there can't be read.
+    Raises UserError where what is there can't be read, and where a score is not finite.
     """
+    for row in rows:
+        if not all(np.isfinite(row[key]) for key in ("mean", "low", "high") if row.get(key) is not None):
+            what = " ".join(str(row[key]) for key in ("features", "probe", "metric"))
+            raise UserError(f"the score {what} is not finite ({row['mean']}): nothing is written to {path}; the training may have diverged")
     identity = lambda row: tuple(row.get(key) for key in ("features", "probe", "labels", "metric", "data", "seed"))  # noqa: E731
     new = {identity(row) for row in rows}
     folder = os.open(path.parent, os.O_RDONLY)

@@ -9,14 +9,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from untaught.core import Batch, View
+from untaught.core import Batch, UserError, View
 
 
 @torch.no_grad()
 def encode(
-    encoder: nn.Module, batches: Iterable[Batch], view: Callable[[Batch], View], device: torch.device, bf16: bool
+    encoder: nn.Module,
+    batches: Iterable[Batch],
+    view: Callable[[Batch], View],
+    device: torch.device,
+    bf16: bool,
+    names: Callable[[np.ndarray], list[str]] | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """One (index (B,), features (B,D) float32) a batch, of the pooled vectors of view(batch); the encoder's mode is put back at the end."""
+    """One (index (B,), features (B,D) float32) a batch, of the pooled vectors of view(batch); the encoder's mode is put back at the end.
+
+    Raises UserError where features are not finite; names: what samples are called by their index.
+    """
     training = encoder.training
     encoder.eval()
     try:
@@ -25,9 +33,22 @@ def encode(
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 shown = view(batch)
                 features = encoder(shown.x) if shown.valid is None else encoder(shown.x, shown.valid)
-            yield batch["index"].cpu().numpy(), features.float().cpu().numpy()
+            index, features = batch["index"].cpu().numpy(), features.float().cpu().numpy()
+            check_finite(index, features, names)
+            yield index, features
     finally:
         encoder.train(training)
+
+
+def check_finite(index: np.ndarray, features: np.ndarray, names: Callable[[np.ndarray], list[str]] | None = None) -> None:
+    """A UserError where some of the features (B,D) of samples index (B,) are not finite."""
+    wrong = index[~np.isfinite(features.reshape(len(index), -1)).all(1)]
+    if len(wrong):
+        first = names(wrong[:1])[0] if names else f"sample {wrong[0]}"
+        raise UserError(
+            f"the network gives numbers that are not finite for {len(wrong)} of {len(index)} samples, the first {first}: its weights are "
+            "damaged or its training has diverged; train again with a smaller lr, or take an earlier checkpoint"
+        )
 
 
 def collect(parts: Iterable[tuple[np.ndarray, Any]], rows: int) -> Any:

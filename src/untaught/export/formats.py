@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from untaught.export.parity import check_parity, real_input
 
 Inputs = tuple[Tensor, ...]  # the whole view: x, and valid where samples differ in length
 
+TRACING = threading.RLock()  # torch traces one model at a time in a process, and what it says is silenced for all of it
 ONNX_LIMIT = 2 << 30  # bytes in one file of its format
 
 
@@ -118,7 +120,7 @@ def export(run: Path, to: str | None = None, data: Any = None, columns: dict[str
     kind = to or ("timm" if "architecture" in config else "transformers" if "model_type" in config else "torch")
     try:
         x = real_input(run if folder != run else run.parent if run.name == "encoder" else run, config, data, columns)
-        with torch.no_grad():
+        with torch.no_grad(), TRACING:
             return FORMATS[kind](encoder, config, folder, x)
     except UserError:
         raise

@@ -12,7 +12,7 @@ from untaught.core import Encoder, Options, UserError, View
 from untaught.data.sources import open_source, peek
 from untaught.engine.build import modality_named
 from untaught.engine.material import batch_of
-from untaught.engine.run import data_of, read_run
+from untaught.engine.run import data_of, name_of, read_run
 from untaught.engine.sample import KEPT, kept_batch, load_sample
 from untaught.engine.views import used_view
 
@@ -25,12 +25,17 @@ def real_input(run: Path, config: Options, data: Any = None, columns: dict[str, 
     sample = load_sample(run) if data is None else None
     if sample is not None and (batch := kept_batch(sample)):
         return _taken(view(batch, 0)[0])
+    encoding = config["layout"].get("encoding")
     if data is None:
         if not (run / "run.yaml").exists():
             raise UserError(f"{run} names no data to check the export on; give some with --data")
         before = read_run(run / "run.yaml")
-        data, columns = data_of(before, run), before["columns"]
-    source = open_source(data, modality, columns=columns, encoding=config["layout"].get("encoding"))
+        how = {key: before[key] for key in ("columns", "label", "split")}
+        source = open_source(data_of(before, run), modality, **how, encoding=encoding)
+        if source.fingerprint != before.get("fingerprint"):
+            raise UserError(f"{name_of(before)} is not what {run} was trained on (other files, sizes or times); give some data with --data")
+    else:
+        source = open_source(data, modality, columns=columns, encoding=encoding)
     records = peek(source, KEPT)
     batch, _ = batch_of(records, modality, modality.adapt(records, config["layout"]))
     return _taken(view({key: value[:KEPT] for key, value in batch.items()}, 0)[0])

@@ -13,7 +13,7 @@ from untaught.core import Options, UserError
 from untaught.engine.foreign import read_file
 from untaught.engine.log import escaped
 from untaught.engine.metrics import read_metrics
-from untaught.engine.run import read_run
+from untaught.engine.run import name_of, read_run
 from untaught.engine.sample import load_sample
 from untaught.engine.score import LARGEST, read_rows
 
@@ -84,7 +84,7 @@ class Facts:
     def elsewhere(self, row: Options) -> str:
         """The data that a score was measured on, where they are not the run's own; else ""."""
         data = row.get("data")
-        return str(data) if data and data != self.run.get("data") else ""
+        return str(data) if data and data != name_of(self.run) else ""
 
     def beside(self, own: Options, features: str) -> Options | None:
         """The same score of other features, on the same data."""
