@@ -176,7 +176,7 @@ class Modality:
     preprocessing: Callable[[Options, Options], Options]  # (layout, statistics) -> the `whole` view in words that others read
     method: str = "simclr"  # what is trained with if nothing else is said ...
     batch: int = 512  # ... and in steps of so many samples at most
-    knobs: dict[str, type] = field(default_factory=dict)  # what a user may wish of the layout
+    knobs: dict[str, Any] = field(default_factory=dict)  # what a user may wish of the layout: name -> type, with its range
     runs: Callable[[list[Options]], tuple[str, int] | None] = lambda views: None  # a ragged field read as one stream, so much a sample
     learn: Callable[[Iterable[Record], Options], tuple[Options, Files]] | None = None  # what decoding needs first (a tokenizer)
     adopt: Callable[[Options, Files], None] = lambda layout, files: None  # makes a layout's files known to decode and views

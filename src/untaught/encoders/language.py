@@ -15,6 +15,7 @@ from untaught.blocks.transformer import attention
 from untaught.core import Encoder, Features, Options, UserError
 from untaught.encoders.transformers import NO_CODE, library, or_fault
 from untaught.ops.masking import take
+from untaught.ranges import Few, Start, Width, in_range
 
 CAUSAL = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox", "opt", "gemma", "phi", "olmo2")
 BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions are numbered behind that of padding
@@ -27,11 +28,12 @@ PLAIN = ("sdpa", "untaught")  # attention that takes a mask of bools
 SUITED = (*IN_LAYERS, "electra", "distilbert", "modernbert", "bart", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")  # to ours
 
 
+@in_range
 def bert(
-    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.1
+    *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 4, heads: Few = 4, dropout: Start = 0.1
 ) -> Encoder:
     """BERT (Devlin et al. 2019) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens."""
-    _check(width, heads, dropout)
+    _check(width, heads)
     config = library().BertConfig(
         **_shape(vocabulary, length, width, depth, heads, 4 * width),
         **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout),
@@ -40,15 +42,16 @@ def bert(
     return LanguageEncoder(_drawn("AutoModelForMaskedLM", config))
 
 
+@in_range
 def modernbert(
-    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.0
+    *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 4, heads: Few = 4, dropout: Start = 0.0
 ) -> Encoder:
     """ModernBERT (Warner et al. 2024) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens.
 
     Its parts: rotary positions, gated layers, norms in front and no biases; every third layer sees the whole text, the others 64 tokens
     to each side.
     """
-    _check(width, heads, dropout)
+    _check(width, heads)
     config = library().ModernBertConfig(
         **_shape(vocabulary, length, width, depth, heads, round(1.5 * width)),
         **dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout"), dropout),
@@ -59,11 +62,12 @@ def modernbert(
     return LanguageEncoder(_drawn("AutoModelForMaskedLM", config))
 
 
+@in_range
 def gpt(
-    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.0
+    *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 4, heads: Few = 4, dropout: Start = 0.0
 ) -> Encoder:
     """GPT-2 (Radford et al. 2019) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens."""
-    _check(width, heads, dropout)
+    _check(width, heads)
     config = library().GPT2Config(
         vocab_size=vocabulary,
         n_positions=length,
@@ -80,14 +84,15 @@ def gpt(
     return LanguageEncoder(_drawn("AutoModelForCausalLM", config))
 
 
+@in_range
 def llama(
-    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.0
+    *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 4, heads: Few = 4, dropout: Start = 0.0
 ) -> Encoder:
     """Llama (Touvron et al. 2023) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens.
 
     Its parts: rotary positions, gated layers, RMSNorm in front and no biases; `dropout` is attention's, as it has no other.
     """
-    _check(width, heads, dropout)
+    _check(width, heads)
     config = library().LlamaConfig(
         **_shape(vocabulary, length, width, depth, heads, 32 * round(8 * width / 3 / 32)),
         num_key_value_heads=heads,
@@ -101,11 +106,12 @@ def llama(
     return LanguageEncoder(_drawn("AutoModelForCausalLM", config))
 
 
+@in_range
 def bart(
-    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 3, heads: int = 4, dropout: float = 0.1
+    *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 3, heads: Few = 4, dropout: Start = 0.1
 ) -> Encoder:
     """BART (Lewis et al. 2020) of this size, drawn anew, `depth` layers in encoder and decoder each. ids (B,T) -> pooled (B, width)."""
-    _check(width, heads, dropout)
+    _check(width, heads)
     config = library().BartConfig(
         vocab_size=vocabulary,
         max_position_embeddings=length,
@@ -126,8 +132,9 @@ def bart(
     return LanguageEncoder(_drawn("AutoModelForSeq2SeqLM", config))
 
 
+@in_range
 def language(
-    name: str, *, vocabulary: int, length: int, special: Options, pretrained: bool = True, dropout: float | None = None
+    name: str, *, vocabulary: int, length: int, special: Options, pretrained: bool = True, dropout: Start | None = None
 ) -> Encoder:
     """The language model `name`, a folder or a name on the Hugging Face hub, with its weights or drawn anew; its own dropout if none.
 
@@ -152,7 +159,6 @@ def language(
     if hasattr(config, "use_cache"):
         config.use_cache = False
     if dropout is not None:
-        _share(dropout)
         for key in DROPOUTS:
             if hasattr(config, key):
                 setattr(config, key, dropout)
@@ -360,15 +366,9 @@ def _drawn(kind: str, config: Any) -> Any:
     return getattr(library(), kind).from_config(config)
 
 
-def _check(width: int, heads: int, dropout: float) -> None:
+def _check(width: int, heads: int) -> None:
     if width % heads:
         raise UserError(f"encoder.width={width}: must be a multiple of its {heads} heads")
-    _share(dropout)
-
-
-def _share(dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise UserError(f"encoder.dropout={dropout:g}: must lie from 0 to less than 1")
 
 
 def _shape(vocabulary: int, length: int, width: int, depth: int, heads: int, inner: int) -> Options:

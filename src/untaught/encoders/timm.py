@@ -6,7 +6,7 @@ import difflib
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import timm
 import torch
@@ -19,20 +19,33 @@ from torch import Tensor, nn
 from untaught.blocks.convolution import quicken
 from untaught.core import Encoder, Features, UserError
 from untaught.encoders.offline import offline
+from untaught.ranges import Few, Width, Within, check, in_range
 
+KNOBS = {  # of timm's models, that say how large they are
+    **dict.fromkeys(("depth", "num_heads", "patch_size"), Few),
+    "embed_dim": Width,
+    "mlp_ratio": Annotated[float, Within(1e-3, 100)],
+}
+NUMBER = Annotated[float, Within(-(1 << 16), 1 << 16)]  # any other
 SMALL = 64  # up to this side stem=auto takes the small stem
 
 
+@in_range
 def timm_encoder(
-    name: str, *, channels: int = 3, size: int = 224, stem: str = "auto", weights: str | None = None, **knobs: Any
+    name: str,
+    *,
+    channels: int = 3,
+    size: int = 224,
+    stem: Literal["auto", "small", "original"] = "auto",
+    weights: str | None = None,
+    **knobs: Any,
 ) -> TimmEncoder | ViT:
     """timm's model `name` for pictures of `channels` and `size`.
 
     weights: a checkpoint file to start from, "pretrained" for timm's own, or none. stem: "small" is 3x3 without pooling or
     stride, "original" is timm's, "auto" is small up to 64 pixels. Everything else goes to timm.create_model.
     """
-    if stem not in ("auto", "small", "original"):
-        raise UserError(f"stem={stem}: unknown; auto, small and original are")
+    check({f"encoder.{key}": value for key, value in knobs.items()}, {f"encoder.{key}": KNOBS.get(key, NUMBER) for key in knobs})
     asked, received = dict(knobs), name.startswith("local-dir:")
     if weights not in (None, "pretrained"):
         knobs["pretrained_cfg_overlay"] = {"state_dict": _tensors(weights)}  # timm fits head, channels and positions
@@ -58,7 +71,7 @@ def timm_encoder(
     try:
         with torch.no_grad():
             encoder.eval()(torch.zeros(1, channels, size, size))
-    except (RuntimeError, AssertionError) as error:
+    except Exception as error:  # as many ways again
         raise UserError(f"timm/{name} can't take {channels} x {size} x {size} pictures: {_line(error)}") from error
     return encoder.train()
 
