@@ -49,10 +49,11 @@ class Run:
         self, data: Any, out: str | PathLike[str] | None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256
     ) -> np.ndarray | Path:
         """Vectors (N, width) float32 of new data, in its order; with `out` (.parquet or .npy) written there in bounded memory."""
+        place = _place(out)
         embedder = Embedder(self.encoder, self.config, data, columns, batch_size)
-        if out is not None:
-            write_vectors(embedder, Path(out))
-            return Path(out)
+        if place is not None:
+            write_vectors(embedder, place)
+            return place
         return np.concatenate([vectors for _, vectors in embedder])
 
     def finetune(
@@ -70,7 +71,7 @@ class Run:
 
         knobs: as on the command line; a dot is written as two underscores. Raises UserError for what the caller can mend.
         """
-        place = None if out is None else Path(out)
+        place = _place(out)
         chosen: Any = {"task": task, "out": place, "columns": columns, "label": label, "split": split, "knobs": _dotted(knobs)}
         model = Model(*engine_finetune.finetune(self.encoder, self.config, self.path, data, **chosen))
         refresh(self.path)
@@ -116,10 +117,11 @@ class Model:
 
         With `out` (.csv or .parquet) written there in bounded memory, and its path returned.
         """
+        place = _place(out)
         predictor = Predictor(self.network, self.config, data, columns, batch_size)
-        if out is not None:
-            write_predictions(predictor, Path(out))
-            return Path(out)
+        if place is not None:
+            write_predictions(predictor, place)
+            return place
         import pyarrow as pa
 
         return pa.concat_tables(predictor).to_pandas()
@@ -146,9 +148,16 @@ def pretrain(
     underscores (`encoder__width=64`).
     Raises UserError, one line, for everything that the caller can mend.
     """
-    place = None if out is None else Path(out)
+    place = _place(out)
     asked = engine.Asked(data, method, encoder, place, modality, columns, label, split, _dotted(knobs))
     return _finished(engine.pretrain(asked, resume, finish), encoder)
+
+
+def _place(out: str | PathLike[str] | None) -> Path | None:
+    """Raises UserError for an empty name, which would be the working directory."""
+    if out is not None and not str(out).strip():
+        raise UserError("out is empty; name a file or folder, or leave it out")
+    return None if out is None else Path(out)
 
 
 def _dotted(knobs: Options) -> Options:
@@ -201,7 +210,7 @@ def evaluate(
     Raises UserError, one line, for everything that the caller can mend.
     """
     plain = [(one.encoder, one.config, one.path) if isinstance(one, Run) else one for one in (encoder, *against)]
-    place = None if out is None else Path(out)
+    place = _place(out)
     how: dict[str, Any] = {"modality": modality, "columns": columns, "label": label, "split": split, "batch_size": batch_size}
     rows = measure(plain[0], data, against=plain[1:], out=place, **how)
     if place is None and isinstance(encoder, Run | str | PathLike):
@@ -226,4 +235,5 @@ def preview(
     **knobs: Any,
 ) -> Path:
     """Writes a PNG of what the network will be shown."""
-    return make_preview(data, method, Path(out), modality=modality, columns=columns, encoder=encoder, knobs=_dotted(knobs), rows=rows)
+    place = _place(out) or Path("preview.png")
+    return make_preview(data, method, place, modality=modality, columns=columns, encoder=encoder, knobs=_dotted(knobs), rows=rows)

@@ -92,7 +92,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="the column that says train, val or test")] = None,
     columns: Columns = None,
     modality: Modality = "image",
-    batch_size: Annotated[int, typer.Option(min=1, help="samples encoded at once")] = 256,
+    batch_size: Annotated[int, typer.Option(help="samples encoded at once")] = 256,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="a folder or .json for the rows; the run's own if it has one")] = None,
     as_json: Json = False,
 ) -> None:
@@ -122,7 +122,7 @@ def embed(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help=".parquet (name, vector) or .npy (N, width)")] = Path("vectors.parquet"),
     columns: Columns = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="samples encoded at once")] = 256,
+    batch_size: Annotated[int, typer.Option(help="samples encoded at once")] = 256,
 ) -> None:
     """Write the vectors of new data. untaught embed runs/cells photos/ -o vectors.parquet"""
     from untaught.engine.embed import Embedder, check_ending, write_vectors
@@ -167,9 +167,9 @@ def predict(
     data: Annotated[str, typer.Argument(help="a folder, a table, an archive, .npy/.npz; or a text, for a language model")],
     out: Annotated[Path, typer.Option("--out", "-o", help=".csv or .parquet")] = Path("predictions.csv"),
     columns: Columns = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="samples read at once")] = 256,
-    tokens: Annotated[int, typer.Option(min=1, help="of a text: how many to go on for")] = 60,
-    temperature: Annotated[float, typer.Option(min=0.0, help="of a text: 0 takes the likeliest words")] = 0.8,
+    batch_size: Annotated[int, typer.Option(help="samples read at once")] = 256,
+    tokens: Annotated[int, typer.Option(help="of a text: how many to go on for")] = 60,
+    temperature: Annotated[float, typer.Option(help="of a text: 0 takes the likeliest words")] = 0.8,
     top_p: Annotated[float, typer.Option(help="of a text: share of the probability that words are drawn from")] = 0.95,
     seed: Annotated[int, typer.Option(help="of a text")] = 0,
     as_json: Json = False,
@@ -207,7 +207,7 @@ def preview(
     out: Annotated[Path, typer.Option("--out", "-o", help="the .png to write")] = Path("preview.png"),
     modality: Modality = "image",
     columns: Columns = None,
-    rows: Annotated[int, typer.Option(min=1, help="samples shown")] = 8,
+    rows: Annotated[int, typer.Option(help="samples shown")] = 8,
 ) -> None:
     """Draw what the network will be shown, and must predict. untaught preview photos/ --method mae"""
     from untaught.engine.log import say
@@ -344,7 +344,7 @@ def _knobs(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _pairs(text: str | None) -> dict[str, str] | None:
-    return _knobs(text.split(",")) if text else None
+    return _knobs(text.split(",")) if text is not None else None
 
 
 def main() -> None:
@@ -368,6 +368,7 @@ def _run() -> None:
     ask_for_huge_pages()
     try:
         raise_interrupted()
+        _refuse_empty(sys.argv[1:])
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="untaught"))
     except Interrupted as stop:
         from untaught.engine.log import say
@@ -394,6 +395,17 @@ def _run() -> None:
         if world is None or world.reports(error):
             _fail(str(error))
         sys.exit(2)
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """An unset variable in a script is no name: "" would be read as the working directory, or as nothing asked for."""
+    for before, word in zip(["untaught", *words], words, strict=False):
+        option, equals, value = word.partition("=")
+        prompt = words[0] == "predict" and before != "predict" and not before.startswith("-")  # which may be empty
+        if option.startswith("-") and equals and not value.strip():
+            _fail(f"{option} is empty; give it a value, or leave it out")
+        if not word.strip() and not prompt:
+            _fail(f"the word after {before} is empty; give a name (is a variable unset?)")
 
 
 def _fail(said: str) -> None:

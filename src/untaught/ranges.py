@@ -21,7 +21,7 @@ WORDS = {
     bool: "true or false",
     str: "text",
     type(None): "none",
-    Any: "a finite number, or text",
+    Any: "a number or text",
 }
 
 
@@ -49,6 +49,7 @@ Width = Annotated[int, Within(1, 1 << 16)]  # of an encoder
 Count = Annotated[int, Within(0, 1 << 20)]
 Few = Annotated[int, Within(1, 1000)]  # blocks, heads, passes: each costs time to build or to run
 FewOrNone = Annotated[int, Within(0, 1000)]
+Seed = Annotated[int, Within(0, (1 << 31) - 1)]  # what draws and folds add to it stays below numpy's and scikit-learn's 2^32
 Samples = Annotated[int, Within(1, 1 << 20)]  # in a step, or encoded at once
 
 
@@ -114,16 +115,15 @@ def check(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
 
 
 def in_range(function: F) -> F:
-    """A function whose keyword-only arguments are checked against the ranges of their types before it runs."""
-    names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    """A function whose arguments are checked against the ranges of their types before it runs."""
+    signature = inspect.signature(function)
     kinds: dict[str, Any] = {}
 
     @wraps(function)
     def checked(*arguments: Any, **knobs: Any) -> Any:
         if not kinds:  # now, for a module may name types below the function
-            hints = typing.get_type_hints(function, include_extras=True)
-            kinds.update({name: hints[name] for name in names if name in hints})
-        check(knobs, kinds)
+            kinds.update(typing.get_type_hints(function, include_extras=True))
+        check(signature.bind(*arguments, **knobs).arguments, kinds)
         return function(*arguments, **knobs)
 
     return checked  # type: ignore[return-value]

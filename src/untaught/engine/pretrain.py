@@ -82,6 +82,11 @@ class Asked:
     split: str | None = None
     knobs: Options = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for what, name in vars(self).items():
+            if isinstance(name, str) and not name.strip():
+                raise UserError(f"{what} is empty; give a name, or leave it out")
+
     @property
     def chosen(self) -> MethodLike:
         return self.method or modality_named(self.modality).method

@@ -11,12 +11,11 @@ from typing import Annotated, Any, Literal
 
 from untaught.core import UserError
 from untaught.engine.hybrid import Hybrid
-from untaught.ranges import Count, Samples, Share, Start, Within, check, fits, options_of, plain, refuse
+from untaught.ranges import Count, Samples, Seed, Share, Start, Within, check, fits, options_of, plain, refuse
 
 Minutes = Annotated[float, Within(1e-6, 525_600)]
 Steps = Annotated[int, Within(1, 10**9)]
 Every = Annotated[int, Within(0, 10**9)]  # steps between; 0 is off
-Seed = Annotated[int, Within(0, (1 << 31) - 1)]  # what draws and folds add to it stays below numpy's and scikit-learn's 2^32
 Places = Annotated[int, Within(1, 1 << 16)]
 
 
@@ -141,6 +140,8 @@ def _parse_one(value: Any, kind: Any) -> Any:
 def _guess(value: Any) -> Any:
     if not isinstance(value, str):
         return value
+    if not value.strip():
+        raise ValueError
     for kind in (int, float):
         try:
             return kind(value)

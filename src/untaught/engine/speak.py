@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from untaught.core import UserError
 from untaught.encoders.offline import offline
+from untaught.ranges import Few, Seed, Size, Within, in_range
 
 FOLDER = "method"  # of a run: the model with its heads, as transformers saves it
 
@@ -24,8 +25,16 @@ def names_data(text: str) -> bool:
         return False
 
 
+@in_range
 def speak(
-    run: Path, text: str, *, tokens: int = 60, temperature: float = 0.8, top_p: float = 0.95, seed: int = 0, best: int = 5
+    run: Path,
+    text: str,
+    *,
+    tokens: Size = 60,
+    temperature: Annotated[float, Within(0, 100)] = 0.8,
+    top_p: Annotated[float, Within(1e-6, 1)] = 0.95,
+    seed: Seed = 0,
+    best: Few = 5,
 ) -> list[dict[str, Any]]:
     """What the run's model makes of the text.
 
@@ -35,9 +44,6 @@ def speak(
     """
     if not speaks(run):
         raise UserError(f"{run} holds no language model ({FOLDER}/); runs of mlm, clm and seq2seq_denoising do")
-    for name, value, low, high in (("temperature", temperature, 0, 100), ("top_p", top_p, 1e-6, 1), ("tokens", tokens, 1, 1 << 20)):
-        if not low <= value <= high:
-            raise UserError(f"{name}={value}: must lie from {low:g} to {high:g}")
     import torch
 
     model, tokenizer = _load(run / FOLDER)
