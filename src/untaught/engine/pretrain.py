@@ -46,7 +46,7 @@ from untaught.engine.sample import keep_sample, keep_views
 from untaught.engine.score import Scorer, merge_rows
 from untaught.engine.subjects import untrained_encoder
 from untaught.engine.survey import Survey
-from untaught.engine.views import Views, view_names, view_options
+from untaught.engine.views import Views, check_padding, view_names, view_options
 from untaught.engine.world import World, launch, started, to_launch
 
 LENGTHS = ("epochs", "steps", "minutes")
@@ -196,6 +196,7 @@ def _run(
     batches = material.training(recipe.batch_size or 1, recipe.seed, world.rank, world.size, world.fabric.device)
     two = views({key: value[:2] for key, value in example.items()}, 0)
     views.check_encoder(encoder, two, modality.presets(material.layout)[cls.whole])
+    check_padding(cls, modality, names, two)
     check_views(two, (recipe.batch_size or 1) // recipe.accumulate // world.size)
     looks = cls.before_epoch is not Method.before_epoch
     if looks and material.store is None:

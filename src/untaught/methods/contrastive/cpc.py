@@ -56,6 +56,7 @@ class Above(nn.Module):
 
 class CPC(Method):
     views = ("light",)
+    padded = False
 
     @in_range
     def __init__(

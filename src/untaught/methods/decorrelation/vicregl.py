@@ -44,6 +44,7 @@ class EachPlace(nn.Module):
 class VICRegL(Method):
     views = ("global", "global2")
     needs = frozenset({"maps"})
+    padded = False
 
     @in_range
     def __init__(

@@ -26,6 +26,7 @@ from untaught.ranges import Few, Positive, Share, in_range
 class Data2Vec(Method):
     views = ("blocks",)
     needs = frozenset({"tokens", "layers"})
+    padded = False
 
     @in_range
     def __init__(

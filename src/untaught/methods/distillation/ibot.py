@@ -33,6 +33,7 @@ LARGE = 2  # views that the teacher sees: the first ones
 class IBOT(Method):
     views = ("global_blocks", "global2_blocks", *("local",) * 10)
     needs = frozenset({"tokens"})
+    padded = False
     centre: Tensor  # (2,K) of pooled vectors, and of tokens
 
     @in_range

@@ -31,6 +31,7 @@ from untaught.ranges import FewOrNone, Share, Size, in_range
 class IJEPA(Method):
     views = ("multiblock",)
     needs = frozenset({"tokens"})
+    padded = False
     positions: Tensor  # of the predictor, (N, width)
 
     @in_range

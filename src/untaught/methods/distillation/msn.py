@@ -35,6 +35,7 @@ from untaught.ranges import FewOrNone, Positive, Share, Size, Weight, in_range
 class MSN(Method):
     views = ("global", "global_masked", *("local",) * 10)
     needs = frozenset({"tokens"})
+    padded = False
 
     @in_range
     def __init__(

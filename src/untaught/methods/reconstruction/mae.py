@@ -22,6 +22,7 @@ class MAE(Method):
     views = ("masked",)
     needs = frozenset({"tokens"})
     unused = True  # the encoder's pooling
+    padded = False
     positions: Tensor  # of the decoder, (N, width)
 
     @in_range
