@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +29,19 @@ Columns = Annotated[
     typer.Option(help="which column holds a field: image=photo; of a csv also separator=tab, quote=none, header=no, encoding=cp1252"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import untaught
+
+        typer.echo(f"untaught {untaught.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def every(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False) -> None:
+    pass
 
 
 @app.command()
@@ -352,13 +367,25 @@ def main() -> None:
     try:
         _run()
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # as typer ends then
+            end.code = 0
+        _close_output()
         world = sys.modules.get("untaught.engine.world")
         if world is not None and world.started():
             # One of several processes ends here and now: threads of torch's connection may abort it while Python tidies up.
-            for stream in filter(None, (sys.stdout, sys.stderr)):
-                stream.flush()
             os._exit(int(end.code or 0))
         raise
+
+
+def _close_output() -> None:
+    """Who reads it may have had enough (`| head -1`): that is no fault. What is left goes nowhere."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            getattr(stream, "wrapped", stream).flush()  # typer's own wrapper would hide that it is broken
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if not isinstance(error, BrokenPipeError):
+                _fail(f"the output can't be written: {error.strerror}")
 
 
 def _run() -> None:
@@ -379,7 +406,6 @@ def _run() -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except BrokenPipeError:
-        sys.stdout = None  # or it is flushed at the end, into the same broken pipe
         sys.exit(0)
     except Exception as error:
         if said := _misspelt(error):
@@ -390,6 +416,8 @@ def _run() -> None:
                 reason = str(error).splitlines()[0]
                 _say(f"another process of this run is gone; go on from the last checkpoint with --resume ({reason})")
             sys.exit(1)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(f"{error.filename or 'what takes the output'} has no space left; free some, or write elsewhere")
         if not _users_fault(error):
             raise
         if world is None or world.reports(error):
@@ -416,7 +444,8 @@ def _fail(said: str) -> None:
 def _say(fault: str) -> None:
     from untaught.engine.log import shown
 
-    typer.secho(f"error: {shown(fault)}", err=True, fg="red")
+    with suppress(BrokenPipeError):
+        typer.secho(f"error: {shown(fault)}", err=True, fg="red")
 
 
 def _misspelt(error: Exception) -> str:

@@ -42,8 +42,6 @@ def meets(name: str, cls: type[Method], kind: str) -> bool:
 
 
 GRID = [(name, kind) for name, cls in CLASSES.items() for kind in MODALITIES if meets(name, cls, kind)]
-ON_TEXT = {name: cls for name, cls in CLASSES.items() if (name, "text") in GRID}
-each_text = pytest.mark.parametrize(("name", "cls"), ON_TEXT.items(), ids=ON_TEXT)
 each = pytest.mark.parametrize(("name", "modality"), GRID)
 each_class = pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
 

@@ -56,10 +56,7 @@ def timm_encoder(
         with offline() if received else nullcontext():
             model = timm.create_model(name, pretrained=weights is not None or received, in_chans=channels, num_classes=0, **knobs)
     except Exception as error:  # a thousand models, each with its own way to say no
-        if "Unknown model" not in str(error):
-            raise UserError(f"timm/{name}: {_line(error)}") from error
-        near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
-        raise UserError(f"timm has no model {name}; near it: {', '.join(near) or 'none; see timm.list_models()'}") from error
+        raise (unknown(name) if "Unknown model" in str(error) else UserError(f"timm/{name}: {_line(error)}")) from error
     if weights not in (None, "pretrained") and not knobs["pretrained_cfg_overlay"]["state_dict"].keys() & model.state_dict().keys():
         raise UserError(f"weights={weights} holds no weights of timm/{name}")
     changed = (stem == "small" or (stem == "auto" and size <= SMALL)) and _small_stem(model, name, required=stem == "small")
@@ -74,6 +71,16 @@ def timm_encoder(
     except Exception as error:  # as many ways again
         raise UserError(f"timm/{name} can't take {channels} x {size} x {size} pictures: {_line(error)}") from error
     return encoder.train()
+
+
+def unknown(name: str) -> UserError:
+    near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+    return UserError(f"timm has no model {name}; near it: {', '.join(near) or 'none; see timm.list_models()'}")
+
+
+def is_known(name: str) -> bool:
+    """Whether timm has a model of this name; one in a folder or a repository is taken on trust."""
+    return ":" in name or timm.is_model(name.partition(".")[0])
 
 
 def shown_as(name: str) -> dict[str, Any]:
