@@ -183,7 +183,7 @@ def _finished(path: Path, encoder: Any) -> Run:
     if not isinstance(encoder, nn.Module):
         return Run(path)
     run = Run.__new__(Run)  # the module is in the caller's hands, trained
-    run.path, run.config = path, json.loads((path / "encoder" / "config.json").read_text())
+    run.path, run.config = path, json.loads((path / "encoder" / "config.json").read_text("utf-8"))
     from untaught.engine.build import build_encoder, modality_named
 
     run.encoder = build_encoder(encoder, modality_named(run.config["modality"]).input(run.config["layout"]), {}).eval()

@@ -391,7 +391,15 @@ def _close_output() -> None:
 def _run() -> None:
     from untaught.engine.interrupt import Interrupted, raise_interrupted
     from untaught.engine.memory import ask_for_huge_pages
+    from untaught.surroundings import settle
 
+    try:
+        os.getcwd()
+    except OSError:
+        _fail("the working directory is gone; change to another one")
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal's encoding lacks is shown by its number
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    settle()
     ask_for_huge_pages()
     try:
         raise_interrupted()
@@ -418,6 +426,8 @@ def _run() -> None:
             sys.exit(1)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail(f"{error.filename or 'what takes the output'} has no space left; free some, or write elsewhere")
+        if isinstance(error, RuntimeError) and "home directory" in str(error):
+            _fail("a name begins with ~, and there is no home directory; write it in full")
         if not _users_fault(error):
             raise
         if world is None or world.reports(error):

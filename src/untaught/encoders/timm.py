@@ -87,7 +87,7 @@ def shown_as(name: str) -> dict[str, Any]:
     """How timm's pretrained model `name` wants pictures: their "size", and "mean" and "std" of each channel in 0..1."""
     if name.startswith("local-dir:"):
         try:
-            said = json.loads((Path(name.removeprefix("local-dir:")) / "config.json").read_text())
+            said = json.loads((Path(name.removeprefix("local-dir:")) / "config.json").read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"timm/{name} has no config.json that can be read ({_line(error)}); give a folder that timm saved") from error
         said = said.get("pretrained_cfg", said)

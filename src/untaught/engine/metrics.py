@@ -24,7 +24,7 @@ class Metrics:
     def rows(path: Path) -> list[dict[str, Any]]:
         """All rows of such a file; none where there is no file."""
         rows = []
-        for line in path.read_text().splitlines() if path.exists() else ():
+        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
             try:
                 row = json.loads(line)
                 row["step"] += 0  # a number
