@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +12,16 @@ from torch import Tensor, nn
 from untaught.blocks.dropout import Dropout
 from untaught.blocks.transformer import attention
 from untaught.core import Encoder, Features, Options, UserError
-from untaught.encoders.transformers import NO_CODE, library, or_fault
+from untaught.encoders.transformers import NO_CODE, check_weights, check_whole, library, or_fault
 from untaught.ops.masking import take
 from untaught.ranges import Few, Start, Width, in_range
 
 CAUSAL = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox", "opt", "gemma", "phi", "olmo2")
-BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions are numbered behind that of padding
-IN_LAYERS = ("bert", *BEHIND_PADDING)  # embeddings, then layers of query, key, value, output, intermediate, output
+BEHIND_PADDING = (  # their positions are numbered behind that of padding, and max_position_embeddings counts those too
+    *("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm", "mpnet", "longformer", "data2vec-text"),
+    *("xmod", "ibert", "luke", "mluke", "esm", "markuplm", "bridgetower_text_model"),
+)
+IN_LAYERS = ("bert", "roberta", "xlm-roberta", "camembert")  # embeddings, then layers of query, key, value, output, intermediate, output
 DROPOUTS = (  # how configurations call it
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout", "mlp_dropout"),
     *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
@@ -145,9 +147,7 @@ def language(
         raise UserError(
             f"transformers/{name} has a vocabulary of {size:,} tokens, its tokenizer {vocabulary:,}; give the tokenizer that belongs to it"
         )
-    most = getattr(config, "max_position_embeddings", None) or length
-    most -= 2 if config.model_type in BEHIND_PADDING else 0  # their positions begin behind the padding
-    if length > most:
+    if length > (most := positions(config) or length):
         raise UserError(f"length={length}: transformers/{name} has {most} positions; choose at most that")
     kind = (
         "AutoModelForSeq2SeqLM"
@@ -164,11 +164,25 @@ def language(
                 setattr(config, key, dropout)
     if not pretrained:
         return LanguageEncoder(_drawn(kind, config))
-    folder = Path(name)
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise UserError(f"transformers/{name} has no weights (model.safetensors); copy the whole checkpoint")
-    model = or_fault(name, lambda: getattr(library(), kind).from_pretrained(name, config=config, use_safetensors=True, **NO_CODE))
+    check_weights(name, kind)
+    load = getattr(library(), kind).from_pretrained
+    model, said = or_fault(name, lambda: load(name, config=config, use_safetensors=True, output_loading_info=True, **NO_CODE))
+    check_whole(name, model, said["missing_keys"])
     return LanguageEncoder(model)
+
+
+def positions(config: Any) -> int | None:
+    """How many tokens a model has positions for; None where it has no table of them."""
+    most = getattr(config, "max_position_embeddings", None)
+    return most - first_position(config) if most else None
+
+
+def first_position(config: Any) -> int:
+    """The row of the table that the first token of a text takes."""
+    if config.model_type not in BEHIND_PADDING or getattr(config, "position_embedding_type", "absolute") == "rotary":
+        return 0
+    padding = 1 if config.model_type == "mpnet" else getattr(config, "pad_token_id", None)  # which is written into its code
+    return 1 + (1 if padding is None else padding)
 
 
 class Words(nn.Module):
@@ -260,7 +274,7 @@ class LanguageEncoder(Encoder):
             usual, behind = torch.arange(at.shape[1], device=at.device), getattr(table, "offset", 0)
             tokens = tokens + F.embedding(at + behind, table.weight) - F.embedding(usual + behind, table.weight)
         elif at is not None:
-            places = {"position_ids": at + (2 if self.model.config.model_type in BEHIND_PADDING else 0)}
+            places = {"position_ids": at + first_position(self.model.config)}
         mask = None if valid is None else valid.long()
         found = body(inputs_embeds=tokens, attention_mask=mask, output_hidden_states="layers" in want, **places)
         return self._given(found, valid, want)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from contextlib import nullcontext
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,22 +48,27 @@ def timm_encoder(
     stride, "original" is timm's, "auto" is small up to 64 pixels. Everything else goes to timm.create_model.
     """
     check({f"encoder.{key}": value for key, value in knobs.items()}, {f"encoder.{key}": KNOBS.get(key, NUMBER) for key in knobs})
-    asked, received = dict(knobs), name.startswith("local-dir:")
-    if weights not in (None, "pretrained"):
-        knobs["pretrained_cfg_overlay"] = {"state_dict": _tensors(weights)}  # timm fits head, channels and positions
+    asked, received, note = dict(knobs), name.startswith("local-dir:"), ""
+    given = None if weights in (None, "pretrained") else _tensors(weights)
     try:
         fixed = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "fixed_input_size", False)
         if fixed or "patch_size" in knobs:
             knobs = {"img_size": size} | knobs
+        if given is not None:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                wanted = timm.create_model(name, in_chans=channels, num_classes=0, **knobs)
+            given, note = _fitting(given, wanted, f"weights={weights}", name)
+            knobs["pretrained_cfg_overlay"] = {"state_dict": given}  # timm fits head, channels and positions
         with offline() if received else nullcontext():
             model = timm.create_model(name, pretrained=weights is not None or received, in_chans=channels, num_classes=0, **knobs)
+    except UserError:
+        raise
     except Exception as error:  # a thousand models, each with its own way to say no
         raise (unknown(name) if "Unknown model" in str(error) else UserError(f"timm/{name}: {_line(error)}")) from error
-    if weights not in (None, "pretrained") and not knobs["pretrained_cfg_overlay"]["state_dict"].keys() & model.state_dict().keys():
-        raise UserError(f"weights={weights} holds no weights of timm/{name}")
     changed = (stem == "small" or (stem == "auto" and size <= SMALL)) and _small_stem(model, name, required=stem == "small")
     _suit(model)
     encoder = ViT(model) if type(model) is VisionTransformer else TimmEncoder(model)
+    encoder.note = note
     encoder.timm_args = None if changed else _arguments(model, {"in_chans": channels, **knobs})
     if ":" in name:  # a folder or a repository, which whoever gets the encoder may not have
         encoder.origin = _origin(model, {**asked, "stem": stem})
@@ -122,6 +129,44 @@ def _tensors(weights: str) -> dict[str, Any]:
         raise UserError(f"weights={weights}: can't be read: {_line(error)}") from error
 
 
+def _fitting(file: dict[str, Any], model: nn.Module, what: str, name: str) -> tuple[dict[str, Any], str]:
+    """The tensors of a checkpoint that are the model's, without the prefix that other code gave them, and what to say of that.
+
+    MoCo's have "module.encoder_q.", DINO's "teacher" {"backbone."}, Lightning's "model.": the prefix that fits most is taken, of
+    several a teacher's, and that of a momentum encoder last. Raises UserError where not all weights are there.
+    """
+    tensors = dict(_flat(file))
+    own = [key for key, value in model.state_dict().items() if value.is_floating_point()]
+    last = own[0]
+    prefixes = {key[: -len(last)] for key in tensors if key == last or key.endswith(f".{last}")}
+    rank = lambda prefix: (  # noqa: E731
+        sum(prefix + key in tensors for key in own),
+        "teacher" in prefix,
+        not any(word in prefix for word in ("student", "momentum", "encoder_k")),
+        -len(prefix),
+    )
+    prefix = max(prefixes, key=rank, default="")
+    lacking = [key for key in own if prefix + key not in tensors]
+    fitting = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    if lacking and (convert := getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)):
+        with suppress(Exception):  # of another format than those that timm converts
+            lacking = [key for key in own if key not in convert(dict(fitting), model)]
+    if len(lacking) == len(own):
+        raise UserError(f"{what} holds no weights of timm/{name} ({', '.join(list(tensors)[:3]) or 'nothing'} ... are there)")
+    if lacking:
+        raise UserError(f"{what} holds {len(own) - len(lacking)} of the {len(own)} weights of timm/{name}; {lacking[0]} is not there")
+    return fitting, f"{what}: those that begin with {prefix}" if prefix else ""
+
+
+def _flat(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a checkpoint by name, those of dicts inside it under NAME.KEY; what else it keeps is left out."""
+    for key, value in found.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+
+
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
@@ -177,6 +222,7 @@ def _small_stem(model: nn.Module, name: str, required: bool) -> bool:
 class TimmEncoder(Encoder):
     """Any timm model: x (B,C,H,W) -> pooled (B,D), and the last map where there is one."""
 
+    note = ""  # of its weights, to be said
     timm_args: dict[str, Any] | None = None  # how timm alone builds it
     origin: dict[str, Any] | None = None  # how config.json names it, where it came from a folder or a repository
 
@@ -200,6 +246,7 @@ class ViT(Encoder):
     """
 
     offers = frozenset({"tokens", "layers", "maps", "any_size"})
+    note = ""  # of its weights, to be said
     timm_args: dict[str, Any] | None = None  # how timm alone builds it
     origin: dict[str, Any] | None = None  # how config.json names it, where it came from a folder or a repository
 

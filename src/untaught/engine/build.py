@@ -14,7 +14,7 @@ from untaught.encoders import ENCODERS
 from untaught.engine.footprint import sized
 from untaught.engine.function import Objective, method_of
 from untaught.engine.hybrid import JOINS, hybrid_of, title_of, weights_of
-from untaught.engine.log import warn
+from untaught.engine.log import say, warn
 from untaught.engine.recipe import knobs_of, parse, unknown
 from untaught.methods import METHODS
 from untaught.modalities import MODALITIES
@@ -127,7 +127,10 @@ def build_encoder(encoder: str | nn.Module, given: Options, knobs: Options) -> E
         if key in given or (key not in known and not open_ended):
             raise unknown(f"knob of {encoder}", f"encoder.{key}", [f"encoder.{name}" for name in known if name not in given])
         parsed[key] = parse(f"encoder.{key}", value, known[key][0] if key in known else Any)
-    return sized(lambda: factory(*leading, **(given | parsed)), f"the encoder {encoder}", bool(knobs))
+    made = sized(lambda: factory(*leading, **(given | parsed)), f"the encoder {encoder}", bool(knobs))
+    if note := getattr(made, "note", ""):
+        say(f"weights   {note}")
+    return made
 
 
 def build_untrained(encoder: str, given: Options, knobs: Options) -> Encoder:

@@ -46,8 +46,10 @@ def speak(
         raise UserError(f"{run} holds no language model ({FOLDER}/); runs of mlm, clm and seq2seq_denoising do")
     import torch
 
+    from untaught.encoders.language import positions
+
     model, tokenizer = _load(run / FOLDER)
-    length = int(getattr(model.config, "max_position_embeddings", 0) or tokenizer.model_max_length)
+    length = positions(model.config) or int(tokenizer.model_max_length)
     causal = type(model).__name__.endswith(("CausalLM", "LMHeadModel"))
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=not causal).input_ids
     if causal and tokenizer.cls_token_id is None and not ids.shape[1]:

@@ -44,6 +44,8 @@ def plan(records: list[Record], wishes: Options) -> Options:
     if not seen:
         raise UserError(f"none of the first {len(records)} documents is readable text")
     length = wishes.get("length") or 128
+    if length not in LENGTHS:
+        raise UserError(f"length={length}: must lie {LENGTHS} tokens")
     kind = wishes.get("tokenizer") or "bpe"
     if kind not in KINDS and not Path(kind).exists():
         raise UserError(f"tokenizer={kind}: is none of {', '.join(KINDS)}, and no folder or tokenizer.json is there")
