@@ -34,7 +34,7 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {
     "plain": (MINE, ""),
     "moco": (
         {"state_dict": {**named("module.encoder_k.", OTHER), **named("module.encoder_q.", MINE), "module.queue": torch.ones(2)}},
-        "q.",
+        "encoder_q.",
     ),
     "mocov3": ({"state_dict": {**named("module.momentum_encoder.", OTHER), **named("module.base_encoder.", MINE)}}, "base_encoder."),
     "dino": ({"student": named("module.backbone.", OTHER), "teacher": named("backbone.", MINE), "epoch": 3}, "teacher.backbone."),
@@ -51,7 +51,7 @@ def test_the_prefix_that_other_code_gave_is_taken_off_and_said(form: str, tmp_pa
     encoder = timm_encoder("test_resnet", size=96, weights=str(tmp_path / "file.pth"))
     for key, value in encoder.model.state_dict().items():
         assert torch.equal(value, MINE[key]), key
-    assert encoder.note.endswith(f"those that begin with {prefix}" if form != "moco" else "encoder_q.") if prefix else encoder.note == ""
+    assert encoder.note.endswith(f"those that begin with {prefix}") if prefix else encoder.note == ""
 
 
 @pytest.mark.parametrize(
