@@ -204,7 +204,7 @@ def test_an_encoder_folder_whose_knobs_read_or_fetch(knobs: dict[str, Any], trai
 
 def test_an_encoder_folder_that_asks_for_all_memory(trained: Path, tmp_path: Path) -> None:
     folder = tampered(trained, tmp_path, lambda config: config.update(encoder_knobs={"width": 60_000}))  # some TB
-    with pytest.raises(UserError, match="can't be loaded: the encoder conv_small needs .* TB to train its weights"):
+    with pytest.raises(UserError, match=r"can't be loaded: the encoder conv_small needs .* TB to train its weights"):
         load_encoder(folder)
 
 
