@@ -39,6 +39,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'untaught' has no attribute {name!r}")
     import importlib
 
+    from untaught.surroundings import settle
+
+    settle()
     return getattr(importlib.import_module(_PLACES[name]), name)
 
 

@@ -51,10 +51,11 @@ class Run:
 
         What can't be read is left out, which is said; `rows` (N,) of the vectors says which records are there, `names` how they are called.
         """
+        place = _place(out)
         embedder = Embedder(self.encoder, self.config, data, columns, batch_size)
-        if out is not None:
-            write_vectors(embedder, Path(out))
-            return Path(out)
+        if place is not None:
+            write_vectors(embedder, place)
+            return place
         return vectors_of(embedder)
 
     def finetune(
@@ -72,7 +73,7 @@ class Run:
 
         knobs: as on the command line; a dot is written as two underscores. Raises UserError for what the caller can mend.
         """
-        place = None if out is None else Path(out)
+        place = _place(out)
         chosen: Any = {"task": task, "out": place, "columns": columns, "label": label, "split": split, "knobs": _dotted(knobs)}
         model = Model(*engine_finetune.finetune(self.encoder, self.config, self.path, data, **chosen))
         refresh(self.path)
@@ -118,10 +119,11 @@ class Model:
 
         With `out` (.csv or .parquet) written there in bounded memory, and its path returned.
         """
+        place = _place(out)
         predictor = Predictor(self.network, self.config, data, columns, batch_size)
-        if out is not None:
-            write_predictions(predictor, Path(out))
-            return Path(out)
+        if place is not None:
+            write_predictions(predictor, place)
+            return place
         import pyarrow as pa
 
         return pa.concat_tables(predictor).to_pandas()
@@ -148,9 +150,16 @@ def pretrain(
     underscores (`encoder__width=64`).
     Raises UserError, one line, for everything that the caller can mend.
     """
-    place = None if out is None else Path(out)
+    place = _place(out)
     asked = engine.Asked(data, method, encoder, place, modality, columns, label, split, _dotted(knobs))
     return _finished(engine.pretrain(asked, resume, finish), encoder)
+
+
+def _place(out: str | PathLike[str] | None) -> Path | None:
+    """Raises UserError for an empty name, which would be the working directory."""
+    if out is not None and not str(out).strip():
+        raise UserError("out is empty; name a file or folder, or leave it out")
+    return None if out is None else Path(out)
 
 
 def _dotted(knobs: Options) -> Options:
@@ -176,7 +185,7 @@ def _finished(path: Path, encoder: Any) -> Run:
     if not isinstance(encoder, nn.Module):
         return Run(path)
     run = Run.__new__(Run)  # the module is in the caller's hands, trained
-    run.path, run.config = path, json.loads((path / "encoder" / "config.json").read_text())
+    run.path, run.config = path, json.loads((path / "encoder" / "config.json").read_text("utf-8"))
     from untaught.engine.build import build_encoder, modality_named
 
     run.encoder = build_encoder(encoder, modality_named(run.config["modality"]).input(run.config["layout"]), {}).eval()
@@ -203,7 +212,7 @@ def evaluate(
     Raises UserError, one line, for everything that the caller can mend.
     """
     plain = [(one.encoder, one.config, one.path) if isinstance(one, Run) else one for one in (encoder, *against)]
-    place = None if out is None else Path(out)
+    place = _place(out)
     how: dict[str, Any] = {"modality": modality, "columns": columns, "label": label, "split": split, "batch_size": batch_size}
     rows = measure(plain[0], data, against=plain[1:], out=place, **how)
     if place is None and isinstance(encoder, Run | str | PathLike):
@@ -228,4 +237,5 @@ def preview(
     **knobs: Any,
 ) -> Path:
     """Writes a PNG of what the network will be shown."""
-    return make_preview(data, method, Path(out), modality=modality, columns=columns, encoder=encoder, knobs=_dotted(knobs), rows=rows)
+    place = _place(out) or Path("preview.png")
+    return make_preview(data, method, place, modality=modality, columns=columns, encoder=encoder, knobs=_dotted(knobs), rows=rows)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +29,19 @@ Columns = Annotated[
     typer.Option(help="which column holds a field: image=photo; of a csv also separator=tab, quote=none, header=no, encoding=cp1252"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import untaught
+
+        typer.echo(f"untaught {untaught.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def every(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False) -> None:
+    pass
 
 
 @app.command()
@@ -92,7 +107,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="the column that says train, val or test")] = None,
     columns: Columns = None,
     modality: Modality = "image",
-    batch_size: Annotated[int, typer.Option(min=1, help="samples encoded at once")] = 256,
+    batch_size: Annotated[int, typer.Option(help="samples encoded at once")] = 256,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="a folder or .json for the rows; the run's own if it has one")] = None,
     as_json: Json = False,
 ) -> None:
@@ -122,7 +137,7 @@ def embed(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help=".parquet (row, name, vector) or .npy (N, width)")] = Path("vectors.parquet"),
     columns: Columns = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="samples encoded at once")] = 256,
+    batch_size: Annotated[int, typer.Option(help="samples encoded at once")] = 256,
 ) -> None:
     """Write the vectors of new data. untaught embed runs/cells photos/ -o vectors.parquet"""
     from untaught.engine.embed import Embedder, check_ending, rows_beside, write_vectors
@@ -168,9 +183,9 @@ def predict(
     data: Annotated[str, typer.Argument(help="a folder, a table, an archive, .npy/.npz; or a text, for a language model")],
     out: Annotated[Path, typer.Option("--out", "-o", help=".csv or .parquet")] = Path("predictions.csv"),
     columns: Columns = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="samples read at once")] = 256,
-    tokens: Annotated[int, typer.Option(min=1, help="of a text: how many to go on for")] = 60,
-    temperature: Annotated[float, typer.Option(min=0.0, help="of a text: 0 takes the likeliest words")] = 0.8,
+    batch_size: Annotated[int, typer.Option(help="samples read at once")] = 256,
+    tokens: Annotated[int, typer.Option(help="of a text: how many to go on for")] = 60,
+    temperature: Annotated[float, typer.Option(help="of a text: 0 takes the likeliest words")] = 0.8,
     top_p: Annotated[float, typer.Option(help="of a text: share of the probability that words are drawn from")] = 0.95,
     seed: Annotated[int, typer.Option(help="of a text")] = 0,
     as_json: Json = False,
@@ -208,7 +223,7 @@ def preview(
     out: Annotated[Path, typer.Option("--out", "-o", help="the .png to write")] = Path("preview.png"),
     modality: Modality = "image",
     columns: Columns = None,
-    rows: Annotated[int, typer.Option(min=1, help="samples shown")] = 8,
+    rows: Annotated[int, typer.Option(help="samples shown")] = 8,
 ) -> None:
     """Draw what the network will be shown, and must predict. untaught preview photos/ --method mae"""
     from untaught.engine.log import say
@@ -352,7 +367,7 @@ def _knobs(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _pairs(text: str | None) -> dict[str, str] | None:
-    return _knobs(text.split(",")) if text else None
+    return _knobs(text.split(",")) if text is not None else None
 
 
 def main() -> None:
@@ -360,22 +375,43 @@ def main() -> None:
     try:
         _run()
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # as typer ends then
+            end.code = 0
+        _close_output()
         world = sys.modules.get("untaught.engine.world")
         if world is not None and world.started():
             # One of several processes ends here and now: threads of torch's connection may abort it while Python tidies up.
-            for stream in filter(None, (sys.stdout, sys.stderr)):
-                stream.flush()
             os._exit(int(end.code or 0))
         raise
+
+
+def _close_output() -> None:
+    """Who reads it may have had enough (`| head -1`): that is no fault. What is left goes nowhere."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            getattr(stream, "wrapped", stream).flush()  # typer's own wrapper would hide that it is broken
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if not isinstance(error, BrokenPipeError):
+                _fail(f"the output can't be written: {error.strerror}")
 
 
 def _run() -> None:
     from untaught.engine.interrupt import Interrupted, raise_interrupted
     from untaught.engine.memory import ask_for_huge_pages
+    from untaught.surroundings import settle
 
+    try:
+        os.getcwd()
+    except OSError:
+        _fail("the working directory is gone; change to another one")
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal's encoding lacks is shown by its number
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    settle()
     ask_for_huge_pages()
     try:
         raise_interrupted()
+        _refuse_empty(sys.argv[1:])
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="untaught"))
     except Interrupted as stop:
         from untaught.engine.log import say
@@ -386,7 +422,6 @@ def _run() -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except BrokenPipeError:
-        sys.stdout = None  # or it is flushed at the end, into the same broken pipe
         sys.exit(0)
     except Exception as error:
         if said := _misspelt(error):
@@ -397,11 +432,26 @@ def _run() -> None:
                 reason = str(error).splitlines()[0]
                 _say(f"another process of this run is gone; go on from the last checkpoint with --resume ({reason})")
             sys.exit(1)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(f"{error.filename or 'what takes the output'} has no space left; free some, or write elsewhere")
+        if isinstance(error, RuntimeError) and "home directory" in str(error):
+            _fail("a name begins with ~, and there is no home directory; write it in full")
         if not _users_fault(error):
             raise
         if world is None or world.reports(error):
             _fail(str(error))
         sys.exit(2)
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """An unset variable in a script is no name: "" would be read as the working directory, or as nothing asked for."""
+    for before, word in zip(["untaught", *words], words, strict=False):
+        option, equals, value = word.partition("=")
+        prompt = words[0] == "predict" and before != "predict" and not before.startswith("-")  # which may be empty
+        if option.startswith("-") and equals and not value.strip():
+            _fail(f"{option} is empty; give it a value, or leave it out")
+        if not word.strip() and not prompt:
+            _fail(f"the word after {before} is empty; give a name (is a variable unset?)")
 
 
 def _fail(said: str) -> None:
@@ -412,7 +462,8 @@ def _fail(said: str) -> None:
 def _say(fault: str) -> None:
     from untaught.engine.log import shown
 
-    typer.secho(f"error: {shown(fault)}", err=True, fg="red")
+    with suppress(BrokenPipeError):
+        typer.secho(f"error: {shown(fault)}", err=True, fg="red")
 
 
 def _misspelt(error: Exception) -> str:

@@ -130,6 +130,7 @@ class Method(nn.Module):
     whole: str = "whole"  # the view in which the encoder is used and exported
     groups: dict[str, dict[str, Any]] = {}  # optimizer overrides by parameter prefix
     unused: bool = False  # whether a step may leave parameters without a gradient
+    padded: bool = True  # whether padded views may come: what is not valid must change no loss
 
     encoder: Encoder
 
@@ -183,7 +184,7 @@ class Modality:
     preprocessing: Callable[[Options, Options], Options]  # (layout, statistics) -> the `whole` view in words that others read
     method: str = "simclr"  # what is trained with if nothing else is said ...
     batch: int = 512  # ... and in steps of so many samples at most
-    knobs: dict[str, type] = field(default_factory=dict)  # what a user may wish of the layout
+    knobs: dict[str, Any] = field(default_factory=dict)  # what a user may wish of the layout: name -> type, with its range
     doubt: Callable[[tuple[int, ...], bool], str | None] = lambda shape, tensor: None  # (of an array, is it torch's) -> are rows no records
     adapt: Callable[[list[Record], Options], Options] = lambda records, layout: layout  # (of new data, layout) -> the one to read it by
     runs: Callable[[list[Options]], tuple[str, int] | None] = lambda views: None  # a ragged field read as one stream, so much a sample

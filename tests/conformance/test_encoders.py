@@ -198,7 +198,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "a model that is not there": ("resnet8", {}, "timm has no model resnet8; near it: resnet18"),
     "a tag that is not there": ("resnet18.nope", {}, "nope"),
     "a knob that is not there": ("resnet18", {"blok": 3}, "blok"),
-    "a stem that is not there": ("resnet18", {"stem": "tiny"}, "auto, small and original"),
+    "a stem that is not there": ("resnet18", {"stem": "tiny"}, "one of auto, small, original"),
     "a small stem where none is known": ("mixer_s32_224", {"stem": "small", "size": 64}, "stem=small is not known"),
     "pictures smaller than a patch": ("vit_tiny_patch16_224", {"size": 8}, "can't take 3 x 8 x 8 pictures"),
     "heads that do not divide": ("vit_tiny_patch16_224", {"size": 32, "embed_dim": 30, "num_heads": 4}, "timm/vit_tiny_patch16_224"),

@@ -97,5 +97,5 @@ def test_a_checkpoints_dropout_can_be_chosen(kind: str, tmp_path: Any) -> None:
     assert torch.equal(encoder.eval()(X), encoder(X))
     still: Any = language(str(tmp_path), **given, dropout=0.0)
     assert torch.equal(still.train()(X), still(X))
-    with pytest.raises(UserError, match=r"encoder.dropout=1: must lie from 0"):
+    with pytest.raises(UserError, match=r"dropout=1.0: must be a number from 0"):
         language(str(tmp_path), **given, dropout=1.0)

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 from toys import MODALITIES, ToyConv, build, text_batch, toy_encoder, toy_fit
 
-from untaught.core import Encoder, Method, UserError
+from untaught.core import Encoder, Method, UserError, View
 from untaught.engine import checkpoint
 from untaught.engine.build import check_needs, method_class
 from untaught.engine.interrupt import Interrupted
 from untaught.engine.meanings import meanings_of
 from untaught.engine.optim import parameter_groups
+from untaught.engine.views import check_padding
 from untaught.methods import METHODS
 
 NAMES = os.environ.get("UNTAUGHT_METHODS", ",".join(METHODS)).split(",")
@@ -41,8 +42,6 @@ def meets(name: str, cls: type[Method], kind: str) -> bool:
 
 
 GRID = [(name, kind) for name, cls in CLASSES.items() for kind in MODALITIES if meets(name, cls, kind)]
-ON_TEXT = {name: cls for name, cls in CLASSES.items() if (name, "text") in GRID}
-each_text = pytest.mark.parametrize(("name", "cls"), ON_TEXT.items(), ids=ON_TEXT)
 each = pytest.mark.parametrize(("name", "modality"), GRID)
 each_class = pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
 
@@ -277,7 +276,10 @@ def test_what_is_kept_is_an_encoder(name: str, modality: str) -> None:
 # ------------------------------------------------------------------------------------------------------------------ text
 
 
-@each_text
+PADDED = {name: cls for name, cls in CLASSES.items() if cls.padded and set(cls.views) <= set(MODALITIES["text"].views)}
+
+
+@pytest.mark.parametrize(("name", "cls"), PADDED.items(), ids=PADDED)
 def test_other_padding_is_the_same_loss(name: str, cls: type[Method]) -> None:
     method, views, batch = build(cls, "text")
     more = text_batch(batch["ids"].shape[1] + 7)
@@ -289,6 +291,19 @@ def test_other_padding_is_the_same_loss(name: str, cls: type[Method]) -> None:
         found = method(views(other, 0), 0.0)
         for term, value in want.items():
             torch.testing.assert_close(found[term], value, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mlm", "dino", "mae", "simclr+swav"])
+def test_a_method_that_would_read_padding_is_refused_where_there_is_some(name: str) -> None:
+    cls, x = method_class(name), torch.zeros(2, 4)
+    views = [View(x)] * len(cls.views)
+    check_padding(cls, MODALITIES["text"], cls.views, views)
+    views[-1] = View(x, valid=x == 0)
+    if name == "mlm":
+        return check_padding(cls, MODALITIES["text"], cls.views, views)
+    with pytest.raises(UserError, match=rf"would read the padding of the view {cls.views[-1]} as data: .* choose .* --method mlm"):
+        check_padding(cls, MODALITIES["text"], cls.views, views)
+    return None
 
 
 CAUSAL = {name: cls for name, cls in CLASSES.items() if "causal" in cls.needs}

@@ -214,7 +214,7 @@ def test_seeds_are_runs_of_their_own_and_reported_apart(cli: Cli, animals: Path,
     again = cli("pretrain", animals, *TINY, "--seeds", "2", "--out", tmp_path / "s", "--resume")
     assert again.code == 0, again.err
     assert read_rows(tmp_path / "s" / "evaluation.json") == rows
-    assert "at least 2" in cli("pretrain", animals, "--seeds", "1", "--out", tmp_path / "t").error
+    assert "from 2 to 1,000" in cli("pretrain", animals, "--seeds", "1", "--out", tmp_path / "t").error
     assert "needs --out" in cli("pretrain", animals, "--seeds", "2").error
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from untaught.core import Encoder, Method, Terms, UserError, View
 from untaught.engine.build import method_class, method_knobs, modality_named
-from untaught.engine.optim import optimizer_for, parameter_groups, rate, set_rate
+from untaught.engine.optim import default_lr, optimizer_for, parameter_groups, rate, set_rate
 from untaught.engine.recipe import Recipe, knobs_of, parse, unknown
 from untaught.engine.views import Views, view_names, view_options
 from untaught.methods.contrastive.simclr import SimCLR
@@ -56,10 +56,13 @@ REFUSED = [
     (math.inf, int, "a whole number"),
     (math.nan, int, "a whole number"),
     ("many", int, "a whole number"),
-    ("", float, "a number"),
-    (True, float, "a number"),
-    ([1], float, "a number"),
-    (None, float, "a number"),
+    ("", float, "a finite number"),
+    (math.nan, float, "a finite number"),
+    ("1e400", float, "a finite number"),
+    ("", str, "text"),
+    (True, float, "a finite number"),
+    ([1], float, "a finite number"),
+    (None, float, "a finite number"),
     ("maybe", bool, "true or false"),
     (2, bool, "true or false"),
     ("step", Literal["cosine", "linear"], "one of cosine, linear"),
@@ -207,6 +210,61 @@ def test_a_methods_own_rate_keeps_its_share(optimizer: str) -> None:
     assert rates["encoder.net.0.weight"] == pytest.approx(0.05)
 
 
+class Everything(Method):
+    """A matrix, a convolution, a norm, biases and rows of an embedding: whatever Muon leaves to AdamW too."""
+
+    views = ("global",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        parts = nn.Embedding(4, 3), nn.Linear(3, 3), nn.LayerNorm(3), nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
+        self.encoder.net = nn.ModuleList(parts)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd", "lars"])
+def test_every_parameter_moves_as_far_as_the_schedule_says(optimizer: str) -> None:
+    """The first step of each parameter, at a tenth of the rate, is a tenth of that at the full rate: measured on the weights."""
+
+    def moved(share: float) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        method = Everything()
+        built = optimizer_for(method, Recipe(lr=0.1, optimizer=optimizer, weight_decay=0.0, momentum=0.0 if optimizer == "sgd" else 0.9))
+        before = {name: p.detach().clone() for name, p in method.named_parameters()}
+        for p in method.parameters():
+            p.grad = torch.linspace(0.5, 1.5, p.numel()).view_as(p)
+        set_rate(built, 0.1, share)
+        built.step()
+        return {name: p.detach() - before[name] for name, p in method.named_parameters()}
+
+    whole, tenth, none = moved(1.0), moved(0.1), moved(0.0)
+    for name, step in whole.items():
+        assert step.abs().max() > 0, name
+        torch.testing.assert_close(tenth[name], 0.1 * step, rtol=2e-3, atol=1e-6, msg=name)
+        assert not none[name].any(), name
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "batch_size", "lr"),
+    [("muon", 512, 0.02), ("muon", 128, 0.01), ("sgd", 256, 0.05), ("sgd", 1024, 0.2), ("lars", 256, 0.3), ("adamw", 128, 5e-4)],
+)
+def test_the_rate_by_default_follows_the_batch(optimizer: str, batch_size: int, lr: float) -> None:
+    assert default_lr(optimizer, batch_size) == pytest.approx(lr)
+
+
+def test_sgd_looks_ahead_as_nesterov_has_it() -> None:
+    """Two steps of a constant gradient 1, by hand: the velocity is 1, then 1.9; a step is lr (gradient + 0.9 velocity)."""
+    method = TwoSpeeds()
+    built = optimizer_for(method, Recipe(lr=0.1, optimizer="sgd", momentum=0.9, weight_decay=0.0))
+    weight = method.encoder.net[0].weight  # type: ignore[union-attr,index]
+    start = weight.detach().clone()
+    for _ in range(2):
+        for p in method.parameters():
+            p.grad = torch.ones_like(p)
+        built.step()
+    torch.testing.assert_close(start - weight.detach(), torch.full_like(start, 0.1 * (1 + 0.9 * 1) + 0.1 * (1 + 0.9 * 1.9)))
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd", "lars", "lion"])
 def test_optimizers_move_every_parameter(optimizer: str) -> None:
     method = TwoSpeeds()
@@ -253,7 +311,7 @@ def test_a_change_leaves_the_presets_as_they_were() -> None:
         ("local2.blur", "0", "unknown view local2"),
         ("global.blurr", "0", "unknown option of the view global blurr; did you mean blur"),
         ("global", "0", "unknown option of the view global"),
-        ("global.blur", "much", "global.blur=much: must be a number"),
+        ("global.blur", "much", "global.blur=much: must be a finite number"),
         ("global.size", "3.5", "global.size=3.5: must be a whole number"),
         ("global.scale", "0.2", "numbers with commas"),
     ],

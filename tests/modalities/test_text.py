@@ -172,7 +172,7 @@ def test_a_tokenizer_without_padding_gets_a_number_for_it(tmp_path: Path) -> Non
     ("wishes", "says"),
     [
         ({"tokenizer": "bpf"}, "tokenizer=bpf: is none of bpe, wordpiece, characters"),
-        ({"length": 3}, "length=3: must lie from 16 to 4096"),
+        ({"length": 3}, "length=3: must lie from 16 to 4,096"),
         ({"encoding": "utf-9"}, "encoding=utf-9: is not known to Python"),
     ],
 )

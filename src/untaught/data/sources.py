@@ -45,6 +45,11 @@ def open_source(
         allowed = f"{', '.join(modality.fields)}, and of csv and json {', '.join(TOLD)}"
         raise UserError(f"--columns {sorted(unknown)[0]}=... is no field of {modality.noun}; allowed: {allowed}")
     fields = {key: value for key, value in (columns or {}).items() if key in modality.fields}
+    named = {"data": data, "--label": label, "--split": split, **{f"--columns {field}": name for field, name in fields.items()}}
+    many = {f"data {i}": name for i, name in enumerate(data)} if isinstance(data, list | tuple) else {}
+    for what, name in (named | many).items():
+        if isinstance(name, str) and not name.strip():
+            raise UserError(f"{what} is an empty name; give a full one, or leave it out")
     choice = Choice(fields, label, split, {key: value for key, value in (columns or {}).items() if key not in fields})
     if isinstance(data, (str, Path)):
         return _open_path(data, modality, choice, progress, encoding)

@@ -25,6 +25,7 @@ from untaught.data.identity import fingerprint
 from untaught.data.labels import hold_out, number_labels
 from untaught.data.parts import TEST, TRAIN, VAL, Source, peek
 from untaught.data.unfinished import NAMED, PROGRESS, Unfinished
+from untaught.surroundings import cache_folder
 
 SCHEMA = 2  # raise it when the files change: older stores are then packed anew
 SAMPLE, SAMPLE_BYTES = 4096, 128 << 20  # rows that statistics are fitted on, at most
@@ -189,10 +190,6 @@ def sizes(rows: dict[str, np.ndarray]) -> str:
 def _place(source: Source, modality: Modality, layout: Options, cache: Path | None) -> Path:
     key = fingerprint([SCHEMA, source.fingerprint, modality.name, sorted(layout.items())])
     return (cache or cache_folder()) / "stores" / key
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("UNTAUGHT_CACHE") or "~/.cache/untaught").expanduser()
 
 
 def bytes_needed(rows: int, sample: Sequence[dict[str, np.ndarray]]) -> int:

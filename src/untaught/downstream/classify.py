@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.core import Encoder, Method, Options, Terms, UserError, View
-from untaught.downstream.network import Network, learning_layers
+from untaught.downstream.network import Decay, Network, learning_layers
 from untaught.evaluate.calibration import best_temperature, calibration_error, cross_entropy, softmax
+from untaught.ranges import Few, in_range
 
 PROBE_C = 0.1  # of the logistic regression on standardised features
 COLDEST = 1e-3  # temperature of a calibration, and one over the hottest
@@ -30,6 +31,7 @@ class Classify(Method):
     views = ("light",)
     percent = True  # scores are shares
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
@@ -37,12 +39,12 @@ class Classify(Method):
         truth: np.ndarray,
         *,
         train: Literal["full", "partial", "frozen"] = "full",
-        last: int = 1,
-        layer_decay: float = 0.75,
+        last: Few = 1,
+        layer_decay: Decay = 0.75,
         balance: Literal["none", "weights", "logits"] = "none",
     ) -> None:
         super().__init__()
-        self.network = Network(encoder, len(classes), learning_layers(train, last, layer_decay))
+        self.network = Network(encoder, len(classes), learning_layers(train, last))
         self.groups = self.network.groups("network.", layer_decay)
         self.classes, self.temperature = classes, 1.0
         counts = torch.from_numpy(np.bincount(truth, minlength=len(classes))).float().clamp(min=1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from untaught.core import Encoder, UserError
+from untaught.core import Encoder
+from untaught.ranges import Within
+
+Decay = Annotated[float, Within(1e-3, 1)]  # of a layer's learning rate to that of the layer above it
 
 
 class Network(nn.Module):
@@ -67,10 +70,6 @@ def _with_parameters(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
 
 
-def learning_layers(train: str, last: int, layer_decay: float) -> int | None:
+def learning_layers(train: str, last: int) -> int | None:
     """How many of the encoder's last layers learn: none, `last`, or all (None)."""
-    if last < 1:
-        raise UserError(f"last={last}: must be 1 or greater; train=frozen trains no layer of the encoder")
-    if not 0 < layer_decay <= 1:
-        raise UserError(f"layer_decay={layer_decay}: must be greater than 0, and at most 1")
     return {"frozen": 0, "partial": last, "full": None}[train]

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from untaught.core import Encoder, Method, Options, Terms, UserError, View
-from untaught.downstream.network import Network, learning_layers
+from untaught.downstream.network import Decay, Network, learning_layers
+from untaught.ranges import Few, in_range
 
 LARGEST = 1e30  # of a label: more is none
 
@@ -23,6 +24,7 @@ class Regress(Method):
     views = ("light",)
     percent = False  # scores are in the unit of the labels
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
@@ -30,11 +32,11 @@ class Regress(Method):
         truth: np.ndarray,
         *,
         train: Literal["full", "partial", "frozen"] = "full",
-        last: int = 1,
-        layer_decay: float = 0.75,
+        last: Few = 1,
+        layer_decay: Decay = 0.75,
     ) -> None:
         super().__init__()
-        self.network = Network(encoder, 1, learning_layers(train, last, layer_decay))
+        self.network = Network(encoder, 1, learning_layers(train, last))
         self.groups = self.network.groups("network.", layer_decay)
         self.mean, self.std = float(truth.mean()), float(truth.std())
 

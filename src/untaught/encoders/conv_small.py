@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.blocks.convolution import Convolution
-from untaught.core import Encoder, Features, UserError
+from untaught.core import Encoder, Features
+from untaught.ranges import FewOrNone, Width, in_range
 
 
 class _Convolution(nn.Module):
@@ -53,10 +54,9 @@ class ConvSmall(Encoder):
 
     offers = frozenset({"maps", "any_size"})
 
-    def __init__(self, *, channels: int = 3, size: int = 32, width: int = 32, depth: int = 1) -> None:
+    @in_range
+    def __init__(self, *, channels: int = 3, size: int = 32, width: Width = 32, depth: FewOrNone = 1) -> None:
         super().__init__()
-        if width < 1 or depth < 0:
-            raise UserError(f"encoder.width={width}, encoder.depth={depth}: a width of at least 1 and a depth of at least 0 are needed")
         halvings = max(3, (size - 1).bit_length() - 2)
         widths = [2 * width] * (halvings - 2) + [4 * width, 8 * width]
         self.stages = nn.ModuleList()

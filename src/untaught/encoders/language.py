@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +12,16 @@ from torch import Tensor, nn
 from untaught.blocks.dropout import Dropout
 from untaught.blocks.transformer import attention
 from untaught.core import Encoder, Features, Options, UserError
-from untaught.encoders.transformers import NO_CODE, library, or_fault
+from untaught.encoders.transformers import NO_CODE, check_weights, check_whole, library, or_fault
 from untaught.ops.masking import take
+from untaught.ranges import Few, Start, Width, in_range
 
 CAUSAL = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox", "opt", "gemma", "phi", "olmo2")
-BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions are numbered behind that of padding
-IN_LAYERS = ("bert", *BEHIND_PADDING)  # embeddings, then layers of query, key, value, output, intermediate, output
+BEHIND_PADDING = (  # their positions are numbered behind that of padding, and max_position_embeddings counts those too
+    *("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm", "mpnet", "longformer", "data2vec-text"),
+    *("xmod", "ibert", "luke", "mluke", "esm", "markuplm", "bridgetower_text_model"),
+)
+IN_LAYERS = ("bert", "roberta", "xlm-roberta", "camembert")  # embeddings, then layers of query, key, value, output, intermediate, output
 DROPOUTS = (  # how configurations call it
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout", "mlp_dropout"),
     *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
@@ -27,11 +30,12 @@ PLAIN = ("sdpa", "untaught")  # attention that takes a mask of bools
 SUITED = (*IN_LAYERS, "electra", "distilbert", "modernbert", "bart", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")  # to ours
 
 
+@in_range
 def bert(
-    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.1
+    *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 4, heads: Few = 4, dropout: Start = 0.1
 ) -> Encoder:
     """BERT (Devlin et al. 2019) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens."""
-    _check(width, heads, dropout)
+    _check(width, heads)
     config = library().BertConfig(
         **_shape(vocabulary, length, width, depth, heads, 4 * width),
         **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout),
@@ -40,15 +44,16 @@ def bert(
     return LanguageEncoder(_drawn("AutoModelForMaskedLM", config))
 
 
+@in_range
 def modernbert(
-    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.0
+    *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 4, heads: Few = 4, dropout: Start = 0.0
 ) -> Encoder:
     """ModernBERT (Warner et al. 2024) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens.
 
     Its parts: rotary positions, gated layers, norms in front and no biases; every third layer sees the whole text, the others 64 tokens
     to each side.
     """
-    _check(width, heads, dropout)
+    _check(width, heads)
     config = library().ModernBertConfig(
         **_shape(vocabulary, length, width, depth, heads, round(1.5 * width)),
         **dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout"), dropout),
@@ -59,11 +64,12 @@ def modernbert(
     return LanguageEncoder(_drawn("AutoModelForMaskedLM", config))
 
 
+@in_range
 def gpt(
-    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.0
+    *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 4, heads: Few = 4, dropout: Start = 0.0
 ) -> Encoder:
     """GPT-2 (Radford et al. 2019) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens."""
-    _check(width, heads, dropout)
+    _check(width, heads)
     config = library().GPT2Config(
         vocab_size=vocabulary,
         n_positions=length,
@@ -80,14 +86,15 @@ def gpt(
     return LanguageEncoder(_drawn("AutoModelForCausalLM", config))
 
 
+@in_range
 def llama(
-    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 4, heads: int = 4, dropout: float = 0.0
+    *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 4, heads: Few = 4, dropout: Start = 0.0
 ) -> Encoder:
     """Llama (Touvron et al. 2023) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens.
 
     Its parts: rotary positions, gated layers, RMSNorm in front and no biases; `dropout` is attention's, as it has no other.
     """
-    _check(width, heads, dropout)
+    _check(width, heads)
     config = library().LlamaConfig(
         **_shape(vocabulary, length, width, depth, heads, 32 * round(8 * width / 3 / 32)),
         num_key_value_heads=heads,
@@ -101,11 +108,12 @@ def llama(
     return LanguageEncoder(_drawn("AutoModelForCausalLM", config))
 
 
+@in_range
 def bart(
-    *, vocabulary: int, length: int, special: Options, width: int = 256, depth: int = 3, heads: int = 4, dropout: float = 0.1
+    *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 3, heads: Few = 4, dropout: Start = 0.1
 ) -> Encoder:
     """BART (Lewis et al. 2020) of this size, drawn anew, `depth` layers in encoder and decoder each. ids (B,T) -> pooled (B, width)."""
-    _check(width, heads, dropout)
+    _check(width, heads)
     config = library().BartConfig(
         vocab_size=vocabulary,
         max_position_embeddings=length,
@@ -126,8 +134,9 @@ def bart(
     return LanguageEncoder(_drawn("AutoModelForSeq2SeqLM", config))
 
 
+@in_range
 def language(
-    name: str, *, vocabulary: int, length: int, special: Options, pretrained: bool = True, dropout: float | None = None
+    name: str, *, vocabulary: int, length: int, special: Options, pretrained: bool = True, dropout: Start | None = None
 ) -> Encoder:
     """The language model `name`, a folder or a name on the Hugging Face hub, with its weights or drawn anew; its own dropout if none.
 
@@ -138,9 +147,7 @@ def language(
         raise UserError(
             f"transformers/{name} has a vocabulary of {size:,} tokens, its tokenizer {vocabulary:,}; give the tokenizer that belongs to it"
         )
-    most = getattr(config, "max_position_embeddings", None) or length
-    most -= 2 if config.model_type in BEHIND_PADDING else 0  # their positions begin behind the padding
-    if length > most:
+    if length > (most := positions(config) or length):
         raise UserError(f"length={length}: transformers/{name} has {most} positions; choose at most that")
     kind = (
         "AutoModelForSeq2SeqLM"
@@ -152,17 +159,30 @@ def language(
     if hasattr(config, "use_cache"):
         config.use_cache = False
     if dropout is not None:
-        _share(dropout)
         for key in DROPOUTS:
             if hasattr(config, key):
                 setattr(config, key, dropout)
     if not pretrained:
         return LanguageEncoder(_drawn(kind, config))
-    folder = Path(name)
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise UserError(f"transformers/{name} has no weights (model.safetensors); copy the whole checkpoint")
-    model = or_fault(name, lambda: getattr(library(), kind).from_pretrained(name, config=config, use_safetensors=True, **NO_CODE))
+    check_weights(name, kind)
+    load = getattr(library(), kind).from_pretrained
+    model, said = or_fault(name, lambda: load(name, config=config, use_safetensors=True, output_loading_info=True, **NO_CODE))
+    check_whole(name, model, said["missing_keys"])
     return LanguageEncoder(model)
+
+
+def positions(config: Any) -> int | None:
+    """How many tokens a model has positions for; None where it has no table of them."""
+    most = getattr(config, "max_position_embeddings", None)
+    return most - first_position(config) if most else None
+
+
+def first_position(config: Any) -> int:
+    """The row of the table that the first token of a text takes."""
+    if config.model_type not in BEHIND_PADDING or getattr(config, "position_embedding_type", "absolute") == "rotary":
+        return 0
+    padding = 1 if config.model_type == "mpnet" else getattr(config, "pad_token_id", None)  # which is written into its code
+    return 1 + (1 if padding is None else padding)
 
 
 class Words(nn.Module):
@@ -254,7 +274,7 @@ class LanguageEncoder(Encoder):
             usual, behind = torch.arange(at.shape[1], device=at.device), getattr(table, "offset", 0)
             tokens = tokens + F.embedding(at + behind, table.weight) - F.embedding(usual + behind, table.weight)
         elif at is not None:
-            places = {"position_ids": at + (2 if self.model.config.model_type in BEHIND_PADDING else 0)}
+            places = {"position_ids": at + first_position(self.model.config)}
         mask = None if valid is None else valid.long()
         found = body(inputs_embeds=tokens, attention_mask=mask, output_hidden_states="layers" in want, **places)
         return self._given(found, valid, want)
@@ -360,15 +380,9 @@ def _drawn(kind: str, config: Any) -> Any:
     return getattr(library(), kind).from_config(config)
 
 
-def _check(width: int, heads: int, dropout: float) -> None:
+def _check(width: int, heads: int) -> None:
     if width % heads:
         raise UserError(f"encoder.width={width}: must be a multiple of its {heads} heads")
-    _share(dropout)
-
-
-def _share(dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise UserError(f"encoder.dropout={dropout:g}: must lie from 0 to less than 1")
 
 
 def _shape(vocabulary: int, length: int, width: int, depth: int, heads: int, inner: int) -> Options:

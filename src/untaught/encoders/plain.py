@@ -15,6 +15,8 @@ class Plain(Encoder):
 
     def __init__(self, module: nn.Module, given: dict[str, Any]) -> None:
         super().__init__()
+        if not {"channels", "size"} <= given.keys():
+            raise UserError(f"{type(module).__name__}: a module takes pictures, not data of {', '.join(given)}; name an encoder")
         self.module = module
         training = module.training
         with torch.no_grad():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from contextlib import nullcontext
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import timm
 import torch
@@ -19,55 +21,80 @@ from torch import Tensor, nn
 from untaught.blocks.convolution import quicken
 from untaught.core import Encoder, Features, UserError
 from untaught.encoders.offline import offline
+from untaught.ranges import Few, Width, Within, check, in_range
 
+KNOBS = {  # of timm's models, that say how large they are
+    **dict.fromkeys(("depth", "num_heads", "patch_size"), Few),
+    "embed_dim": Width,
+    "mlp_ratio": Annotated[float, Within(1e-3, 100)],
+}
+NUMBER = Annotated[float, Within(-(1 << 16), 1 << 16)]  # any other
 SMALL = 64  # up to this side stem=auto takes the small stem
 
 
+@in_range
 def timm_encoder(
-    name: str, *, channels: int = 3, size: int = 224, stem: str = "auto", weights: str | None = None, **knobs: Any
+    name: str,
+    *,
+    channels: int = 3,
+    size: int = 224,
+    stem: Literal["auto", "small", "original"] = "auto",
+    weights: str | None = None,
+    **knobs: Any,
 ) -> TimmEncoder | ViT:
     """timm's model `name` for pictures of `channels` and `size`.
 
     weights: a checkpoint file to start from, "pretrained" for timm's own, or none. stem: "small" is 3x3 without pooling or
     stride, "original" is timm's, "auto" is small up to 64 pixels. Everything else goes to timm.create_model.
     """
-    if stem not in ("auto", "small", "original"):
-        raise UserError(f"stem={stem}: unknown; auto, small and original are")
-    asked, received = dict(knobs), name.startswith("local-dir:")
-    if weights not in (None, "pretrained"):
-        knobs["pretrained_cfg_overlay"] = {"state_dict": _tensors(weights)}  # timm fits head, channels and positions
+    check({f"encoder.{key}": value for key, value in knobs.items()}, {f"encoder.{key}": KNOBS.get(key, NUMBER) for key in knobs})
+    asked, received, note = dict(knobs), name.startswith("local-dir:"), ""
+    given = None if weights in (None, "pretrained") else _tensors(weights)
     try:
         fixed = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "fixed_input_size", False)
         if fixed or "patch_size" in knobs:
             knobs = {"img_size": size} | knobs
+        if given is not None:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                wanted = timm.create_model(name, in_chans=channels, num_classes=0, **knobs)
+            given, note = _fitting(given, wanted, f"weights={weights}", name)
+            knobs["pretrained_cfg_overlay"] = {"state_dict": given}  # timm fits head, channels and positions
         with offline() if received else nullcontext():
             model = timm.create_model(name, pretrained=weights is not None or received, in_chans=channels, num_classes=0, **knobs)
+    except UserError:
+        raise
     except Exception as error:  # a thousand models, each with its own way to say no
-        if "Unknown model" not in str(error):
-            raise UserError(f"timm/{name}: {_line(error)}") from error
-        near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
-        raise UserError(f"timm has no model {name}; near it: {', '.join(near) or 'none; see timm.list_models()'}") from error
-    if weights not in (None, "pretrained") and not knobs["pretrained_cfg_overlay"]["state_dict"].keys() & model.state_dict().keys():
-        raise UserError(f"weights={weights} holds no weights of timm/{name}")
+        raise (unknown(name) if "Unknown model" in str(error) else UserError(f"timm/{name}: {_line(error)}")) from error
     changed = (stem == "small" or (stem == "auto" and size <= SMALL)) and _small_stem(model, name, required=stem == "small")
     _suit(model)
     encoder = ViT(model) if type(model) is VisionTransformer else TimmEncoder(model)
+    encoder.note = note
     encoder.timm_args = None if changed else _arguments(model, {"in_chans": channels, **knobs})
     if ":" in name:  # a folder or a repository, which whoever gets the encoder may not have
         encoder.origin = _origin(model, {**asked, "stem": stem})
     try:
         with torch.no_grad():
             encoder.eval()(torch.zeros(1, channels, size, size))
-    except (RuntimeError, AssertionError) as error:
+    except Exception as error:  # as many ways again
         raise UserError(f"timm/{name} can't take {channels} x {size} x {size} pictures: {_line(error)}") from error
     return encoder.train()
+
+
+def unknown(name: str) -> UserError:
+    near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+    return UserError(f"timm has no model {name}; near it: {', '.join(near) or 'none; see timm.list_models()'}")
+
+
+def is_known(name: str) -> bool:
+    """Whether timm has a model of this name; one in a folder or a repository is taken on trust."""
+    return ":" in name or timm.is_model(name.partition(".")[0])
 
 
 def shown_as(name: str) -> dict[str, Any]:
     """How timm's pretrained model `name` wants pictures: their "size", and "mean" and "std" of each channel in 0..1."""
     if name.startswith("local-dir:"):
         try:
-            said = json.loads((Path(name.removeprefix("local-dir:")) / "config.json").read_text())
+            said = json.loads((Path(name.removeprefix("local-dir:")) / "config.json").read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"timm/{name} has no config.json that can be read ({_line(error)}); give a folder that timm saved") from error
         said = said.get("pretrained_cfg", said)
@@ -100,6 +127,44 @@ def _tensors(weights: str) -> dict[str, Any]:
         raise UserError(f"weights={weights}: is not there; give a checkpoint file, or pretrained for timm's own") from error
     except Exception as error:  # a damaged file breaks its reader in many ways
         raise UserError(f"weights={weights}: can't be read: {_line(error)}") from error
+
+
+def _fitting(file: dict[str, Any], model: nn.Module, what: str, name: str) -> tuple[dict[str, Any], str]:
+    """The tensors of a checkpoint that are the model's, without the prefix that other code gave them, and what to say of that.
+
+    MoCo's have "module.encoder_q.", DINO's "teacher" {"backbone."}, Lightning's "model.": the prefix that fits most is taken, of
+    several a teacher's, and that of a momentum encoder last. Raises UserError where not all weights are there.
+    """
+    tensors = dict(_flat(file))
+    own = [key for key, value in model.state_dict().items() if value.is_floating_point()]
+    last = own[0]
+    prefixes = {key[: -len(last)] for key in tensors if key == last or key.endswith(f".{last}")}
+    rank = lambda prefix: (  # noqa: E731
+        sum(prefix + key in tensors for key in own),
+        "teacher" in prefix,
+        not any(word in prefix for word in ("student", "momentum", "encoder_k")),
+        -len(prefix),
+    )
+    prefix = max(prefixes, key=rank, default="")
+    lacking = [key for key in own if prefix + key not in tensors]
+    fitting = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    if lacking and (convert := getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)):
+        with suppress(Exception):  # of another format than those that timm converts
+            lacking = [key for key in own if key not in convert(dict(fitting), model)]
+    if len(lacking) == len(own):
+        raise UserError(f"{what} holds no weights of timm/{name} ({', '.join(list(tensors)[:3]) or 'nothing'} ... are there)")
+    if lacking:
+        raise UserError(f"{what} holds {len(own) - len(lacking)} of the {len(own)} weights of timm/{name}; {lacking[0]} is not there")
+    return fitting, f"{what}: those that begin with {prefix}" if prefix else ""
+
+
+def _flat(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a checkpoint by name, those of dicts inside it under NAME.KEY; what else it keeps is left out."""
+    for key, value in found.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
 
 
 def _line(error: Exception) -> str:
@@ -157,6 +222,7 @@ def _small_stem(model: nn.Module, name: str, required: bool) -> bool:
 class TimmEncoder(Encoder):
     """Any timm model: x (B,C,H,W) -> pooled (B,D), and the last map where there is one."""
 
+    note = ""  # of its weights, to be said
     timm_args: dict[str, Any] | None = None  # how timm alone builds it
     origin: dict[str, Any] | None = None  # how config.json names it, where it came from a folder or a repository
 
@@ -180,6 +246,7 @@ class ViT(Encoder):
     """
 
     offers = frozenset({"tokens", "layers", "maps", "any_size"})
+    note = ""  # of its weights, to be said
     timm_args: dict[str, Any] | None = None  # how timm alone builds it
     origin: dict[str, Any] | None = None  # how config.json names it, where it came from a folder or a repository
 

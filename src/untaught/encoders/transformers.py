@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ def transformers_encoder(name: str, *, channels: int = 3, size: int = 224, pretr
     if wanted != channels:
         raise UserError(f"transformers/{name} takes pictures of {wanted} channels, these have {channels}; choose another model")
     if pretrained:
-        model = or_fault(name, lambda: hub.AutoModel.from_pretrained(name, **NO_CODE))
+        check_weights(name, "AutoModel")
+        model, said = or_fault(name, lambda: hub.AutoModel.from_pretrained(name, output_loading_info=True, **NO_CODE))
+        check_whole(name, model, said["missing_keys"])
     else:
         model = or_fault(name, lambda: hub.AutoModel.from_config(config, **NO_CODE))
     model = getattr(model, "vision_model", model)  # of a pair of pictures and text
@@ -75,6 +78,32 @@ class TransformersEncoder(Encoder):
             has_class = any("cls_token" in key or "class_embedding" in key for key in self.model.state_dict())
             pooled = last.mean((2, 3)) if last.ndim == 4 else last[:, 0] if has_class else last.mean(1)
         return Features(pooled=pooled.flatten(1))
+
+
+def check_weights(name: str, kind: str) -> None:
+    """Raises UserError for a folder without weights as safetensors, and says how others become that. kind: the class that reads them."""
+    folder = Path(name)
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    if pickled := sorted(path.name for path in folder.glob("*.bin")):
+        said = f"from transformers import {kind} as M; M.from_pretrained('{name}').save_pretrained('{name}-safe')"
+        raise UserError(
+            f"transformers/{name} has its weights in {pickled[0]}, a pickle, which can run code when it is opened; if you trust it, make "
+            f'safetensors of it: python -c "{said}", and copy the tokenizer\'s files'
+        )
+    raise UserError(f"transformers/{name} has no weights (model.safetensors); copy the whole checkpoint")
+
+
+def check_whole(name: str, model: Any, missing: Iterable[str]) -> None:
+    """Raises UserError where weights of the model's body were not in its checkpoint, as in that of a head alone; heads are drawn anew."""
+    body = model if model.base_model is model else model.base_model
+    own = {key for key, _ in body.named_parameters() if "pooler" not in key}
+    prefix = "" if body is model else f"{model.base_model_prefix}."
+    if lacking := sorted({key.removeprefix(prefix) for key in missing} & own):
+        raise UserError(
+            f"transformers/{name} lacks {len(lacking)} of the model's {len(own)} weights ({lacking[0]} ...), which would be random; "
+            "copy the whole checkpoint"
+        )
 
 
 def library() -> Any:

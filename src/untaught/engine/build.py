@@ -12,9 +12,10 @@ from torch import nn
 from untaught.core import Encoder, Method, Modality, Options, UserError
 from untaught.encoders import ENCODERS
 from untaught.engine.finite import check_finite_weights
+from untaught.engine.footprint import sized
 from untaught.engine.function import Objective, method_of
 from untaught.engine.hybrid import JOINS, hybrid_of, title_of, weights_of
-from untaught.engine.log import warn
+from untaught.engine.log import say, warn
 from untaught.engine.recipe import knobs_of, parse, unknown
 from untaught.methods import METHODS
 from untaught.modalities import MODALITIES
@@ -129,15 +130,19 @@ def _module(module: nn.Module, given: Options) -> Encoder:
 def _by_name(encoder: str, given: Options, knobs: Options) -> Encoder:
     factory, leading = encoder_factory(encoder)
     known = knobs_of(factory)
+    if not given.keys() <= known.keys():
+        able = [name for name in ENCODERS if given.keys() <= knobs_of(encoder_factory(name)[0]).keys()]
+        raise UserError(f"the encoder {encoder} does not take data of {', '.join(given)}; {', '.join(able)} do")
     open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values())
     parsed = {}
     for key, value in knobs.items():
-        if key not in known and not open_ended:
-            raise unknown(f"knob of {encoder}", f"encoder.{key}", [f"encoder.{name}" for name in known])
+        if key in given or (key not in known and not open_ended):
+            raise unknown(f"knob of {encoder}", f"encoder.{key}", [f"encoder.{name}" for name in known if name not in given])
         parsed[key] = parse(f"encoder.{key}", value, known[key][0] if key in known else Any)
-        if key in known and known[key][0] is int and parsed[key] < 1:  # widths, depths, sides
-            raise UserError(f"encoder.{key}={value}: must be greater than 0")
-    return factory(*leading, **(given | parsed))
+    made = sized(lambda: factory(*leading, **(given | parsed)), f"the encoder {encoder}", bool(knobs))
+    if note := getattr(made, "note", ""):
+        say(f"weights   {note}")
+    return made
 
 
 def build_untrained(encoder: str, given: Options, knobs: Options) -> Encoder:

@@ -215,7 +215,12 @@ def encoder_cards(name: str | None = None) -> list[Options]:
     """A card an encoder: name and what it is; of one also its knobs."""
     if name is None:
         return [{"name": encoder, "what": what} for encoder, (_, what) in ENCODERS.items()]
-    factory, _ = encoder_factory(name)
+    factory, leading = encoder_factory(name)
+    if name.startswith("timm/") and name not in ENCODERS:
+        from untaught.encoders import timm
+
+        if not timm.is_known(*leading):
+            raise timm.unknown(*leading)
     known = {key: default for key, (_, default) in knobs_of(factory).items() if key not in INPUT}
     what = ENCODERS[name if name in ENCODERS else f"{name.split('/')[0]}/NAME"][1]
     return [{"name": name, "what": what, "knobs": {f"encoder.{key}": default for key, default in known.items()}}]

@@ -26,6 +26,7 @@ from untaught.engine.views import convolves, used_view
 from untaught.engine.writing import all_whole, make_room, whole
 from untaught.evaluate.features import encode
 from untaught.ops.precision import has_bfloat16
+from untaught.ranges import Samples, in_range
 
 LOOKED = 8  # records that tell of what kind new data are
 
@@ -33,13 +34,14 @@ LOOKED = 8  # records that tell of what kind new data are
 class Embedder:
     """Reads new data as the encoder's own was read, and gives its vectors, part by part and batch by batch."""
 
+    @in_range
     def __init__(
         self,
         encoder: nn.Module,
         config: Options,
         data: Any,
         columns: dict[str, str] | None = None,
-        batch_size: int = 256,
+        batch_size: Samples = 256,
         verb: str = "embed",
     ) -> None:
         self.modality = modality_named(config["modality"])

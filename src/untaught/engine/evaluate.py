@@ -23,10 +23,12 @@ from untaught.engine.views import Views
 from untaught.engine.writing import make_room
 from untaught.evaluate import low_label
 from untaught.ops.precision import has_bfloat16
+from untaught.ranges import Samples, in_range
 
 PAIR = "global"  # the view whose two draws of a sample make the alignment
 
 
+@in_range
 def evaluate(
     target: Any,
     data: Any = None,
@@ -36,7 +38,7 @@ def evaluate(
     columns: dict[str, str] | None = None,
     label: str | None = None,
     split: str | None = None,
-    batch_size: int = 256,
+    batch_size: Samples = 256,
     out: Path | None = None,
 ) -> list[Options]:
     """Measures `target` (see `open_subject`) and its baselines on labelled data, by default the run's own -> rows.

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from untaught.engine.views import Views, convolves, used_view, view_options
 from untaught.engine.writing import make_room
 from untaught.evaluate.features import collect, encode
 from untaught.evaluate.interval import Measured, measure
+from untaught.ranges import Count, Few, Within, check
 
 EVALUATIONS = 20  # of the validation part, over the whole budget
 VALIDATED = 5_000  # samples of it at most
@@ -47,20 +48,15 @@ class Trial:
     """How much is learned from, and how it is measured."""
 
     labels: str = "all"  # of the training part: all, a share as 1%, or a number a class as 10/class
-    draws: int = 1  # of those labels, each with a validation part and a seed of its own
-    validation: float = 0.2  # share of the labels that chooses when to stop and calibrates; 0 is off
-    patience: int = 8  # evaluations (20 in the budget) without a better one, after which training ends; 0 is off
+    draws: Few = 1  # of those labels, each with a validation part and a seed of its own
+    validation: Annotated[float, Within(0, 0.5)] = 0.2  # share of the labels that chooses when to stop and calibrates; 0 is off
+    patience: Count = 8  # evaluations (20 in the budget) without a better one, after which training ends; 0 is off
     probe: bool = True  # the head begins as a linear probe of the encoder
     scratch: bool = True  # train the same network from scratch as well
 
     def __post_init__(self) -> None:
         self.amount  # noqa: B018  # refuses what can't be read
-        if self.draws < 1:
-            raise UserError(f"draws={self.draws}: must be 1 or greater")
-        if self.patience < 0:
-            raise UserError(f"patience={self.patience}: must be 0 or greater")
-        if not 0 <= self.validation <= 0.5:
-            raise UserError(f"validation={self.validation}: is a share of the labels, from 0 to 0.5")
+        check(vars(self), {name: kind for name, (kind, _) in knobs_of(type(self)).items()})
 
     @property
     def amount(self) -> tuple[float, int | None]:

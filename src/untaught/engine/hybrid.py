@@ -96,6 +96,7 @@ def hybrid_of(members: dict[str, tuple[type[Method], float]]) -> type[Hybrid]:
         "views": tuple(view for view, _ in views),
         "needs": frozenset().union(*(cls.needs for cls, _ in members.values())),
         "whole": next(iter(wholes)),
+        "padded": all(cls.padded for cls, _ in members.values()),
         "unused": any(cls.unused for cls, _ in members.values()),
         "__doc__": f"{title}: {Hybrid.__doc__}",
     }

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(stderr=True, soft_wrap=True)
+
+class _Console(Console):
+    """Falls silent where nobody reads it any more: a run of hours goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())  # what is buffered goes nowhere
+
+
+console = _Console(stderr=True, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    console.print(shown(text), highlight=False, markup=False)
+    _print(shown(text))
 
 
 def warn(text: str) -> None:
-    console.print(f"warning: {shown(text)}", style="yellow", highlight=False, markup=False)
+    _print(f"warning: {shown(text)}", "yellow")
+
+
+def _print(line: str, style: str | None = None) -> None:
+    try:
+        console.print(line, style=style, highlight=False, markup=False)
+    except BrokenPipeError:  # of rich before 13.9
+        console.on_broken_pipe()
 
 
 def shown(text: str) -> str:

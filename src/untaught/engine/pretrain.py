@@ -33,6 +33,7 @@ from untaught.engine.build import (
     modality_named,
 )
 from untaught.engine.fit import Fit
+from untaught.engine.footprint import check_views, sized
 from untaught.engine.health import Health
 from untaught.engine.held_out import HeldOut, both
 from untaught.engine.hybrid import Hybrid
@@ -47,7 +48,7 @@ from untaught.engine.sample import keep_sample, keep_views
 from untaught.engine.score import Scorer, merge_rows
 from untaught.engine.subjects import untrained_encoder
 from untaught.engine.survey import Survey
-from untaught.engine.views import Views, view_names, view_options
+from untaught.engine.views import Views, check_padding, view_names, view_options
 from untaught.engine.world import World, launch, started, to_launch
 
 LENGTHS = ("epochs", "steps", "minutes")
@@ -82,6 +83,11 @@ class Asked:
     label: str | None = None
     split: str | None = None
     knobs: Options = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, name in vars(self).items():
+            if isinstance(name, str) and not name.strip():
+                raise UserError(f"{what} is empty; give a name, or leave it out")
 
     @property
     def chosen(self) -> MethodLike:
@@ -192,12 +198,15 @@ def _run(
     batches = material.training(recipe.batch_size or 1, recipe.seed, world.rank, world.size, world.fabric.device)
     two = views({key: value[:2] for key, value in example.items()}, 0)
     views.check_encoder(encoder, two, modality.presets(material.layout)[cls.whole])
+    check_padding(cls, modality, names, two)
+    check_views(two, (recipe.batch_size or 1) // recipe.accumulate // world.size)
     looks = cls.before_epoch is not Method.before_epoch
     if looks and material.store is None:
         raise UserError(f"{cls.__name__} looks at all samples before each epoch, and a stream has no end in sight; give stream=false")
     build: Any = cls  # each method has a constructor of its own
     facts = Facts(material.rows, dict(zip(names, two, strict=True)), material.statistics, world.size)
-    method: Method = build(encoder, facts, **knobs["method"])
+    make: Callable[[], Method] = lambda: build(encoder, facts, **knobs["method"])  # noqa: E731
+    method = sized(make, f"the method {method_title(asked.chosen)}", bool(knobs["method"]), world.size if world.sharded else 1)
     if recipe.cache_gradients and not hasattr(cls, "project"):
         raise UserError(f"cache_gradients: {cls.__name__} has no project and objective to cache between")
     untrained = copy.deepcopy(method.kept) if isinstance(encoder_name, nn.Module) else None
@@ -319,8 +328,6 @@ def sort_knobs(knobs: Options, cls: type[Method], modality: Modality) -> dict[st
             result["loop"][key] = parse(key, value, loop[key][0])
         elif key in modality.knobs:
             result["layout"][key] = parse(key, value, modality.knobs[key])
-            if modality.knobs[key] is int and result["layout"][key] < 1:
-                raise UserError(f"{key}={value}: must be greater than 0")
         else:
             raise unknown(
                 "knob", key, [*own, *loop, *modality.knobs, "views", "encoder.KNOB", *(f"{v}.OPTION" for v in dict.fromkeys(cls.views))]

@@ -16,8 +16,10 @@ from untaught.engine.pretrain import sort_knobs
 from untaught.engine.sheet import sheet
 from untaught.engine.views import Views, used_view, view_names, view_options
 from untaught.engine.writing import make_room, whole
+from untaught.ranges import Few, in_range
 
 
+@in_range
 def preview(
     data: Any,
     method: MethodLike,
@@ -27,7 +29,7 @@ def preview(
     columns: dict[str, str] | None,
     encoder: str | None,
     knobs: dict[str, Any],
-    rows: int,
+    rows: Few,
 ) -> Path:
     """Writes a PNG: a row a sample, the whole view first, then every view that the method reads."""
     if out.suffix.lower() != ".png":

@@ -4,65 +4,56 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
-import types
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 from untaught.core import UserError
 from untaught.engine.hybrid import Hybrid
+from untaught.ranges import Count, Samples, Seed, Share, Start, Within, check, fits, options_of, plain, refuse
+
+Minutes = Annotated[float, Within(1e-6, 525_600)]
+Steps = Annotated[int, Within(1, 10**9)]
+Every = Annotated[int, Within(0, 10**9)]  # steps between; 0 is off
+Places = Annotated[int, Within(1, 1 << 16)]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What the loop does. None is decided from the data and the machine, and printed."""
 
-    epochs: int | None = None  # one of epochs, steps and minutes says when to stop
-    steps: int | None = None
-    minutes: float | None = None  # by the clock, with scores and checkpoints on the way; becomes steps, planned anew as the load changes
-    batch_size: int | None = None  # samples in one optimizer step, all processes together
+    epochs: Annotated[int, Within(1, 10**6)] | None = None  # one of epochs, steps and minutes says when to stop
+    steps: Steps | None = None
+    minutes: Minutes | None = None  # by the clock, with scores and checkpoints on the way; becomes steps, planned anew as the load changes
+    batch_size: Samples | None = None  # samples in one optimizer step, all processes together
     optimizer: str = "muon"  # muon, adamw, sgd, or any other name of timm.optim (lars, lamb, lion ...)
-    lr: float | None = None
-    weight_decay: float = 0.05
-    momentum: float = 0.9  # of muon, sgd and lars
+    lr: Annotated[float, Within(1e-12, 1000)] | None = None
+    weight_decay: Annotated[float, Within(0, 100)] = 0.05
+    momentum: Start = 0.9  # of muon, sgd and lars
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = 0.05  # share of the steps over which lr rises from 0
-    clip: float = 0.0  # largest norm of the gradient; 0 is off
-    accumulate: int = 1  # parts that a batch is cut into, one backward pass each
-    cache_gradients: int = 0  # samples, of all processes, that pass through the network at once while the loss sees the batch; 0 is off
+    warmup: Share = 0.05  # share of the steps over which lr rises from 0
+    clip: Annotated[float, Within(0, 1e6)] = 0.0  # largest norm of the gradient; 0 is off
+    accumulate: Annotated[int, Within(1, 1 << 16)] = 1  # parts that a batch is cut into, one backward pass each
+    cache_gradients: Count = 0  # samples, of all processes, that pass through the network at once while the loss sees the batch; 0 is off
     precision: Literal["auto", "float32", "bf16"] = "auto"
     compile: bool = False
-    seed: int = 0
-    log_every: int = 20  # steps
-    save_every: int | None = None  # steps
-    evaluate_every: int | None = None  # steps between kNN scores on the way; by default three of them; 0 is off
-    health_every: int | None = None  # steps between looks at the run's health; by default under 1% of the work; 0 is only at the end
+    seed: Seed = 0
+    log_every: Steps = 20  # steps
+    save_every: Steps | None = None  # steps
+    evaluate_every: Every | None = None  # steps between kNN scores on the way; by default three of them; 0 is off
+    health_every: Every | None = None  # steps between looks at the run's health; by default under 1% of the work; 0 is only at the end
     stop_on_collapse: bool = False  # end the run, saved, when it is found to collapse
     stream: bool | None = None  # train from the source itself; decided by the disk that a store would take
-    devices: int | None = None  # processes on each machine, one a GPU; by default one, or as many as torchrun or SLURM started
-    nodes: int | None = None  # machines; by default one, or as many as torchrun or SLURM started processes on
+    devices: Places | None = None  # processes on each machine, one a GPU; by default one, or as many as torchrun or SLURM started
+    nodes: Places | None = None  # machines; by default one, or as many as torchrun or SLURM started processes on
     strategy: Literal["ddp", "fsdp"] = "ddp"  # every process has all weights, or a share of them (for what one GPU can't hold)
 
     def __post_init__(self) -> None:
         chosen = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
         if len(chosen) > 1:
             raise UserError(f"{' and '.join(chosen)} were both given; one of epochs, steps and minutes says when to stop")
-        for name in ("epochs", "steps", "minutes", "batch_size", "lr", "accumulate", "log_every", "save_every", "devices", "nodes"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name}={value}: must be greater than 0")
-        for name in ("weight_decay", "momentum", "warmup", "clip", "cache_gradients", "evaluate_every", "health_every", "seed"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise UserError(f"{name}={value}: must be 0 or greater")
-        for name in ("minutes", "lr", "weight_decay", "momentum", "warmup", "clip"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise UserError(f"{name}={value}: must be a finite number")
-        if self.warmup > 1:
-            raise UserError(f"warmup={self.warmup}: is a share of the steps, from 0 to 1")
+        check(vars(self), {name: kind for name, (kind, _) in knobs_of(type(self)).items()})
         if self.batch_size is not None and self.batch_size % self.accumulate:
             raise UserError(f"batch_size={self.batch_size} can't be cut into accumulate={self.accumulate} equal parts")
         if self.accumulate > 1 and self.cache_gradients:
@@ -77,10 +68,10 @@ def knobs_of(target: Callable | type) -> dict[str, tuple[Any, Any]]:
     if inspect.isclass(target) and issubclass(target, Hybrid):
         return {f"{name}.{key}": knob for name, (cls, _) in target.members.items() for key, knob in knobs_of(cls).items()}
     if hasattr(target, "__dataclass_fields__"):
-        hints = typing.get_type_hints(target)
+        hints = typing.get_type_hints(target, include_extras=True)
         return {f.name: (hints[f.name], f.default) for f in fields(target)}  # type: ignore[arg-type]
     function = declared_by(target)
-    hints = typing.get_type_hints(function)
+    hints = typing.get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
     return {p.name: (hints.get(p.name, Any), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -92,13 +83,14 @@ def declared_by(target: Callable | type) -> Callable:
 
 def parse(name: str, text: Any, kind: Any) -> Any:
     """The value of a knob from its text (or from Python), checked against its type; a UserError says what is allowed."""
-    options = typing.get_args(kind) if typing.get_origin(kind) in (Union, types.UnionType) else (kind,)
-    for option in options:
+    for option in options_of(kind):
         try:
-            return _parse_one(text, option)
-        except (ValueError, TypeError):
+            found = _parse_one(text, plain(option)[0])
+        except (ValueError, TypeError, OverflowError):
             continue
-    raise UserError(f"{name}={text}: must be {_spoken(options)}")
+        if fits(found, option):
+            return found
+    raise refuse(name, text, kind)
 
 
 def _parse_one(value: Any, kind: Any) -> Any:
@@ -120,7 +112,7 @@ def _parse_one(value: Any, kind: Any) -> Any:
         parts = value.strip("()[]").split(",") if isinstance(value, str) else list(value)
         if typing.get_args(kind) and Ellipsis not in typing.get_args(kind) and len(parts) != len(inner):
             raise ValueError
-        return tuple(_parse_one(part, inner[min(i, len(inner) - 1)]) for i, part in enumerate(parts))
+        return tuple(_parse_one(part, plain(inner[min(i, len(inner) - 1)])[0]) for i, part in enumerate(parts))
     if kind is bool:
         word = str(value).lower()
         if word in ("true", "yes", "on", "1"):
@@ -137,6 +129,8 @@ def _parse_one(value: Any, kind: Any) -> Any:
             raise ValueError
         return float(value)
     if kind is str:
+        if not str(value).strip():
+            raise ValueError
         return str(value)
     if isinstance(value, kind):
         return value
@@ -146,26 +140,14 @@ def _parse_one(value: Any, kind: Any) -> Any:
 def _guess(value: Any) -> Any:
     if not isinstance(value, str):
         return value
+    if not value.strip():
+        raise ValueError
     for kind in (int, float):
         try:
             return kind(value)
         except ValueError:
             continue
     return {"true": True, "false": False, "none": None}.get(value.lower(), value)
-
-
-def _spoken(options: Iterable[Any]) -> str:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
-    said = []
-    for option in options:
-        if typing.get_origin(option) is Literal:
-            said.append("one of " + ", ".join(map(str, typing.get_args(option))))
-        elif typing.get_origin(option) is tuple or option is tuple:
-            count = 0 if Ellipsis in typing.get_args(option) else len(typing.get_args(option))
-            said.append(f"{count or ''} numbers with commas between them".lstrip())
-        else:
-            said.append(words.get(option, getattr(option, "__name__", str(option))))
-    return " or ".join(said)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:

@@ -199,7 +199,7 @@ def save_network(network: nn.Module, folder: Path, config: Options, beside: dict
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
         texts = {"config.json": json.dumps({"schema": ENCODER_SCHEMA, **_plain(config)}, indent=2), **(beside or {})}
         for name, text in texts.items():
-            (partial / name).write_text(text)
+            (partial / name).write_text(text, "utf-8")
 
 
 def once_each(network: nn.Module) -> dict[str, Tensor]:

@@ -11,9 +11,13 @@ import numpy as np
 from untaught.core import Options, UserError
 from untaught.engine.log import say
 from untaught.engine.pretrain import Asked, pretrain
+from untaught.engine.recipe import parse
 from untaught.engine.run import Folder
 from untaught.engine.score import merge_rows, read_rows
 from untaught.ops.gather import rank
+from untaught.ranges import Seed
+
+MOST = 1000  # runs of one command
 
 
 def pretrain_seeds(asked: Asked, seeds: int, resume: bool = False, finish: Callable[[Path], None] = lambda run: None) -> list[Path]:
@@ -21,17 +25,13 @@ def pretrain_seeds(asked: Asked, seeds: int, resume: bool = False, finish: Calla
 
     With `resume`, runs that have ended are kept, one that was stopped goes on, and the rest begin.
     """
-    if seeds < 2:
-        raise UserError(f"--seeds {seeds}: at least 2 are needed to see a spread; leave it out for one run")
+    if not 2 <= seeds <= MOST:
+        raise UserError(f"--seeds {seeds}: from 2 to {MOST:,} are run, for a spread; leave it out for one run")
     if asked.out is None:
         raise UserError("--seeds needs --out, the folder that will hold the runs")
     if Folder(asked.out).begun:
         raise UserError(f"{asked.out} already holds a run; choose another --out for the runs of several seeds")
-    first = asked.knobs.get("seed", 0)
-    try:
-        first = int(first)
-    except (TypeError, ValueError):
-        raise UserError(f"seed={first}: must be a whole number") from None
+    first = parse("seed", asked.knobs.get("seed", 0), Seed)
     read_rows(asked.out / "evaluation.json")  # what is there must be an evaluation
     rows: list[Options] = []
     places = [asked.out / f"seed-{seed}" for seed in range(first, first + seeds)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from untaught.core import UserError
 from untaught.encoders.offline import offline
 from untaught.engine.finite import check_finite_weights
 from untaught.engine.foreign import checked_folder
+from untaught.ranges import Few, Seed, Size, Within, in_range
 
 FOLDER = "method"  # of a run: the model with its heads, as transformers saves it
 
@@ -26,8 +27,16 @@ def names_data(text: str) -> bool:
         return False
 
 
+@in_range
 def speak(
-    run: Path, text: str, *, tokens: int = 60, temperature: float = 0.8, top_p: float = 0.95, seed: int = 0, best: int = 5
+    run: Path,
+    text: str,
+    *,
+    tokens: Size = 60,
+    temperature: Annotated[float, Within(0, 100)] = 0.8,
+    top_p: Annotated[float, Within(1e-6, 1)] = 0.95,
+    seed: Seed = 0,
+    best: Few = 5,
 ) -> list[dict[str, Any]]:
     """What the run's model makes of the text.
 
@@ -37,13 +46,12 @@ def speak(
     """
     if not speaks(run):
         raise UserError(f"{run} holds no language model ({FOLDER}/); runs of mlm, clm and seq2seq_denoising do")
-    for name, value, low, high in (("temperature", temperature, 0, 100), ("top_p", top_p, 1e-6, 1), ("tokens", tokens, 1, 1 << 20)):
-        if not low <= value <= high:
-            raise UserError(f"{name}={value}: must lie from {low:g} to {high:g}")
     import torch
 
+    from untaught.encoders.language import positions
+
     model, tokenizer = _load(run / FOLDER)
-    length = int(getattr(model.config, "max_position_embeddings", 0) or tokenizer.model_max_length)
+    length = positions(model.config) or int(tokenizer.model_max_length)
     causal = type(model).__name__.endswith(("CausalLM", "LMHeadModel"))
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=not causal).input_ids
     if causal and tokenizer.cls_token_id is None and not ids.shape[1]:

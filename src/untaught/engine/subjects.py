@@ -56,6 +56,8 @@ def open_subject(target: Any, modality: str = "image") -> Subject:
     if isinstance(target, nn.Module):
         return _module(target, modality_named(modality))
     text = str(target)
+    if not text.strip():
+        raise UserError(f"an empty name of an encoder was given; allowed: {ALLOWED}")
     family, _, rest = text.partition("/")
     if family == "timm" and rest and not Path(text).exists():
         return _timm(rest, modality_named(modality))

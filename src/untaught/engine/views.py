@@ -50,6 +50,16 @@ def view_options(names: tuple[str, ...], modality: Modality, layout: Options, ov
     return result
 
 
+def check_padding(method: type[Method], modality: Modality, names: tuple[str, ...], examples: list[View]) -> None:
+    """Raises UserError where a view has padding that the method would read as data. examples: each view of a few samples."""
+    padded = next((name for name, view in zip(names, examples, strict=True) if view.valid is not None), None)
+    if padded is not None and not method.padded:
+        raise UserError(
+            f"{method.__name__} would read the padding of the view {padded} as data: {modality.noun} differ in length; choose another "
+            f"method, as --method {modality.method}, or views without padding"
+        )
+
+
 def _kind(default: Any) -> Any:
     if isinstance(default, tuple):
         return tuple[tuple(type(part) for part in default)]  # type: ignore[misc]

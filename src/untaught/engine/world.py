@@ -89,8 +89,9 @@ def to_launch(recipe: Recipe) -> int:
         return 0
     if (nodes or 1) > 1:
         raise UserError(f"nodes={nodes}: start the command on every machine by torchrun --nnodes {nodes}, or by srun (docs/distributed.md)")
-    if torch.cuda.is_available() and (devices or 1) > torch.cuda.device_count():
-        raise UserError(f"devices={devices}: this machine has {torch.cuda.device_count()}; choose at most that")
+    most, noun = (torch.cuda.device_count(), "GPUs") if torch.cuda.is_available() else (os.cpu_count() or 1, "processors")
+    if (devices or 1) > most:
+        raise UserError(f"devices={devices}: this machine has {most} {noun}; choose at most that")
     return devices if devices and devices > 1 else 0
 
 

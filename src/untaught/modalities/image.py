@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +32,9 @@ from untaught.ops.draws import Draws
 from untaught.ops.masking import block_mask, first, random_mask, rectangles
 from untaught.ops.precision import has_bfloat16
 from untaught.ops.resample import blur_matrix, resample, resize_matrix
+from untaught.ranges import Within, outside
 
+SIDES = Within(4, 4096)  # pixels of a picture as it is stored or shown
 SMALL = 64  # pictures up to this side get milder presets, as the field's recipes for CIFAR do
 PART = 1 << 20  # numbers in a part of a batch that is made at once on a CPU
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "TIFF", "BMP", "DIB", "WEBP", "PPM", "JPEG2000", "AVIF")
@@ -504,26 +506,24 @@ def _check_layout(layout: Options) -> None:
         raise UserError(f"pictures of {sides[2]} x {max(sides[:2])} x {max(sides[:2])} numbers are more than the limit of {PIXEL_LIMIT:,}")
 
 
-RANGES: dict[str, tuple[float, float]] = {  # of options; a pair must also be in order
-    **dict.fromkeys(("scale", "erase_area", "rate", "target_scale", "context_scale"), (1e-4, 1.0)),
-    **dict.fromkeys(("flip", "flip_vertical", "jitter", "grey", "blur", "solarize", "erase", "translate", "masking"), (0.0, 1.0)),
-    **dict.fromkeys(("brightness", "contrast", "saturation", "noise"), (0.0, 100.0)),
-    **dict.fromkeys(("blur_sigma", "ratio", "target_ratio"), (1e-2, 100.0)),
-    "hue": (0.0, 0.5),
-    "rotate": (0.0, 180.0),
-    "shear": (0.0, 80.0),
-    "size": (4, 4096),
-    "targets": (1, 64),
+RANGES = {  # of options; a pair must also be in order
+    **dict.fromkeys(("scale", "erase_area", "rate", "target_scale", "context_scale"), Within(1e-4, 1)),
+    **dict.fromkeys(("flip", "flip_vertical", "jitter", "grey", "blur", "solarize", "erase", "translate", "masking"), Within(0, 1)),
+    **dict.fromkeys(("brightness", "contrast", "saturation", "noise"), Within(0, 100)),
+    **dict.fromkeys(("blur_sigma", "ratio", "target_ratio"), Within(1e-2, 100)),
+    "hue": Within(0, 0.5),
+    "rotate": Within(0, 180),
+    "shear": Within(0, 80),
+    "size": SIDES,
+    "patch": Within(0, SIDES.high),  # 0: the encoder's
+    "targets": Within(1, 64),
 }
 
 
 def check(options: Options) -> str | None:
     """What is wrong with a view's options, or None."""
-    for name, (low, high) in RANGES.items():
-        value = options.get(name, low)
-        parts = value if isinstance(value, tuple | list) else (value,)
-        if not all(low <= part <= high for part in parts) or list(parts) != sorted(parts):
-            return f"{name}={value}: must lie from {low:g} to {high:g}" + (", the smaller first" if len(parts) > 1 else "")
+    if fault := outside(options, RANGES):
+        return fault
     if options.get("targets", 0) * options.get("target_scale", (0, 0))[1] >= 1:
         return f"target_scale={options['target_scale']}: {options['targets']} targets of that size would leave no context"
     return None
@@ -776,7 +776,13 @@ IMAGE = Modality(
     encoder_for=encoder_for,
     input=encoder_input,
     preprocessing=preprocessing,
-    knobs={"size": int, "side": int, "preset": str, "max_value": int, "channels_first": bool},
+    knobs={
+        "size": Annotated[int, SIDES],
+        "side": Annotated[int, SIDES],
+        "preset": str,
+        "max_value": Annotated[int, Within(1, 65535)],
+        "channels_first": bool,
+    },
     doubt=doubt,
     adapt=adapt,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,8 +21,10 @@ from untaught.modalities.reading import readable
 from untaught.modalities.tokenizer import KINDS, adopt, kept, learn, library, read, starts, stops, texts_of, tokenizer_of
 from untaught.ops.draws import Draws
 from untaught.ops.masking import first
+from untaught.ranges import Within, outside
 
-LENGTHS = (16, 4096)
+LENGTHS = Within(16, 4096)  # tokens of a sample
+VOCABULARIES = Within(16, 1 << 20)  # tokens that a tokenizer may learn
 HASHED = 1 << 18  # columns of the bag of words
 
 # ---------------------------------------------------------------------------------------------- records to arrays
@@ -34,8 +36,8 @@ def plan(records: list[Record], wishes: Options) -> Options:
     encoding = wishes.get("encoding", "utf-8")
     readable(records, "documents", lambda record: read(record["text"], encoding))
     length = wishes.get("length") or 128
-    if not LENGTHS[0] <= length <= LENGTHS[1]:
-        raise UserError(f"length={length}: must lie from {LENGTHS[0]} to {LENGTHS[1]} tokens")
+    if length not in LENGTHS:
+        raise UserError(f"length={length}: must lie {LENGTHS} tokens")
     kind = wishes.get("tokenizer") or "bpe"
     if kind not in KINDS and not Path(kind).exists():
         raise UserError(f"tokenizer={kind}: is none of {', '.join(KINDS)}, and no folder or tokenizer.json is there")
@@ -96,8 +98,8 @@ VIEWS: dict[str, Options] = {
 
 def presets(layout: Options) -> dict[str, Options]:
     length = layout.get("length")
-    if type(length) is not int or not LENGTHS[0] <= length <= LENGTHS[1] or not isinstance(layout.get("special"), dict):
-        raise UserError(f"a layout of text has a length from {LENGTHS[0]} to {LENGTHS[1]} and special tokens; {layout} came")
+    if type(length) is not int or length not in LENGTHS or not isinstance(layout.get("special"), dict):
+        raise UserError(f"a layout of text has a length {LENGTHS} and special tokens; {layout} came")
     size = layout.get("vocabulary")
     tokens = [token for token in layout["special"].values() if token is not None]
     if type(size) is not int or not all(type(token) is int and 0 <= token < size for token in tokens):
@@ -105,21 +107,21 @@ def presets(layout: Options) -> dict[str, Options]:
     return {name: {"length": length, **options} for name, options in VIEWS.items()}
 
 
+RANGES = {
+    **dict.fromkeys(("rate", "mask", "random", "delete", "permute"), Within(0, 1)),
+    "scale": Within(1e-4, 1),  # shares of the document, the least and the most
+    "span": Within(1, 100),  # tokens
+    "length": LENGTHS,
+    "versions": Within(0, 10_000),  # 0: a new one every epoch
+}
+
+
 def check(options: Options) -> str | None:
-    for name in ("rate", "mask", "random", "delete", "permute"):
-        if not 0 <= options.get(name, 0) <= 1:
-            return f"{name}={options[name]}: must lie from 0 to 1"
+    """What is wrong with a view's options, or None."""
+    if fault := outside(options, RANGES):
+        return fault
     if options.get("mask", 0) + options.get("random", 0) > 1:
         return f"mask={options['mask']}: mask and random are shares of the hidden tokens, together at most 1"
-    low, high = options.get("scale", (1.0, 1.0))
-    if not 0 < low <= high <= 1:
-        return f"scale={low:g},{high:g}: are shares of the document, the least and the most, above 0 and at most 1"
-    if not 1 <= options.get("span", 1) <= 100:
-        return f"span={options['span']}: must lie from 1 to 100 tokens"
-    if not LENGTHS[0] <= options["length"] <= LENGTHS[1]:
-        return f"length={options['length']}: must lie from {LENGTHS[0]} to {LENGTHS[1]}"
-    if options.get("versions", 0) < 0:
-        return f"versions={options['versions']}: must be 1 or greater, or 0 for a new one every epoch"
     if options["rows"] not in ("documents", "runs"):
         return f"rows={options['rows']}: must be documents or runs"
     return None
@@ -434,7 +436,13 @@ TEXT = Modality(
     preprocessing=preprocessing,
     method="mlm",
     batch=64,
-    knobs={"length": int, "tokenizer": str, "vocabulary": int, "lowercase": bool, "encoding": str},
+    knobs={
+        "length": Annotated[int, LENGTHS],
+        "tokenizer": str,
+        "vocabulary": Annotated[int, VOCABULARIES],
+        "lowercase": bool,
+        "encoding": str,
+    },
     runs=runs,
     learn=learn,
     adopt=adopt,

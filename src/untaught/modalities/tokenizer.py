@@ -19,6 +19,11 @@ from untaught.ops.encodings import decode
 
 KINDS = ("bpe", "wordpiece", "characters")
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}  # of the tokenizers that are trained here
+FILES = (  # of a checkpoint, any of which holds a vocabulary
+    *("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model"),
+    *("vocab.bpe", "bpe.codes", "spm.model", "encoder.json"),
+)
+FEWEST = 2  # ordinary tokens of a tokenizer
 TAUGHT = 64 << 20  # characters that a tokenizer is trained on, at most
 RAREST = 50  # times that a token occurs at least where no vocabulary is asked for: a network hardly learns what it sees less often
 PIECE = 1 << 14  # characters of a text at once: merging takes the square of the longest word, which may be all of it
@@ -63,6 +68,10 @@ def learn(records: Iterable[Record], layout: Options) -> tuple[Options, Files]:
         place = Path(wanted)
         try:
             file = place / "tokenizer.json" if place.is_dir() else place
+            if place.is_dir() and not any((place / name).exists() for name in FILES):
+                raise UserError(
+                    f"{place} has no tokenizer's files (tokenizer.json), by which text becomes tokens; copy the whole checkpoint"
+                )
             tokenizer = Tokenizer.from_file(str(file)) if file.exists() else _converted(place)
             names = _special_of(tokenizer, place if place.is_dir() else place.parent)
         except UserError:
@@ -74,7 +83,11 @@ def learn(records: Iterable[Record], layout: Options) -> tuple[Options, Files]:
     special = {role: tokenizer.token_to_id(token) if token else None for role, token in names.items()}
     if special["pad"] is None:  # GPT-2 has none: what is not valid is never read
         special["pad"] = next((number for number in special.values() if number is not None), 0)
-    whole = {**layout, "tokenizer": name, "vocabulary": tokenizer.get_vocab_size(with_added_tokens=True), "special": special}
+    known = tokenizer.get_vocab(with_added_tokens=True)
+    if len(known.keys() - {token for token in names.values() if token}) < FEWEST:
+        raise UserError(f"the tokenizer of {wanted} knows {len(known)} tokens, special ones with the rest; give the one of the checkpoint")
+    vocabulary = max(len(known), max(known.values()) + 1)  # there may be gaps
+    whole = {**layout, "tokenizer": name, "vocabulary": vocabulary, "special": special}
     files = {"tokenizer.json": content, "tokenizer_config.json": json.dumps(_config(names, layout["length"]), indent=1).encode()}
     adopt(whole, files)
     return whole, files

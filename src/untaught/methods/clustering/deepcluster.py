@@ -20,9 +20,9 @@ from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Survey, Terms, UserError, View
-from untaught.methods.ranges import positive, sizes
 from untaught.ops.cross_view import joined
 from untaught.ops.kmeans import spherical_kmeans
+from untaught.ranges import Few, Positive, Size, in_range
 
 LARGE = 2  # views of the larger size: the first ones
 NOWHERE = -100  # the cluster of a sample that none was found for, which the loss leaves out
@@ -30,26 +30,26 @@ NOWHERE = -100  # the cluster of a sample that none was found for, which the los
 
 class DeepCluster(Method):
     views = ("global", "global", *("local",) * 6)
+    padded = False
     centroids: Tensor  # (H,K,D)
     clusters: Tensor  # (H,rows) int64
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: float = 0.1,  # of the softmax over cosines to the centroids
-        prototypes: int | None = None,  # clusters; one for 20 samples, from 2 to 3000, if none
-        clusterings: int = 3,  # side by side, each with clusters of its own
-        iterations: int = 10,  # of k-means before each epoch
-        hidden: int | None = None,  # units of the projector's hidden layer; the encoder's width if none
-        width: int = 128,  # dimensions of the projection
+        temperature: Positive = 0.1,  # of the softmax over cosines to the centroids
+        prototypes: Size | None = None,  # clusters; one for 20 samples, from 2 to 3000, if none
+        clusterings: Few = 3,  # side by side, each with clusters of its own
+        iterations: Few = 10,  # of k-means before each epoch
+        hidden: Size | None = None,  # units of the projector's hidden layer; the encoder's width if none
+        width: Size = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()
         hidden = encoder.width if hidden is None else hidden
         prototypes = min(3000, max(facts.rows // 20, 2)) if prototypes is None else prototypes
-        positive(temperature=temperature)
-        sizes(prototypes=prototypes, clusterings=clusterings, iterations=iterations, hidden=hidden, width=width)
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, width)
         self.register_buffer("centroids", torch.zeros(clusterings, prototypes, width))

@@ -22,43 +22,39 @@ from torch import Tensor, nn
 from untaught.blocks.mlp import mlp
 from untaught.blocks.prototypes import prototypes_for
 from untaught.blocks.queue import Queue
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.methods.ranges import begins, positive, shares, sizes
+from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.cross_view import cross_view_entropy, joined
 from untaught.ops.gather import gather, rank, world_size
 from untaught.ops.sinkhorn import sinkhorn
+from untaught.ranges import Count, Few, Positive, Share, Size, Start, in_range
 
 LARGE = 2  # views that are assigned: the first ones
 
 
 class SwAV(Method):
     views = ("global", "global", *("local",) * 6)
+    padded = False
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: float = 0.1,  # of the prediction's softmax
-        epsilon: float = 0.05,  # of the assignment: the lower, the nearer to one prototype a sample
-        iterations: int = 3,  # of Sinkhorn-Knopp
-        prototypes: int | None = None,  # directions that samples are told by; one for 20 of them, from 1024 to 3000, if none
-        frozen: float = 0.01,  # share of the training, from its start, in which the prototypes stand still
-        queue: int | None = None,  # past vectors that share in the assignment; 3840, or the data's rows if fewer, if none; 0 is off
-        queue_start: float = 0.1,  # share of the training before they do
-        hidden: int | None = None,  # units of the projector's hidden layer; the encoder's width if none
-        width: int = 128,  # dimensions of the projection
+        temperature: Positive = 0.1,  # of the prediction's softmax
+        epsilon: Positive = 0.05,  # of the assignment: the lower, the nearer to one prototype a sample
+        iterations: Few = 3,  # of Sinkhorn-Knopp
+        prototypes: Size | None = None,  # directions that samples are told by; one for 20 of them, from 1024 to 3000, if none
+        frozen: Start = 0.01,  # share of the training, from its start, in which the prototypes stand still
+        queue: Count | None = None,  # past vectors that share in the assignment; 3840, or the data's rows if fewer, if none; 0 is off
+        queue_start: Share = 0.1,  # share of the training before they do
+        hidden: Size | None = None,  # units of the projector's hidden layer; the encoder's width if none
+        width: Size = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()
         hidden = encoder.width if hidden is None else hidden
         prototypes = min(3000, prototypes_for(facts.rows)) if prototypes is None else prototypes
         queue = min(3840, facts.rows) if queue is None else queue
-        positive(temperature=temperature, epsilon=epsilon)
-        shares(queue_start=queue_start)
-        begins(frozen=frozen)
-        sizes(iterations=iterations, prototypes=prototypes, hidden=hidden, width=width)
-        if queue < 0:
-            raise UserError(f"queue={queue}: must be 0 or greater")
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, width)
         self.prototypes = nn.Linear(width, prototypes, bias=False)

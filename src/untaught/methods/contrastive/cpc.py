@@ -19,12 +19,15 @@ are taken from whole views, in a pass without gradient.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.groups import groups
+from untaught.ranges import Few, Size, Within, in_range
 
 BLOCKS, SCALE = 5, 0.1
 SMALL = 64  # side of a view below which there are fewer patches
@@ -53,17 +56,19 @@ class Above(nn.Module):
 
 class CPC(Method):
     views = ("light",)
+    padded = False
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        grid: int | None = None,  # patches along a side; 7, or 3 where a view has fewer than 64 pixels, if none
-        rows: int = 5,  # rows below, at most, whose patches are predicted
-        group: int = 16,  # pictures, or a few more, among whose patches each is to be found
-        hidden: int | None = None,  # units of the stack's hidden layers; a quarter of the encoder's width if none
-        width: int = 64,  # dimensions in which patches are compared
+        grid: Annotated[int, Within(2, 64)] | None = None,  # patches along a side; 7, or 3 where a view has fewer than 64 pixels, if none
+        rows: Few = 5,  # rows below, at most, whose patches are predicted
+        group: Size = 16,  # pictures, or a few more, among whose patches each is to be found
+        hidden: Size | None = None,  # units of the stack's hidden layers; a quarter of the encoder's width if none
+        width: Size = 64,  # dimensions in which patches are compared
     ) -> None:
         super().__init__()
         example = next(iter(facts.views.values()))
@@ -71,11 +76,6 @@ class CPC(Method):
             raise UserError("CPC cuts pictures into patches, and these samples are none; allowed: image")
         grid = (7 if example.x.shape[-1] >= SMALL else 3) if grid is None else grid
         hidden = max(1, encoder.width // 4) if hidden is None else hidden
-        for name, value in {"rows": rows, "group": group, "hidden": hidden, "width": width}.items():
-            if value < 1:
-                raise UserError(f"{name}={value}: must be 1 or greater")
-        if grid < 2:
-            raise UserError(f"grid={grid}: must be 2 or greater")
         self.stride = step_of(example, grid, encoder)
         self.encoder, self.context = encoder, Above(encoder.width, hidden)
         self.predictions = nn.ModuleList(nn.Conv2d(encoder.width, width, 1) for _ in range(min(rows, grid - 1)))

@@ -15,30 +15,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.gather import gather
 from untaught.ops.info_nce import both, info_nce
+from untaught.ranges import Positive, Size, in_range
 
 
 class DCL(Method):
     views = ("global", "global")
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: float = 0.1,  # divides the cosines: the lower, the more the nearest of the others count
+        temperature: Positive = 0.1,  # divides the cosines: the lower, the more the nearest of the others count
         weighted: bool = False,  # whether positives that are far apart count more (DCLW)
-        sigma: float = 0.5,  # of that weighting: the lower, the more they do
-        width: int = 128,  # dimensions of the projection
+        sigma: Positive = 0.5,  # of that weighting: the lower, the more they do
+        width: Size = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()
-        for name, value in {"temperature": temperature, "sigma": sigma}.items():
-            if not 0 < value < float("inf"):
-                raise UserError(f"{name}={value}: must be greater than 0, and finite")
-        if width < 1:
-            raise UserError(f"width={width}: must be 1 or greater")
         self.encoder = encoder
         self.projector = mlp(encoder.width, encoder.width, width, last_norm=True)
         self.temperature, self.weighted, self.sigma = temperature, weighted, sigma

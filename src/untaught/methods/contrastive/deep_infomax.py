@@ -26,6 +26,7 @@ from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.draws import Draws
 from untaught.ops.gather import gather, rank, world_size
 from untaught.ops.info_nce import own_rows
+from untaught.ranges import Size, Weight, in_range
 
 
 class Bridge(nn.Module):
@@ -46,30 +47,26 @@ class Bridge(nn.Module):
 class DeepInfoMax(Method):
     views = ("light",)
     needs = frozenset({"maps"})
+    padded = False
     step: Tensor  # () int64, steps behind
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        alpha: float = 0.0,  # weight of the global term, the summary with the whole map
-        beta: float = 1.0,  # weight of the local term, the summary with each place of the map
-        gamma: float = 0.1,  # weight of making the summaries look like uniform noise
-        units: int | None = None,  # dimensions of the space in which scores are products; the encoder's width if none
-        width: int = 64,  # dimensions of the summary
+        alpha: Weight = 0.0,  # weight of the global term, the summary with the whole map
+        beta: Weight = 1.0,  # weight of the local term, the summary with each place of the map
+        gamma: Weight = 0.1,  # weight of making the summaries look like uniform noise
+        units: Size | None = None,  # dimensions of the space in which scores are products; the encoder's width if none
+        width: Size = 64,  # dimensions of the summary
     ) -> None:
         super().__init__()
         inside, height, across = map_shapes(encoder, next(iter(facts.views.values())))[-2:][0]
         units = encoder.width if units is None else units
-        for name, weight in {"alpha": alpha, "beta": beta, "gamma": gamma}.items():
-            if not 0 <= weight < float("inf"):
-                raise UserError(f"{name}={weight}: must be 0 or greater, and finite")
         if not alpha and not beta:
             raise UserError("alpha=0 and beta=0: one of the global and the local term must have a weight")
-        for name, value in {"units": units, "width": width}.items():
-            if value < 1:
-                raise UserError(f"{name}={value}: must be 1 or greater")
         self.encoder, self.summary = encoder, nn.Linear(encoder.width, width)
         if beta:
             self.local_summary, self.local_map = Bridge(width, units, normed=False), Bridge(inside, units, normed=True)

@@ -18,26 +18,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.info_nce import both
+from untaught.ranges import Positive, Size, in_range
 
 
 class Margin(Method):
     views = ("global", "global")
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        margin: float = 10.0,  # distance that two samples are to keep at least
-        width: int = 128,  # dimensions of the projection
+        margin: Positive = 10.0,  # distance that two samples are to keep at least
+        width: Size = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()
-        if not 0 < margin < float("inf"):
-            raise UserError(f"margin={margin}: must be greater than 0, and finite")
-        if width < 1:
-            raise UserError(f"width={width}: must be 1 or greater")
         self.encoder = encoder
         self.projector = mlp(encoder.width, encoder.width, width)
         self.margin = margin

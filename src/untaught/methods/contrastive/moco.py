@@ -20,32 +20,27 @@ from torch import Tensor, nn
 
 from untaught.blocks.queue import Queue
 from untaught.blocks.teacher import Teacher
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.gather import gather
+from untaught.ranges import Positive, Share, Size, in_range
 
 
 class MoCo(Method):
     views = ("global", "global")
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: float = 0.2,  # divides the cosines: the lower, the more the nearest of the others count
-        momentum: float = 0.99,  # of the moving average that makes the keys' network
-        queue: int | None = None,  # keys of past batches; a twentieth of the data, from 256 to 65,536, if none
-        width: int = 128,  # dimensions of the projection
+        temperature: Positive = 0.2,  # divides the cosines: the lower, the more the nearest of the others count
+        momentum: Share = 0.99,  # of the moving average that makes the keys' network
+        queue: Size | None = None,  # keys of past batches; a twentieth of the data, from 256 to 65,536, if none
+        width: Size = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()
         queue = min(65_536, max(256, facts.rows // 20)) if queue is None else queue
-        if not 0 < temperature < float("inf"):
-            raise UserError(f"temperature={temperature}: must be greater than 0, and finite")
-        if not 0 <= momentum <= 1:
-            raise UserError(f"momentum={momentum}: must lie from 0 to 1")
-        for name, value in {"queue": queue, "width": width}.items():
-            if value < 1:
-                raise UserError(f"{name}={value}: must be 1 or greater")
         self.encoder = encoder
         self.head = nn.Sequential(nn.Linear(encoder.width, encoder.width), nn.ReLU(inplace=True), nn.Linear(encoder.width, width))
         self.key_encoder, self.key_head = Teacher(self.encoder), Teacher(self.head)

@@ -19,33 +19,28 @@ from torch import Tensor, nn
 
 from untaught.blocks.mlp import mlp
 from untaught.blocks.teacher import Teacher, cosine_momentum
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.gather import gather
 from untaught.ops.info_nce import info_nce, own_rows
+from untaught.ranges import Positive, Share, Size, in_range
 
 
 class MoCoV3(Method):
     views = ("global", "global2")
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: float = 0.2,  # divides the cosines: the lower, the more the nearest of the others count
-        momentum: float = 0.99,  # of the moving average that makes the keys' network, at the start; rises to 1 by a cosine
-        hidden: int | None = None,  # units of the hidden layers; twice the encoder's width if none
-        width: int = 256,  # dimensions of projection and prediction
+        temperature: Positive = 0.2,  # divides the cosines: the lower, the more the nearest of the others count
+        momentum: Share = 0.99,  # of the moving average that makes the keys' network, at the start; rises to 1 by a cosine
+        hidden: Size | None = None,  # units of the hidden layers; twice the encoder's width if none
+        width: Size = 256,  # dimensions of projection and prediction
     ) -> None:
         super().__init__()
         hidden = 2 * encoder.width if hidden is None else hidden
-        if not 0 < temperature < float("inf"):
-            raise UserError(f"temperature={temperature}: must be greater than 0, and finite")
-        if not 0 <= momentum <= 1:
-            raise UserError(f"momentum={momentum}: must lie from 0 to 1")
-        for name, value in {"hidden": hidden, "width": width}.items():
-            if value < 1:
-                raise UserError(f"{name}={value}: must be 1 or greater")
         inside = (hidden, hidden) if "tokens" in encoder.offers else (hidden,)
         self.encoder = encoder
         self.projector = nn.Sequential(mlp(encoder.width, *inside, width), nn.BatchNorm1d(width, affine=False))

@@ -18,32 +18,29 @@ from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.blocks.queue import Queue
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.gather import gather
 from untaught.ops.info_nce import info_nce, own_rows
+from untaught.ranges import Positive, Size, in_range
 
 
 class NNCLR(Method):
     views = ("global", "global")
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: float = 0.1,  # divides the cosines: the lower, the more the nearest of the others count
-        queue: int | None = None,  # past projections that neighbours are sought in; a 13th of the data, from 256 to 98,304, if none
-        hidden: int | None = None,  # units of the projector's hidden layers, half of the predictor's; the encoder's width if none
-        width: int = 256,  # dimensions of projection and prediction
+        temperature: Positive = 0.1,  # divides the cosines: the lower, the more the nearest of the others count
+        queue: Size | None = None,  # past projections that neighbours are sought in; a 13th of the data, from 256 to 98,304, if none
+        hidden: Size | None = None,  # units of the projector's hidden layers, half of the predictor's; the encoder's width if none
+        width: Size = 256,  # dimensions of projection and prediction
     ) -> None:
         super().__init__()
         queue = min(98_304, max(256, facts.rows // 13)) if queue is None else queue
         hidden = encoder.width if hidden is None else hidden
-        if not 0 < temperature < float("inf"):
-            raise UserError(f"temperature={temperature}: must be greater than 0, and finite")
-        for name, value in {"queue": queue, "hidden": hidden, "width": width}.items():
-            if value < 1:
-                raise UserError(f"{name}={value}: must be 1 or greater")
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, hidden, width, last_norm=True)
         self.predictor = mlp(width, 2 * hidden, width)

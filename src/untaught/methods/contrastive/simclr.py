@@ -12,26 +12,24 @@ from __future__ import annotations
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.info_nce import nt_xent
+from untaught.ranges import Positive, Size, in_range
 
 
 class SimCLR(Method):
     views = ("global", "global")
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: float = 0.1,  # divides the cosines: the lower, the more the nearest of the others count
-        width: int = 128,  # dimensions of the projection
+        temperature: Positive = 0.1,  # divides the cosines: the lower, the more the nearest of the others count
+        width: Size = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()
-        if not 0 < temperature < float("inf"):
-            raise UserError(f"temperature={temperature}: must be greater than 0, and finite")
-        if width < 1:
-            raise UserError(f"width={width}: must be 1 or greater")
         self.encoder = encoder
         self.projector = mlp(encoder.width, encoder.width, width, last_norm=True)
         self.temperature = temperature

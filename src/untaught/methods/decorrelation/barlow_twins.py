@@ -14,27 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.gather import gather
+from untaught.ranges import Size, Weight, in_range
 
 
 class BarlowTwins(Method):
     views = ("global", "global2")
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        redundancy: float = 0.005,  # weight of the squares off the diagonal
-        width: int | None = None,  # units of the projector's layers; four times the encoder's width if none
+        redundancy: Weight = 0.005,  # weight of the squares off the diagonal
+        width: Size | None = None,  # units of the projector's layers; four times the encoder's width if none
     ) -> None:
         super().__init__()
         width = 4 * encoder.width if width is None else width
-        if not 0 <= redundancy < float("inf"):
-            raise UserError(f"redundancy={redundancy}: must be 0 or greater, and finite")
-        if width < 1:
-            raise UserError(f"width={width}: must be 1 or greater")
         self.encoder = encoder
         self.projector = mlp(encoder.width, width, width, width)
         self.redundancy = redundancy

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.draws import Draws
 from untaught.ops.gather import gather, world_size
+from untaught.ranges import Share, Size, in_range
 
 LARGE = 2  # views that the others predict: the first ones
 POINTS, LAST = 17, 3.0  # of the integral over frequencies
@@ -26,25 +27,22 @@ POINTS, LAST = 17, 3.0  # of the integral over frequencies
 
 class LeJEPA(Method):
     views = ("global", "global2", *("local",) * 6)
+    padded = False
     step: Tensor  # () int64, steps behind
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        regularisation: float = 0.05,  # share of SIGReg in the loss; prediction has the rest
-        directions: int = 256,  # along which the batch is compared with a Gaussian, other ones each step
-        hidden: int | None = None,  # units of the projector's hidden layers; four times the encoder's width if none
-        width: int = 16,  # dimensions of the projection
+        regularisation: Share = 0.05,  # share of SIGReg in the loss; prediction has the rest
+        directions: Size = 256,  # along which the batch is compared with a Gaussian, other ones each step
+        hidden: Size | None = None,  # units of the projector's hidden layers; four times the encoder's width if none
+        width: Size = 16,  # dimensions of the projection
     ) -> None:
         super().__init__()
         hidden = 4 * encoder.width if hidden is None else hidden
-        if not 0 <= regularisation <= 1:
-            raise UserError(f"regularisation={regularisation}: must lie from 0 to 1")
-        for name, value in {"directions": directions, "hidden": hidden, "width": width}.items():
-            if value < 1:
-                raise UserError(f"{name}={value}: must be 1 or greater")
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, hidden, width)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))

@@ -14,31 +14,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.decorrelation import vicreg_terms
 from untaught.ops.gather import gather
+from untaught.ranges import Size, Weight, in_range
 
 
 class VICReg(Method):
     views = ("global", "global2")
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        width: int | None = None,  # units of the expander's layers; four times the encoder's width if none
-        invariance: float = 25.0,  # weight of the distance between a sample's two views
-        variance: float = 25.0,  # weight of what each dimension's deviation lacks to 1
-        covariance: float = 1.0,  # weight of the squared covariances between dimensions
+        width: Size | None = None,  # units of the expander's layers; four times the encoder's width if none
+        invariance: Weight = 25.0,  # weight of the distance between a sample's two views
+        variance: Weight = 25.0,  # weight of what each dimension's deviation lacks to 1
+        covariance: Weight = 1.0,  # weight of the squared covariances between dimensions
     ) -> None:
         super().__init__()
         width = 4 * encoder.width if width is None else width
-        if width < 1:
-            raise UserError(f"width={width}: must be 1 or greater")
-        for name, weight in {"invariance": invariance, "variance": variance, "covariance": covariance}.items():
-            if not 0 <= weight < float("inf"):
-                raise UserError(f"{name}={weight}: must be 0 or greater, and finite")
         self.encoder = encoder
         self.expander = mlp(encoder.width, width, width, width)
         self.weights = invariance, variance, covariance

@@ -25,6 +25,7 @@ from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.decorrelation import vicreg_terms
 from untaught.ops.gather import gather
 from untaught.ops.masking import take
+from untaught.ranges import Share, Size, Weight, in_range
 
 SHARE = 20 / 49  # of the places, whose matches are kept
 
@@ -43,35 +44,29 @@ class EachPlace(nn.Module):
 class VICRegL(Method):
     views = ("global", "global2")
     needs = frozenset({"maps"})
+    padded = False
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        alpha: float = 0.75,  # share of the pooled vectors in the loss; that of places has the rest
-        matches: int | None = None,  # pairs of places that are kept of each matching; 20/49 of a map's places if none
-        width: int | None = None,  # units of the expander's layers; four times the encoder's width if none
-        local_width: int = 512,  # units of the projector's layers, for places
-        invariance: float = 25.0,  # weight of the distance between a sample's two views
-        variance: float = 25.0,  # weight of what each dimension's deviation lacks to 1
-        covariance: float = 1.0,  # weight of the squared covariances between dimensions
+        alpha: Share = 0.75,  # share of the pooled vectors in the loss; that of places has the rest
+        matches: Size | None = None,  # pairs of places that are kept of each matching; 20/49 of a map's places if none
+        width: Size | None = None,  # units of the expander's layers; four times the encoder's width if none
+        local_width: Size = 512,  # units of the projector's layers, for places
+        invariance: Weight = 25.0,  # weight of the distance between a sample's two views
+        variance: Weight = 25.0,  # weight of what each dimension's deviation lacks to 1
+        covariance: Weight = 1.0,  # weight of the squared covariances between dimensions
     ) -> None:
         super().__init__()
         inside, *self.grid = map_shapes(encoder, next(iter(facts.views.values())))[-1]
         places = self.grid[0] * self.grid[1]
         matches = max(1, round(SHARE * places)) if matches is None else matches
         width = 4 * encoder.width if width is None else width
-        if not 0 <= alpha <= 1:
-            raise UserError(f"alpha={alpha}: must lie from 0 to 1")
         if not 1 <= matches <= places:
             raise UserError(f"matches={matches}: must lie from 1 to {places}, the places of the encoder's last map")
-        for name, value in {"width": width, "local_width": local_width}.items():
-            if value < 1:
-                raise UserError(f"{name}={value}: must be 1 or greater")
-        for name, weight in {"invariance": invariance, "variance": variance, "covariance": covariance}.items():
-            if not 0 <= weight < float("inf"):
-                raise UserError(f"{name}={weight}: must be 0 or greater, and finite")
         self.encoder = encoder
         self.expander = mlp(encoder.width, width, width, width)
         self.projector = EachPlace(mlp(inside, local_width, local_width, local_width))

@@ -19,6 +19,7 @@ from torch import Tensor
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.groups import groups
+from untaught.ranges import Size, in_range
 
 SAFETY = 1e-6
 
@@ -26,20 +27,18 @@ SAFETY = 1e-6
 class WMSE(Method):
     views = ("global", "global")
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        width: int = 64,  # dimensions of the projection, which are whitened
-        slice: int | None = None,  # samples, or a few more, that are whitened together; twice the width if none
-        hidden: int = 1024,  # units of the projector's hidden layer
+        width: Size = 64,  # dimensions of the projection, which are whitened
+        slice: Size | None = None,  # samples, or a few more, that are whitened together; twice the width if none
+        hidden: Size = 1024,  # units of the projector's hidden layer
     ) -> None:
         super().__init__()
         slice = 2 * width if slice is None else slice
-        for name, value in {"width": width, "hidden": hidden}.items():
-            if value < 1:
-                raise UserError(f"{name}={value}: must be 1 or greater")
         if slice <= width:
             raise UserError(f"slice={slice}: must be greater than width={width}; fewer samples have no covariance of full rank")
         self.encoder = encoder

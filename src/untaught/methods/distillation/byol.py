@@ -17,28 +17,25 @@ from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.blocks.teacher import Teacher, cosine_momentum
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.ranges import Share, Size, in_range
 
 
 class BYOL(Method):
     views = ("global", "global2")
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: float = 0.99,  # of the teacher at the start; rises to 1 by a cosine
-        hidden: int | None = None,  # units of projector's and predictor's hidden layers; twice the encoder's width if none
-        width: int = 256,  # dimensions of projection and prediction
+        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 by a cosine
+        hidden: Size | None = None,  # units of projector's and predictor's hidden layers; twice the encoder's width if none
+        width: Size = 256,  # dimensions of projection and prediction
     ) -> None:
         super().__init__()
         hidden = 2 * encoder.width if hidden is None else hidden
-        if not 0 <= momentum <= 1:
-            raise UserError(f"momentum={momentum}: must lie from 0 to 1")
-        for name, value in {"hidden": hidden, "width": width}.items():
-            if value < 1:
-                raise UserError(f"{name}={value}: must be 1 or greater")
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, width)
         self.predictor = mlp(width, hidden, width)

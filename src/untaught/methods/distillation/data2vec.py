@@ -19,27 +19,27 @@ from torch import Tensor, nn
 
 from untaught.blocks.teacher import Teacher, ramp
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.methods.ranges import positive, shares
 from untaught.ops.masking import hide, masked_mean
+from untaught.ranges import Few, Positive, Share, in_range
 
 
 class Data2Vec(Method):
     views = ("blocks",)
     needs = frozenset({"tokens", "layers"})
+    padded = False
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: float = 0.99,  # of the teacher at the start
-        end: float = 0.999,  # of the teacher's momentum, to which it rises linearly
-        layers: int | None = None,  # of the teacher, from the top, whose mean is the target; half of them if none
-        beta: float = 2.0,  # error from which smooth L1 grows as a line
+        momentum: Share = 0.99,  # of the teacher at the start
+        end: Share = 0.999,  # of the teacher's momentum, to which it rises linearly
+        layers: Few | None = None,  # of the teacher, from the top, whose mean is the target; half of them if none
+        beta: Positive = 2.0,  # error from which smooth L1 grows as a line
     ) -> None:
         super().__init__()
-        shares(momentum=momentum, end=end)
-        positive(beta=beta)
         self.encoder = encoder
         self.teacher_encoder = Teacher(encoder)
         with torch.no_grad():

@@ -26,11 +26,11 @@ from torch import nn
 from untaught.blocks.prototypes import PrototypeHead, prototypes_for
 from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.methods.ranges import begins, positive, shares, sizes, weights
 from untaught.ops.cross_view import cross_view_entropy, joined, token_entropy
 from untaught.ops.koleo import koleo
 from untaught.ops.masking import hide, joined_masks, take
 from untaught.ops.sinkhorn import sinkhorn
+from untaught.ranges import Positive, Positives, Share, Size, Start, Weight, in_range
 
 LARGE = 2  # views that the teacher sees: the first ones
 
@@ -38,31 +38,28 @@ LARGE = 2  # views that the teacher sees: the first ones
 class DINOv2(Method):
     views = ("global_blocks", "global2_blocks", *("local",) * 8)
     needs = frozenset({"tokens"})
+    padded = False
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: float = 0.99,  # of the teacher at the start; rises to 1 by a cosine
-        temperature: float = 0.1,  # of the student's softmax
-        teacher_temperature: tuple[float, float] = (0.02, 0.02),  # the teacher's, at the start and from teacher_warmup on; lower is sharper
-        teacher_warmup: float = 0.3,  # share of the training over which the teacher's temperature changes
-        frozen: float = 0.01,  # share of the training, from its start, in which the prototypes stand still
-        koleo: float = 0.1,  # weight of the term that spreads the student's pooled vectors
-        prototypes: int | None = None,  # directions that samples are told by; one for 20 of them, from 1024 to 65,536, if none
-        hidden: int | None = None,  # units of the head's hidden layers; four times the encoder's width if none
-        bottleneck: int = 256,  # dimensions in which cosines to the prototypes are taken
+        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 by a cosine
+        temperature: Positive = 0.1,  # of the student's softmax
+        teacher_temperature: Positives = (0.02, 0.02),  # the teacher's, at the start and from teacher_warmup on; lower is sharper
+        teacher_warmup: Share = 0.3,  # share of the training over which the teacher's temperature changes
+        frozen: Start = 0.01,  # share of the training, from its start, in which the prototypes stand still
+        koleo: Weight = 0.1,  # weight of the term that spreads the student's pooled vectors
+        prototypes: Size | None = None,  # directions that samples are told by; one for 20 of them, from 1024 to 65,536, if none
+        hidden: Size | None = None,  # units of the head's hidden layers; four times the encoder's width if none
+        bottleneck: Size = 256,  # dimensions in which cosines to the prototypes are taken
         normed: bool = True,  # whether BatchNorm follows the head's hidden layers
     ) -> None:
         super().__init__()
         hidden = 4 * encoder.width if hidden is None else hidden
         prototypes = prototypes_for(facts.rows) if prototypes is None else prototypes
-        shares(momentum=momentum, teacher_warmup=teacher_warmup)
-        weights(koleo=koleo)
-        begins(frozen=frozen)
-        positive(temperature=temperature, teacher_temperature=teacher_temperature)
-        sizes(prototypes=prototypes, hidden=hidden, bottleneck=bottleneck)
         self.encoder = encoder
         self.head, self.token_head = (PrototypeHead(encoder.width, hidden, bottleneck, prototypes, normed) for _ in range(2))
         self.mask = nn.Parameter(torch.randn(encoder.width) * 0.02)

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from untaught.blocks.prototypes import PrototypeHead, prototypes_for
 from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.methods.ranges import begins, positive, shares, sizes
 from untaught.ops.cross_view import cross_view_entropy, joined, token_entropy
 from untaught.ops.gather import gather
 from untaught.ops.masking import hide, joined_masks, take
+from untaught.ranges import Positive, Positives, Share, Size, Start, in_range
 
 LARGE = 2  # views that the teacher sees: the first ones
 
@@ -33,31 +33,29 @@ LARGE = 2  # views that the teacher sees: the first ones
 class IBOT(Method):
     views = ("global_blocks", "global2_blocks", *("local",) * 10)
     needs = frozenset({"tokens"})
+    padded = False
     centre: Tensor  # (2,K) of pooled vectors, and of tokens
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: float = 0.99,  # of the teacher at the start; rises to 1 by a cosine
-        temperature: float = 0.1,  # of the student's softmax
-        teacher_temperature: tuple[float, float] = (0.02, 0.02),  # the teacher's, at the start and from teacher_warmup on; lower is sharper
-        teacher_warmup: float = 0.3,  # share of the training over which the teacher's temperature changes
-        frozen: float = 0.01,  # share of the training, from its start, in which the prototypes stand still
-        centre_momentum: float = 0.9,  # of the moving average that is taken off the teacher's outputs
-        prototypes: int | None = None,  # directions that samples are told by; one for 20 of them, from 1024 to 65,536, if none
-        hidden: int | None = None,  # units of the head's hidden layers; four times the encoder's width if none
-        bottleneck: int = 256,  # dimensions in which cosines to the prototypes are taken
+        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 by a cosine
+        temperature: Positive = 0.1,  # of the student's softmax
+        teacher_temperature: Positives = (0.02, 0.02),  # the teacher's, at the start and from teacher_warmup on; lower is sharper
+        teacher_warmup: Share = 0.3,  # share of the training over which the teacher's temperature changes
+        frozen: Start = 0.01,  # share of the training, from its start, in which the prototypes stand still
+        centre_momentum: Share = 0.9,  # of the moving average that is taken off the teacher's outputs
+        prototypes: Size | None = None,  # directions that samples are told by; one for 20 of them, from 1024 to 65,536, if none
+        hidden: Size | None = None,  # units of the head's hidden layers; four times the encoder's width if none
+        bottleneck: Size = 256,  # dimensions in which cosines to the prototypes are taken
         normed: bool = True,  # whether BatchNorm follows the head's hidden layers
     ) -> None:
         super().__init__()
         hidden = 4 * encoder.width if hidden is None else hidden
         prototypes = prototypes_for(facts.rows) if prototypes is None else prototypes
-        shares(momentum=momentum, centre_momentum=centre_momentum, teacher_warmup=teacher_warmup)
-        begins(frozen=frozen)
-        positive(temperature=temperature, teacher_temperature=teacher_temperature)
-        sizes(prototypes=prototypes, hidden=hidden, bottleneck=bottleneck)
         self.encoder, self.head = encoder, PrototypeHead(encoder.width, hidden, bottleneck, prototypes, normed)
         self.mask = nn.Parameter(torch.randn(encoder.width) * 0.02)
         self.teacher_encoder, self.teacher_head = Teacher(self.encoder), Teacher(self.head)

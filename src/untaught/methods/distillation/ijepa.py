@@ -24,23 +24,25 @@ from torch import Tensor, nn
 from untaught.blocks.teacher import Teacher, ramp
 from untaught.blocks.transformer import Transformer, sine_positions
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.methods.ranges import shares
 from untaught.ops.masking import first, masked_mean, take, visible
+from untaught.ranges import FewOrNone, Share, Size, in_range
 
 
 class IJEPA(Method):
     views = ("multiblock",)
     needs = frozenset({"tokens"})
+    padded = False
     positions: Tensor  # of the predictor, (N, width)
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: float = 0.99,  # of the teacher at the start; rises to 1 linearly
-        predictor_width: int | None = None,  # units of the predictor; half the encoder's width, at least 64, if none
-        predictor_depth: int | None = None,  # blocks of the predictor; half the encoder's, at least 1, if none
+        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 linearly
+        predictor_width: Size | None = None,  # units of the predictor; half the encoder's width, at least 64, if none
+        predictor_depth: FewOrNone | None = None,  # blocks of the predictor; half the encoder's, at least 1, if none
     ) -> None:
         super().__init__()
         example = facts.views["multiblock"]
@@ -48,11 +50,8 @@ class IJEPA(Method):
         width = max(64, encoder.width // 2) if predictor_width is None else predictor_width
         depth = max(1, len(getattr(encoder, "blocks", ())) // 2) if predictor_depth is None else predictor_depth
         heads = max(1, width // 32)
-        shares(momentum=momentum)
         if width < 1 or width % heads:
             raise UserError(f"predictor_width={width}: must be a multiple of its {heads} heads; a multiple of 32 always is")
-        if depth < 0:
-            raise UserError(f"predictor_depth={depth}: must be 0 or greater")
         self.encoder = encoder
         self.teacher_encoder = Teacher(encoder)
         self.seen = int((~example.hidden[0]).sum())

@@ -24,40 +24,36 @@ from torch import Tensor
 
 from untaught.blocks.prototypes import PrototypeHead
 from untaught.blocks.teacher import Teacher, ramp
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.methods.ranges import positive, shares, sizes, weights
+from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.cross_view import joined
 from untaught.ops.gather import gather
 from untaught.ops.masking import take, visible
 from untaught.ops.sinkhorn import sinkhorn
+from untaught.ranges import FewOrNone, Positive, Share, Size, Weight, in_range
 
 
 class MSN(Method):
     views = ("global", "global_masked", *("local",) * 10)
     needs = frozenset({"tokens"})
+    padded = False
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: float = 0.99,  # of the teacher at the start; rises to 1 linearly
-        temperature: float = 0.1,  # of the softmax of target and anchors
-        sharpening: float = 0.25,  # temperature of the target's assignment after that; lower is sharper
-        sinkhorn: int = 3,  # iterations that bring targets to equal use of the prototypes; 0 leaves them as they are
-        me_max: float = 1.0,  # weight of the entropy that the mean assignment lacks
-        prototypes: int = 1024,  # directions that samples are told by
-        hidden: int | None = None,  # units of the head's hidden layers; four times the encoder's width if none
-        width: int = 256,  # dimensions in which cosines to the prototypes are taken
+        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 linearly
+        temperature: Positive = 0.1,  # of the softmax of target and anchors
+        sharpening: Positive = 0.25,  # temperature of the target's assignment after that; lower is sharper
+        sinkhorn: FewOrNone = 3,  # iterations that bring targets to equal use of the prototypes; 0 leaves them as they are
+        me_max: Weight = 1.0,  # weight of the entropy that the mean assignment lacks
+        prototypes: Size = 1024,  # directions that samples are told by
+        hidden: Size | None = None,  # units of the head's hidden layers; four times the encoder's width if none
+        width: Size = 256,  # dimensions in which cosines to the prototypes are taken
     ) -> None:
         super().__init__()
         hidden = 4 * encoder.width if hidden is None else hidden
-        shares(momentum=momentum)
-        positive(temperature=temperature, sharpening=sharpening)
-        weights(me_max=me_max)
-        sizes(prototypes=prototypes, hidden=hidden, width=width)
-        if sinkhorn < 0:
-            raise UserError(f"sinkhorn={sinkhorn}: must be 0 or greater")
         example = facts.views["global_masked"]
         assert example.hidden is not None
         self.seen = int((~example.hidden[0]).sum())

@@ -15,27 +15,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.blocks.mlp import mlp
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.ranges import Size, in_range
 
 
 class SimSiam(Method):
     views = ("global", "global")
     groups = {"predictor": {"schedule": "constant"}}
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        width: int | None = None,  # units of the projector's layers; the encoder's width if none
-        bottleneck: int | None = None,  # units of the predictor's hidden layer; a quarter of width if none
+        width: Size | None = None,  # units of the projector's layers; the encoder's width if none
+        bottleneck: Size | None = None,  # units of the predictor's hidden layer; a quarter of width if none
     ) -> None:
         super().__init__()
         width = encoder.width if width is None else width
         bottleneck = max(width // 4, 1) if bottleneck is None else bottleneck
-        for name, value in {"width": width, "bottleneck": bottleneck}.items():
-            if value < 1:
-                raise UserError(f"{name}={value}: must be 1 or greater")
         self.encoder = encoder
         last = nn.BatchNorm1d(width, affine=False)
         self.projector = nn.Sequential(*mlp(encoder.width, width, width, width, last_norm=True)[:-1], last)

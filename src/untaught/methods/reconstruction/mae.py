@@ -15,21 +15,24 @@ from torch import Tensor, nn
 from untaught.blocks.transformer import Transformer, sine_positions
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.masking import take, visible
+from untaught.ranges import FewOrNone, Size, in_range
 
 
 class MAE(Method):
     views = ("masked",)
     needs = frozenset({"tokens"})
     unused = True  # the encoder's pooling
+    padded = False
     positions: Tensor  # of the decoder, (N, width)
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        decoder_width: int | None = None,  # units of the decoder; half the encoder's width, at least 64, if none
-        decoder_depth: int | None = None,  # blocks of the decoder; a third of the encoder's, at least 1, if none
+        decoder_width: Size | None = None,  # units of the decoder; half the encoder's width, at least 64, if none
+        decoder_depth: FewOrNone | None = None,  # blocks of the decoder; a third of the encoder's, at least 1, if none
         normalise: bool = True,  # whether a token to restore is normalised by its own mean and deviation
     ) -> None:
         super().__init__()
@@ -41,8 +44,6 @@ class MAE(Method):
         heads = max(1, width // 32)
         if width < 1 or width % heads:
             raise UserError(f"decoder_width={width}: must be a multiple of its {heads} heads; a multiple of 32 always is")
-        if depth < 0:
-            raise UserError(f"decoder_depth={depth}: must be 0 or greater")
         self.encoder = encoder
         self.seen = int((~example.hidden[0]).sum())
         self.normalise = normalise

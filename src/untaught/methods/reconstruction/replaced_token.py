@@ -14,36 +14,34 @@ What is kept is the discriminator, as in the paper. What is published is the gen
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.methods.ranges import positive, shares, weights
 from untaught.ops.cross_entropy import mean_cross_entropy
 from untaught.ops.draws import Draws
 from untaught.ops.masking import masked_mean
 from untaught.ops.sampling import linear_sample
+from untaught.ranges import Weight, Within, in_range
 
 
 class ReplacedToken(Method):
     views = ("masked_tokens",)
     needs = frozenset({"tokens", "bidirectional", "words"})
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        generator: float = 0.25,  # blocks of the generator, as a share of the encoder's
-        discrimination: float = 50.0,  # weight of the discriminator's loss
+        generator: Annotated[float, Within(1e-3, 1)] = 0.25,  # blocks of the generator, as a share of the encoder's
+        discrimination: Weight = 50.0,  # weight of the discriminator's loss
     ) -> None:
         super().__init__()
-        shares(generator=generator)
-        positive(generator=generator)
-        weights(discrimination=discrimination)
         self.encoder = encoder
         self.generator = encoder.shallower(generator)
         self.words = self.generator.words()

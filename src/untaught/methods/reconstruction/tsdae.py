@@ -12,24 +12,24 @@ from __future__ import annotations
 
 from untaught.blocks.decoder import Decoder
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.methods.ranges import sizes
 from untaught.ops.cross_entropy import mean_cross_entropy
+from untaught.ranges import Few, in_range
 
 
 class TSDAE(Method):
     views = ("deleted",)
     needs = frozenset({"tokens", "words"})
 
+    @in_range
     def __init__(
         self,
         encoder: Encoder,
         facts: Facts,
         *,
-        depth: int = 2,  # blocks of the decoder
-        heads: int = 4,  # of the decoder's attention; must divide the encoder's width
+        depth: Few = 2,  # blocks of the decoder
+        heads: Few = 4,  # of the decoder's attention; must divide the encoder's width
     ) -> None:
         super().__init__()
-        sizes(depth=depth, heads=heads)
         if encoder.width % heads:
             raise UserError(f"heads={heads}: must divide the encoder's width of {encoder.width}")
         self.encoder = encoder
