@@ -21,7 +21,7 @@ from untaught.modalities.image import IMAGE
 SIDE, CLASSES = 16, 3
 TRAIN, VAL, TEST = 150, 60, 60
 RIGHT = 0.3
-KEPT = {"train": range(0, 150), "val": range(150, 210), "test": range(210, 270)}  # the numbers of the rows
+KEPT = {"train": range(150), "val": range(150, 210), "test": range(210, 270)}  # the numbers of the rows
 
 
 def planted(val: int = VAL) -> pd.DataFrame:

@@ -18,6 +18,8 @@ from untaught.data.labels import hold_out, number_labels
 from untaught.engine.finetune import Best
 from untaught.engine.score import merge_rows
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 TINY: dict[str, Any] = {"steps": 6, "precision": "float32", "batch_size": 16}
 LONGER: dict[str, Any] = TINY | {"steps": 60}
 

@@ -12,11 +12,13 @@ from planted import CLASSES, KEPT, RIGHT, SIDE, TRAIN, Pixels, flat, material, p
 from torch import Tensor
 
 import untaught as ut
-from untaught.core import Encoder, Features
+from untaught.core import Features
 from untaught.engine import score
 from untaught.engine.material import Material
 from untaught.engine.score import Scorer, merge_rows, read_rows
-from untaught.evaluate import layers
+from untaught.evaluate import layers, low_label
+
+pytestmark = pytest.mark.usefixtures("bare_runs")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,7 +50,8 @@ def test_neighbours_are_asked_of_the_test_part_in_the_training_part(known: Mater
         assert accuracies(made.knn("encoder", encoder)) == {("knn20", "all"): RIGHT, ("knn200", "all"): RIGHT}
 
 
-def test_every_probe_of_the_battery_is_of_the_test_part(known: Material) -> None:
+def test_every_probe_of_the_battery_is_of_the_test_part(known: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(low_label, "SETTINGS", ("10/class",))
     for encoder in (Pixels(), None):
         found = accuracies(scorer(known).battery("encoder", encoder))
         assert {key: found[key] for key in (("knn20", "all"), ("knn200", "all"), ("linear", "all"))} == {
@@ -118,12 +121,11 @@ def test_of_many_rows_some_are_drawn_once_each(known: Material, monkeypatch: pyt
 
 
 class TwoLayers(Pixels):
-    """The first layer knows the labels as the test part has them, the last one as the training part does."""
+    """A layer that is always the same, and the pixels."""
 
     layered = True
 
     def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        self.shown.append(x)
         flat = x.flatten(1)
         return Features(pooled=flat, layers=(torch.ones_like(flat)[:, None], flat[:, None]))
 
@@ -137,6 +139,7 @@ def test_layers_are_chosen_by_training_rows(known: Material, monkeypatch: pytest
         return choose(found, labels, seed)
 
     monkeypatch.setattr(score.layers, "choose", watched)
+    monkeypatch.setattr(score, "battery", lambda *_, **__: iter([]))
     scorer(known).battery("encoder", TwoLayers())
     ((bright, labels),) = seen
     frame = planted()
@@ -145,25 +148,17 @@ def test_layers_are_chosen_by_training_rows(known: Material, monkeypatch: pytest
     assert [("a", "b", "c")[label] for label in labels] == train["label"].tolist()
 
 
-class Crop(Encoder):
-    """The mean of the left half of a picture."""
-
-    width = 1
-
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        return Features(pooled=x[..., : SIDE // 2].mean((1, 2, 3))[:, None])
-
-
 # ------------------------------------------------------------------------------------------------- the commands whole
 
 
-def test_pretraining_and_evaluating_score_the_test_part(tmp_path: Path) -> None:
+def test_pretraining_and_evaluating_score_the_test_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Raw pixels are known to be right in 30%, and so is an encoder of the user's own that keeps them as they are."""
+    monkeypatch.setattr(low_label, "SETTINGS", ())
     knobs: dict[str, Any] = {"steps": 1, "batch_size": 8, "precision": "float32", "encoder__width": 4, "size": SIDE}
     run = ut.pretrain(planted(), "simclr", label="label", split="split", out=tmp_path / "run", **knobs)
     raw = [row for row in run.scores if row["features"] == "raw"]
     assert accuracies(raw) == {("knn20", "all"): RIGHT, ("knn200", "all"): RIGHT}
-    rows = ut.evaluate(flat(), planted(), label="label", split="split", against=[run.path])
+    rows = ut.evaluate(flat(), planted(), label="label", split="split")
     for features in ("encoder", "raw"):
         found = accuracies([row for row in rows if row["features"] == features])
         assert [found[key] for key in (("knn20", "all"), ("knn200", "all"), ("linear", "all"))] == [RIGHT] * 3, features

@@ -16,6 +16,8 @@ from untaught.core import Survey as Survey_
 from untaught.core import Terms, UserError, View
 from untaught.engine import checkpoint
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 
 class Looking(Spread):
     """Remembers, in a buffer, what it was told before each epoch, and adds it to its loss."""
