@@ -65,7 +65,7 @@ def test_every_probe_of_the_battery_is_of_the_test_part(known: Material, monkeyp
 
 def test_the_val_part_is_asked_where_there_is_no_test_part() -> None:
     frame = planted()
-    made = scorer(material(frame[frame["split"] != "test"]))
+    made = scorer(material(frame.drop(index=KEPT["test"])))
     assert made.held_out == "val"
     assert accuracies(made.knn("raw", None))["knn20", "all"] == 1.0
 
@@ -87,7 +87,7 @@ def test_on_the_way_only_the_training_part_is_looked_at_and_no_sample_is_its_own
 def test_watched_samples_are_told_where_the_training_part_tells_them() -> None:
     """Each training picture five times over, with one label; the test part shows the same pictures under other labels."""
     frame = planted()
-    train = frame[frame["split"] == "train"][:60]
+    train = frame.iloc[:60]
     again = np.repeat(np.arange(60), 5)
     frame = train.iloc[again].reset_index(drop=True)
     test = train.copy()
@@ -127,7 +127,7 @@ class TwoLayers(Pixels):
 
     def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
         flat = x.flatten(1)
-        return Features(pooled=flat, layers=(torch.ones_like(flat)[:, None], flat[:, None]))
+        return Features(pooled=flat, layers=[torch.ones_like(flat)[:, None], flat[:, None]])
 
 
 def test_layers_are_chosen_by_training_rows(known: Material, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,8 +80,8 @@ def tuner(frame: pd.DataFrame, cls: Any = Classify, trial: Options | None = None
     return Tuner(*encoder(), found, task, cls, recipe, Trial(**(trial or {})), knobs or {}, ("light",), options)
 
 
-def logits_of(model: ut.Model, frame: pd.DataFrame) -> np.ndarray:
-    table = model.predict(frame[["image"]])
+def logits_of(model: ut.Model, frame: Any) -> np.ndarray:
+    table = model.predict(frame.filter(["image"]))
     return np.log(table[["p_dark", "p_light"]].to_numpy())
 
 

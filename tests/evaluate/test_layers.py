@@ -16,7 +16,7 @@ class Layers(Encoder):
     width = 2
 
     def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        return Features(layers=tuple(x.unbind(1)))
+        return Features(layers=list(x.unbind(1)))
 
 
 X = torch.arange(24.0).view(1, 3, 4, 2)  # three layers of four tokens
