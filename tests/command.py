@@ -14,7 +14,16 @@ from typing import Any
 
 PRELOADED = [
     *("untaught.cli", "untaught.engine.preview", "untaught.engine.embed", "untaught.engine.finetune", "untaught.engine.predict"),
-    *("lightning_fabric", "sklearn.datasets", "sklearn.linear_model", "timm", "typer"),
+    *("untaught.engine.evaluate", "untaught.report.page", "untaught.export.formats", "lightning_fabric", "pydantic", "timm"),
+    *(
+        "sklearn.cluster",
+        "sklearn.datasets",
+        "sklearn.linear_model",
+        "sklearn.manifold",
+        "sklearn.model_selection",
+        "torch.export",
+        "typer",
+    ),
 ]
 
 

@@ -76,6 +76,15 @@ def test_flat_folder_and_a_folder_that_holds_all(tmp_path: Path, pictures: Modal
     assert source.classes == ("a", "b")
 
 
+def test_a_folder_a_file_is_no_class(tmp_path: Path, pictures: Modality) -> None:
+    source = open_source(write_pictures(tmp_path / "each", [f"{i}/photo.png" for i in range(6)]), pictures)
+    assert source.classes is None
+    assert [r["label"] for r in records(source)] == [None] * 6
+    assert "without labels" in source.what
+    two = open_source(write_pictures(tmp_path / "two", [f"{i // 2}/{i}.png" for i in range(6)]), pictures)
+    assert two.classes == ("0", "1", "2")
+
+
 def test_fingerprint_follows_the_files(tmp_path: Path, pictures: Modality) -> None:
     root = write_pictures(tmp_path / "photos", ["0.png", "1.png"])
     before = open_source(root, pictures).fingerprint

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import encoded, write_pictures
+from tiny import encoded, picture, write_pictures
 
 from untaught.core import Modality, UserError
 from untaught.data import checksum as checksum_module
@@ -241,6 +241,16 @@ def test_other_splits(tmp_path: Path, pictures: Modality) -> None:
     assert how == "the data's own parts: train 2, test 1"
     only = write_pictures(tmp_path / "only", [f"train/{name}/{i}.png" for name in "ab" for i in range(5)])
     assert set(pack(open_source(only, pictures), pictures, LAYOUT).parts(0)[0]) == {"train", "val"}
+
+
+def test_statistics_are_of_training_rows_alone(pictures: Modality) -> None:
+    import pandas
+
+    frame = pandas.DataFrame({"image": [picture(0)] * 6 + [picture(255)] * 4, "split": ["train"] * 6 + ["test"] * 4})
+    store = pack(open_source(frame, pictures, split="split"), pictures, LAYOUT)
+    assert store.statistics["mean"] == pytest.approx(7 / 3)  # picture(0) is 0, 0, 7; of all ten it would be 36
+    frame["split"] = "test"
+    assert pack(open_source(frame, pictures, split="split"), pictures, LAYOUT).statistics["mean"] == pytest.approx(7 / 3 + 0.4 * 255 / 3)
 
 
 def test_raw_labels_of_a_stream_are_numbered_when_all_were_seen(pictures: Modality) -> None:

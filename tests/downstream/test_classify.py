@@ -92,6 +92,26 @@ def test_predictions_are_calibrated_probabilities() -> None:
     np.testing.assert_allclose(columns["probability"][0], first.max(), rtol=1e-6)
 
 
+def test_the_outcome_is_the_class_said_and_its_calibrated_probability() -> None:
+    facts = {"classes": list(CLASSES), "temperature": 4.0}
+    said = Classify.outcome(np.array([[4.0, 0.0, 0.0], [0.0, 2.0, 8.0]], np.float32), facts)
+    np.testing.assert_allclose(said, [[0, math.e / (math.e + 2)], [2, math.e**2 / (1 + math.e**0.5 + math.e**2)]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("balance", ["none", "weights", "logits"])
+def test_the_probe_is_balanced_where_the_loss_is(balance: str) -> None:
+    random = np.random.default_rng(0)
+    truth = np.repeat([0, 1, 2], [40, 15, 5])
+    made = task(truth, balance=balance)
+    features = random.normal(size=(60, made.kept.width)) + 0.5 * truth[:, None]
+    made.begin(features.astype(np.float32), truth)
+    scaled = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    weight = None if balance == "none" else "balanced"
+    expected = LogisticRegression(C=PROBE_C, max_iter=200, class_weight=weight).fit(scaled, truth).predict_proba(scaled)
+    with torch.no_grad():
+        np.testing.assert_allclose(made.network.head(torch.from_numpy(features).float()).softmax(1).numpy(), expected, atol=5e-3)
+
+
 def test_judging_forgives_overconfidence_but_not_errors() -> None:
     made = task(np.array([0, 1, 2]))
     random = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from untaught.core import UserError, View
 from untaught.downstream.regress import Regress
 from untaught.encoders.conv_small import ConvSmall
 
-TRUTH = np.array([100.0, 300.0, 200.0, 400.0])
+TRUTH = np.array([100.0, 300.0, 200.0, 700.0])
 
 
 def task(truth: np.ndarray = TRUTH) -> Regress:
@@ -24,6 +24,7 @@ def test_the_loss_is_the_squared_error_in_deviations() -> None:
     made, x = task(), torch.randn(4, 3, 32, 32)
     terms = made([View(x, target=torch.from_numpy(TRUTH))], 0.0)
     outputs = made.network(x).detach().numpy()
+    assert (made.mean, made.std) == (325.0, pytest.approx(np.sqrt((225**2 + 25**2 + 125**2 + 375**2) / 4)))
     values = Regress.columns(outputs, made.facts)["value"]
     assert terms["squared_error"].item() == pytest.approx((((values - TRUTH) / TRUTH.std()) ** 2).mean(), rel=1e-5)
     assert made.judge(outputs, TRUTH) == pytest.approx(terms["squared_error"].item(), rel=1e-5)

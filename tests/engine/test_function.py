@@ -126,8 +126,12 @@ def test_what_is_no_dict_of_losses_is_refused(function: Any, said: str) -> None:
 
 
 def test_a_look_without_gradients_is_not_judged() -> None:
+    method = build(twins)
+    expected = call(method)["twins"]
     with torch.no_grad():
-        call(build(twins))
+        terms = call(method)
+    assert not terms["twins"].requires_grad
+    assert torch.equal(terms["twins"], expected)
 
 
 class NoViews(Method):

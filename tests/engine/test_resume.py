@@ -22,6 +22,8 @@ import untaught as ut
 from untaught.core import UserError
 from untaught.engine import checkpoint
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 SIMCLR: dict[str, Any] = {"encoder.width": 8, "batch_size": 64, "precision": "float32", "log_every": 1, "save_every": 4}
 MAE: dict[str, Any] = {
     "encoder.embed_dim": 24,

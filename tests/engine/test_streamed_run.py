@@ -14,6 +14,8 @@ from shards import write_shards
 import untaught as ut
 from untaught.core import UserError
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 KNOBS: dict[str, Any] = {"size": 16, "batch_size": 16, "encoder__width": 8, "log_every": 1}
 
 

@@ -16,6 +16,8 @@ from untaught.core import Survey as Survey_
 from untaught.core import Terms, UserError, View
 from untaught.engine import checkpoint
 
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
 
 class Looking(Spread):
     """Remembers, in a buffer, what it was told before each epoch, and adds it to its loss."""
@@ -98,7 +100,13 @@ def test_a_survey_has_every_training_sample_in_order_and_memory_mapped(
     seen: list[tuple[Tensor, Tensor, bool]] = []
     from untaught.methods.clustering.deepcluster import DeepCluster
 
-    before_epoch = DeepCluster.before_epoch
+    before_epoch, encode = DeepCluster.before_epoch, DeepCluster.encode
+
+    def in_use(self: DeepCluster, view: View) -> Tensor:
+        assert not any(module.training for module in self.modules())  # statistics of a batch would make a sample depend on others
+        return encode(self, view)
+
+    monkeypatch.setattr(DeepCluster, "encode", in_use)
 
     def watched(self: DeepCluster, epoch: int, survey: Survey_) -> None:
         seen.append((*survey("encode", 0), self.training))

@@ -48,7 +48,14 @@ def test_accuracy_is_that_of_a_loop(data: Data, chunk: int, temperature: float, 
 
 
 def test_a_k_above_the_bank_is_all_of_it(data: Data) -> None:
-    assert knn_accuracy(*data, k=(60, 999))[999] == knn_accuracy(*data, k=(60,))[60]
+    found = knn_accuracy(*data, k=(60, 999), temperature=5.0)
+    assert found == {k: by_loops(*data, 60, 5.0) for k in (60, 999)}
+
+
+def test_of_a_whole_bank_the_farthest_votes_too() -> None:
+    bank = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.3]], np.float32)
+    query = np.array([[1.0, 0.1]], np.float32)
+    assert knn_accuracy(bank, np.array([0, 1, 1]), query, np.array([1]), k=(2, 9), temperature=100.0) == {2: 0.0, 9: 1.0}
 
 
 def test_a_sample_is_its_own_nearest(data: Data) -> None:

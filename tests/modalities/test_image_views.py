@@ -195,6 +195,20 @@ def test_a_picture_of_the_views_size_is_shown_as_it_is() -> None:
     torch.testing.assert_close(make("whole", batch_of(pixels)).x, pixels / 255)
 
 
+def test_a_blur_is_said_for_views_of_224_pixels_and_scaled_to_the_view() -> None:
+    """A point spread by a Gaussian of 28 at 224 pixels is one of deviation 3 in a view of 24."""
+    pixels = torch.zeros(1, 3, 24, 24, dtype=torch.uint8)
+    pixels[:, :, 12, 12] = 255
+    plain = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0, "grey": 0.0, "solarize": 0.0}
+    layout = LAYOUT | {"side": 24}
+    view = make("global", batch_of(pixels), layout=layout, blur=1.0, blur_sigma=(14.0, 14.0), **plain)
+    spread = view.x[0, 0] / view.x[0, 0].sum()
+    place = torch.arange(24.0)
+    centre = (spread.sum(0) * place).sum()
+    deviation = (spread.sum(0) * (place - centre).square()).sum().sqrt()
+    assert deviation.item() == pytest.approx(14 * 24 / 224, rel=0.1)
+
+
 def test_blur_and_turns_go_together() -> None:
     sharp = make("global", batch_of(noise(8)), rotate=20.0, jitter=0.0, grey=0.0, blur=0.0).x
     blurred = make("global", batch_of(noise(8)), rotate=20.0, jitter=0.0, grey=0.0, blur=1.0, blur_sigma=(20.0, 20.0)).x
@@ -402,6 +416,16 @@ def test_hidden_tokens_are_drawn_grey() -> None:
 def test_raw_features_are_pixels_or_their_averages() -> None:
     assert np.array_equal(IMAGE.raw(batch_of(noise(2, side=8)), {}), (noise(2, side=8) / 255).flatten(1))
     assert IMAGE.raw(batch_of(noise(2, side=64, channels=1)), {}).shape == (2, 1024)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_statistics_and_raw_features_are_in_units_of_the_brightest(bits: int) -> None:
+    batch = batch_of(noise(6, side=24, bits=bits))
+    share = batch["pixels"].numpy() / (2**bits - 1)
+    found = IMAGE.fit(batch, LAYOUT)
+    np.testing.assert_allclose(found["mean"], share.mean((0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(found["std"], share.std((0, 2, 3)), rtol=1e-3)
+    np.testing.assert_allclose(IMAGE.raw(batch, LAYOUT), share.reshape(6, -1), rtol=1e-5)
 
 
 def test_a_channel_that_never_changes_does_not_divide_by_zero() -> None:
