@@ -9,7 +9,7 @@ from untaught.ops.draws import Draws
 from untaught.ops.masking import block_mask, first, hide, masked_mean, random_mask, rectangles, take, visible
 
 
-@pytest.mark.parametrize(("rate", "hidden"), [(0.75, 12), (0.0, 1), (1.0, 15), (0.5, 8)])
+@pytest.mark.parametrize(("rate", "hidden"), [(0.75, 12), (0.0, 1), (1.0, 15), (0.5, 8), (0.72, 12), (0.7, 11)])
 def test_each_sample_hides_the_same_number_and_never_all(rate: float, hidden: int) -> None:
     mask = random_mask(Draws(0, 0, torch.arange(5), 0).order(16), rate)
     assert mask.sum(1).tolist() == [hidden] * 5
