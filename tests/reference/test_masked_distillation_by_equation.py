@@ -243,6 +243,20 @@ def test_dinov2_is_three_terms() -> None:
 
 
 @pytest.mark.parametrize("cls", [IBOT, DINOv2])
+def test_the_teacher_sharpens_less_as_the_training_warms_up(cls: type[Method]) -> None:
+    views = crops(cls)
+    method = built(cls, views, **SMALL, teacher_temperature=(0.04, 0.08), teacher_warmup=0.4).eval()
+    fixed = built(cls, views, **SMALL).eval()
+    fixed.load_state_dict(method.state_dict())
+    for progress, temperature in ((0.0, 0.04), (0.2, 0.06), (0.4, 0.08), (1.0, 0.08)):
+        fixed.teacher_temperature = temperature, temperature
+        found, want = method(views, progress), fixed(views, 0.0)
+        for term in want:
+            torch.testing.assert_close(found[term], want[term])
+    assert method(views, 0.0)["tokens"] != method(views, 1.0)["tokens"]
+
+
+@pytest.mark.parametrize("cls", [IBOT, DINOv2])
 def test_a_batch_without_hidden_tokens_has_no_token_term(cls: type[Method]) -> None:
     views = [crop(share=0.0), crop(share=0.0), *(crop(8) for _ in cls.views[2:])]
     method = built(cls, views, **SMALL)
