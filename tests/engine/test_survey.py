@@ -123,7 +123,8 @@ def test_a_survey_has_every_training_sample_in_order_and_memory_mapped(
 
 @pytest.mark.parametrize(("epoch", "place"), [(0, 0), (3, 2)])
 def test_a_survey_is_of_the_network_in_use_and_of_the_view_of_that_epoch_and_place(tmp_path: Path, epoch: int, place: int) -> None:
-    method, views, batch = build(DeepCluster, "image")
+    built: Any = build(DeepCluster, "image")
+    method, views, batch = built
     parts = [{key: value[start : start + 7] for key, value in batch.items()} for start in range(0, 24, 7)]
     loader: Any = SimpleNamespace(rows=range(24), batches=lambda epoch: parts)
     call = lambda what, view: getattr(method, what)(view)  # noqa: E731
