@@ -71,6 +71,13 @@ def test_metrics_of_micro_batches_are_their_mean(tmp_path: Path) -> None:
     assert row["loss"] == pytest.approx(row["spread"] + row["size"], rel=1e-5)
 
 
+def test_gradients_shorter_than_clip_stay_as_they_are(tmp_path: Path) -> None:
+    fit(tmp_path / "free", free := Spread()).run()
+    fit(tmp_path / "clipped", clipped := Spread(), clip=100.0).run()
+    for one, other in zip(free.parameters(), clipped.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 class Noisy(SimCLR):
     """SimCLR on the toy's encoder, with BatchNorm and dropout in its projector, that remembers what it projected."""
 
