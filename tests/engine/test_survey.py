@@ -31,6 +31,7 @@ class Looking(Spread):
         super().__init__()
         self.register_buffer("seen", torch.zeros(()))
         self.entered: list[int] = []
+        self.asked: list[int] = []  # of the survey, which epoch's views
 
     def before_epoch(self, epoch: int, survey: Survey_) -> None:
         self.entered.append(epoch)
@@ -46,6 +47,7 @@ def run(folder: Path, **knobs: Any) -> tuple[Any, Looking]:
     method = Looking()
 
     def survey(epoch: int, what: str, place: int) -> tuple[Tensor, Tensor]:
+        method.asked.append(epoch)
         return torch.arange(2), method.head.weight.detach() * (epoch + 1)
 
     made = fit(folder, method, epochs=3, **{"save_every": 3, **knobs})
@@ -58,7 +60,7 @@ def test_a_method_looks_on_entering_an_epoch_and_a_checkpoint_follows(tmp_path: 
     kept: list[int] = []
     made.save = lambda: kept.append(made.step)
     made.run()
-    assert method.entered == [0, 1, 2]
+    assert method.entered == method.asked == [0, 1, 2]
     assert kept == [0, 4, 8, 12]
 
 
