@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from untaught.blocks.transformer import Transformer, attention
+from untaught.blocks.transformer import Block, Transformer, attention
 
 
 def qkv() -> tuple[Tensor, Tensor, Tensor]:
@@ -30,6 +30,30 @@ def test_attention_in_autocast_stays_close() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         said = attention(q, k, v)
     torch.testing.assert_close(said.float(), F.scaled_dot_product_attention(q, k, v), atol=0.03, rtol=0.03)
+
+
+def test_a_block_is_pytorchs_with_norms_in_front() -> None:
+    torch.manual_seed(0)
+    own, theirs = Block(8, 2), nn.TransformerEncoderLayer(8, 2, 32, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+    placed = {
+        "self_attn.in_proj_weight": own.qkv.weight,
+        "self_attn.in_proj_bias": own.qkv.bias,
+        "self_attn.out_proj.weight": own.out.weight,
+        "self_attn.out_proj.bias": own.out.bias,
+        "linear1.weight": own.mlp[0].weight,
+        "linear1.bias": own.mlp[0].bias,
+        "linear2.weight": own.mlp[2].weight,
+        "linear2.bias": own.mlp[2].bias,
+        **{f"norm{i}.{name}": getattr(norm, name) for i, norm in ((1, own.norm1), (2, own.norm2)) for name in ("weight", "bias")},
+    }
+    with torch.no_grad():
+        for i, value in enumerate(placed.values()):
+            value.add_(0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(i)))
+    theirs.load_state_dict(placed)
+    x, valid = torch.randn(3, 5, 8), torch.arange(5) < torch.tensor([[5], [3], [4]])
+    torch.testing.assert_close(own(x), theirs(x), atol=1e-5, rtol=1e-4)
+    found, want = own(x, valid[:, None, None, :]), theirs(x, src_key_padding_mask=~valid)
+    torch.testing.assert_close(found[valid], want[valid], atol=1e-5, rtol=1e-4)
 
 
 def test_padding_changes_nothing_of_what_is_real() -> None:

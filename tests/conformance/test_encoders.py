@@ -156,6 +156,18 @@ def test_a_token_at_another_place_is_another(make: Callable[..., Encoder]) -> No
 
 
 @each_vit
+def test_layers_are_what_each_block_says_of_the_tokens(make: Callable[..., Encoder]) -> None:
+    encoder, said = make(size=32).eval(), []
+    assert isinstance(encoder, ViT)
+    for block in encoder.model.blocks:
+        block.register_forward_hook(lambda _, __, out: said.append(out))
+    layers = encoder.features(pictures(), want=("layers",)).layers
+    assert layers is not None
+    for layer, whole in zip(layers, said, strict=True):
+        assert torch.equal(layer, whole[:, encoder.model.num_prefix_tokens :])
+
+
+@each_vit
 def test_maps_lie_as_the_picture_does(make: Callable[..., Encoder]) -> None:
     encoder, x = make(size=32).eval(), pictures()
     rows, columns = encoder.grid(x)
@@ -305,6 +317,7 @@ def test_offers_of_language_models_are_true(family: Any) -> None:
     assert found.tokens.shape == (*ids.shape, encoder.width)
     assert encoder.grid(ids) == (ids.shape[1],)
     assert [layer.shape for layer in found.layers] == [found.tokens.shape] * 2
+    torch.testing.assert_close(found.layers[-1], found.tokens)  # as transformers has it: behind the last norm
     mean = torch.stack([row[own].mean(0) for row, own in zip(found.tokens, valid, strict=True)])
     torch.testing.assert_close(found.pooled, mean, atol=1e-6, rtol=1e-5)
 

@@ -24,11 +24,11 @@ from untaught.engine.world import World
 from untaught.methods import METHODS
 
 PLAIN: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.02, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0}
-LOOP: dict[str, Any] = PLAIN | {"batch_size": 12, "steps": 3, "precision": "float32", "log_every": 1}
+LOOP: dict[str, Any] = PLAIN | {"batch_size": 12, "steps": 2, "precision": "float32", "log_every": 1}
 PICTURES = [name for name in METHODS if set(method_class(name).views) <= set(MODALITIES["image"].views)]
 CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {  # name -> method, whether a ViT, knobs of the loop
     **{name: (name, False, {}) for name in PICTURES if not method_class(name).needs},
-    **{f"{name} vit": (name, True, {}) for name in PICTURES},
+    **{f"{name} vit": (name, True, {}) for name in PICTURES if method_class(name).needs or name in ("mocov3", "dino")},
     **{name: (name, False, {}) for name in METHODS if name not in PICTURES},  # of text
     "hybrid": ("moco+deepcluster:0.5", False, {}),
     "hybrid vit": ("simclr+mae:0.5", True, {"accumulate": 2}),
@@ -114,7 +114,7 @@ def test_two_processes_are_one(case: str, trained: dict[str, dict[str, Any]]) ->
     alone, (first, second) = trained[case]["alone"], trained[case]["pair"]
     assert first["losses"][0] == pytest.approx(alone["losses"][0], rel=1e-6, abs=1e-6)
     assert first["losses"] == pytest.approx(alone["losses"], rel=1e-3)  # later steps carry rounding on
-    assert len(alone["losses"]) == 3
+    assert len(alone["losses"]) == 2
     assert first["gradients"].keys() == alone["gradients"].keys()
     largest = max(gradient.abs().max() for gradient in alone["gradients"].values())
     for name, gradient in alone["gradients"].items():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -132,6 +133,11 @@ def test_a_look_without_gradients_is_not_judged() -> None:
         terms = call(method)
     assert not terms["twins"].requires_grad
     assert torch.equal(terms["twins"], expected)
+    method = build(lambda views, encoder: {"mean": encoder(views[0].x).mean().detach()})
+    with torch.no_grad():
+        assert call(method)["mean"].isfinite()
+    with pytest.raises(UserError, match="has a gradient that reaches"):
+        call(method)
 
 
 class NoViews(Method):
@@ -162,8 +168,9 @@ def test_a_class_is_itself() -> None:
 
 
 def test_a_run_of_a_function_is_named_for_it_and_goes_on_with_it_alone(tmp_path: Path) -> None:
-    knobs = {"steps": 2, "log_every": 1, "size": 16, "batch_size": 32, "encoder.width": 8, "temperature": 0.2, "views": "global,global2"}
-    asked = Asked("builtin:digits", twins, out=tmp_path / "run", knobs=knobs)
+    np.save(tmp_path / "pictures.npy", np.random.default_rng(0).integers(0, 255, (24, 8, 8), np.uint8))
+    knobs = {"steps": 2, "log_every": 1, "size": 16, "batch_size": 8, "encoder.width": 4, "temperature": 0.2, "views": "global,global2"}
+    asked = Asked(tmp_path / "pictures.npy", twins, out=tmp_path / "run", knobs=knobs)
     pretrain(asked)
     said = Folder(tmp_path / "run").read()
     assert said["method"] == f"{__name__}:twins"

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from toy import Spread, fit
+from toys import build
 
 import untaught as ut
 from untaught.core import Survey as Survey_
 from untaught.core import Terms, UserError, View
 from untaught.engine import checkpoint
+from untaught.engine.survey import Survey
+from untaught.methods.clustering.deepcluster import DeepCluster
 
 pytestmark = pytest.mark.usefixtures("bare_runs")
 
@@ -28,6 +33,7 @@ class Looking(Spread):
         super().__init__()
         self.register_buffer("seen", torch.zeros(()))
         self.entered: list[int] = []
+        self.asked: list[int] = []  # of the survey, which epoch's views
 
     def before_epoch(self, epoch: int, survey: Survey_) -> None:
         self.entered.append(epoch)
@@ -43,6 +49,7 @@ def run(folder: Path, **knobs: Any) -> tuple[Any, Looking]:
     method = Looking()
 
     def survey(epoch: int, what: str, place: int) -> tuple[Tensor, Tensor]:
+        method.asked.append(epoch)
         return torch.arange(2), method.head.weight.detach() * (epoch + 1)
 
     made = fit(folder, method, epochs=3, **{"save_every": 3, **knobs})
@@ -55,7 +62,7 @@ def test_a_method_looks_on_entering_an_epoch_and_a_checkpoint_follows(tmp_path: 
     kept: list[int] = []
     made.save = lambda: kept.append(made.step)
     made.run()
-    assert method.entered == [0, 1, 2]
+    assert method.entered == method.asked == [0, 1, 2]
     assert kept == [0, 4, 8, 12]
 
 
@@ -98,8 +105,6 @@ def test_a_survey_has_every_training_sample_in_order_and_memory_mapped(
     tmp_path: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Tensor, Tensor, bool]] = []
-    from untaught.methods.clustering.deepcluster import DeepCluster
-
     before_epoch, encode = DeepCluster.before_epoch, DeepCluster.encode
 
     def in_use(self: DeepCluster, view: View) -> Tensor:
@@ -115,6 +120,7 @@ def test_a_survey_has_every_training_sample_in_order_and_memory_mapped(
         before_epoch(self, epoch, survey)
 
     monkeypatch.setattr(DeepCluster, "before_epoch", watched)
+    monkeypatch.setattr("untaught.api.finish", lambda run: None)  # neither exported nor reported
     ut.pretrain(pictures, "deepcluster", out=tmp_path / "run", epochs=2, **SMALL)
     assert len(seen) == 2
     for index, rows, training in seen:
@@ -123,6 +129,23 @@ def test_a_survey_has_every_training_sample_in_order_and_memory_mapped(
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(index)))
         assert training
     assert not torch.equal(seen[0][1], seen[1][1])
+
+
+@pytest.mark.parametrize(("epoch", "place"), [(0, 0), (3, 2)])
+def test_a_survey_is_of_the_network_in_use_and_of_the_view_of_that_epoch_and_place(tmp_path: Path, epoch: int, place: int) -> None:
+    built: Any = build(DeepCluster, "image")
+    method, views, batch = built
+    parts = [{key: value[start : start + 7] for key, value in batch.items()} for start in range(0, 24, 7)]
+    loader: Any = SimpleNamespace(rows=range(24), batches=lambda epoch: parts)
+    call = lambda what, view: getattr(method, what)(view)  # noqa: E731
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    index, rows = Survey(loader, views, method, call, torch.device("cpu"), tmp_path)(epoch, "encode", place)
+    assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items()), "no statistic of BatchNorm moves"
+    assert method.training
+    view = views(batch, epoch)[place]
+    projected = method.eval().projector(method.encoder(view.x))  # by running statistics, whatever is in the batch
+    assert torch.equal(index, batch["index"])
+    torch.testing.assert_close(rows, F.normalize(projected), atol=1e-5, rtol=1e-5)
 
 
 def test_a_stream_refuses_a_method_that_looks_at_all(tmp_path: Path, pictures: np.ndarray) -> None:

@@ -98,6 +98,30 @@ def test_chance_has_its_probability(probability: float) -> None:
     assert abs(draws().chance(probability).float().mean() - probability) <= slack
 
 
+def splitmix(x: int) -> int:
+    """The finalizer of Steele, Lea, Flood 2014, figure 15, on 64 bits."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
+
+
+def test_numbers_are_those_of_the_hash_in_loops() -> None:
+    """Runs that were begun go on with the same views: whatever changes a number here changes theirs."""
+    golden, one, index = 0x9E3779B97F4A7C15, Draws(5, 6, torch.tensor([0, 1 << 40]), 7), (0, 1 << 40)
+    key = 0
+    for part in (5, 6, 7):
+        key = splitmix((key + golden + part) % 2**64)
+    keys = [splitmix((i * golden + key) % 2**64) for i in index]
+    unit = [
+        [[(splitmix((k + splitmix(draw) + place * golden) % 2**64) >> 40) / 2**24 for place in (1, 2, 3)] for k in keys]
+        for draw in (1, 2, 3)
+    ]
+    assert one.uniform(3).tolist() == unit[0]
+    radius, angle = [torch.tensor(rows, dtype=torch.float64) for rows in unit[1:]]
+    want = (-2 * (1 - radius).log()).sqrt() * (2 * torch.pi * angle).cos()
+    torch.testing.assert_close(one.normal(3).double(), want, atol=1e-5, rtol=1e-5)
+
+
 def test_order_is_a_permutation_and_every_one_as_likely() -> None:
     order = draws().order(4)
     assert torch.equal(order.sort(1).values, torch.arange(4).expand(len(INDEX), -1))

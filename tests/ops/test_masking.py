@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from untaught.ops.draws import Draws
 from untaught.ops.masking import block_mask, first, hide, masked_mean, random_mask, rectangles, take, visible
 
 
-@pytest.mark.parametrize(("rate", "hidden"), [(0.75, 12), (0.0, 1), (1.0, 15), (0.5, 8)])
+@pytest.mark.parametrize(("rate", "hidden"), [(0.75, 12), (0.0, 1), (1.0, 15), (0.5, 8), (0.72, 12), (0.7, 11)])
 def test_each_sample_hides_the_same_number_and_never_all(rate: float, hidden: int) -> None:
     mask = random_mask(Draws(0, 0, torch.arange(5), 0).order(16), rate)
     assert mask.sum(1).tolist() == [hidden] * 5
@@ -61,6 +63,15 @@ def test_a_single_try_hides_one_rectangle() -> None:
     assert len(some) > 100
     assert torch.equal(some, some.any(2, keepdim=True) & some.any(1, keepdim=True))
     assert some.sum((1, 2)).min() >= 9  # a ninth of 196 is 16 at least, rounded to whole rows and columns
+
+
+def test_blocks_are_as_often_tall_as_wide() -> None:
+    hidden = block_mask(drawn(2000, 1), torch.full((2000,), 60), GRID).unflatten(1, GRID)
+    some = hidden[hidden.any((1, 2))]
+    ratio = (some.any(2).sum(1) / some.any(1).sum(1)).log()
+    assert abs(ratio.mean()) < 0.05
+    assert 0.7 < ratio.max() < math.log(1 / 0.3) + 0.3  # sides are rounded
+    assert -0.7 > ratio.min() > -math.log(1 / 0.3) - 0.3
 
 
 def test_blocks_lie_everywhere() -> None:

@@ -136,6 +136,18 @@ def test_clusters_are_of_the_samples_that_were_seen() -> None:
     assert method.centroids.norm(dim=-1).sub(1).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize(("knobs", "settled"), [({}, True), ({"iterations": 1}, False)])
+def test_ten_iterations_come_to_rest_where_one_does_not(knobs: dict[str, int], settled: bool) -> None:
+    method, features = small(DeepCluster, **knobs), F.normalize(torch.randn(40, WIDTH))
+    method.before_epoch(0, surveyed(features, torch.arange(40)))
+    away = []
+    for centroids, clusters in zip(method.centroids, method.clusters, strict=True):
+        own = torch.stack([F.normalize(features[clusters == k].sum(0), dim=0) for k in range(KINDS)])
+        away.append(float((own - centroids).abs().max()))
+    assert (max(away) < 1e-5) == settled, "each centroid is the direction of its samples' sum"
+    assert settled or min(away) > 0.01
+
+
 def test_each_epoch_and_clustering_begins_from_other_samples_the_same_each_time() -> None:
     features, index = F.normalize(torch.randn(40, WIDTH)), torch.arange(40)
     found = []

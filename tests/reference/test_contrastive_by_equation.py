@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from untaught.core import Encoder, Facts, UserError, View
 from untaught.encoders.conv_small import ConvSmall
 from untaught.encoders.plain import Plain
-from untaught.methods.contrastive.cpc import CPC, SCALE, cut
+from untaught.methods.contrastive.cpc import CPC, cut
 from untaught.methods.contrastive.dcl import DCL
 from untaught.methods.contrastive.deep_infomax import DeepInfoMax, jensen_shannon
 from untaught.methods.contrastive.margin import Margin
@@ -246,22 +246,29 @@ def cpc(view: View, **knobs: object) -> CPC:
 def test_cpc_is_equation_4_of_patches_some_rows_below() -> None:
     view = picture()
     method = cpc(view, grid=3, group=2, width=6)
+    with torch.no_grad():  # so that scores differ: of a new network all are near 0, and any patch is as good as the right one
+        method.target.weight.mul_(100)
+        for prediction in method.predictions:
+            prediction.weight.mul_(100)  # type: ignore[operator]
     z = torch.stack(
         [torch.stack([method.encoder(view.x[:, :, 4 * i : 4 * i + 8, 4 * j : 4 * j + 8]) for j in range(3)], -1) for i in range(3)], -2
     )  # (B,D,3,3)
     context, target = method.context(z).detach().double(), method.target(z).detach().double()
-    want = []
+    want, wrong = [], []
     for k, prediction in enumerate(method.predictions, 1):
-        predicted, each = prediction.double()(context).detach(), []
+        predicted, each, others = prediction.double()(context).detach(), [], []
         for b in range(4):
             group = [b % 2, b % 2 + 2]  # every second picture
             keys = [(n, i, j) for n in group for i in range(3) for j in range(3)]
             for i in range(3 - k):
                 for j in range(3):
-                    scores = [SCALE * float(predicted[b, :, i, j] @ target[n, :, y, x]) for n, y, x in keys]
+                    scores = [0.1 * float(predicted[b, :, i, j] @ target[n, :, y, x]) for n, y, x in keys]  # Henaff et al., appendix
                     each.append(-log_softmax(scores, keys.index((b, i + k, j))))
+                    others.append(-log_softmax(scores, keys.index((b, i, j))))
         prediction.float()
         want.append(sum(each) / len(each))
+        wrong.append(sum(others) / len(others))
+    assert abs(sum(wrong) - sum(want)) > 0.02 * sum(want)
     assert method([view], 0.0)["info_nce"].item() == pytest.approx(sum(want) / 2, rel=1e-5)
 
 

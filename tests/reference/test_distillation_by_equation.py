@@ -135,12 +135,17 @@ def test_dino_sharpens_less_as_the_training_warms_up(outputs: tuple[Tensor, Tens
 
 def test_the_teacher_sees_the_large_views_alone_and_the_student_all() -> None:
     method, made = dino(), views(16, 16, *[8] * 6)
+    with torch.no_grad():
+        for parameter in method.teacher_encoder.parameters():
+            parameter.mul_(1.5)
     seen: dict[str, list[tuple[int, ...]]] = {"student": [], "teacher": []}
     method.encoder.register_forward_hook(lambda _, x, __: seen["student"].append(tuple(x[0].shape)))
     method.teacher_encoder.register_forward_hook(lambda _, x, __: seen["teacher"].append(tuple(x[0].shape)))
     assert method(made, 0.0)["cross_entropy"].isfinite()
     assert seen == {"student": [(2 * ROWS, 3, 16, 16), (6 * ROWS, 3, 8, 8)], "teacher": [(2 * ROWS, 3, 16, 16)]}
     assert method.kept is method.teacher_encoder.network
+    taught = method.teacher_head(method.teacher_encoder(torch.cat([made[0].x, made[1].x])))
+    torch.testing.assert_close(method.pending[0], taught.mean(0))  # equation 4: the centre is of the teacher's outputs
 
 
 def test_prototypes_stand_still_at_first_and_have_no_length() -> None:

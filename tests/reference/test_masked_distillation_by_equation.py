@@ -114,10 +114,10 @@ def test_simsiams_predictor_keeps_its_rate() -> None:
     method = simsiam()
     optimizer = optimizer_for(method, Recipe(lr=0.1, optimizer="sgd"))
     set_rate(optimizer, 0.1, rate("cosine", 0.0, 0.9))
-    predictor = {id(p) for p in method.predictor.parameters()}
-    for group in optimizer.param_groups:
-        constant = {id(p) for p in group["params"]} <= predictor
-        assert group["lr"] == pytest.approx(0.1 if constant else 0.1 * rate("cosine", 0.0, 0.9))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    later = 0.1 * (1 + math.cos(0.9 * math.pi)) / 2
+    for name, parameter in method.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(0.1 if name.startswith("predictor.") else later), name
 
 
 # ------------------------------------------------------------------------------------------------------------ the terms
@@ -175,7 +175,7 @@ def passes(method: Any, views: list[View], heads: tuple[str, str]) -> tuple[Tens
 def test_ibot_is_dinos_term_and_that_of_hidden_tokens() -> None:
     views = crops(IBOT)
     method = built(IBOT, views, **SMALL, teacher_temperature=(0.04, 0.04)).eval()
-    method.centre.copy_(torch.linspace(-0.1, 0.1, 2 * KINDS).view(2, KINDS))
+    method.centre.copy_(0.1 * torch.randn(2, KINDS))
     said, taught, said_tokens, taught_tokens = passes(method, views, ("head", "head"))
     pairs, tokens = [], 0.0
     for t in range(2):
@@ -207,10 +207,20 @@ def test_ibots_token_term_is_lightlys() -> None:
 
 
 def test_ibots_centres_are_means_of_both_kinds_over_micro_batches() -> None:
-    method = built(IBOT, crops(IBOT), **SMALL)
-    method.pending = [torch.full((2, KINDS), 1.0), torch.full((2, KINDS), 3.0)]
+    batches = [crops(IBOT), crops(IBOT)]
+    method = built(IBOT, batches[0], **SMALL).eval()
+    pooled, tokens = torch.zeros(KINDS), torch.zeros(KINDS)
+    for views in batches:
+        method(views, 0.0)
+        _, taught, _, taught_tokens = passes(method, views, ("head", "head"))
+        pooled += taught.mean((0, 1)) / 2
+        for view, own in zip(views, taught_tokens, strict=False):  # of as many tokens as can be hidden, those first
+            assert view.where is not None
+            for i in range(ROWS):
+                tokens += own[i, view.where["places"][i]].mean(0) / (2 * 2 * ROWS)
+    assert (pooled - tokens).abs().max() > 0.05
     method.after_step(0.0)
-    torch.testing.assert_close(method.centre, torch.full((2, KINDS), 0.2))
+    torch.testing.assert_close(method.centre, 0.1 * torch.stack([pooled, tokens]), atol=1e-6, rtol=1e-4)  # 0.9 of the zeros before
 
 
 def test_dinov2_is_three_terms() -> None:
@@ -230,6 +240,20 @@ def test_dinov2_is_three_terms() -> None:
         masked = torch.where(view.hidden.unsqueeze(-1), method.mask, method.encoder.embed(view.x)[0])  # type: ignore[union-attr]
         pooled.append(method.encoder.context(masked, want=("pooled",)).pooled)
     torch.testing.assert_close(found["koleo"], 0.5 * (koleo(pooled[0]) + koleo(pooled[1])))
+
+
+@pytest.mark.parametrize("cls", [IBOT, DINOv2])
+def test_the_teacher_sharpens_less_as_the_training_warms_up(cls: type[Method]) -> None:
+    views = crops(cls)
+    method = built(cls, views, **SMALL, teacher_temperature=(0.04, 0.08), teacher_warmup=0.4).eval()
+    fixed = built(cls, views, **SMALL).eval()
+    fixed.load_state_dict(method.state_dict())
+    for progress, temperature in ((0.0, 0.04), (0.2, 0.06), (0.4, 0.08), (1.0, 0.08)):
+        fixed.teacher_temperature = temperature, temperature
+        found, want = method(views, progress), fixed(views, 0.0)
+        for term in want:
+            torch.testing.assert_close(found[term], want[term])
+    assert method(views, 0.0)["tokens"] != method(views, 1.0)["tokens"]
 
 
 @pytest.mark.parametrize("cls", [IBOT, DINOv2])

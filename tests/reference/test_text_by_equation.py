@@ -125,6 +125,9 @@ def test_replaced_token_is_the_papers_equations(discrimination: float) -> None:
     assert view.target is not None
     assert view.valid is not None
     assert view.where is not None
+    with torch.no_grad():  # two words that the generator says often, and so at times rightly
+        common = view.target[view.hidden].bincount().topk(2).indices
+        method.words.output.bias[common] += 7
     mask = view.valid.long()
     scores = method.generator.language.eval()(input_ids=view.x, attention_mask=mask).logits
     unit = uniform(view, view.where["places"].shape[1])
@@ -141,7 +144,7 @@ def test_replaced_token_is_the_papers_equations(discrimination: float) -> None:
                 shown[i, t] = word
                 break
     assert len(generation) == view.hidden.sum()
-    assert (shown != view.target).any()
+    assert 0.1 < float((shown == view.target)[view.hidden].float().mean()) < 0.9, "a guess is right, another wrong"
 
     tokens = method.encoder.model(input_ids=shown, attention_mask=mask).last_hidden_state
     said = method.discriminator(tokens).squeeze(2).detach().double().sigmoid()

@@ -28,6 +28,7 @@ from untaught.engine.plan import MOST_STEPS, Plan, is_total
 from untaught.engine.recipe import Recipe
 from untaught.engine.views import Views, convolves
 from untaught.engine.world import OwnFault, World, own_part
+from untaught.ops.draws import mix
 from untaught.ops.precision import has_bfloat16
 
 FEW_STEPS = 20  # a run of minutes that has no more is told to take more time, or smaller batches
@@ -451,8 +452,9 @@ class Fit:
         return terms
 
     def _reseed(self, part: int) -> None:
-        """torch's own generators (dropout) depend on nothing but where the run is."""
-        torch.manual_seed((self.recipe.seed << 40) + (self.step << 16) + (part << 8) + self.fabric.global_rank & (1 << 63) - 1)
+        """torch's own generators (dropout) depend on nothing but the seed and where the run is."""
+        place = (self.step << 16) + (part << 8) + self.fabric.global_rank
+        torch.manual_seed(place ^ mix(mix(self.recipe.seed) + (self.step >> 16)))  # a CPU's generator reads the low 32 bits alone
 
     # --------------------------------------------------------------------------------------------------- vigilance
 

@@ -20,14 +20,16 @@ def _signed(x: int) -> int:
     return x - (1 << 64) if x >> 63 else x
 
 
-def _mix_int(x: int) -> int:
+def mix(x: int) -> int:
+    """splitmix64's finalizer: 64 bits, each of which depends on all of those of x; 0 stays 0."""
+    x &= _MASK
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
     return x ^ (x >> 31)
 
 
 def _mix(x: Tensor) -> Tensor:
-    """splitmix64's finalizer on int64 (any shape); right shifts are made logical by masking."""
+    """The same on int64 (any shape); right shifts are made logical by masking."""
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _signed(0x94D049BB133111EB)
     return x ^ ((x >> 31) & ((1 << 33) - 1))
@@ -42,14 +44,14 @@ class Draws:
     def __init__(self, seed: int, epoch: int, index: Tensor, position: int) -> None:
         key = 0
         for part in (seed, epoch, position):
-            key = _mix_int((key + _GAMMA + part) & _MASK)
+            key = mix(key + _GAMMA + part)
         self.keys = _mix(index.long() * _signed(_GAMMA) + _signed(key))
         self.count = 0
 
     def bits(self, *shape: int) -> Tensor:
         """-> (B, *shape) int64, all 64 bits random."""
         self.count += 1
-        key = self.keys + _signed(_mix_int(self.count))
+        key = self.keys + _signed(mix(self.count))
         if not shape:
             return _mix(key)
         counter = torch.arange(1, math.prod(shape) + 1, device=key.device) * _signed(_GAMMA)

@@ -1,0 +1,41 @@
+"""Defaults against the papers and the authors' code: a number that is wrong here is wrong in every run."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from untaught.engine.build import method_class
+
+PAPERS: dict[str, dict[str, Any]] = {
+    "simclr": {"temperature": 0.1, "width": 128},  # table 5; 2-layer projection to 128
+    "moco": {"temperature": 0.2, "width": 128},  # v2, table 2
+    "mocov3": {"temperature": 0.2, "momentum": 0.99, "width": 256},  # section 4 and the authors' code
+    "nnclr": {"temperature": 0.1, "width": 256},  # section 4.1
+    "dcl": {"temperature": 0.1, "weighted": False, "sigma": 0.5},  # section 4
+    "cpc": {"rows": 5},  # up to five rows below
+    "deep_infomax": {"alpha": 0.0, "beta": 1.0, "gamma": 0.1, "width": 64},  # DIM(L)
+    "byol": {"width": 256},  # section 3.3
+    "dino": {"temperature": 0.1, "centre_momentum": 0.9, "bottleneck": 256},  # section 3.2
+    "ibot": {"temperature": 0.1, "centre_momentum": 0.9, "bottleneck": 256},
+    "dinov2": {"temperature": 0.1, "koleo": 0.1, "bottleneck": 256},
+    "msn": {"temperature": 0.1, "sharpening": 0.25, "me_max": 1.0, "sinkhorn": 3, "prototypes": 1024, "width": 256},
+    "data2vec": {"beta": 2.0},  # the authors' command for ViT-B
+    "barlow_twins": {"redundancy": 0.005},  # section 2.2
+    "vicreg": {"invariance": 25.0, "variance": 25.0, "covariance": 1.0},  # section 4.2
+    "vicregl": {"alpha": 0.75, "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "local_width": 512},
+    "w_mse": {"width": 64, "hidden": 1024},  # appendix, small pictures
+    "lejepa": {"regularisation": 0.05, "directions": 256, "width": 16},  # the authors' minimal example
+    "swav": {"temperature": 0.1, "epsilon": 0.05, "iterations": 3, "width": 128},  # section 4 and appendix A
+    "deepcluster": {"temperature": 0.1, "clusterings": 3, "iterations": 10, "width": 128},  # the SwAV paper's appendix and code
+    "mae": {"normalise": True},  # table 1d
+    "replaced_token": {"discrimination": 50.0},  # section 2
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_defaults_are_the_papers(name: str) -> None:
+    knobs = inspect.signature(method_class(name)).parameters
+    assert {knob: knobs[knob].default for knob in PAPERS[name]} == PAPERS[name]
