@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +132,17 @@ class Case:
 def planted() -> list[Case]:
     text: Any = {"modality": "text"}
     return [
-        Case("simclr, temperature 100", "simclr", "narrow", knobs={"temperature": 100}),
+        Case("simclr, temperature 100", "simclr", "narrow stuck", knobs={"temperature": 100}),
         Case("byol, no predictor, no stopped gradient", UnstoppedBYOL, "constant"),
         Case("simsiam, no stopped gradient", UnstoppedSimSiam, "constant"),
         Case("vicreg, no variance", "vicreg", "constant", knobs={"variance": 0}),
         Case("barlow_twins, no invariance", UninvariantBarlowTwins, "noise"),
-        Case("dino, no centre, not sharpened", "dino", "constant narrow stuck", knobs={"centre_momentum": 1.0, "teacher_temperature": "0.1,0.1"}),
+        Case(
+            "dino, no centre, not sharpened",
+            "dino",
+            "constant narrow stuck",
+            knobs={"centre_momentum": 1.0, "teacher_temperature": "0.1,0.1"},
+        ),
         Case("dino, no centre", "dino", "constant narrow stuck", knobs={"centre_momentum": 1.0}),
         Case("dino, not sharpened", "dino", "constant narrow stuck", knobs={"teacher_temperature": "0.1,0.1"}),
         Case("swav, no equal use", UnequalSwAV, "constant narrow"),
@@ -156,7 +162,7 @@ def planted() -> list[Case]:
         Case("text: simclr, one document", "simclr", "samples", data="one", **text),
         Case("text: mlm, nothing masked", "mlm", "shown", knobs={"masked_tokens.mask": 0, "masked_tokens.random": 0}, **text),
         Case("text: simclr, no dropout", "simclr", "views", knobs={"encoder.dropout": 0}, **text),
-        Case("text: simclr, temperature 100", "simclr", "narrow", knobs={"temperature": 100}, **text),
+        Case("text: simclr, temperature 100", "simclr", "narrow stuck", knobs={"temperature": 100}, **text),
         Case("text: byol, no predictor, no stopped gradient", UnstoppedBYOL, "constant", **text),
         Case("text: vicreg, no variance", "vicreg", "constant", knobs={"variance": 0}, **text),
         Case("text: mlm, lr 1e-7", "mlm", "frozen", knobs={"lr": 1e-7}, **text),
@@ -186,14 +192,17 @@ def data_of(case: Case, seed: int, folder: Path) -> str:
     place.parent.mkdir(parents=True, exist_ok=True)
     if case.modality == "image":
         parts = fashion() if name == "fashion" else cifar()
-        np.savez(place, **{f"{part}_{what}": array for part, pair in parts.items() for what, array in zip(("images", "labels"), pair)})
+        np.savez(
+            place,
+            **{f"{part}_{what}": array for part, pair in parts.items() for what, array in zip(("images", "labels"), pair, strict=True)},
+        )
         return str(place)
     if name == "one":
         text = next(ag_news("train"))[1]
         rows = {"train": [(str(i % 2), text) for i in range(ROWS)], "test": [(str(i % 2), text) for i in range(HELD_OUT)]}
     else:
         read = ag_news if name == "ag_news" else sst2
-        rows = {part: [row for row, _ in zip(read(part), range(count))] for part, count in (("train", ROWS), ("test", HELD_OUT))}
+        rows = {part: list(islice(read(part), count)) for part, count in (("train", ROWS), ("test", HELD_OUT))}
     place.mkdir()
     for part, lines in rows.items():
         with (place / f"{part}.csv").open("w", newline="") as file:
@@ -324,7 +333,9 @@ def main() -> None:
     place = asked.out / "runs.jsonl"
     runs = [json.loads(text) for text in place.read_text().splitlines()] if place.exists() else []
     known = {(run["name"], run["seed"], run["steps"]): run for run in runs}
-    chosen = [case for case in cases() if case.kind in asked.kind and (not asked.only or any(case.name.startswith(part) for part in asked.only))]
+    chosen = [
+        case for case in cases() if case.kind in asked.kind and (not asked.only or any(case.name.startswith(part) for part in asked.only))
+    ]
     if not asked.judge:
         for seed in asked.seeds:
             for case in chosen:
@@ -335,7 +346,9 @@ def main() -> None:
                     file.write(json.dumps(run) + "\n")
                 known[case.name, seed, asked.steps] = run
                 print(" | ".join(line(case, run)), run.get("fault", ""), file=sys.stderr, flush=True)
-    lines = [line(case, run) for case in chosen for (name, seed, _), run in sorted(known.items()) if name == case.name and seed in asked.seeds]
+    lines = [
+        line(case, run) for case in chosen for (name, seed, _), run in sorted(known.items()) if name == case.name and seed in asked.seeds
+    ]
     cost = [run["looks"] / (run["looks"] + run["trained"]) for run in known.values() if run.get("trained")]
     print(f"{machine()}\n")
     print(table(["run", "seed", "steps", "said", "first at", "kNN over random init", "result"], lines))
