@@ -93,6 +93,11 @@ BROKEN: dict[str, tuple[str, Measures, str]] = {
         measures({"projector": sight(50.4, 0.81, 0.78, 0.208)}, {"projector": sight(45.7, 0.89, 0.92, 0.412)}),
         "two views of a sample as far apart as two samples (0.92",
     ),
+    "dino without its centre": (
+        "prototypes",
+        measures({"head": replace(sight(48.0, 0.85), used=36)}, {"head": replace(sight(16.2, 0.51), used=4)}),
+        "the head tells all samples by 4 of its prototypes, untrained by 36",
+    ),
     "no progress": (
         "stuck",
         measures({}, {}, first_loss=4.841, loss=4.835),
@@ -109,6 +114,7 @@ HEALTHY = {
     "moco, whose head sees one view": measures(
         {"head": sight(44, 0.8, None, None)}, {"head": sight(9, 0.9, None, None)}, first_loss=1.7, loss=3.7
     ),
+    "dino": measures({"head": replace(sight(48.0, 0.85), used=36)}, {"head": replace(sight(19.6, 0.59), used=9)}),
     "mae": measures({}, {}, shown=0.0, first_loss=1.21, loss=0.86),
     "mlm": measures({}, {}, shown=0.13, first_loss=7.7, loss=7.1, distinct=0.9),
     "deepcluster, without clusters at first": measures(first_loss=None, loss=4.0),

@@ -35,6 +35,7 @@ SAME, FEW = 0.05, 0.2  # spread of the encoder's features, and share of the rank
 LOSS_OF_RANK, CONFUSED = 0.33, 0.3  # rank and confusion of a head over those untrained: a collapsed one has less and more
 CLOSER = 0.8  # spread of such a head over that untrained, under which its vectors are the same and not only narrow
 NOISE = 0.6  # of heads, over which two views of a sample are strangers
+USED = 5  # prototypes, at most, that are all in use where their head collapses
 STUCK = 0.01  # change of the loss over itself, under which nothing is learned
 
 
@@ -48,6 +49,7 @@ class Sight:
     dimensions: int  # in which the differences lie at all: singular values of at least 1% of the largest
     noise: float | None  # squared distance of two views of a sample over that of two samples: 0 invariant, 1 no nearer than strangers
     confusion: float | None  # share of the others' second views that are nearer a sample's first than its own: 0, by chance 0.5
+    used: int | None = None  # of prototypes, those that are nearest to some sample
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,15 @@ def _noisy(m: Measures) -> str:
     return next(iter(m.heads), "") if noisy else ""
 
 
+def _prototypes(m: Measures) -> str:
+    """Used by 64 samples: 4 prototypes of dino without its centre; 9 and more of healthy dino and ibot, 27 and more untrained."""
+    for name, head in m.heads.items():
+        first = m.first_heads[name]
+        if head.used is not None and first.used is not None and head.used <= USED < first.used / 2:
+            return f"the {name} tells all samples by {head.used} of its prototypes, untrained by {first.used}"
+    return ""
+
+
 def _stuck(m: Measures) -> str:
     """Fall of the loss: 0.14% of simclr at temperature 100; 17% and more in healthy runs."""
     if m.loss is None or m.first_loss is None or abs(m.loss - m.first_loss) > STUCK * abs(m.first_loss):
@@ -183,6 +194,7 @@ RULES = (  # in the order in which they are asked: what explains the others stan
     Rule("constant", _constant, APART),
     Rule("narrow", _narrow, "a lower temperature, or a term that makes dimensions differ; or a lower lr (now {lr:g})"),
     Rule("noise", _noise, "a term that brings the views of a sample together, or weaker augmentations"),
+    Rule("prototypes", _prototypes, "a centre or Sinkhorn-Knopp, which share samples out to all prototypes"),
     Rule("stuck", _stuck, "the method's own temperature, or a higher lr (now {lr:g})"),
 )
 
@@ -257,9 +269,16 @@ class Health:
         """The sight of what each head that gives a vector a sample makes of the first two views, and the loss, both as in training."""
         seen: dict[str, list[Tensor]] = {}
 
+        used: dict[str, int] = {}
+        rows = len(self.read[0].x)
+
         def see(name: str, head: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
-            if isinstance(out, Tensor) and out.ndim == 2:  # a head may read tokens as well
-                seen.setdefault(name, []).append(head.mlp(*inputs) if isinstance(head, PrototypeHead) else out)  # cosines are all alike
+            if not isinstance(out, Tensor) or out.ndim != 2:  # a head may read tokens as well
+                return
+            if isinstance(head, PrototypeHead):
+                used.setdefault(name, len(out[:rows].argmax(1).unique()))
+                out = head.mlp(*inputs)  # of cosines to many prototypes all are alike
+            seen.setdefault(name, []).append(out)
 
         hooks = [head.register_forward_hook(partial(see, name)) for name, head in _heads_of(self.method)]
         try:
@@ -269,11 +288,11 @@ class Health:
         finally:
             for hook in hooks:
                 hook.remove()
-        rows, sights = len(self.read[0].x), {}
+        sights = {}
         for name, outs in seen.items():
             if (count := sum(map(len, outs)) // rows) > 0:
                 parts = F.normalize(torch.cat(outs)[: rows * min(count, 2)].float()).split(rows)
-                sights[name] = _sight(parts[0], *(parts if count > 1 else ()))
+                sights[name] = replace(_sight(parts[0], *(parts if count > 1 else ())), used=used.get(name))
         return sights, loss
 
     def _terms(self, views: list[View], progress: float) -> Terms:
