@@ -58,7 +58,7 @@ BROKEN: dict[str, tuple[str, Measures, str]] = {
         "features lie in 4 dimensions, before training",
     ),
     "lr 1e-7": ("frozen", measures(moved=3e-6), "its weights changed by 3e-06 of their norm"),
-    "lr 10": ("destroyed", measures(moved=250.0), "they changed by 250 times their norm"),
+    "lr 10": ("destroyed", measures(moved=250.0, encoder=sight(6.7)), "they changed by 250 times their norm"),
     "a constant encoder": ("constant", measures(encoder=sight(1.0, 0.001)), "the encoder gives every sample nearly the same vector"),
     "byol, not stopped": (
         "constant",
@@ -115,6 +115,7 @@ HEALTHY = {
         {"head": sight(44, 0.8, None, None)}, {"head": sight(9, 0.9, None, None)}, first_loss=1.7, loss=3.7
     ),
     "dino": measures({"head": replace(sight(48.0, 0.85), used=36)}, {"head": replace(sight(19.6, 0.59), used=9)}),
+    "a long run": measures(moved=8.0),
     "mae": measures({}, {}, shown=0.0, first_loss=1.21, loss=0.86),
     "mlm": measures({}, {}, shown=0.13, first_loss=7.7, loss=7.1, distinct=0.9),
     "deepcluster, without clusters at first": measures(first_loss=None, loss=4.0),

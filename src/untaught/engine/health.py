@@ -30,7 +30,8 @@ WEIGHTS = 1024  # weights of each tensor that tell how far it has moved
 COPIES = 0.2  # share of the data that is distinct, under which the rest are copies
 SHOWN = 0.5  # share of what is to be restored, over which the method is shown it
 DIMENSIONS = 5  # of the untrained encoder's features, at most, that are a bottleneck: 4 directions and an offset, on the sphere
-STILL, LOST = 1e-3, 5.0  # change of the weights over their norm, under which they stand still and over which they are lost
+STILL, LOST = 1e-3, 5.0  # change of the weights over their norm, under which they stand still and over which they may be lost
+KEPT_RANK = 0.7  # of the encoder's features over that untrained, under which such weights are lost
 SAME, FEW = 0.05, 0.2  # spread of the encoder's features, and share of the rank it had untrained, that a healthy one stays above
 LOSS_OF_RANK, CONFUSED = 0.33, 0.3  # rank and confusion of a head over those untrained: a collapsed one has less and more
 CLOSER = 0.8  # spread of such a head over that untrained, under which its vectors are the same and not only narrow
@@ -115,8 +116,10 @@ def _frozen(m: Measures) -> str:
 
 
 def _destroyed(m: Measures) -> str:
-    """Moved: 0.7 at most in healthy runs, tens to thousands at a thousand times the rate."""
-    return f"the weights are lost: they changed by {m.moved:.0f} times their norm" if m.moved > LOST else ""
+    """Moved: 0.7 at most in 200 healthy steps, 5 to 200 at a thousand times the rate. Long runs move far too, but their features keep
+    the rank they had untrained (0.8 of it and more), which weights that are lost halve."""
+    lost = m.moved > LOST and m.encoder.rank < KEPT_RANK * m.first_encoder.rank
+    return f"the weights are lost: they changed by {m.moved:.0f} times their norm, and features have fewer directions" if lost else ""
 
 
 # ------------------------------------------------------------------------------------------- what became of the features
@@ -325,13 +328,14 @@ class Health:
         return None
 
     def _weights(self) -> list[Tensor]:
-        """Some weights of each tensor of the kept encoder."""
+        """Some weights of each tensor of the kept encoder, as long as all of them are."""
         flat = [p.detach().flatten() for p in self.method.kept.parameters()]
-        return [weights[:: -(-len(weights) // WEIGHTS)].float().clone() for weights in flat]
+        some = [weights[:: max(1, len(weights) // WEIGHTS)].float() for weights in flat]
+        return [part * (len(whole) / max(len(part), 1)) ** 0.5 for part, whole in zip(some, flat, strict=True)]
 
     def _moved(self) -> float:
         change = [now - then for now, then in zip(self._weights(), self.weights, strict=True)]
-        return float(nn.utils.get_total_norm(change) / nn.utils.get_total_norm(self.weights))
+        return float(nn.utils.get_total_norm(change) / nn.utils.get_total_norm(self.weights).clamp(min=1e-12))
 
 
 def _heads_of(method: Method) -> Iterator[tuple[str, nn.Module]]:
