@@ -192,10 +192,10 @@ def data_of(case: Case, seed: int, folder: Path) -> str:
     place.parent.mkdir(parents=True, exist_ok=True)
     if case.modality == "image":
         parts = fashion() if name == "fashion" else cifar()
-        np.savez(
-            place,
-            **{f"{part}_{what}": array for part, pair in parts.items() for what, array in zip(("images", "labels"), pair, strict=True)},
-        )
+        arrays: Any = {
+            f"{part}_{what}": array for part, pair in parts.items() for what, array in zip(("images", "labels"), pair, strict=True)
+        }
+        np.savez(place, **arrays)
         return str(place)
     if name == "one":
         text = next(ag_news("train"))[1]
@@ -296,7 +296,7 @@ def said(run: dict[str, Any]) -> list[tuple[float, str]]:
     found = []
     for row in run.get("rows", ()):
         share = row["step"] / run["steps"]
-        rule, _ = health.broken(health.Measures.read(row["measures"]), row["step"], share)
+        rule, _ = health.broken(health.Measures.read(row["measures"]), share)
         found.append((share, rule.name if rule else ""))
     if "training diverged" in run.get("fault", ""):
         found.append((float(run["fault"].split("step ")[1].split(":")[0]) / run["steps"], "destroyed"))
