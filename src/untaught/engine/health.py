@@ -29,7 +29,7 @@ WEIGHTS = 1024  # weights of each tensor that tell how far it has moved
 # Limits of the rules. Figures beside the rules are those of benchmarks/collapse.py at 40% of 200 steps.
 COPIES = 0.2  # share of the data that is distinct, under which the rest are copies
 SHOWN = 0.5  # share of what is to be restored, over which the method is shown it
-DIMENSIONS = 5  # of the untrained encoder's features, at most, that are a bottleneck: 4 directions and an offset, on the sphere
+DIMENSIONS = 4  # of the untrained encoder's features, at most, that are a bottleneck
 STILL = 1e-3  # change of the weights over their norm, under which they stand still
 LOST = 0.5  # the same over the root of the steps, over which they are lost: noise moves them by that root, and weight decay ends it
 SAME, FEW = 0.05, 0.2  # spread of the encoder's features, and share of the rank it had untrained, that a healthy one stays above
@@ -47,7 +47,6 @@ class Sight:
     rank: float  # effective: from 1 (all on a line through the origin) to min(samples, width)
     spread: float  # root mean squared distance from the mean: 0 all the same, 1 everywhere
     directions: float  # how many the differences lie along: participation ratio of the covariance's eigenvalues
-    dimensions: int  # in which the differences lie at all: singular values of at least 1% of the largest
     noise: float | None  # squared distance of two views of a sample over that of two samples: 0 invariant, 1 no nearer than strangers
     confusion: float | None  # share of the others' second views that are nearer a sample's first than its own: 0, by chance 0.5
     used: int | None = None  # of prototypes, those that are nearest to some sample
@@ -65,6 +64,7 @@ class Measures:
     first_encoder: Sight
     first_heads: dict[str, Sight]
     first_loss: float | None
+    dimensions: int  # in which the untrained encoder's features differ: singular values of at least a thousandth of the largest
     distinct: float  # share of the samples (of texts, of runs of 8 tokens) that are not there twice
     same_views: bool  # whether all views of a sample are one
     shown: float | None  # share of what is to be restored that the method is shown
@@ -103,9 +103,7 @@ def _shown(m: Measures) -> str:
 
 
 def _bottleneck(m: Measures) -> str:
-    """Dimensions before training: 18 of a ViT of width 64 at the least; 54 of conv_small."""
-    few = m.first_encoder.dimensions <= DIMENSIONS
-    return f"the encoder's features lie in {m.first_encoder.dimensions} dimensions, before training too" if few else ""
+    return f"the encoder's features lie in {m.dimensions} dimensions, before training too" if m.dimensions <= DIMENSIONS else ""
 
 
 # ------------------------------------------------------------------------------------------------- what the weights did
@@ -229,7 +227,7 @@ class Health:
         self.weights = self._weights()
         encoder, _, _ = self._encoder()
         heads, loss = self._heads(0.0)
-        given = _distinct(self.whole), _same(self.read) and not _drops(method), self._shown()
+        given = self._dimensions(), _distinct(self.whole), _same(self.read) and not _drops(method), self._shown()
         self.first = Measures(0, encoder, heads, loss, 0.0, encoder, heads, loss, *given)
 
     def __call__(self, step: int, progress: float, lr: float, gradient_norm: float, shares: dict[str, float]) -> dict[str, Any]:
@@ -305,6 +303,13 @@ class Health:
                 return self.method(views, progress)
         finally:
             del self.method.pending[pending:]
+
+    def _dimensions(self) -> int:
+        """In float32: what bfloat16 rounds away has every dimension."""
+        with _looking(self.method, False, self.device, training=False):
+            x = self.method.kept(self.whole.x, self.whole.valid).float()
+        values = torch.linalg.svdvals(x - x.mean(0))
+        return int((values > 1e-3 * values[0]).sum())
 
     def _shown(self) -> float | None:
         """What the method is shown of what it is to restore; None where no view says what that is.
@@ -402,8 +407,7 @@ def _sight(x: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Sight
     """
     values = torch.linalg.svdvals(x)
     rank = torch.special.entr(values / values.sum()).sum().exp()
-    apart = torch.linalg.svdvals(x - x.mean(0))
-    energy = apart.square()
+    energy = torch.linalg.svdvals(x - x.mean(0)).square()
     directions = energy.sum().square() / energy.square().sum().clamp(min=1e-30)
     noise = confusion = None
     if a is not None and b is not None:
@@ -412,4 +416,4 @@ def _sight(x: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Sight
         distance = torch.cdist(a, b)
         confusion = float((distance < distance.diagonal().unsqueeze(1)).float().sum() / max(len(a) * (len(a) - 1), 1))
     spread = float((energy.sum() / len(x)).sqrt())
-    return Sight(float(rank), spread, float(directions), int((apart > 0.01 * apart[0]).sum()), noise, confusion)
+    return Sight(float(rank), spread, float(directions), noise, confusion)
