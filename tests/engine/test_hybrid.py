@@ -220,7 +220,7 @@ def test_health_sees_the_heads_of_all() -> None:
     method, views, batch = build(method_class("simclr+byol"), "image")
     whole = used_view(IMAGE, {"size": 16, "side": 16, "channels": 3, "bits": 8, "preset": "small"}, "whole", views.statistics)
     looked = Health(method, views, whole, batch, {})(100, 0.5, 0.1, 1.0, {})
-    assert set(looked["heads"]) == {"simclr.projector", "byol.projector", "byol.predictor"}
+    assert set(looked["measures"]["heads"]) == {"simclr.projector", "byol.projector", "byol.predictor"}
     assert looked["teacher_lag"] is not None
     assert not method.pending
 

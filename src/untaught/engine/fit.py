@@ -19,6 +19,7 @@ from untaught.blocks.batch_norm import joined_statistics
 from untaught.core import Batch, Method, Terms, UserError, View
 from untaught.engine import checkpoint
 from untaught.engine.finite import NotFinite, check_finite_weights
+from untaught.engine.health import PROBE
 from untaught.engine.interrupt import Interrupted, Noted, noted
 from untaught.engine.log import progress_bar, warn
 from untaught.engine.memory import keep_freed_memory
@@ -34,7 +35,7 @@ from untaught.ops.precision import has_bfloat16
 FEW_STEPS = 20  # a run of minutes that has no more is told to take more time, or smaller batches
 EVALUATIONS = 4  # parts that kNN scores cut a run into
 LOOKS = 16  # at a run's health, at most
-LOOK = 1 << 15  # samples trained on between two looks at the health, at least: 256 times those that a look is taken of
+LOOK = 1 << 13  # samples trained on between two looks at the health, at least: 64 times those that a look is taken of
 BAD_STEPS = 3  # steps with non-finite gradients, with no clean stretch between two syncs among them, that end the run
 
 
@@ -366,7 +367,7 @@ class Fit:
         """Whether a look at the health has become due after `step`."""
         every = self.recipe.health_every
         if every is None:
-            every = max(LOOK // (self.recipe.batch_size or 1), (self.total or 0) // LOOKS, 1)
+            every = max(min(LOOK // (self.recipe.batch_size or 1), LOOK // PROBE), (self.total or 0) // LOOKS, 1)
         return every > 0 and self.step // every > step // every
 
     def _look(self, shares: dict[str, float]) -> dict[str, Any]:
