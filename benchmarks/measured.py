@@ -54,7 +54,7 @@ def write(folder: Path, data: str, to: Path = MEASURED) -> None:
     known, new = yaml.safe_load(to.read_text()) or {}, gathered(folder, data)
     speeds = {name: {"speed": entry["speed"]} for name, entry in known.items() if "speed" in entry}
     entries = {name: (new.get(name) or known[name]) | speeds.get(name, {}) for name in METHODS if name in known | new}
-    to.write_text("\n".join([*head, yaml.safe_dump(entries, sort_keys=False)]))
+    to.write_text("\n".join([*head, yaml.safe_dump(json.loads(json.dumps(entries)), sort_keys=False)]))
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from untaught.engine import checkpoint
 from untaught.engine.build import modality_named
 from untaught.engine.embed import Embedder
 from untaught.engine.pretrain import Asked, _as_before
+from untaught.engine.recipe import Recipe
 from untaught.engine.reproduce import Target
 from untaught.engine.run import data_of, load_encoder, read_run, seed_of
 from untaught.engine.sample import load_sample
@@ -195,13 +196,13 @@ STATE: dict[str, Any] = {"place": {"step": 1, "epoch": 0, "step_in_epoch": 1, "e
 @fuzz(40)
 @given(data=st.data())
 def test_checkpoints_of_another_run(tmp_path: Path, data: st.DataObject) -> None:
-    from untaught.engine.fit import Fit
+    from untaught.engine.fit import Clock, Fit
 
     torch.manual_seed(0)
     network = torch.nn.Linear(2, 2)
     run = Fit.__new__(Fit)
     run.method, run.optimizer, run.folder = network, torch.optim.SGD(network.parameters(), 0.1), tmp_path  # type: ignore[assignment]
-    run.total, run.evaluations = 1, 4
+    run.recipe, run.clock, run.evaluations = Recipe(steps=1), Clock(), 4
     weights: dict[str, Any] = {
         name: data.draw(st.sampled_from([value, torch.zeros(7), None, 3])) for name, value in network.state_dict().items()
     }
