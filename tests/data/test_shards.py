@@ -327,6 +327,14 @@ def test_from_afar_without_end(remote: str, pictures: Modality) -> None:
     assert [i for batch in shown(once.batches(0), 99) for i in batch] == list(range(ROWS))
 
 
+def test_shards_come_in_an_order_of_the_epochs_own(root: Path, pictures: Modality) -> None:
+    stream = stream_of(open_source(root, pictures), pictures, batch_size=11)  # one lane
+    orders = [[shard for shard, _, _ in stream._pieces(epoch, 0)] for epoch in range(4)]
+    assert all(sorted(order) == list(range(len(COUNTS))) for order in orders)
+    assert len(set(map(tuple, orders))) == 4
+    assert [shard for shard, _, _ in stream._pieces(2, 0)] == orders[2]
+
+
 def test_how_it_is_read_is_said(root: Path, remote: str, pictures: Modality) -> None:
     near, far = open_source(root, pictures), open_source(remote, pictures)
     assert stream_of(near, pictures).how == "5 shards in 8 lanes, 16 records shuffled at once; a resume goes to its place"

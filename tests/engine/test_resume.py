@@ -159,11 +159,18 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_no_step(
 # --------------------------------------------------------------------------------------- what a resume may change
 
 
-@pytest.fixture
-def done(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of 4 steps."""
-    train("steps", tmp_path / "done", steps=4, save_every=2)
-    return tmp_path / "done"
+    out = tmp_path_factory.mktemp("finished") / "done"
+    train("steps", out, steps=4, save_every=2)
+    return out
+
+
+@pytest.fixture
+def done(finished: Path, tmp_path: Path) -> Path:
+    """The finished run, to do with as one likes."""
+    return shutil.copytree(finished, tmp_path / "done")
 
 
 def test_resuming_a_finished_run_does_no_harm(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
