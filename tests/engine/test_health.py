@@ -340,6 +340,18 @@ def test_a_method_that_needs_more_samples_than_are_looked_at_has_no_heads() -> N
     assert built.training
 
 
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_features_without_a_direction_do_not_end_a_run(value: float) -> None:
+    built, _, health = untrained("simclr")
+    with torch.no_grad():
+        for parameter in [*built.encoder.parameters(), *built.get_submodule("projector").parameters()]:
+            parameter.fill_(value)
+    found = health(60, 0.5, 1.0, 0.0, {})
+    assert found["verdict"] == "collapsing"
+    assert found["measures"]["encoder"]["spread"] == 0.0
+    assert found["measures"]["encoder"]["rank"] == 1.0
+
+
 def test_the_measures_are_those_of_loops() -> None:
     x = torch.nn.functional.normalize(torch.randn(6, 3, generator=torch.Generator().manual_seed(1)))
     a, b = x[:3], x[3:]
