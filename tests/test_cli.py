@@ -48,8 +48,8 @@ def run(cli: Cli, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 # ---------------------------------------------------------------------------------------------------- wrong words
 
 WRONG_KNOBS = {
-    "lr=-1": "lr=-1: must be a number from 1e-12 to 1,000 or none",
-    "lr=nan": "lr=nan: must be a number from 1e-12 to 1,000 or none",
+    "lr=-1": "lr=-1: must be a number from 1e-12 to 1,000,000 or none",
+    "lr=nan": "lr=nan: must be a number from 1e-12 to 1,000,000 or none",
     "batch_size=0": "batch_size=0: must be a whole number from 1 to 1,048,576 or none",
     "batch_size=9999": "batch_size=9999 is larger than the data, 1438 pictures to train on; choose at most 1438",
     "epochs=two": "epochs=two: must be a whole number from 1 to 1,000,000 or none",
@@ -225,7 +225,7 @@ def test_a_run_folder_in_use_names_the_process(cli: Cli, tmp_path: Path) -> None
 @pytest.mark.parametrize("method", ["simclr", "vicreg", "mae", "byol", "dino"])
 def test_a_learning_rate_of_a_million_is_named_with_step_term_and_checkpoint(cli: Cli, tmp_path: Path, method: str) -> None:
     network = ["encoder.embed_dim=24", "encoder.depth=1", "encoder.num_heads=2"] if method == "mae" else ["encoder.width=8"]
-    words = ["steps=40", "size=16", "batch_size=32", "log_every=1", "save_every=1", "warmup=0", "lr=1e3", *network]
+    words = ["steps=40", "size=16", "batch_size=32", "log_every=1", "save_every=1", "warmup=0", "lr=1e6", *network]
     said = cli("pretrain", "builtin:digits", "--method", method, *words, "--out", tmp_path / "run").error
     kept = r"(?:the last good checkpoint is (\S+)|there is no checkpoint yet)"
     found = re.match(rf"training diverged at step (\d+): (.*) not finite \(samples .*\); {kept}; try a lower lr", said)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from untaught.blocks.convolution import Convolution
 from untaught.core import Encoder, Features
-from untaught.ranges import FewOrNone, Width, in_range
+from untaught.ranges import Few, Width, in_range
 
 
 class _Convolution(nn.Module):
@@ -55,7 +55,7 @@ class ConvSmall(Encoder):
     offers = frozenset({"maps", "any_size"})
 
     @in_range
-    def __init__(self, *, channels: int = 3, size: int = 32, width: Width = 32, depth: FewOrNone = 1) -> None:
+    def __init__(self, *, channels: int = 3, size: int = 32, width: Width = 32, depth: Few = 1) -> None:
         super().__init__()
         halvings = max(3, (size - 1).bit_length() - 2)
         widths = [2 * width] * (halvings - 2) + [4 * width, 8 * width]

@@ -28,7 +28,7 @@ class Recipe:
     minutes: Minutes | None = None  # by the clock, with scores and checkpoints on the way; becomes steps, planned anew as the load changes
     batch_size: Samples | None = None  # samples in one optimizer step, all processes together
     optimizer: str = "muon"  # muon, adamw, sgd, or any other name of timm.optim (lars, lamb, lion ...)
-    lr: Annotated[float, Within(1e-12, 1000)] | None = None
+    lr: Annotated[float, Within(1e-12, 1e6)] | None = None
     weight_decay: Annotated[float, Within(0, 100)] = 0.05
     momentum: Start = 0.9  # of muon, sgd and lars
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

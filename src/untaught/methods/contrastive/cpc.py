@@ -56,7 +56,6 @@ class Above(nn.Module):
 
 class CPC(Method):
     views = ("light",)
-    padded = False
 
     @in_range
     def __init__(
