@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import sys
 import uuid
 from collections.abc import Iterable, Mapping
@@ -16,14 +15,7 @@ import numpy as np
 import xxhash
 
 PIECE = 1 << 22  # bytes that are hashed at once: bounded memory
-TOLD = (
-    "datetime",
-    "decimal",
-    "fractions",
-    "uuid",
-    "zoneinfo",
-    "pandas",
-)  # modules whose values are told by their repr: dates, decimals ...
+TOLD = ("datetime", "decimal", "fractions", "uuid", "zoneinfo", "pandas")  # modules whose values are told by their repr: dates ...
 
 
 def fingerprint(facts: Iterable[object]) -> str:
@@ -44,7 +36,7 @@ def content_hash(values: Iterable[object]) -> str:
     """Hash of the contents of any values: numbers, text, bytes, arrays, tensors, pictures, dates, and lists and mappings of such.
 
     Of arrays dtype and shape count, byte order and strides do not; NaN is NaN; a Path counts with its file's size and time of change.
-    An object of another kind counts as it is pickled, or, where that fails, as new every time. Bounded memory.
+    An object of another kind is new every time. Bounded memory.
     """
     digest = _Digest()
     for value in values:
@@ -139,10 +131,7 @@ class _Digest:
         if type(value).__module__.split(".")[0] in TOLD or isinstance(value, (Enum, range)):
             self.put(kind, repr(value).encode())
             return
-        try:
-            self.put(kind, pickle.dumps(value, 5))
-        except Exception:  # every class fails in its own way
-            self.put(kind, uuid.uuid4().bytes)
+        self.put(kind, uuid.uuid4().bytes)
 
 
 def file_facts(path: Path) -> tuple[str, int, int]:
