@@ -225,7 +225,7 @@ def test_wrong_knobs_are_one_line(
     [
         (None, "classify", "the data has no labels; give class folders, or a table with --label COLUMN"),
         (np.zeros(40, int), "classify", "the training labels name 1 class (0); at least 2 are needed"),
-        (np.zeros(40), "regress", "the 32 training labels are all alike"),
+        (np.zeros(40), "regress", "the 30 training labels are all alike"),  # the run itself held out ten of these
         (np.linspace(0, 1, 40), "classify", "the labels are measured numbers (0, 0.025641, 0.0512821 ...); use --task regress"),
         (np.array(["a", "b"] * 20), "regress", "the label 'a' is no number, and --task regress needs numbers; use --task classify"),
     ],
