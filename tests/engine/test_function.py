@@ -97,7 +97,9 @@ def head_made_anew(views: Any, encoder: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("function", "shape"), [(head_of_the_module, "2 x 4|2"), (head_of_a_closure(), "3 x 4|3"), (head_made_anew, "5 x 4|5")], ids=str
+    ("function", "shape"),
+    [(head_of_the_module, "2 x 4|2"), (head_of_a_closure(), "3 x 4|3"), (head_made_anew, "5 x 4|5")],
+    ids=["module", "closure", "anew"],
 )
 def test_a_head_that_would_stay_untrained_is_refused(function: Any, shape: str) -> None:
     with pytest.raises(
