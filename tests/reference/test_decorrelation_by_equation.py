@@ -189,7 +189,7 @@ def test_the_same_view_twice_is_matched_with_itself() -> None:
 
 
 def test_vicregl_keeps_the_papers_share_of_places() -> None:
-    method = VICRegL(ConvSmall(size=56, width=2, depth=0), Facts(rows=9, views={"global": View(torch.rand(2, 3, 112, 112))}))
+    method = VICRegL(ConvSmall(size=56, width=2, depth=1), Facts(rows=9, views={"global": View(torch.rand(2, 3, 112, 112))}))
     assert method.grid == [7, 7]
     assert method.matches == 20
     with pytest.raises(UserError, match="matches=5: must lie from 1 to 4"):
