@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,12 @@ from torch import nn
 import untaught as ut
 from untaught.core import UserError
 from untaught.data.labels import doubts
-from untaught.engine.evaluate import _open, _own_data, as_text, evaluate
+from untaught.engine.evaluate import _alike, _open, _own_data, as_text, evaluate
 from untaught.engine.known import Known
 from untaught.engine.score import merge_rows, read_rows
 from untaught.engine.subjects import open_subject
+from untaught.modalities.image import IMAGE
+from untaught.modalities.text import TEXT, learn, plan
 
 TINY = ("steps=2", "encoder.width=8", "size=16", "batch_size=8", "precision=float32")
 
@@ -292,3 +295,15 @@ def test_scores_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the score encoder loss mlm is not finite"):
         merge_rows(tmp_path / "evaluation.json", [row])
     assert [*tmp_path.iterdir()] == []
+
+
+def test_encoders_are_compared_on_data_that_both_read_alike() -> None:
+    image: Any = {"size": 32, "side": 32, "channels": 3, "bits": 8, "preset": "small"}
+    assert _alike(IMAGE, image, IMAGE, image | {"size": 64})
+    assert not _alike(IMAGE, image, IMAGE, image | {"channels": 1})
+    texts = [[{"text": f"{word} went to town {i} times"} for i in range(9)] for word in ("foxes", "ants")]
+    one, other = (learn(records, plan(records, {"length": 16, "vocabulary": 300}))[0] for records in texts)
+    assert _alike(TEXT, one, TEXT, one | {"length": 32})
+    assert not _alike(TEXT, one, TEXT, other)
+    assert not _alike(TEXT, one, IMAGE, image)
+    assert not _alike(IMAGE, image, TEXT, one)

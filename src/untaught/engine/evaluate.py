@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from untaught.core import Options, UserError
+from untaught.core import Modality, Options, UserError
 from untaught.engine.known import Known
 from untaught.engine.log import say, warn
 from untaught.engine.material import Material, differing, look
@@ -46,7 +46,7 @@ def evaluate(
     They go into the evaluation.json of the run, or of `out`, a folder or a .json file. Raises UserError.
     """
     subject = dataclasses.replace(open_subject(target, modality), name="encoder")
-    peers = [open_subject(peer, modality) for peer in against]
+    peers = [open_subject(peer, subject.modality.name) for peer in against]
     for peer, given in zip(peers, against, strict=True):
         peer.name = f"against:{given if isinstance(given, str | os.PathLike) else peer.name}"
     if len({peer.name for peer in peers}) < len(peers):
@@ -67,8 +67,8 @@ def evaluate(
     else:
         networks.append(("random_init", subject, untrained))
     for peer in peers:
-        if peer.layout and peer.modality.input(peer.layout).get("channels") != subject.modality.input(layout).get("channels"):
-            raise UserError(f"{peer.name[8:]} takes other channels than {target}; compare encoders of one kind of data")
+        if peer.layout and not _alike(peer.modality, peer.layout, subject.modality, layout):
+            raise UserError(f"{peer.name[8:]} takes other data than {target}, or reads it in another way; compare encoders of one kind")
         networks.append((peer.name, peer, peer.build(layout)))
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -129,6 +129,13 @@ def _open(
     divide = known.divider(material, own) if known else None
     material.open(False, 0, divide)
     return material
+
+
+def _alike(modality: Modality, layout: Options, other: Modality, others: Options) -> bool:
+    """Whether what is decoded for one encoder can be shown to another: of one modality, channels and tokenizer; sizes may differ."""
+    if modality is not other or modality.input(layout).get("channels") != other.input(others).get("channels"):
+        return False
+    return modality.learn is None or modality.kept(layout)[modality.files[0]] == modality.kept(others)[modality.files[0]]
 
 
 def _views(subject: Subject, material: Material) -> tuple[Views, Views | None]:

@@ -143,16 +143,15 @@ def _transformers(name: str, modality: Modality) -> Subject:
     from untaught.encoders.transformers import shown_as, transformers_encoder
 
     size, statistics = _shown(f"transformers/{name}", lambda: shown_as(name))
-    return Subject(
-        f"transformers/{name}",
-        modality,
-        lambda layout: transformers_encoder(name, channels=modality.input(layout)["channels"], size=size).eval(),
-        lambda layout: _seeded(
-            lambda: transformers_encoder(name, channels=modality.input(layout)["channels"], size=size, pretrained=False).eval()
-        ),
-        size=size,
-        statistics=statistics,
-    )
+
+    def build(layout: Options, pretrained: bool = True) -> Encoder:
+        given = modality.input(layout)
+        if "channels" not in given:
+            raise UserError(f"transformers/{name} is measured as a model of pictures, no data of {', '.join(given)}; measure a run of it")
+        return transformers_encoder(name, channels=given["channels"], size=size, pretrained=pretrained).eval()
+
+    untrained = lambda layout: _seeded(lambda: build(layout, pretrained=False))  # noqa: E731
+    return Subject(f"transformers/{name}", modality, build, untrained, size=size, statistics=statistics)
 
 
 def _seeded(make: Callable[[], Encoder]) -> Encoder:
