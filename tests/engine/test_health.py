@@ -124,6 +124,9 @@ HEALTHY = {
         {"projector": sight(19.8, 0.89, 0.17, 0.078), "predictor": sight(11.8, 0.748, 0.09, 0.065)},
     ),
     "ibot": measures({"head": sight(40.0, 0.85, 0.66, 0.25)}, {"head": sight(20.0, 0.485, 0.3, 0.107)}),
+    "swav on CIFAR-10": measures(
+        {"projector": sight(40.0, 0.8, 0.79, 0.25)}, {"projector": sight(13.0, 0.82, 0.56, 0.25)}, first_loss=5.5, loss=5.15
+    ),
     "moco, whose head sees one view": measures(
         {"head": sight(44, 0.8, None, None)}, {"head": sight(9, 0.9, None, None)}, first_loss=1.7, loss=3.7
     ),
