@@ -306,7 +306,7 @@ def said(run: dict[str, Any]) -> list[tuple[float, str]]:
 def line(case: Case, run: dict[str, Any]) -> list[str]:
     verdicts = said(run)
     spoken = [(share, rule) for share, rule in verdicts if rule]
-    gain = 100 * (run["knn"]["encoder"] - run["knn"]["random_init"]) if "knn" in run else None
+    gain = 100 * (run["knn"]["encoder"] - run["knn"]["random_init"]) if run.get("knn") else None
     names = ", ".join(dict.fromkeys(rule for _, rule in spoken)) or "healthy"
     if case.cause:
         right = next((share for share, rule in spoken if rule in case.cause.split()), None)

@@ -420,8 +420,8 @@ def test_a_decoder_sees_what_came_before_and_the_valid_memory() -> None:
     assert encoder.start == text_layout()["special"]["sep"]
 
 
-@pytest.mark.parametrize("family", [bert, gpt], ids=["bert", "gpt"])
-def test_a_shallower_one_shares_the_embedding_and_nothing_else(family: Any) -> None:
+@pytest.mark.parametrize("family", [bert, gpt, modernbert], ids=["bert", "gpt", "modernbert"])
+def test_a_shallower_one_shares_the_embedding_and_nothing_else(family: Any, tmp_path: Path) -> None:
     encoder: Any = toy_language(family)
     small: Any = encoder.shallower(0.25)
     layers = small.features(*texts(), want=("layers",)).layers
@@ -432,6 +432,7 @@ def test_a_shallower_one_shares_the_embedding_and_nothing_else(family: Any) -> N
     assert small.words().parts(torch.zeros(1, 1, encoder.width))[1] is encoder.model.get_input_embeddings().weight
     assert small.language.config.num_hidden_layers == 1
     assert encoder.language.config.num_hidden_layers == 2
+    small.language.save_pretrained(tmp_path)  # which checks that its settings agree
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from untaught.core import UserError
+from untaught.downstream.classify import Classify
 from untaught.downstream.network import Network, layer_numbers, learning_layers
 from untaught.encoders.conv_small import ConvSmall
 from untaught.encoders.plain import Plain
@@ -82,4 +84,5 @@ def test_the_head_is_exact_under_autocast() -> None:
 @pytest.mark.parametrize(("last", "decay", "said"), [(0, 0.5, "last=0"), (1, 0.0, "layer_decay=0.0"), (1, 1.5, "layer_decay=1.5")])
 def test_wrong_knobs_are_named(last: int, decay: float, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        learning_layers("partial", last, decay)
+        Classify(ConvSmall(width=2), ("a", "b"), np.array([0, 1]), train="partial", last=last, layer_decay=decay)
+    assert [learning_layers(train, 2) for train in ("frozen", "partial", "full")] == [0, 2, None]

@@ -38,7 +38,7 @@ def of_text() -> tuple[torch.nn.Module, dict[str, Any]]:
 def vectors(network: tuple[torch.nn.Module, dict[str, Any]], data: Any, **layout: Any) -> tuple[list[str], np.ndarray]:
     encoder, config = network
     batches = list(Embedder(encoder, {**config, "layout": {**config["layout"], **layout}}, data))
-    return [name for names, _ in batches for name in names], np.concatenate([rows for _, rows in batches])
+    return [name for batch in batches for name in batch.names], np.concatenate([batch.vectors for batch in batches])
 
 
 def test_one_picture_has_one_vector_in_whatever_it_is_stored(of_pictures: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,6 +100,6 @@ def test_evaluation_reads_new_data_so_too(of_pictures: Any) -> None:
     _, config = of_pictures
     kind = modality_named("image")
     subject = Subject("it", kind, lambda _: of_pictures[0], lambda _: None, "whole", config["layout"], 16, config["statistics"], None)
-    material = _open(subject, (np.stack([GREY, GREY]), np.array([0, 1])), None, None, None, 0)
+    material = _open(subject, (np.stack([GREY, GREY]), np.array([0, 1])), None, None, None, None, False)
     assert material.layout["max_value"] == 255
     np.testing.assert_array_equal(material.store.gather(np.array([0]))["pixels"][0, 0], GREY)  # type: ignore[union-attr]

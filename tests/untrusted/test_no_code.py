@@ -301,7 +301,7 @@ def test_a_picture_that_is_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     image = modality_named("image")
     for value in (path, path.read_bytes()):
-        with pytest.raises((ValueError, OSError), match="cannot identify"):
+        with pytest.raises((ValueError, OSError), match="no picture of a kind that is read"):
             image.decode({"image": value}, LAYOUT)
 
 

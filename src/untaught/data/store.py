@@ -240,7 +240,7 @@ def _write(
     checksums = {file.path.name: file.checksum for file in begun.files}
     if values is not None:
         checksums["row.label.npy"] = checksum(folder / "row.label.npy")
-    hashes, own = (np.load(folder / f"row.{name}.npy", mmap_mode="r") for name in ("hash", "part"))
+    hashes, own = (np.load(folder / f"row.{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("hash", "part"))
     said = {name: column.said for name, column in begun.columns.items()}
     fields = {name: {"dtype": found["dtype"], "shape": found["shape"], "ragged": name in begun.ragged} for name, found in said.items()}
     manifest = {

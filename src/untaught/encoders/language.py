@@ -331,7 +331,10 @@ class LanguageEncoder(Encoder):
         if self.seq2seq:
             raise UserError(f"{type(self.model).__name__} of transformers has an encoder and a decoder; a shallower one is made of bert")
         config = copy.deepcopy(self.language.config)
-        config.num_hidden_layers = max(1, round(share * config.num_hidden_layers))
+        layers, fewer = config.num_hidden_layers, max(1, round(share * config.num_hidden_layers))
+        config.num_hidden_layers = fewer
+        if len(getattr(config, "layer_types", None) or ()) == layers:  # of ModernBERT and others; checked when it is saved
+            config.layer_types = config.layer_types[:fewer]
         smaller = type(self.language)(config)
         smaller.set_input_embeddings(self.model.get_input_embeddings())
         smaller.tie_weights()
