@@ -60,7 +60,7 @@ def test_rows_are_numbered_as_they_were_given(capsys: pytest.CaptureFixture[str]
     assert np.allclose(vectors[:, 0], np.array(THERE) / 16, atol=0.01)
     assert vectors.names == [*(f"train row {i}" for i in (0, 1, 3, 4, 5)), *(f"test row {i}" for i in (0, 1, 3))]
     assert "3 left out that are no readable pictures" in capsys.readouterr().err
-    assert vectors[:2].rows is None  # of a slice it would be wrong
+    assert getattr(vectors[:2], "rows", 0) is None  # of a slice it would be wrong
 
 
 def test_files_say_it_too(tmp_path: Path) -> None:

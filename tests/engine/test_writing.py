@@ -59,7 +59,8 @@ def test_what_a_killed_process_left_goes_once_it_is_a_day_old(tmp_path: Path, ki
     for place in (old, new, other):
         place.write_text("") if kind == "file" else place.mkdir()
     for place in (old, other):
-        os.utime(place, (place.stat().st_mtime - KEPT - 1,) * 2)
+        day = place.stat().st_mtime - KEPT - 1
+        os.utime(place, (day, day))
     write_text(tmp_path / "a.txt", "a")
     write_text(tmp_path / "b.txt", "b")
     assert (old.exists(), new.exists(), other.exists()) == (False, True, True)

@@ -294,8 +294,9 @@ def test_one_weight_that_is_no_number_is_seen(value: float, copy: Path) -> None:
 
 
 def test_modules_that_are_compared_are_looked_at(copy: Path) -> None:
-    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 4))
-    torch.nn.init.constant_(module[1].weight, float("nan"))
+    linear = torch.nn.Linear(256, 4)
+    torch.nn.init.constant_(linear.weight, float("nan"))
+    module = torch.nn.Sequential(torch.nn.Flatten(), linear)
     pictures = (np.zeros((4, 16, 16, 1), np.uint8), np.arange(4) % 2)
     with pytest.raises(UserError, match=r"Sequential has weights that are not finite \(1,024 of 1,024"):
         ut.evaluate(module, pictures)
