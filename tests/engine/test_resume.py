@@ -249,6 +249,14 @@ def test_resume_needs_a_run(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_a_run_that_never_began_leaves_the_folders_that_were_there_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for out in (tmp_path / "mine", tmp_path / "runs" / "new"):
+        with pytest.raises(UserError, match="larger than the data"):
+            ut.pretrain("builtin:digits", steps=1, batch_size=1024 * 64, out=out)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_a_run_of_arrays_goes_on_with_the_same_arrays_and_no_other(tmp_path: Path) -> None:
     import numpy as np
 

@@ -43,11 +43,13 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: Any = None
+        self._made: list[Path] = []  # folders, the innermost first
 
     def hold(self, fresh: bool) -> None:
         """Creates the folder and locks it; the lock goes when the process does. fresh: it may hold neither a run nor a file named as one of
         a run's."""
         try:
+            self._made = [place for place in (self.path, *self.path.parents) if not place.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _open_lock(self.path / ".lock")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,12 +70,13 @@ class Folder:
             raise UserError(f"{self.path} holds no run, but {taken[0]}, which a run would replace; choose another --out")
 
     def release(self) -> None:
-        """Lets others in; of a run that never began nothing is left."""
+        """Lets others in; of a run that never began nothing is left, but the folders that were there before."""
         if self._lock:
             if not self.begun:
                 (self.path / ".lock").unlink(missing_ok=True)
                 with suppress(OSError):  # it holds something else
-                    self.path.rmdir()
+                    for place in self._made:
+                        place.rmdir()
             self._lock.close()
             self._lock = None
 
