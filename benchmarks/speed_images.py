@@ -97,7 +97,7 @@ def write(speeds: dict[str, dict[str, Any]], to: Path = MEASURED) -> None:
     for name in entries.keys() & speeds.keys():
         spans = {key: [float(f"{number:.3g}") for number in speeds[name][key]] for key in ("pictures_per_second", "cost")}
         entries[name] = entries[name] | {"speed": {"rounds": speeds[name]["rounds"], **spans}}
-    to.write_text("\n".join([*head, yaml.safe_dump(entries, sort_keys=False)]))
+    to.write_text("\n".join([*head, yaml.safe_dump(entries, sort_keys=False, default_flow_style=None)]))
 
 
 if __name__ == "__main__":
