@@ -129,6 +129,21 @@ def test_a_yaml_that_is_no_run_is_one_line(cli: Cli, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ wrong data
 
 
+def test_what_is_given_with_from_goes_before_what_the_run_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from untaught import cli
+    from untaught.engine import pretrain
+
+    asked: list[pretrain.Asked] = []
+    monkeypatch.setattr(pretrain, "pretrain", lambda one, resume, finish: asked.append(one))
+    (tmp_path / "run.yaml").write_text(
+        "data: builtin:digits\nmethod: simclr\nencoder: conv_small\nknobs: {steps: 9, seed: 3}\nlayout: {}\nresolved: {}\n"
+    )
+    cli.pretrain(knobs=["steps=4", "lr=0.1"], again=tmp_path, method="byol", devices=2)
+    (one,) = asked
+    assert (one.data, one.method) == ("builtin:digits", "byol")
+    assert {key: str(value) for key, value in one.knobs.items()} == {"steps": "4", "seed": "3", "lr": "0.1", "devices": "2"}
+
+
 def test_a_path_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
     assert cli("pretrain", tmp_path / "nope", *TINY).error.startswith(f"{tmp_path / 'nope'} is not there; allowed: ")
 

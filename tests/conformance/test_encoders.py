@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -486,3 +487,16 @@ def test_names_and_knobs_are_resolved() -> None:
 def test_unknown_names_and_knobs_show_the_nearest(name: str, knobs: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         build_encoder(name, {"channels": 3, "size": 32}, knobs)
+
+
+def test_a_transformers_model_is_shown_pictures_as_its_folder_says(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from untaught.encoders.transformers import shown_as
+
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+    said = {"size": {"height": 32, "width": 32}, "image_mean": mean, "image_std": std}
+    for normalised, shown in ((None, (mean, std)), (True, (mean, std)), (False, ([0.0] * 3, [1.0] * 3))):
+        own = said if normalised is None else said | {"do_normalize": normalised}
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(own))
+        assert shown_as(str(tmp_path)) == {"size": 32, "mean": shown[0], "std": shown[1]}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import resource
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from toys import MODALITIES, layout_of
 from untaught.core import Encoder, Facts, Method, UserError, View
 from untaught.downstream import TASKS
 from untaught.encoders import ENCODERS
+from untaught.engine import footprint
 from untaught.engine.build import build_encoder, encoder_factory, method_class, resolve
 from untaught.engine.finetune import Trial
 from untaught.engine.footprint import check_views, memory, sized
@@ -164,6 +168,21 @@ class Heads(Method):
         super().__init__()
         self.heads = torch.nn.ModuleList(torch.nn.Linear(width, width, bias=False) for _ in range(layers))
         self.register_buffer("rows", torch.zeros(width))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's memory is its own")
+def test_the_memory_is_the_least_of_what_machine_process_and_container_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, container = (-1, -1), tmp_path / "memory.max"
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: own)
+    monkeypatch.setattr(footprint, "CGROUP", container)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert memory() == machine
+    container.write_text("max\n")
+    assert memory() == machine
+    container.write_text("1048576\n")
+    assert memory() == 1 << 20
+    own = (1 << 19, -1)
+    assert memory() == 1 << 19
 
 
 def test_what_a_network_takes_is_its_weights_four_times_and_its_buffers() -> None:

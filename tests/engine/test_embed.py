@@ -11,6 +11,7 @@ import torch
 from pyarrow import parquet
 from torch import nn
 
+from untaught.api import Run
 from untaught.core import UserError
 from untaught.data.sources import open_source
 from untaught.data.store import pack
@@ -89,3 +90,11 @@ def test_vectors_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"not finite for 1 of 3 samples, the first train row 3"):
             write_vectors(embedder(Broken()), tmp_path / out)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_run_reads_the_column_that_is_named() -> None:
+    run = Run.__new__(Run)
+    run.encoder, run.config = Mean(), CONFIG  # type: ignore[assignment]
+    pixels = np.ones((4, 8, 8, 3), np.float32)
+    data = {"image": pixels * 0.25, "other": pixels * 0.75}
+    assert np.allclose(run.embed(data, columns={"image": "other"}), 0.75, atol=0.01)

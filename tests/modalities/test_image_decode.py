@@ -511,3 +511,12 @@ def test_colour_of_16_bits_is_read_where_its_upper_bytes_tell_it() -> None:
     for bits in (8, 16):
         with pytest.raises(ValueError, match="16 bits a colour that hold at most 12"):
             pixels(file(colour), bits=bits)
+
+
+@pytest.mark.parametrize(("largest", "white"), [(1, 255), (200, 255), (300, 4095)])
+def test_new_integers_are_of_a_byte_at_least(largest: int, white: int) -> None:
+    layout = plan([{"image": np.zeros((16, 16, 3), np.uint8)}], {})
+    assert "max_value" not in layout
+    array = np.zeros((16, 16), np.int64)
+    array[0, 0] = largest
+    assert adapt([{"image": array}], layout)["max_value"] == white

@@ -27,3 +27,7 @@ def test_vectors_that_are_the_same_have_a_finite_gradient() -> None:
     koleo(x).backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
+
+
+def test_the_nearest_of_opposite_vectors_is_not_the_vector_itself() -> None:
+    assert koleo(torch.tensor([[1.0, 0.0], [-3.0, 0.0]])).item() == pytest.approx(-math.log(2), rel=1e-5)

@@ -31,11 +31,16 @@ def collapsing() -> list[dict[str, Any]]:
     return [{"step": 9, "health": {"verdict": "collapsing", "because": "rank 1.0", "try": "lr=1e-4"}}]
 
 
+def knn(*values: float) -> list[dict[str, Any]]:
+    return [{"step": 50 + i, "epoch": 500, "knn20": value} for i, value in enumerate(values)]
+
+
 CASES = {  # what differs -> what the advice says
     "slow data": (facts(shares=(0.4, 0.1, 0.5)), "40% of the time was waited for data"),
     "costly views": (facts(shares=(0.0, 0.6, 0.4)), "60% of the time went into views"),
     "short": (facts(epoch=4), "the data was seen 5 times"),
     "falling": (facts(loss=[5 - 0.1 * i for i in range(41)]), "the loss was still falling, from 2.15 to 1.35"),
+    "rising": (facts(rows=[*facts().rows, *knn(0.6, 0.65)]), "kNN was still rising, from 60.0% to 65.0%"),
     "below raw": (facts(scores=[score("encoder", 0.5), score("raw", 0.7), score("encoder", 0.9, "finetune")]), "raw features 70.0%"),
     "beaten": (
         facts(scores=[score("encoder", 0.5), score("against:timm/x", 0.8), score("encoder", 0.9, "finetune")]),
@@ -56,7 +61,14 @@ def test_one_cause_one_piece_of_advice(case: str) -> None:
 
 def test_a_good_run_asks_for_nothing() -> None:
     assert advise(facts()) == []
+    assert advise(facts(rows=[*facts().rows, *knn(0.6, 0.65, 0.649)])) == []
 
 
 def test_a_crashed_run_is_not_told_to_evaluate() -> None:
     assert advise(facts(ended=False, scores=[])) == []
+
+
+def test_a_share_is_of_the_seconds_since_the_row_before() -> None:
+    first = {"step": 1, "seconds": 10.0, "share_data": 0.9, "share_views": 0.1}
+    rows = [first, {"step": 2, "seconds": 12.0, "share_compute": 1.0, "share_data": 0.0}]
+    assert facts(rows=rows).shares() == pytest.approx({"data": 9.0, "views": 1.0, "compute": 2.0})
