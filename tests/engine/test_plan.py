@@ -21,6 +21,7 @@ def followed(cost: Cost, budget: float = BUDGET) -> tuple[float, list[float]]:
         progress.append(plan.progress(step))
         seconds += cost(seconds, step)
         step += 1
+        assert step < 100_000, "it has no end"
         if step >= plan.due:
             plan.renew(step, plan.estimate(step, seconds, budget))
     return seconds, progress
