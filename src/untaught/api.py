@@ -44,6 +44,12 @@ class Run:
         """As `untaught.evaluate` of this run; without data, on its own."""
         return evaluate(self, data, **options)
 
+    @overload
+    def embed(self, data: Any, out: None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256) -> Vectors: ...
+
+    @overload
+    def embed(self, data: Any, out: str | PathLike[str], *, columns: dict[str, str] | None = None, batch_size: int = 256) -> Path: ...
+
     def embed(
         self, data: Any, out: str | PathLike[str] | None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256
     ) -> Vectors | Path:
