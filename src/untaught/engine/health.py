@@ -130,7 +130,7 @@ def _constant(m: Measures) -> str:
     if m.encoder.spread < min(SAME, m.first_encoder.spread):
         return f"the encoder gives every sample nearly the same vector (spread {m.encoder.spread:.3f})"
     name, now, first = _first_head(m)
-    shrunk = now.rank * now.spread < SHRUNK * first.rank * first.spread
+    shrunk = now.rank * now.spread < SHRUNK * first.rank * first.spread and now.spread < CLOSER * first.spread
     strangers = bool(_noise(m)) and now.spread < CLOSER * first.spread
     if not name or not ((shrunk and _confused(now, first)) or strangers):
         return ""
