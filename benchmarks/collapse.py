@@ -7,8 +7,8 @@ were tried. Encoders are small (conv_small of width 8, a ViT of 3 blocks of 64 o
 samples, batch 64, so that a run of 200 steps takes about 20 seconds of a core, and all of them an hour.
 Faults are planted here, by subclasses and by knobs; no method has a knob for them.
 Beside what was said and when stand the linear probe and kNN (k = 20) of the encoder less those of the same encoder at random init, in
-points: a run is healthy where either is above 0. Every finished run is a line of --out/runs.jsonl; a call that was cut off goes on where it stopped.
---judge trains nothing: it judges the measures of the lines that are there by the rules as they now stand.
+points: a run is healthy where either is above 0. Every finished run is a line of --out/runs.jsonl; a call that was cut off goes on
+where it stopped. --judge trains nothing: it judges the measures of the lines that are there by the rules as they now stand.
 The result is in RESULTS.md, "The health verdict".
 """
 

@@ -457,6 +457,8 @@ def test_the_width_of_a_plain_module_is_found_without_changing_it() -> None:
     before = {key: value.clone() for key, value in module.state_dict().items()}
     Plain(module, {"channels": 3, "size": 8})
     assert module.training
+    Plain(module.eval(), {"channels": 3, "size": 8})
+    assert not module.training
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 

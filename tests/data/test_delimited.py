@@ -137,6 +137,13 @@ def test_a_line_of_too_many_cells_is_named_and_one_of_too_few_has_empty_ones(tmp
 def test_headers(tmp_path: Path, tokens: Modality, pictures: Modality) -> None:
     assert rows(tmp_path / "a.csv", "\ufeff Text ,LABEL\na,x\nb,y\n", tokens, label="label") == [("a", "x"), ("b", "y")]
     assert rows(tmp_path / "a.csv", ",text,label\n0,a,x\n1,b,y\n", tokens, label="label") == [("a", "x"), ("b", "y")]  # pandas' index
+    named = {"text": "full text body", "separator": "comma"}  # three words are a name still, beside a number too
+    assert rows(tmp_path / "a.csv", "full text body,label,2024\na,x,1\n", tokens, columns=named, label="label") == [("a", "x")]
+    unnamed = {"text": "column1", "separator": "comma"}  # four are a text
+    assert rows(tmp_path / "a.csv", "full text body here,1\na,2\n", tokens, columns=unnamed, label="column2") == [
+        ("full text body here", "1"),
+        ("a", "2"),
+    ]
     told = {"header": "no", "text": "column1"}
     assert rows(tmp_path / "a.csv", "text,x\nb,y\n", tokens, columns=told, label="column2") == [("text", "x"), ("b", "y")]
     (tmp_path / "a.csv").write_text("p/0.png,cat\np/1.png,dog\n")

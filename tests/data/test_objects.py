@@ -39,6 +39,7 @@ ROWS = [{"text": "a", "label": "x"}, {"label": "y", "text": "b"}]
         ("a.jsonl", json.dumps(ROWS, indent=2)),
         ("a.json", json.dumps({"text": ["a", "b"], "label": ["x", "y"]})),
         ("a.json", json.dumps({"version": 2, "data": ROWS}, indent=1)),
+        ("a.jsonl", json.dumps({"version": 2, "data": ROWS}, indent=1)),
         ("a.json", json.dumps({"text": {"0": "a", "1": "b"}, "label": {"0": "x", "1": "y"}})),  # pandas
         ("a.json", json.dumps({"0": ROWS[0], "1": ROWS[1]})),
         ("a.json", "\ufeff" + json.dumps(ROWS)),

@@ -33,7 +33,15 @@ def test_files_of_the_user_are_not_replaced(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.zeros(3, np.float32))
     pandas.DataFrame({"image": ["a"], "label": ["b"]}).to_parquet(tmp_path / "t.parquet")
     Image.new("RGB", (9, 9)).save(tmp_path / "photo.png")
-    for name, text in (("t.csv", "file,label\na,b\n"), ("e.csv", ""), ("x.parquet", "mine"), ("report.html", "mine"), ("a.txt", "mine")):
+    for name, text in (
+        ("t.csv", "file,label\na,b\n"),
+        ("n.csv", "name,age\na,1\n"),
+        ("v.csv", "value,age\na,1\n"),
+        ("e.csv", ""),
+        ("x.parquet", "mine"),
+        ("report.html", "mine"),
+        ("a.txt", "mine"),
+    ):
         (tmp_path / name).write_text(text)
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere")

@@ -272,6 +272,23 @@ def test_cpc_is_equation_4_of_patches_some_rows_below() -> None:
     assert method([view], 0.0)["info_nce"].item() == pytest.approx(sum(want) / 2, rel=1e-5)
 
 
+def test_cpcs_running_statistics_are_those_of_whole_views() -> None:
+    view = picture()
+    encoder, whole = ConvSmall(size=SIDE, width=2), ConvSmall(size=SIDE, width=2)
+    whole.load_state_dict(encoder.state_dict())
+    method = CPC(encoder, Facts(rows=4, views={"light": view}))
+    method([view], 0.0)
+    whole(view.x)
+    fresh = dict(ConvSmall(size=SIDE, width=2).named_buffers())
+    for name, want in whole.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            assert not torch.equal(want, fresh[name])
+            assert torch.equal(encoder.get_buffer(name), want)
+    before = {name: value.clone() for name, value in encoder.named_buffers()}
+    method.eval()([view], 0.0)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.named_buffers())
+
+
 def test_patches_overlap_by_half() -> None:
     x = torch.rand(2, 3, SIDE, SIDE)
     patches = cut(x, 2).unflatten(0, (2, 7, 7))
