@@ -92,8 +92,9 @@ def test_nothing_is_lost_wherever_pieces_are_cut(tmp_path_factory: pytest.TempPa
 
 @pytest.mark.parametrize("unit", ["line", "paragraph"])
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
-def test_an_endless_line_is_cut_between_characters(name: str, unit: str, tmp_path: Path) -> None:
-    content = "x" + "éไ漢🙂" * 20_000 + "\n"  # of 2, 3 (the first byte the least and another) and 4 bytes
+@pytest.mark.parametrize("lead", range(4))  # so that a piece ends at every place in a character
+def test_an_endless_line_is_cut_between_characters(name: str, unit: str, lead: int, tmp_path: Path) -> None:
+    content = "x" * lead + "éไ漢🙂" * 20_000 + "\n"  # of 2, 3 (the first byte the least and another) and 4 bytes
     found = records(write(tmp_path, name, content.encode()), unit=unit)
     assert "".join(r["text"].decode() for r in found).rstrip("\n") == content.rstrip("\n")
     assert max(len(r["text"]) for r in found) <= texts.PIECE + 4
