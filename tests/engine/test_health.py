@@ -68,6 +68,7 @@ BROKEN: dict[str, tuple[str, Measures, str]] = {
     ),
     "lr 1e-7": ("frozen", measures(moved=3e-6), "its weights changed by 3e-06 of their norm"),
     "lr 10": ("destroyed", measures(moved=250.0), "in 80 steps they changed by 250 times their norm"),
+    "lr 10, a long run": ("destroyed", measures(step=400, moved=12.0), "in 400 steps they changed by 12 times their norm"),
     "a constant encoder": ("constant", measures(encoder=sight(1.0, 0.001)), "the encoder gives every sample nearly the same vector"),
     "byol, not stopped": (
         "constant",

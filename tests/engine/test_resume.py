@@ -295,3 +295,11 @@ def test_from_repeats_a_run_to_equal_weights(cli: Cli, done: Path, tmp_path: Pat
     assert weights_of(out) == weights_of(done)
     first, second = (yaml.safe_load((place / "run.yaml").read_text()) for place in (done, out))
     assert first == second
+
+
+def test_knobs_beside_from_take_the_place_of_the_runs(cli: Cli, done: Path, tmp_path: Path) -> None:
+    out = tmp_path / "again"
+    finished = cli("pretrain", "--from", done / "run.yaml", "--out", out, "steps=2", "temperature=0.3")
+    assert finished.code == 0, finished.err
+    first, second = (yaml.safe_load((place / "run.yaml").read_text())["knobs"] for place in (done, out))
+    assert second == first | {"steps": "2", "temperature": "0.3"}
