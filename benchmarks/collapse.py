@@ -288,7 +288,8 @@ def train(case: Case, seed: int, steps: int, folder: Path) -> dict[str, Any]:
         result["rows"] = [{"step": row["step"], **row["health"], "rate": row["lr"]} for row in rows if "health" in row]
         result["trained"] = max((row.get("seconds", 0.0) for row in rows), default=0.0)
     if "fault" not in result:
-        scores = evaluate(str(out))
+        own = encoder and (encoder.eval(), json.loads((out / "encoder" / "config.json").read_text()), out)
+        scores = evaluate(own or str(out))
         for name, probe in (("knn", "knn20"), ("linear", "linear")):
             result[name] = {row["features"]: row["mean"] for row in scores if row["probe"] == probe and row["labels"] == "all"}
     return result

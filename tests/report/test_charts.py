@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from untaught.report.charts import Curve, Point, chart, number, percent, thin, ticks
+from untaught.report.charts import Curve, Point, chart, number, percent, thin, tick_labels, ticks
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.93, 0.98), (-3, 12_345), (1e-7, 3e-6), (5, 5), (0, 0)])
@@ -51,7 +51,13 @@ def test_numbers_that_are_none_are_said() -> None:
 
 def test_numbers_are_short() -> None:
     assert [number(v) for v in (0.0, 3.0, 0.12345, 12345.6, 1e-7, 0.0012)] == ["0", "3", "0.123", "12,346", "1e-07", "0.0012"]
-    assert [percent(v) for v in (1.0, 0.96939, 0.5)] == ["100%", "96.9%", "50%"]
+    assert [percent(v) for v in (1.0, 0.96939, 0.5)] == ["100.0%", "96.9%", "50.0%"]
+
+
+def test_ticks_are_told_apart() -> None:
+    assert tick_labels([0.5, 0.975, 1.0], as_percent=True) == ["50%", "97.5%", "100%"]
+    assert tick_labels([-1.19, -1.185, -1.18]) == ["-1.19", "-1.185", "-1.18"]
+    assert tick_labels([0.0, 0.5, 1.0]) == ["0", "0.5", "1"]
 
 
 @pytest.mark.parametrize(("count", "heights"), [(4, 1), (8, 2)])

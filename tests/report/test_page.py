@@ -64,8 +64,8 @@ def test_a_whole_run_shows_everything(run: Path) -> None:
     assert page.headings == SECTIONS
     assert "What is not here" not in page.text
     for said in (
-        "75%",
-        "73% to 77%",
+        "75.0%",
+        "73.0% to 77.0%",
         "same encoder, untrained",
         "Linear probe: accuracy, 2 labels a class",
         "fingerprint abc",
@@ -194,8 +194,8 @@ def test_scores_of_two_data_sets_are_not_mixed(run: Path) -> None:
     (run / "evaluation.json").write_text(json.dumps({"schema": 1, "rows": own + other}))
     shown = content(gather(run))
     tile = next(tile for tile in shown["tiles"] if tile[1] == "Linear probe")
-    assert tile[0] == "31%"
-    assert "raw data 31%" in tile[2]
+    assert tile[0] == "31.0%"
+    assert "raw data 31.0%" in tile[2]
     assert "untrained" not in tile[2], "the untrained encoder was measured on other data"
     titles = [group["title"] for group in shown["battery"]]
     assert "Linear probe: accuracy on photos" in titles
@@ -208,13 +208,13 @@ def test_first_come_the_scores_on_the_runs_own_data_and_others_are_named(run: Pa
     other = [{**row, "data": "others/", "mean": 0.31} for row in own if row["labels"] == "all"]
     (run / "evaluation.json").write_text(json.dumps({"schema": 1, "rows": own + other}))
     tile = next(tile for tile in content(gather(run))["tiles"] if tile[1] == "Linear probe")
-    assert tile[0] == "75%"
+    assert tile[0] == "75.0%"
     assert "on " not in tile[2]
     assert not any("31" in advice.because for advice in content(gather(run))["advice"])
 
     (run / "evaluation.json").write_text(json.dumps({"schema": 1, "rows": other}))
     tile = next(tile for tile in content(gather(run))["tiles"] if tile[1] == "Linear probe")
-    assert tile[0] == "31%"
+    assert tile[0] == "31.0%"
     assert tile[2].startswith("on others/: ")
     assert any(advice.because.startswith("linear on others/: ") for advice in content(gather(run))["advice"])
 

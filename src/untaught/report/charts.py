@@ -28,18 +28,26 @@ class Curve(NamedTuple):
     points: Sequence[Point]
 
 
-def number(value: float) -> str:
+def number(value: float, digits: int = 3) -> str:
     """Short, for people: 0.00125, 3.2, 12,500, 1.2e-07."""
     size = abs(value)
     if not math.isfinite(value):
         return str(value)
     if size and (size < 1e-3 or size >= 1e6):
         return f"{value:.2g}"
-    return f"{value:,.0f}" if size >= 1000 or value == int(value) else f"{value:.3g}"
+    return f"{value:,.0f}" if size >= 1000 or value == int(value) else f"{value:.{digits}g}"
 
 
 def percent(value: float) -> str:
-    return f"{100 * value:.1f}%".replace(".0%", "%")
+    return f"{100 * value:.1f}%"
+
+
+def tick_labels(values: Sequence[float], as_percent: bool = False) -> list[str]:
+    """Of an axis: as short as tells its ticks apart."""
+    if as_percent:
+        return [percent(value).replace(".0%", "%") for value in values]
+    written = ([number(value, digits) for value in values] for digits in range(3, 9))
+    return next((labels for labels in written if len(set(labels)) == len(labels)), [number(value) for value in values])
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -80,10 +88,12 @@ def chart(label: str, curves: Sequence[Curve], x_name: str, *, as_percent: bool 
     up = lambda y: HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - TOP - BOTTOM)  # noqa: E731
 
     parts = [Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, label)]
-    for y in ticks(low, high):
+    heights = ticks(low, high)
+    for y, text in zip(heights, tick_labels(heights, as_percent), strict=True):
         line = '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text class="tick end" x="{}" y="{:.1f}">{}</text>'
-        parts.append(Markup(line).format(LEFT, WIDTH - RIGHT, up(y), up(y), LEFT - 6, up(y) + 4, say(y)))
-    marks = list(enumerate(x_labels)) if x_labels else [(x, number(x)) for x in ticks(left, right)]
+        parts.append(Markup(line).format(LEFT, WIDTH - RIGHT, up(y), up(y), LEFT - 6, up(y) + 4, text))
+    steps = ticks(left, right)
+    marks = list(enumerate(x_labels)) if x_labels else list(zip(steps, tick_labels(steps), strict=True))
     crowded = bool(x_labels) and LETTER * max(map(len, x_labels)) > across(1) - across(0)
     for i, (x, text) in enumerate(marks):
         down = HEIGHT - (8 if not crowded else 3 if i % 2 else 14)  # by turns on two lines
