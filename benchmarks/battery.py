@@ -28,11 +28,11 @@ def main() -> None:
 
     import torch
 
-    from untaught.engine.build import build_encoder, modality_named
-    from untaught.engine.material import look
-    from untaught.engine.score import Scorer
-    from untaught.evaluate.battery import Encoded, battery
+    from untaught.config.registry import build_encoder, modality_named
+    from untaught.evaluation.battery import Encoded, battery
+    from untaught.evaluation.evaluator import Scorer
     from untaught.ops.precision import has_bfloat16
+    from untaught.pipeline.dataset import look
 
     torch.manual_seed(0)
     encoder = build_encoder("conv_small", {"channels": 3, "size": 32}, {"width": asked.width // 8})

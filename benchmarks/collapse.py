@@ -2,7 +2,8 @@
 
 python benchmarks/collapse.py [--seeds 0 1] [--steps 200] [--only simclr ...] [--kind plant healthy] [--out runs/collapse] [--judge]
 
-Seed 0 trains on Fashion-MNIST and AG News, on which the limits of engine/health.py were chosen; seed 1 on CIFAR-10 and SST-2, on which they
+Seed 0 trains on Fashion-MNIST and AG News, on which the limits of training/collapse.py were
+chosen; seed 1 on CIFAR-10 and SST-2, on which they
 were tried. Encoders are small (conv_small of width 8, a ViT of 3 blocks of 64 on 16 pixels, BERT of 2 blocks of 64 on 32 tokens), 2,000
 samples, batch 64, so that a run of 200 steps takes about 20 seconds of a core, and all of them an hour.
 Faults are planted here, by subclasses and by knobs; no method has a knob for them.
@@ -35,14 +36,13 @@ import torch.nn.functional as F
 from rounds import machine, table
 from torch import Tensor, nn
 
+from untaught.commands.pretrain import Asked, pretrain
+from untaught.config.overrides import knobs_of
+from untaught.config.registry import method_class
+from untaught.console import console
 from untaught.core import Encoder, Facts, Features, Method, Terms, View
 from untaught.encoders.conv_small import ConvSmall
-from untaught.engine import health
-from untaught.engine.build import method_class
-from untaught.engine.evaluate import evaluate
-from untaught.engine.log import console
-from untaught.engine.pretrain import Asked, pretrain
-from untaught.engine.recipe import knobs_of
+from untaught.evaluation.evaluate import evaluate
 from untaught.methods import METHODS
 from untaught.methods.clustering.swav import SwAV
 from untaught.methods.decorrelation.barlow_twins import BarlowTwins
@@ -51,6 +51,7 @@ from untaught.methods.distillation.simsiam import SimSiam
 from untaught.methods.reconstruction.mae import MAE
 from untaught.modalities.image import IMAGE
 from untaught.modalities.text import TEXT
+from untaught.training import collapse as health
 
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data"))
 ROWS, HELD_OUT = 2000, 500

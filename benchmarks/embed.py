@@ -41,10 +41,10 @@ def export(folder: Path, count: int) -> dict[str, Path]:
 def contest(encoder_name: str, sources: dict[str, Path], folder: Path, count: int, batch: int, rounds: int) -> None:
     import torch
 
+    from untaught.config.registry import build_encoder, modality_named
     from untaught.data.sources import open_source
     from untaught.data.store import pack
-    from untaught.engine.build import build_encoder, modality_named
-    from untaught.engine.embed import Embedder, write_vectors
+    from untaught.inference.embed import Embedder, write_vectors
     from untaught.ops.precision import has_bfloat16
 
     encoder = build_encoder(encoder_name, {"channels": 3, "size": 32}, {}).eval()

@@ -74,7 +74,7 @@ def peer(asked: argparse.Namespace) -> None:
 
     from untaught.blocks.convolution import Convolution
     from untaught.blocks.mlp import mlp
-    from untaught.engine.build import build_encoder
+    from untaught.config.registry import build_encoder
 
     encoder = build_encoder(asked.encoder[0], {"channels": 3, "size": 32}, {})
     network = torch.nn.Sequential(encoder, mlp(encoder.width, encoder.width, 128, last_norm=True))

@@ -34,11 +34,11 @@ import torch
 from rounds import machine, table
 
 from untaught.api import evaluate
-from untaught.engine import fit
-from untaught.engine.build import build_encoder, modality_named
-from untaught.engine.pretrain import Asked, pretrain
-from untaught.engine.run import read_run
+from untaught.commands.pretrain import Asked, pretrain
+from untaught.config.registry import build_encoder, modality_named
 from untaught.ops.precision import has_bfloat16
+from untaught.storage.run_dir import read_run
+from untaught.training import trainer as fit
 
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data")) / "cifar10"
 VALIDATION = 5000

@@ -43,8 +43,8 @@ def main() -> None:
         os.environ["UNTAUGHT_CACHE"] = str(Path(scratch) / "cache")
         shares = run(Path(scratch) / "run", asked.encoder, asked.batch, asked.steps)
 
-        from untaught.engine.build import modality_named
-        from untaught.engine.material import look
+        from untaught.config.registry import modality_named
+        from untaught.pipeline.dataset import look
 
         source = str(DATA / "cifar10" / "test.parquet")
         material = look(source, modality_named("image"), columns=None, label=None, split=None, wishes={})

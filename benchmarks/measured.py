@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from untaught.engine.cards import MEASURED
 from untaught.methods import METHODS
+from untaught.report.method_cards import MEASURED
 
 DIGITS = {"peak_mib": 0, "steps": 0}  # of all others 4
 MEANS = (*DIGITS, "knn20", "untrained_knn20", "linear", "untrained_linear", "one_percent")

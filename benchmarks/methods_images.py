@@ -26,7 +26,7 @@ from typing import Any
 
 from rounds import machine, table
 
-from untaught.engine.build import method_class
+from untaught.config.registry import method_class
 from untaught.methods import METHODS
 from untaught.modalities.image import IMAGE
 
@@ -85,15 +85,16 @@ def probe(run: Path) -> dict[str, Any]:
     """kNN, linear probe and 1% of the labels, of a run's encoder and of the same untrained."""
     import torch
 
-    from untaught.engine.log import console
-    from untaught.engine.material import look
-    from untaught.engine.run import load_encoder, read_run, seed_of
-    from untaught.engine.score import Scorer
-    from untaught.engine.subjects import open_subject
-    from untaught.evaluate.knn import knn_accuracy
-    from untaught.evaluate.linear import LinearProbe
-    from untaught.evaluate.low_label import DRAWS, draw
+    from untaught.console import console
+    from untaught.evaluation.evaluator import Scorer
+    from untaught.evaluation.knn import knn_accuracy
+    from untaught.evaluation.linear import LinearProbe
+    from untaught.evaluation.low_label import DRAWS, draw
+    from untaught.evaluation.models import open_subject
     from untaught.ops.precision import has_bfloat16
+    from untaught.pipeline.dataset import look
+    from untaught.pipeline.pretrained import load_encoder
+    from untaught.storage.run_dir import read_run, seed_of
 
     console.quiet = True
     said = read_run(run / "run.yaml")

@@ -207,7 +207,7 @@ def equal_time(method: str, folder: Path, runs: Path, asked: argparse.Namespace,
     """kNN of both, each after `seconds` of training at its defaults, and of the encoder untrained."""
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-    from untaught.engine.run import build_from, load_encoder
+    from untaught.pipeline.pretrained import build_from, load_encoder
 
     first, second = runs / f"{method}-ours", runs / f"{method}-theirs"
     ours = run(method, "untaught", folder, first, asked.batch, [f"minutes={asked.seconds / 60}"])
@@ -222,8 +222,8 @@ def equal_time(method: str, folder: Path, runs: Path, asked: argparse.Namespace,
 
 
 def knn(encoder: nn.Module, config: dict[str, Any], bank: Any, queries: Any) -> float:
-    from untaught.engine.embed import Embedder
-    from untaught.evaluate.knn import knn_accuracy
+    from untaught.evaluation.knn import knn_accuracy
+    from untaught.inference.embed import Embedder
 
     vectors = [np.concatenate([part.vectors for part in Embedder(encoder.eval(), config, pictures)]) for pictures, _ in (bank, queries)]
     return knn_accuracy(vectors[0], bank[1], vectors[1], queries[1])[20]

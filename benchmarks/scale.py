@@ -332,8 +332,8 @@ def apart(scratch: Path) -> tuple[float, float]:
 
 def check(rounds: int = 3) -> None:
     """Predicts two processes of this machine from what one does, and from what the collectives take; measures them beside it."""
-    from untaught.engine.build import build_encoder
-    from untaught.engine.world import launch
+    from untaught.config.registry import build_encoder
+    from untaught.distributed.launch import launch
 
     print(machine())
     norms = sum(isinstance(part, torch.nn.BatchNorm2d) for part in build_encoder("conv_small", {"channels": 3, "size": 32}, {}).modules())

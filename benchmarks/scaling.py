@@ -33,8 +33,8 @@ def train(asked: argparse.Namespace) -> None:
     import torch
     import torch.distributed as dist
 
-    from untaught.engine import fit as loop
-    from untaught.engine.pretrain import Asked, pretrain
+    from untaught.commands.pretrain import Asked, pretrain
+    from untaught.training import trainer as loop
 
     spent, reducing = [0.0], [0.0]
 
@@ -57,7 +57,7 @@ def train(asked: argparse.Namespace) -> None:
         flat = torch.zeros(sum(p.numel() for p in self.parameters), device=self.fabric.device)
         began = time.perf_counter()
         for _ in range(3):
-            self.world.mean(flat)
+            self.group.mean(flat)
         self._sync()
         reducing[0] = (time.perf_counter() - began) / 3
 
@@ -76,7 +76,7 @@ def measure(
     scratch: Path, encoder: str, processes: int, batch: int, steps: int, every: int = EVERY, precision: str = "auto"
 ) -> list[float]:
     """-> pictures a second, seconds of sending a step, seconds of one sum of all gradients, the first loss."""
-    from untaught.engine.world import launch
+    from untaught.distributed.launch import launch
 
     result, out = scratch / "result.json", scratch / f"run{time.monotonic_ns()}"
     given = {"data": scratch / "pictures.npz", "out": out, "result": result, "encoder": encoder, "batch": batch, "steps": steps}

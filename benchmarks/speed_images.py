@@ -23,12 +23,12 @@ from end_to_end import export
 from methods_images import BATCH, BATCHES, KNOBS
 from rounds import machine, table
 
-from untaught.engine.build import method_class
-from untaught.engine.cards import MEASURED
-from untaught.engine.log import console
-from untaught.engine.pretrain import Asked, pretrain
+from untaught.commands.pretrain import Asked, pretrain
+from untaught.config.registry import method_class
+from untaught.console import console
 from untaught.methods import METHODS
 from untaught.modalities.image import IMAGE
+from untaught.report.method_cards import MEASURED
 
 WARM = 3  # steps of each run that are not counted
 Span = tuple[float, float, float]  # median, lowest, highest

@@ -51,12 +51,12 @@ class _Ids:
 
 def ours(name: str, encoder: Any, rows: int, length: int, vocabulary: int, **knobs: Any) -> Callable[[], None]:
     """One step of our loop, views included."""
+    from untaught.config.registry import method_class
+    from untaught.config.train_config import Recipe
     from untaught.core import Facts
-    from untaught.engine.build import method_class
-    from untaught.engine.fit import Fit
-    from untaught.engine.recipe import Recipe
-    from untaught.engine.views import Views, view_names, view_options
     from untaught.modalities.text import TEXT
+    from untaught.pipeline.view_pipeline import Views, view_names, view_options
+    from untaught.training.trainer import Fit
 
     cls: Any = method_class(name)
     layout = {"length": length, "special": SPECIAL, "vocabulary": vocabulary, "tokenizer": ""}
@@ -155,8 +155,8 @@ def memory_of(name: str) -> None:
 def packing(rounds: int) -> None:
     from untaught.data.sources import open_source
     from untaught.data.store import pack
-    from untaught.engine.learned import learn
     from untaught.modalities import text
+    from untaught.pipeline.preprocessor import learn
 
     folder = Path(tempfile.mkdtemp())
     lines = [line for _ in range(20) for line in _corpus()]
@@ -200,8 +200,8 @@ def gigabyte() -> None:
 def pack_of(path: str, what: str) -> None:
     from untaught.data.sources import open_source
     from untaught.data.store import pack
-    from untaught.engine.learned import learn
     from untaught.modalities import text
+    from untaught.pipeline.preprocessor import learn
 
     source = open_source(path, text.TEXT, columns={"text": "line"})
     layout = learn(source, text.TEXT, text.plan([{"text": "a line"}], {"vocabulary": 8000}))

@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 from rounds import machine, table, take_turns
 
-from untaught.engine.views import Views
 from untaught.modalities.image import IMAGE, NOTHING, PRESETS
+from untaught.pipeline.view_pipeline import Views
 
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data"))
 STATISTICS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

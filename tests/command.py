@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = [
-    *("untaught.cli", "untaught.engine.preview", "untaught.engine.embed", "untaught.engine.finetune", "untaught.engine.predict"),
-    *("untaught.engine.evaluate", "untaught.report.page", "untaught.export.formats", "lightning_fabric", "pydantic", "timm"),
+    *("untaught.cli", "untaught.commands.preview", "untaught.inference.embed", "untaught.commands.finetune", "untaught.inference.predict"),
+    *("untaught.evaluation.evaluate", "untaught.report.page", "untaught.export.formats", "lightning_fabric", "pydantic", "timm"),
     *(
         "sklearn.cluster",
         "sklearn.datasets",
@@ -70,7 +70,7 @@ class AtRow:
     number: signal.Signals
 
     def __call__(self) -> None:
-        from untaught.engine.metrics import Metrics
+        from untaught.training.metrics import Metrics
 
         write, counted = Metrics.write, itertools.count(1)
 

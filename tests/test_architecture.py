@@ -1,4 +1,4 @@
-"""The house holds: imports point down only, the vocabulary stays small, and importing untaught is cheap."""
+"""The architecture holds: imports point down only, the vocabulary stays small, and importing untaught is cheap."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ import pytest
 import untaught
 
 ROOT = Path(untaught.__file__).parent
+DRAWING = Path(__file__).parent.parent / "docs" / "architecture.md"
 FILES = sorted(ROOT.rglob("*.py"))
-FLOORS = [  # from the ground up; rooms of one floor never import each other
-    {"core"},
-    {"ops", "ranges", "surroundings"},
-    {"blocks"},
-    {"encoders", "methods", "modalities", "data", "evaluate"},
-    {"downstream"},
-    {"engine"},
-    {"report", "export"},
-    {"api"},
-    {"cli"},
+LAYERS = [  # from the top; a package imports from layers below its own, and within one only what stands right of it
+    ("cli", "api"),
+    ("commands", "inference", "export"),
+    ("report", "downstream"),
+    ("evaluation", "training"),
+    ("pipeline", "distributed"),
+    ("config",),
+    ("methods", "encoders"),
+    ("blocks", "modalities", "storage"),
+    ("data", "ops"),
+    ("console", "signals", "ranges", "surroundings", "core"),
 ]
+ORDER = [name for layer in LAYERS for name in layer]
 
 
-def room(parts: tuple[str, ...]) -> str:
+def package(parts: tuple[str, ...]) -> str:
     return parts[0].removesuffix(".py") if parts else "untaught"
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The rooms of ours that a file imports, for type checking too. `import untaught` (for its version) is free to all."""
+    """The packages of ours that a file imports, for type checking too. `import untaught` (for its version) is free to all."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide where they point"
@@ -47,22 +50,63 @@ def imports(path: Path) -> Iterator[str]:
                 yield rest[0]
 
 
-def floor(name: str) -> int:
-    found = [i for i, rooms in enumerate(FLOORS) if name in rooms]
-    assert found, f"{name} has no floor in the house"
-    return found[0]
+def drawn() -> str:
+    """docs/architecture.md: the layers, and which package imports which."""
+    found: dict[str, set[str]] = {name: set() for name in ORDER}
+    for path in FILES:
+        own = package(path.relative_to(ROOT).parts)
+        if own in found:
+            found[own] |= set(imports(path)) - {own}
+    boxes = [f'  subgraph L{number}[" "]\n    direction LR\n    {" ~~~ ".join(layer)}\n  end' for number, layer in enumerate(LAYERS)]
+    above = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    edges = [
+        f"  {own} --> {other}"
+        for own in ORDER
+        for other in sorted(found[own], key=ORDER.index)
+        if above[other] < len(LAYERS) - 1  # every package imports the vocabulary
+    ]
+    table = [f"| {', '.join(layer)} | {', '.join(_lines(name) for name in layer)} |" for layer in LAYERS]
+    return "\n".join(
+        [
+            "# Architecture",
+            "",
+            "Written by `python tests/test_architecture.py`; the test holds it. A package imports from layers below its own; within a layer,",
+            "only from packages to the right of it. The last layer is imported by all, so that its arrows are left out.",
+            "",
+            "```mermaid",
+            "flowchart TD",
+            *boxes,
+            *edges,
+            "```",
+            "",
+            "| packages, from the top | files |",
+            "|---|---|",
+            *table,
+            "",
+        ]
+    )
+
+
+def _lines(name: str) -> str:
+    files = len(list((ROOT / name).rglob("*.py"))) if (ROOT / name).is_dir() else 1
+    return f"{files}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_down_only(path: Path) -> None:
-    own = room(path.relative_to(ROOT).parts)
+    own = package(path.relative_to(ROOT).parts)
     if own == "__init__":  # the public names
         return
+    assert own in ORDER, f"{own} has no layer"
     for other in imports(path):
-        assert other == own or floor(other) < floor(own), f"{own} imports {other}"
+        assert other == own or ORDER.index(own) < ORDER.index(other), f"{own} imports {other}"
 
 
-def test_targets_in_tables_are_of_their_own_room() -> None:
+def test_the_drawing_is_up_to_date() -> None:
+    assert DRAWING.read_text() == drawn(), "run: python tests/test_architecture.py"
+
+
+def test_targets_in_tables_are_of_their_own_package() -> None:
     from untaught.encoders import ENCODERS
     from untaught.methods import METHODS
     from untaught.modalities import MODALITIES
@@ -106,3 +150,7 @@ def test_public_names_are_there() -> None:
         assert getattr(untaught, name) is not None
     with pytest.raises(AttributeError, match="nothing_of_that_name"):
         _ = untaught.nothing_of_that_name  # pyright: ignore[reportAttributeAccessIssue]
+
+
+if __name__ == "__main__":
+    DRAWING.write_text(drawn())

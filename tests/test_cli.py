@@ -131,7 +131,7 @@ def test_a_yaml_that_is_no_run_is_one_line(cli: Cli, tmp_path: Path) -> None:
 
 def test_what_is_given_with_from_goes_before_what_the_run_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from untaught import cli
-    from untaught.engine import pretrain
+    from untaught.commands import pretrain
 
     asked: list[pretrain.Asked] = []
     monkeypatch.setattr(pretrain, "pretrain", lambda one, resume, finish: asked.append(one))
@@ -226,7 +226,7 @@ def test_a_cache_that_cannot_be_written(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_run_folder_in_use_names_the_process(cli: Cli, tmp_path: Path) -> None:
-    from untaught.engine.run import Folder
+    from untaught.storage.run_dir import Folder
 
     folder = Folder(tmp_path / "run")
     folder.hold(fresh=False)

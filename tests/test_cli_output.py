@@ -12,7 +12,7 @@ import pytest
 
 import untaught
 from untaught import cli
-from untaught.engine import log
+from untaught import console as log
 
 COMMANDS = (["--help"], ["--version"], ["methods"], ["methods", "simclr"], ["methods", "--json"], ["encoders"], ["encoders", "bert"])
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, overload
 
 from torch import nn
 
+from untaught.commands import finetune as engine_finetune
+from untaught.commands import pretrain as engine
+from untaught.commands.preview import preview as make_preview
+from untaught.config.registry import MethodLike
+from untaught.console import say, warn
 from untaught.core import Encoder, Options, UserError
-from untaught.engine import finetune as engine_finetune
-from untaught.engine import pretrain as engine
-from untaught.engine.build import MethodLike
-from untaught.engine.embed import Embedder, Vectors, vectors_of, write_vectors
-from untaught.engine.evaluate import evaluate as measure
-from untaught.engine.log import say, warn
-from untaught.engine.predict import Predictor, holds_model, load_model, write_predictions
-from untaught.engine.preview import preview as make_preview
-from untaught.engine.run import load_encoder
-from untaught.engine.score import read_rows
+from untaught.evaluation.evaluate import evaluate as measure
+from untaught.evaluation.evaluator import read_rows
 from untaught.export.formats import export as write_export
+from untaught.inference.embed import Embedder, Vectors, vectors_of, write_vectors
+from untaught.inference.predict import Predictor, holds_model, load_model, write_predictions
+from untaught.pipeline.pretrained import load_encoder
 from untaught.report import write as write_report
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ class Run:
         return model
 
     def predict(self, text: str, **how: Any) -> list[Options]:
-        """What a language model says: words for masks, or a text gone on with or restored; see `untaught.engine.speak.speak`."""
-        from untaught.engine.speak import speak
+        """What a language model says: words for masks, or a text gone on with or restored; see `untaught.inference.generate.speak`."""
+        from untaught.inference.generate import speak
 
         return speak(self.path, text, **how)
 
@@ -192,7 +192,7 @@ def _finished(path: Path, encoder: Any) -> Run:
         return Run(path)
     run = Run.__new__(Run)  # the module is in the caller's hands, trained
     run.path, run.config = path, json.loads((path / "encoder" / "config.json").read_text("utf-8"))
-    from untaught.engine.build import build_encoder, modality_named
+    from untaught.config.registry import build_encoder, modality_named
 
     run.encoder = build_encoder(encoder, modality_named(run.config["modality"]).input(run.config["layout"]), {}).eval()
     return run

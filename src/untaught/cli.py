@@ -65,10 +65,10 @@ def pretrain(
     strategy: Annotated[str | None, typer.Option(help="ddp, or fsdp to share out the weights as well")] = None,
 ) -> None:
     """Train an encoder on unlabelled data. untaught pretrain photos/ --method simclr epochs=50"""
+    from untaught.commands.pretrain import Asked
+    from untaught.commands.pretrain import pretrain as run
     from untaught.core import UserError
-    from untaught.engine.pretrain import Asked
-    from untaught.engine.pretrain import pretrain as run
-    from untaught.engine.run import read_run
+    from untaught.storage.run_dir import read_run
 
     if data and "=" in data and not Path(data).exists():
         data, knobs = None, [data, *(knobs or [])]
@@ -91,7 +91,7 @@ def pretrain(
             raise UserError("no data was named; give a folder, a table or builtin:digits, or --out RUN --resume")
         asked = Asked(**({"data": None, "modality": modality} | given), out=out, knobs=_knobs(knobs) | places)
     if seeds is not None:
-        from untaught.engine.seeds import pretrain_seeds
+        from untaught.commands.seeds import pretrain_seeds
 
         pretrain_seeds(asked, seeds, resume, _finish)
     else:
@@ -115,7 +115,7 @@ def evaluate(
     import shutil
 
     from untaught.api import evaluate as measure
-    from untaught.engine.evaluate import as_text
+    from untaught.evaluation.evaluate import as_text
 
     rows = measure(
         target,
@@ -140,9 +140,9 @@ def embed(
     batch_size: Annotated[int, typer.Option(help="samples encoded at once")] = 256,
 ) -> None:
     """Write the vectors of new data. untaught embed runs/cells photos/ -o vectors.parquet"""
-    from untaught.engine.embed import Embedder, check_ending, rows_beside, write_vectors
-    from untaught.engine.log import say
-    from untaught.engine.run import load_encoder
+    from untaught.console import say
+    from untaught.inference.embed import Embedder, check_ending, rows_beside, write_vectors
+    from untaught.pipeline.pretrained import load_encoder
 
     check_ending(out, (".parquet", ".npy"))
     network, config = load_encoder(run)
@@ -166,9 +166,9 @@ def finetune(
 ) -> None:
     """Teach an encoder a task by labels, and compare. untaught finetune runs/cells --data labelled/ --task classify"""
     from untaught.api import refresh
+    from untaught.commands.finetune import finetune as tune
     from untaught.core import UserError
-    from untaught.engine.finetune import finetune as tune
-    from untaught.engine.run import load_encoder
+    from untaught.pipeline.pretrained import load_encoder
 
     if not data:
         raise UserError("no labelled data was named; give --data FOLDER, or a table")
@@ -195,9 +195,9 @@ def predict(
     untaught predict runs/cells/finetuned photos/ -o predictions.csv
     untaught predict runs/news "It is beautiful and [MASK] outside"
     """
-    from untaught.engine.embed import check_ending
-    from untaught.engine.log import CONTROLS, say
-    from untaught.engine.speak import names_data, speak, speaks
+    from untaught.console import CONTROLS, say
+    from untaught.inference.embed import check_ending
+    from untaught.inference.generate import names_data, speak, speaks
 
     if speaks(model) and not names_data(data):
         said = speak(model, data, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
@@ -206,7 +206,7 @@ def predict(
         for row in [] if as_json else said:
             _echo(row["text"] if "text" in row else f"{row['mask']}  {row['probability']:6.1%}  {row['word']}")
         return
-    from untaught.engine.predict import Predictor, load_model, write_predictions
+    from untaught.inference.predict import Predictor, load_model, write_predictions
 
     check_ending(out, (".csv", ".parquet"))
     network, config = load_model(model)
@@ -226,8 +226,8 @@ def preview(
     rows: Annotated[int, typer.Option(help="samples shown")] = 8,
 ) -> None:
     """Draw what the network will be shown, and must predict. untaught preview photos/ --method mae"""
-    from untaught.engine.log import say
-    from untaught.engine.preview import preview as draw
+    from untaught.commands.preview import preview as draw
+    from untaught.console import say
 
     drawn = draw(data, method, out, modality=modality, columns=_pairs(columns), encoder=encoder, knobs=_knobs(knobs), rows=rows)
     say(f"wrote     {drawn}")
@@ -236,7 +236,7 @@ def preview(
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="a run folder, finished or not")]) -> None:
     """Write one page about a run, RUN/report.html, from what its folder holds. untaught report runs/cells"""
-    from untaught.engine.log import say
+    from untaught.console import say
     from untaught.report import write
 
     say(f"wrote     {write(run)}")
@@ -250,7 +250,7 @@ def export(
     columns: Columns = None,
 ) -> None:
     """Write the encoder for use without untaught, checked on real samples. untaught export runs/cells --to onnx"""
-    from untaught.engine.log import say
+    from untaught.console import say
     from untaught.export.formats import export as write
 
     say(f"export    {write(run, to, data, _pairs(columns))}")
@@ -269,8 +269,8 @@ def methods(
     Score is kNN, and its gain over the same encoder untrained, after so many minutes; cost the time that a picture takes, beside simclr
     with the same encoder. What nobody has measured is blank.
     """
-    from untaught.engine.cards import method_cards, write_pages
-    from untaught.engine.log import say
+    from untaught.console import say
+    from untaught.report.method_cards import method_cards, write_pages
 
     if write:
         say(f"wrote     {write_pages(write)} pages and README.md to {write}")
@@ -281,7 +281,7 @@ def methods(
 @app.command()
 def encoders(name: Annotated[str | None, typer.Argument(help="one encoder, whole")] = None, as_json: Json = False) -> None:
     """List the encoders, or show one with its knobs."""
-    from untaught.engine.cards import encoder_cards
+    from untaught.report.method_cards import encoder_cards
 
     _show(encoder_cards(name), name, as_json)
 
@@ -289,7 +289,7 @@ def encoders(name: Annotated[str | None, typer.Argument(help="one encoder, whole
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has, and what untaught will use of it."""
-    from untaught.engine.doctor import examine
+    from untaught.commands.doctor import examine
 
     _show([examine()], "doctor", as_json)
 
@@ -298,7 +298,7 @@ def doctor(as_json: Json = False) -> None:
 def demo(out: Annotated[Path | None, typer.Option(help="the run folder")] = None) -> None:
     """Pretrain on handwritten digits that ship with scikit-learn, measure and report. It takes about a minute."""
     from untaught.api import finish
-    from untaught.engine.demo import demo as show
+    from untaught.commands.demo import demo as show
 
     run, said = show(out)
     finish(run)
@@ -313,7 +313,7 @@ def reproduce(
 ) -> None:
     """Run a recipe, and fail unless its scores are reached. untaught reproduce recipes/images/simclr-digits.yaml"""
     from untaught.api import finish
-    from untaught.engine.reproduce import reproduce as run
+    from untaught.commands.reproduce import reproduce as run
 
     run(recipe, data, out, finish)
 
@@ -344,7 +344,7 @@ def _show(cards: list[dict[str, Any]], one: str | None, as_json: bool) -> None:
 
 def _echo(text: str) -> None:
     """To standard output, without what a terminal would obey."""
-    from untaught.engine.log import escaped
+    from untaught.console import escaped
 
     typer.echo(escaped(text, kept="\n\t"))
 
@@ -378,8 +378,8 @@ def main() -> None:
         if isinstance(end.__context__, BrokenPipeError):  # as typer ends then
             end.code = 0
         _close_output()
-        world = sys.modules.get("untaught.engine.world")
-        if world is not None and world.started():
+        launch = sys.modules.get("untaught.distributed.launch")
+        if launch is not None and launch.started():
             # One of several processes ends here and now: threads of torch's connection may abort it while Python tidies up.
             os._exit(int(end.code or 0))
         raise
@@ -397,9 +397,9 @@ def _close_output() -> None:
 
 
 def _run() -> None:
-    from untaught.engine.interrupt import Interrupted, raise_interrupted
-    from untaught.engine.memory import ask_for_huge_pages
+    from untaught.signals import Interrupted, raise_interrupted
     from untaught.surroundings import settle
+    from untaught.training.allocator import ask_for_huge_pages
 
     try:
         os.getcwd()
@@ -414,7 +414,7 @@ def _run() -> None:
         _refuse_empty(sys.argv[1:])
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="untaught"))
     except Interrupted as stop:
-        from untaught.engine.log import say
+        from untaught.console import say
 
         if stop.when is not None:
             say(f"stopped   {stop}")
@@ -426,9 +426,9 @@ def _run() -> None:
     except Exception as error:
         if said := _misspelt(error):
             _fail(said)
-        world = sys.modules.get("untaught.engine.world")
-        if world is not None and world.lost(error):
-            if not world.watched():
+        launch = sys.modules.get("untaught.distributed.launch")
+        if launch is not None and launch.lost(error):
+            if not launch.watched():
                 reason = str(error).splitlines()[0]
                 _say(f"another process of this run is gone; go on from the last checkpoint with --resume ({reason})")
             sys.exit(1)
@@ -438,7 +438,7 @@ def _run() -> None:
             _fail("a name begins with ~, and there is no home directory; write it in full")
         if not _users_fault(error):
             raise
-        if world is None or world.reports(error):
+        if launch is None or launch.reports(error):
             _fail(str(error))
         sys.exit(2)
 
@@ -460,7 +460,7 @@ def _fail(said: str) -> None:
 
 
 def _say(fault: str) -> None:
-    from untaught.engine.log import shown
+    from untaught.console import shown
 
     with suppress(BrokenPipeError):
         typer.secho(f"error: {shown(fault)}", err=True, fg="red")

@@ -129,7 +129,7 @@ class Method(nn.Module):
     needs: frozenset[str] = frozenset()  # what the encoder must offer
     whole: str = "whole"  # the view in which the encoder is used and exported
     groups: dict[str, dict[str, Any]] = {}  # optimizer overrides by parameter prefix
-    unused: bool = False  # whether a step may leave parameters without a gradient
+    find_unused_parameters: bool = False  # whether a step may leave parameters without a gradient
     padded: bool = True  # whether padded views may come: what is not valid must change no loss
 
     encoder: Encoder

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from toys import text_batch, text_layout, toy_language
 
+from untaught.config.registry import build_encoder
 from untaught.core import Encoder, Features, UserError
 from untaught.encoders import ENCODERS
 from untaught.encoders.conv_small import ConvSmall
 from untaught.encoders.language import bart, bert, gpt, language, llama, modernbert
 from untaught.encoders.plain import Plain
 from untaught.encoders.timm import ViT, timm_encoder, vit_mini
-from untaught.engine.build import build_encoder
 
 
 def small_vit(**given: Any) -> Encoder:

@@ -14,17 +14,18 @@ import pytest
 import torch
 from toys import MODALITIES, layout_of
 
+from untaught.commands.finetune import Trial
+from untaught.commands.pretrain import sort_knobs
+from untaught.config import footprint
+from untaught.config.footprint import check_views, memory, sized
+from untaught.config.overrides import knobs_of, parse
+from untaught.config.registry import build_encoder, encoder_factory, method_class, resolve
+from untaught.config.train_config import Recipe
 from untaught.core import Encoder, Facts, Method, UserError, View
 from untaught.downstream import TASKS
 from untaught.encoders import ENCODERS
-from untaught.engine import footprint
-from untaught.engine.build import build_encoder, encoder_factory, method_class, resolve
-from untaught.engine.finetune import Trial
-from untaught.engine.footprint import check_views, memory, sized
-from untaught.engine.pretrain import sort_knobs
-from untaught.engine.recipe import Recipe, knobs_of, parse
-from untaught.engine.views import view_options
 from untaught.methods import METHODS
+from untaught.pipeline.view_pipeline import view_options
 from untaught.ranges import Few, Positive, Share, Size, Within, in_range, options_of, plain
 
 INPUT = {"channels", "size", "vocabulary", "length", "special"}  # what the data says

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 from toys import MODALITIES, ToyConv, build, text_batch, toy_encoder, toy_fit
 
+from untaught.config.help import meanings_of
+from untaught.config.registry import check_needs, method_class
 from untaught.core import Encoder, Method, UserError, View
-from untaught.engine import checkpoint
-from untaught.engine.build import check_needs, method_class
-from untaught.engine.meanings import meanings_of
-from untaught.engine.optim import parameter_groups
-from untaught.engine.views import check_padding
 from untaught.methods import METHODS
+from untaught.pipeline.view_pipeline import check_padding
+from untaught.training import checkpoint
+from untaught.training.optim import parameter_groups
 
 NAMES = os.environ.get("UNTAUGHT_METHODS", ",".join(METHODS)).split(",")
 CLASSES: dict[str, type[Method]] = {name: method_class(name) for name in NAMES}

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from untaught.config.overrides import knobs_of
+from untaught.config.train_config import Recipe
 from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, View
 from untaught.encoders.language import bart, bert, gpt, modernbert
 from untaught.encoders.timm import vit_mini
-from untaught.engine.fit import Fit
-from untaught.engine.hybrid import Hybrid
-from untaught.engine.recipe import Recipe, knobs_of
-from untaught.engine.survey import Survey
-from untaught.engine.views import Views, view_names, view_options
+from untaught.methods.composite import Hybrid
 from untaught.modalities.image import IMAGE
 from untaught.modalities.text import TEXT, decode, learn, plan
+from untaught.pipeline.view_pipeline import Views, view_names, view_options
+from untaught.training.feature_pass import Survey
+from untaught.training.trainer import Fit
 
 ROWS = 24
 OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the network's dropout, of which the toys have none

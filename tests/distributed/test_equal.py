@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from toys import MODALITIES, build, toy_encoder
 
+from untaught.config.registry import method_class
+from untaught.config.train_config import Recipe
 from untaught.core import Batch, Method
-from untaught.engine.build import method_class
-from untaught.engine.fit import Fit
-from untaught.engine.recipe import Recipe
-from untaught.engine.world import World
+from untaught.distributed.process_group import ProcessGroup
 from untaught.methods import METHODS
+from untaught.training.trainer import Fit
 
 PLAIN: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.02, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0}
 LOOP: dict[str, Any] = PLAIN | {"batch_size": 12, "steps": 2, "precision": "float32", "log_every": 1}
@@ -59,12 +59,12 @@ class Shares:
 
     steps_per_epoch = 2
 
-    def __init__(self, batch: Batch, world: World) -> None:
-        self.batch, self.world = batch, world
+    def __init__(self, batch: Batch, group: ProcessGroup) -> None:
+        self.batch, self.group = batch, group
 
     def batches(self, epoch: int, step: int = 0) -> Iterator[Batch]:
         for start in range(12 * step, 24, 12):
-            yield {key: value[start : start + 12][self.world.rank :: self.world.size] for key, value in self.batch.items()}
+            yield {key: value[start : start + 12][self.group.rank :: self.group.size] for key, value in self.batch.items()}
 
 
 def gradients_of(method: Method) -> dict[str, Tensor]:
@@ -81,21 +81,21 @@ def train(folder: str) -> dict[str, Any]:
     for name, (method_name, tokens, knobs) in CASES.items():
         cls = method_class(method_name)
         recipe = Recipe(**(LOOP | knobs))
-        world = World(recipe, cls.unused)
+        group = ProcessGroup(recipe, cls.find_unused_parameters)
         torch.manual_seed(0)
         kind = "image" if set(cls.views) <= set(MODALITIES["image"].views) else "text"
         encoder = toy_encoder(frozenset({"tokens"}) if tokens else cls.needs, kind)
         method, views, batch = build(cls, kind, encoder, **KNOBS.get(method_name, {}))
         place = Path(tempfile.mkdtemp(dir=folder))
-        shares = Shares(batch, world)
+        shares = Shares(batch, group)
         seen, before = [view.x for view in views(next(shares.batches(0)), 0)], copy.deepcopy(method.state_dict())
         gradients: list[dict[str, Tensor]] = []
         method.before_step = lambda progress, method=method, gradients=gradients: gradients.append(gradients_of(method))
-        Fit(method, views, shares, recipe, place, name=lambda index: [], resumable=False, world=world).run()
+        Fit(method, views, shares, recipe, place, name=lambda index: [], resumable=False, group=group).run()
         results[name] = {
             "moved": {key: (in_one_piece(value) - before[key]).float() for key, value in method.state_dict().items()},
             "gradients": gradients[0],
-            "losses": [json.loads(line)["loss"] for line in (place / "metrics.jsonl").open()] if world.first else [],
+            "losses": [json.loads(line)["loss"] for line in (place / "metrics.jsonl").open()] if group.is_rank_zero else [],
             "views": seen,
         }
     return results

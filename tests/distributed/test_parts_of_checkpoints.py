@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from untaught.config.train_config import Recipe
 from untaught.core import UserError
-from untaught.engine import shards
-from untaught.engine.recipe import Recipe
-from untaught.engine.world import World
+from untaught.distributed.process_group import ProcessGroup
+from untaught.training import sharded_checkpoint as shards
 
 
 class Odd(nn.Module):
@@ -32,15 +32,15 @@ class Odd(nn.Module):
 def steps(place: str, before: str | None, rows: int = 5) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """State after two steps, or as it was read and then two steps on; both are saved."""
     torch.manual_seed(0)
-    world = World(Recipe(batch_size=12, steps=1, strategy="fsdp"))
+    group = ProcessGroup(Recipe(batch_size=12, steps=1, strategy="fsdp"))
     method = Odd()
     if rows != 5:
         method.body[0] = nn.Linear(4, rows)
-    wrapped = world.fabric.setup_module(method)
+    wrapped = group.fabric.setup_module(method)
     optimizer = torch.optim.AdamW(method.parameters(), lr=0.01)
     if before:
         nn.init.zeros_(method.idle)
-        shards.load(Path(before), method, optimizer, world)
+        shards.load(Path(before), method, optimizer, group)
     read = in_one_piece(method, optimizer)
     x = torch.arange(48.0).view(12, 4).cos()
     for _ in range(2):
@@ -48,7 +48,7 @@ def steps(place: str, before: str | None, rows: int = 5) -> tuple[dict[str, Tens
         optimizer.step()
         optimizer.zero_grad()
     Path(place).mkdir(exist_ok=True)
-    shards.save(Path(place), method, optimizer, world)
+    shards.save(Path(place), method, optimizer, group)
     return read, in_one_piece(method, optimizer)
 
 
@@ -86,4 +86,4 @@ def test_an_incomplete_state_of_the_optimizer_is_refused(tmp_path: Path) -> None
     tensors = {f"method.{name}": x.clone() for name, x in network.state_dict().items()}
     save_file({**tensors, "optimizer.weight.exp_avg": torch.zeros(2, 2)}, tmp_path / "part-00000.safetensors")
     with pytest.raises(UserError, match=r"can't be read: 'optimizer.weight.\w+'"):
-        shards.load(tmp_path, network, optimizer, World())
+        shards.load(tmp_path, network, optimizer, ProcessGroup())

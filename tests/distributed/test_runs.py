@@ -23,9 +23,9 @@ from safetensors.torch import load_file
 
 import untaught as ut
 from untaught.core import UserError
-from untaught.engine import checkpoint
-from untaught.engine.score import read_rows
-from untaught.engine.world import _reason
+from untaught.distributed.launch import _reason
+from untaught.evaluation.evaluator import read_rows
+from untaught.training import checkpoint
 
 TINY = (
     "encoder.width=8",

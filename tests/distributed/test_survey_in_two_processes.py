@@ -11,11 +11,11 @@ from processes import together
 from torch import Tensor
 from toys import build
 
+from untaught.config.train_config import Recipe
 from untaught.core import Batch
-from untaught.engine.recipe import Recipe
-from untaught.engine.survey import Survey
-from untaught.engine.world import World
+from untaught.distributed.process_group import ProcessGroup
 from untaught.methods.clustering.deepcluster import DeepCluster
+from untaught.training.feature_pass import Survey
 
 
 class SevenAtATime:
@@ -30,11 +30,11 @@ class SevenAtATime:
 
 
 def survey(folder: str) -> tuple[Tensor, Tensor]:
-    world = World(Recipe(batch_size=12, steps=1))
+    group = ProcessGroup(Recipe(batch_size=12, steps=1))
     method, views, batch = build(DeepCluster, "image")
     loader: Any = SevenAtATime(batch)
     call = lambda what, view: getattr(method, what)(view)  # noqa: E731
-    index, rows = Survey(loader, views, method, call, world.fabric.device, Path(folder))(1, "encode", 0)
+    index, rows = Survey(loader, views, method, call, group.fabric.device, Path(folder))(1, "encode", 0)
     return index, rows.clone()
 
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from untaught.config.registry import build_encoder, modality_named
 from untaught.core import UserError
 from untaught.encoders.offline import offline
-from untaught.engine.build import build_encoder, modality_named
-from untaught.engine.run import load_encoder, save_encoder, save_network
 from untaught.export import formats
 from untaught.export.formats import export
 from untaught.export.parity import check_parity
+from untaught.pipeline.pretrained import load_encoder, save_encoder, save_network
 
 ALONE = """
 import json, sys

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from lives import write_photos
 
+from untaught.config.registry import modality_named
 from untaught.core import Modality, UserError
 from untaught.data.sources import open_source
 from untaught.data.store import Store, pack
-from untaught.engine.build import modality_named
 
 LAYOUT = {"side": 12, "size": 8, "channels": 3, "bits": 8, "preset": "small"}
 

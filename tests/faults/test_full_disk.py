@@ -13,14 +13,15 @@ import torch
 from command import Cli
 from lives import Life
 
+from untaught.config.registry import modality_named
 from untaught.core import UserError
 from untaught.data import store as store_module
 from untaught.data.sources import open_source
 from untaught.data.store import pack
-from untaught.engine import checkpoint, shards
-from untaught.engine.build import modality_named
-from untaught.engine.world import World
-from untaught.engine.writing import whole
+from untaught.distributed.process_group import ProcessGroup
+from untaught.storage.atomic import whole
+from untaught.training import checkpoint
+from untaught.training import sharded_checkpoint as shards
 
 Disk = Callable[[int], Path]
 
@@ -75,7 +76,7 @@ def test_a_checkpoint_in_parts_that_does_not_fit(disk: Disk) -> None:
 
     def save(step: int) -> None:
         with checkpoint.written(folder, step, {"step": step}) as partial:
-            shards.save(partial, network, optimizer, World())
+            shards.save(partial, network, optimizer, ProcessGroup())
 
     save(1)
     disk(180)

@@ -52,7 +52,7 @@ def test_killed_twenty_times_it_ends_as_if_it_never_had_been(cli: Cli, photos: P
 
 def test_metrics_that_are_cut_back_survive_a_second_death(tmp_path: Path) -> None:
     """A resumed run that dies at once must still have the rows up to its checkpoint."""
-    from untaught.engine.metrics import Metrics
+    from untaught.training.metrics import Metrics
 
     path = tmp_path / "metrics.jsonl"
     rows = "".join(json.dumps({"step": step}) + "\n" for step in range(1, 6))

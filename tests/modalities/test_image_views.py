@@ -13,10 +13,10 @@ from scipy import stats
 from torch import Tensor
 
 from untaught.core import UserError, View
-from untaught.engine.views import view_options
 from untaught.modalities import image as module
 from untaught.modalities.image import IMAGE
 from untaught.ops.warp import warp
+from untaught.pipeline.view_pipeline import view_options
 
 NAMES = list(IMAGE.views)
 KEYS = ("top", "left", "height", "width")  # of a crop, in torchvision

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from untaught.core import Batch, UserError, View
-from untaught.engine.views import Views
 from untaught.modalities import text, tokenizer
 from untaught.modalities.text import TEXT, decode, learn, plan, texts_of, tokenizer_of
 from untaught.ops.draws import Draws
+from untaught.pipeline.view_pipeline import Views
 
 SENTENCES = ["The old man reads slowly.", "Tomorrow the extraordinarily long winter ends!", "Nobody knows why?", "It is raining again."]
 PROSE = [" ".join(SENTENCES[(i + j) % 4] for j in range(1 + i % 4)) for i in range(12)]

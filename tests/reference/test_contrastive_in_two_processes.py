@@ -10,8 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from untaught.config.registry import method_class
 from untaught.core import Encoder, Facts, Features, Method, View
-from untaught.engine.build import method_class
 
 WORLD, ROWS, SIDE, STEPS = 2, 24, 8, 2
 KNOBS: dict[str, dict[str, Any]] = {  # small, so that groups, queues and slices are cut more than once

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from untaught.engine.build import method_class
+from untaught.config.registry import method_class
 
 PAPERS: dict[str, dict[str, Any]] = {
     "simclr": {"temperature": 0.1, "width": 128},  # table 5; 2-layer projection to 128

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from untaught.config.train_config import Recipe
 from untaught.core import Encoder, Facts, Method, View
 from untaught.encoders.plain import Plain
 from untaught.encoders.timm import vit_mini
-from untaught.engine.optim import optimizer_for, rate, set_rate
-from untaught.engine.recipe import Recipe
 from untaught.methods.distillation.data2vec import Data2Vec
 from untaught.methods.distillation.dinov2 import DINOv2
 from untaught.methods.distillation.ibot import IBOT
@@ -25,6 +24,7 @@ from untaught.ops.cross_view import cross_view_entropy, token_entropy
 from untaught.ops.koleo import koleo
 from untaught.ops.masking import first
 from untaught.ops.sinkhorn import sinkhorn
+from untaught.training.optim import optimizer_for, rate, set_rate
 
 ROWS, SIDE, PATCH, TOKENS, KINDS = 4, 16, 4, 16, 7
 

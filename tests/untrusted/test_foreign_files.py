@@ -17,20 +17,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import untaught as ut
+from untaught.config.train_config import Recipe
 from untaught.core import UserError
-from untaught.engine import checkpoint, metrics
-from untaught.engine.documents import read_json, read_yaml
-from untaught.engine.fit import Clock, Fit
-from untaught.engine.foreign import checked_folder, open_file, read_file
-from untaught.engine.metrics import LONGEST, Metrics, read_metrics
-from untaught.engine.predict import load_model
-from untaught.engine.recipe import Recipe
-from untaught.engine.run import Folder, encoder_folder, load_encoder
-from untaught.engine.sample import KEPT as ROWS
-from untaught.engine.sample import load_sample
-from untaught.engine.score import read_rows
-from untaught.engine.writing import whole, write_text
+from untaught.evaluation.evaluator import read_rows
+from untaught.inference.predict import load_model
+from untaught.pipeline.pretrained import encoder_folder, load_encoder
 from untaught.report import write as write_report
+from untaught.report.samples import KEPT as ROWS
+from untaught.report.samples import load_sample
+from untaught.storage.atomic import whole, write_text
+from untaught.storage.run_dir import Folder
+from untaught.storage.safe_load import read_json, read_yaml
+from untaught.storage.safe_open import checked_folder, open_file, read_file
+from untaught.training import checkpoint, metrics
+from untaught.training.metrics import LONGEST, Metrics, read_metrics
+from untaught.training.trainer import Clock, Fit
 
 
 def spoil(path: Path, kind: str) -> None:
@@ -239,7 +240,7 @@ def fine_tuned(copy: Path, **facts: Any) -> Path:
     """The run's encoder with a head of its own, as finetune keeps it."""
     encoder, config = load_encoder(copy)
     from untaught.downstream.network import Network
-    from untaught.engine.run import save_network
+    from untaught.pipeline.pretrained import save_network
 
     torch.manual_seed(0)
     outputs = 3 if facts["task"] == "classify" else 1
@@ -426,7 +427,7 @@ def test_a_sample_with_more_decoded_than_is_kept_is_none(trained: Path, tmp_path
     assert load_sample(trained) is not None
     np.savez(tmp_path / "sample.npz", **{**sample_of(trained), "batch.pixels": np.zeros((ROWS + 1, 1, 8, 8), np.uint8)})
     assert load_sample(tmp_path) is None
-    monkeypatch.setattr("untaught.engine.sample.DECODED", 1000)
+    monkeypatch.setattr("untaught.report.samples.DECODED", 1000)
     assert load_sample(trained) is None
 
 

@@ -25,19 +25,20 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
+from untaught.commands.pretrain import Asked, _as_before
+from untaught.commands.reproduce import Target
+from untaught.config.registry import modality_named
+from untaught.config.train_config import Recipe
 from untaught.core import UserError
 from untaught.data.sources import open_source
 from untaught.data.store import _reopen, pack
-from untaught.engine import checkpoint
-from untaught.engine.build import modality_named
-from untaught.engine.embed import Embedder
-from untaught.engine.pretrain import Asked, _as_before
-from untaught.engine.recipe import Recipe
-from untaught.engine.reproduce import Target
-from untaught.engine.run import data_of, load_encoder, read_run, seed_of
-from untaught.engine.sample import load_sample
-from untaught.engine.score import merge_rows, read_rows
+from untaught.evaluation.evaluator import merge_rows, read_rows
+from untaught.inference.embed import Embedder
+from untaught.pipeline.pretrained import load_encoder
 from untaught.report import write as write_report
+from untaught.report.samples import load_sample
+from untaught.storage.run_dir import data_of, read_run, seed_of
+from untaught.training import checkpoint
 
 GIGABYTES = 6  # of address space beyond what is taken already
 
@@ -196,7 +197,7 @@ STATE: dict[str, Any] = {"place": {"step": 1, "epoch": 0, "step_in_epoch": 1, "e
 @fuzz(40)
 @given(data=st.data())
 def test_checkpoints_of_another_run(tmp_path: Path, data: st.DataObject) -> None:
-    from untaught.engine.fit import Clock, Fit
+    from untaught.training.trainer import Clock, Fit
 
     torch.manual_seed(0)
     network = torch.nn.Linear(2, 2)
@@ -214,14 +215,14 @@ def test_checkpoints_of_another_run(tmp_path: Path, data: st.DataObject) -> None
 @fuzz(60)
 @given(data=st.data())
 def test_checkpoints_in_parts(tmp_path: Path, data: st.DataObject) -> None:
-    from untaught.engine import shards
-    from untaught.engine.world import World
+    from untaught.distributed.process_group import ProcessGroup
+    from untaught.training import sharded_checkpoint as shards
 
     network, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, data.draw(st.integers(1, 3)))
     optimizer = torch.optim.AdamW(network.parameters())
     tensors = {f"method.{name}": x for name, x in other.state_dict().items()} | {"optimizer.weight.exp_avg": torch.zeros(2, 2)}
     (tmp_path / "part-00000.safetensors").write_bytes(damaged(save(tensors), data))
-    one_line(lambda: shards.load(tmp_path, network, optimizer, World()))
+    one_line(lambda: shards.load(tmp_path, network, optimizer, ProcessGroup()))
 
 
 # ------------------------------------------------------------------------------------------------------ encoder folders

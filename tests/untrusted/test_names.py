@@ -13,7 +13,7 @@ from command import Cli
 from PIL import Image
 from pyarrow import parquet
 
-from untaught.engine.log import shown
+from untaught.console import shown
 
 ESCAPES = ("\x1b]0;owned\x07", "\x1b[2J", "two\nlines", "\rerror: none", "\u202egnp.exe", "\udcff\udcfe", "\x9b31m")
 

@@ -21,13 +21,14 @@ from harm import Harm
 from safetensors.torch import save_file
 
 import untaught
+from untaught.config.registry import modality_named
 from untaught.core import UserError
 from untaught.data.sources import open_source
-from untaught.engine import checkpoint
-from untaught.engine.build import modality_named
-from untaught.engine.run import load_encoder, read_run
-from untaught.engine.sample import load_sample
-from untaught.engine.subjects import open_subject
+from untaught.evaluation.models import open_subject
+from untaught.pipeline.pretrained import load_encoder
+from untaught.report.samples import load_sample
+from untaught.storage.run_dir import read_run
+from untaught.training import checkpoint
 
 SOURCES = sorted(Path(untaught.__file__).parent.rglob("*.py"))
 LOADERS = {  # a call that can run what it reads -> the argument that forbids it
@@ -246,8 +247,8 @@ def test_a_folder_as_timm_saves_it(evil: str, tmp_path: Path, harm: Harm, no_net
 
 
 def test_an_encoder_that_began_in_a_folder_brings_its_architecture(tmp_path: Path, no_network: list[str]) -> None:
-    from untaught.engine.build import build_encoder
-    from untaught.engine.run import save_encoder
+    from untaught.config.registry import build_encoder
+    from untaught.pipeline.pretrained import save_encoder
 
     began = tmp_path / "began"
     began.mkdir()

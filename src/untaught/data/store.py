@@ -87,7 +87,7 @@ class Store:
 
     def parts(self, seed: int) -> tuple[dict[str, np.ndarray], str]:
         """Row numbers (n,) of "train" and of "val" and "test" where there are any, and a sentence saying how they came about."""
-        if rows := self.own_parts:
+        if rows := self.local_shards:
             return rows, f"the data's own parts: {sizes(rows)}"
         if self.labels is None:
             return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: no labels, no parts"
@@ -99,7 +99,7 @@ class Store:
         return rows, f"80/20 {how}seed {seed}: {sizes(rows)}"
 
     @property
-    def own_parts(self) -> dict[str, np.ndarray]:
+    def local_shards(self) -> dict[str, np.ndarray]:
         """Row numbers (n,) by part, where the data come with a training part and another; else nothing."""
         rows = {part: np.flatnonzero(self.own == PARTS.index(part)) for part in (TRAIN, VAL, TEST)}
         rows = {part: numbers for part, numbers in rows.items() if len(numbers)}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from untaught.core import Encoder, Method, Options, Terms, UserError, View
 from untaught.downstream.network import Decay, Network, learning_layers
-from untaught.evaluate.calibration import best_temperature, calibration_error, cross_entropy, softmax
+from untaught.evaluation.calibration import best_temperature, calibration_error, cross_entropy, softmax
 from untaught.ranges import Few, in_range
 
 PROBE_C = 0.1  # of the logistic regression on standardised features

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from untaught.core import Encoder, Options, UserError
-from untaught.engine.ours import check_replaceable
-from untaught.engine.run import encoder_folder, load_encoder
-from untaught.engine.writing import whole
 from untaught.export.parity import check_parity, real_input
+from untaught.pipeline.pretrained import encoder_folder, load_encoder
+from untaught.storage.atomic import whole
+from untaught.storage.ownership import check_replaceable
 
 Inputs = tuple[Tensor, ...]  # the whole view: x, and valid where samples differ in length
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from untaught.config.registry import modality_named
 from untaught.core import Encoder, Options, UserError, View
 from untaught.data.sources import open_source, peek
-from untaught.engine.build import modality_named
-from untaught.engine.material import batch_of
-from untaught.engine.run import data_of, name_of, read_run
-from untaught.engine.sample import KEPT, kept_batch, load_sample
-from untaught.engine.views import used_view
+from untaught.pipeline.dataset import batch_of
+from untaught.pipeline.view_pipeline import used_view
+from untaught.report.samples import KEPT, kept_batch, load_sample
+from untaught.storage.run_dir import data_of, name_of, read_run
 
 
 def real_input(run: Path, config: Options, data: Any = None, columns: dict[str, str] | None = None) -> tuple[Tensor, ...]:

@@ -9,13 +9,13 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from untaught.console import escaped
 from untaught.core import Options, UserError
-from untaught.engine.foreign import read_file
-from untaught.engine.log import escaped
-from untaught.engine.metrics import read_metrics
-from untaught.engine.run import name_of, read_run
-from untaught.engine.sample import load_sample
-from untaught.engine.score import LARGEST, read_rows
+from untaught.evaluation.evaluator import LARGEST, read_rows
+from untaught.report.samples import load_sample
+from untaught.storage.run_dir import name_of, read_run
+from untaught.storage.safe_open import read_file
+from untaught.training.metrics import read_metrics
 
 LARGEST_PICTURE = 1 << 26  # bytes of views.png
 MOST_SCORES = 5_000

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from untaught.config.registry import from_python
+from untaught.console import escaped
 from untaught.core import Options
-from untaught.engine.build import from_python
-from untaught.engine.log import escaped
-from untaught.engine.ours import check_replaceable
-from untaught.engine.writing import write_text
 from untaught.report.advice import advise
 from untaught.report.charts import WIDTH, Curve, Point, chart, number, percent, thin
 from untaught.report.facts import Facts, gather
+from untaught.storage.atomic import write_text
+from untaught.storage.ownership import check_replaceable
 
 NAMES = {"encoder": "this encoder", "random_init": "same encoder, untrained", "raw": "raw data"}
 PROBES = {"linear": "Linear probe", "finetune": "Fine-tuned", "kmeans": "k-means", "spectrum": "Spectrum"}

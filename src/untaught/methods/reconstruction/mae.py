@@ -21,7 +21,7 @@ from untaught.ranges import FewOrNone, Size, in_range
 class MAE(Method):
     views = ("masked",)
     needs = frozenset({"tokens"})
-    unused = True  # the encoder's pooling
+    find_unused_parameters = True  # the encoder's pooling
     padded = False
     positions: Tensor  # of the decoder, (N, width)
 

@@ -1,0 +1,420 @@
+"""Fine-tuning: an encoder and a head learn from labels, beside the same network from scratch on the same labels."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import untaught
+from untaught.config.overrides import knobs_of, parse, unknown
+from untaught.config.registry import modality_named, resolve
+from untaught.config.train_config import Recipe
+from untaught.console import say, warn
+from untaught.core import Batch, Encoder, Modality, Options, UserError, View
+from untaught.data.labels import doubts, hold_out
+from untaught.data.loader import Loader
+from untaught.data.parts import held_out_part
+from untaught.downstream import TASKS
+from untaught.evaluation.evaluator import merge_rows
+from untaught.evaluation.features import collect, encode
+from untaught.evaluation.interval import Measured, measure
+from untaught.pipeline.dataset import Material, differing, look
+from untaught.pipeline.pretrained import build_from, save_network
+from untaught.pipeline.seen_rows import Known
+from untaught.pipeline.view_pipeline import Views, convolves, used_view, view_options
+from untaught.ranges import Count, Few, Within, check
+from untaught.storage.atomic import make_room
+from untaught.storage.run_dir import free_path
+from untaught.training.trainer import Fit
+
+EVALUATIONS = 20  # of the validation part, over the whole budget
+VALIDATED = 5_000  # samples of it at most
+FEW = 20  # validation samples under which nothing can be chosen by them
+PROBED = 10_000  # training samples that the head's linear probe is fitted on, at most
+UNBALANCED = 3  # times as many samples of one class as of another, from which on it is said
+BATCH = 512  # samples encoded at once
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How much is learned from, and how it is measured."""
+
+    labels: str = "all"  # of the training part: all, a share as 1%, or a number a class as 10/class
+    draws: Few = 1  # of those labels, each with a validation part and a seed of its own
+    validation: Annotated[float, Within(0, 0.5)] = 0.2  # share of the labels that chooses when to stop and calibrates; 0 is off
+    patience: Count = 8  # evaluations (20 in the budget) without a better one, after which training ends; 0 is off
+    probe: bool = True  # the head begins as a linear probe of the encoder
+    scratch: bool = True  # train the same network from scratch as well
+
+    def __post_init__(self) -> None:
+        self.amount  # noqa: B018  # refuses what can't be read
+        check(vars(self), {name: kind for name, (kind, _) in knobs_of(type(self)).items()})
+
+    @property
+    def amount(self) -> tuple[float, int | None]:
+        """(share, None) or (1.0, number a class)."""
+        text = self.labels
+        try:
+            if text == "all":
+                return 1.0, None
+            if text.endswith("%") and 0 < float(text[:-1]) <= 100:
+                return float(text[:-1]) / 100, None
+            if text.endswith("/class") and int(text[:-6]) > 0:
+                return 1.0, int(text[:-6])
+        except ValueError:
+            pass
+        raise UserError(f"labels={text}: must be all, a share as 1%, or a number a class as 10/class")
+
+
+def finetune(
+    encoder: Encoder,
+    config: Options,
+    path: Path,
+    data: Any,
+    *,
+    task: str,
+    out: Path | None = None,
+    columns: dict[str, str] | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    knobs: Options | None = None,
+) -> tuple[Path, nn.Module, Options]:
+    """Trains, compares and saves; returns the model's folder, network and config.
+
+    `encoder` and its `config` are those of the run, or the encoder folder, at `path`.
+    """
+    if task not in TASKS:
+        raise unknown("task", task, TASKS)
+    cls = resolve(TASKS[task])
+    modality = modality_named(config["modality"])
+    sorted_knobs = _sort(knobs or {}, cls, modality)
+    loop: Options = {"optimizer": "adamw"} | sorted_knobs["loop"]
+    trial, recipe = Trial(**sorted_knobs["trial"]), Recipe(**loop)
+    if trial.amount[1] and task != "classify":
+        raise UserError(f"labels={trial.labels}: --task {task} has no classes; give all or a share as 1%")
+    names = tuple(name if name in modality.views else config["view"] for name in cls.views)
+    options = view_options(names, modality, config["layout"], sorted_knobs["view"])
+    place = path.parent if path.name == "encoder" else path
+    ours = (place / "run.yaml").exists()
+    known = Known.of(place) if ours else None  # what the encoder was trained on asks no question here
+    folder = out or free_path(place / "finetuned")
+    if os.path.lexists(folder):
+        raise UserError(f"{folder} is already there; choose another --out")
+    make_room(folder)
+
+    material = look(data, modality, columns=columns, label=label, split=split, layout=config["layout"])
+    _tell_differences(material, config)
+    material.open(False, recipe.seed, known.divider(material, own=False) if known else None)
+    tuner = Tuner(encoder, config, material, task, cls, recipe, trial, sorted_knobs["task"], names, options)
+    tuner.tell()
+    outcomes: dict[str, list[np.ndarray]] = {}
+    kept: Any = None
+    with tempfile.TemporaryDirectory() as scratch:
+        for draw in range(trial.draws):
+            for features in ("encoder", "random_init") if tuner.compares else ("encoder",):
+                trained = tuner.train(features, draw, Path(scratch))
+                if tuner.test is not None:
+                    outputs = tuner.outputs(trained.network, tuner.test)
+                    outcomes.setdefault(features, []).append(cls.outcome(outputs, trained.facts))
+                if features == "encoder" and draw == 0:
+                    kept = trained
+        measured = {}
+        if tuner.test is not None:
+            limits = (0.0, 1.0) if cls.percent else (-np.inf, np.inf)
+            measured = {features: measure(cls.scores, each, tuner.truth[tuner.test], limits) for features, each in outcomes.items()}
+        rows = [row for features, scores in measured.items() for row in tuner.rows(features, scores)]
+        described = {"untaught": untaught.__version__, "task": task, **kept.facts}
+        described |= {key: config[key] for key in ("method", "encoder", "encoder_knobs", "modality", "view", "layout", "statistics")}
+        described |= {"knobs": dict(knobs or {}), "resolved": tuner.resolved, "scores": rows}
+        metrics = (Path(scratch) / "encoder" / "metrics.jsonl").read_text()
+        save_network(kept.network, folder, described, {"metrics.jsonl": metrics})
+    if rows and ours:
+        merge_rows(place / "evaluation.json", rows)
+    tuner.report(measured)
+    say(f"model     {folder}; use it with: untaught predict {folder} DATA -o predictions.csv")
+    return folder, kept.network.eval(), described
+
+
+class Labelled:
+    """Views with the label of every sample as their target."""
+
+    def __init__(self, views: Views, truth: Tensor) -> None:
+        self.views, self.truth, self.names = views, truth, views.names
+
+    @property
+    def channels_last(self) -> bool:
+        return self.views.channels_last
+
+    @channels_last.setter
+    def channels_last(self, value: bool) -> None:
+        self.views.channels_last = value
+
+    def __call__(self, batch: Batch, epoch: int) -> list[View]:
+        views = self.views(batch, epoch)
+        target = self.truth.to(batch["index"].device)[batch["index"]]
+        return [dataclasses.replace(view, target=target) for view in views]
+
+
+class Best:
+    """Judges a network on its validation part, keeps its best weights, and knows when to give up."""
+
+    def __init__(self, task: Any, outputs: Callable[[], np.ndarray], truth: np.ndarray, patience: int) -> None:
+        self.task, self.outputs, self.truth, self.patience = task, outputs, truth, patience
+        self.least, self.since, self.weights = np.inf, 0, {}
+
+    def __call__(self) -> dict[str, float]:
+        outputs = self.outputs()
+        loss = self.task.judge(outputs, self.truth)
+        self.since += 1
+        if loss < self.least or not self.weights:
+            self.least, self.since = loss, 0
+            self.weights = {name: value.detach().clone() for name, value in self.task.network.state_dict().items()}
+        scores = self.task.scores(self.task.outcome(outputs, self.task.facts), self.truth)
+        return {"validation_loss": loss, **{f"validation_{name}": value for name, value in scores.items()}}
+
+    def enough(self) -> bool:
+        return 0 < self.patience <= self.since
+
+    def restore(self) -> None:
+        """Back to the best weights, and calibrated with them."""
+        self.task.network.load_state_dict(self.weights)
+        self.task.settle(self.outputs(), self.truth)
+
+
+class Tuner:
+    """The labelled data, cut into training, validation and test rows, and the way a network is trained on them."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        config: Options,
+        material: Material,
+        task: str,
+        cls: Any,
+        recipe: Recipe,
+        trial: Trial,
+        knobs: Options,
+        names: tuple[str, ...],
+        options: list[Options],
+    ) -> None:
+        self.encoder, self.config, self.material, self.task, self.cls = encoder, config, material, task, cls
+        self.recipe, self.trial, self.knobs, self.names, self.options = recipe, trial, knobs, names, options
+        modality = material.modality
+        self.whole = used_view(modality, material.layout, config["view"], config["statistics"])
+        store = material.store
+        assert store is not None
+        if store.labels is None:
+            raise UserError(f"the data has no labels; give class folders, or a table with --label COLUMN ({material.source.what})")
+        self.classes = store.classes
+        self.truth: np.ndarray = cls.read(store.labels, store.classes)
+        known = cls.known(self.truth)
+        parts = {name: rows[known[rows]] for name, rows in material.parts.items()}
+        if missing := int((~known).sum()):
+            warn(f"{missing:,} of {len(store):,} {modality.noun} have no label and are left out")
+        held_out = held_out_part(parts)
+        self.test = parts[held_out] if held_out else None
+        self.validation = parts["val"] if held_out == "test" and len(parts.get("val", ())) >= FEW else None
+        self.pool = parts["train"]
+        self._check_labels()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        anew = not config["encoder"].startswith(("module:", "timm/local-dir:"))
+        self.compares = trial.scratch and anew
+        if trial.scratch and not anew:
+            warn(f"the weights of {config['encoder']} can't be drawn anew: it is not compared with the same network from scratch")
+        self.bf16 = False
+        self.resolved: Options = {}
+        self.plans = [self._divide(draw) for draw in range(trial.draws)]
+
+    def _check_labels(self) -> None:
+        noun, truth = self.material.modality.noun, self.truth[self.pool]
+        if self.test is None:
+            warn(f"no labelled {noun} are held out: the model will be trained, but not measured")
+        if not self.classes or self.task != "classify":
+            if len(np.unique(truth)) < 2:
+                raise UserError(f"the {len(truth):,} training labels are all alike; at least 2 different ones are needed")
+            return
+        counts = np.bincount(truth, minlength=len(self.classes))
+        there = [name for name, count in zip(self.classes, counts, strict=True) if count]
+        if len(there) < 2:
+            raise UserError(f"the training labels name {len(there)} class{f' ({there[0]})' if there else 'es'}; at least 2 are needed")
+        if single := [name for name, count in zip(self.classes, counts, strict=True) if count == 1]:
+            warn(f"{_listed(single)} {'has' if len(single) == 1 else 'have'} one training sample: too few to learn or to measure by")
+        for doubt in doubts(truth, self.truth[self.test], self.classes, f"{noun} to test") if self.test is not None else ():
+            warn(doubt)
+
+    def _divide(self, draw: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The training rows of a draw, and its validation rows."""
+        share, each = self.trial.amount
+        random = np.random.default_rng([self.recipe.seed, draw])
+        rows = self.pool
+        if share < 1 or each:
+            truth = self.truth[rows]
+            groups = [np.flatnonzero(truth == c) for c in np.unique(truth)] if truth.dtype.kind == "i" else [np.arange(len(rows))]
+            wanted = [min(each, len(group)) if each else max(1, round(share * len(group))) for group in groups]
+            rows = np.sort(rows[np.concatenate([random.permutation(g)[:n] for g, n in zip(groups, wanted, strict=True)])])
+        if len(rows) < 2:
+            raise UserError(f"labels={self.trial.labels} leaves {len(rows)} training sample; at least 2 are needed")
+        validation = self.validation
+        if validation is None and self.trial.validation:
+            held_out = hold_out(self.truth[rows], self.recipe.seed + draw, self.trial.validation, least=0)
+            if held_out.sum() >= FEW:
+                rows, validation = rows[~held_out], rows[held_out]
+        if validation is not None and len(validation) > VALIDATED:
+            spared = random.permutation(len(validation))
+            if self.validation is None:
+                rows = np.sort(np.concatenate([rows, validation[spared[VALIDATED:]]]))
+            validation = np.sort(validation[spared[:VALIDATED]])
+        return rows, validation if self.trial.validation else None
+
+    def tell(self) -> None:
+        """What is learned from what, before the first step."""
+        rows, validation = self.plans[0]
+        noun = self.material.modality.noun
+        say(f"split     {self.material.how_split}")
+        amount = "" if self.trial.labels == "all" else f" ({self.trial.labels}{f', {self.trial.draws} draws' * (self.trial.draws > 1)})"
+        kinds = f"{len(self.classes)} classes, " if self.task == "classify" else ""
+        chosen = f"{len(validation):,} to stop by and calibrate" if validation is not None else "none to stop by"
+        tested = f"{len(self.test):,} to test" if self.test is not None else "none to test"
+        say(f"labels    {kinds}{len(rows):,} {noun} to learn from{amount}, {chosen}, {tested}")
+        if validation is None and self.trial.validation:
+            warn(f"too few labels for a validation part (under {FEW}): the whole budget is trained, probabilities are not calibrated")
+        if self.task == "classify":
+            counts = np.bincount(self.truth[rows], minlength=len(self.classes))
+            most, least = counts.max(), counts[counts > 0].min()
+            if most > UNBALANCED * least and self.knobs.get("balance", "none") == "none":
+                say(f"classes   unbalanced, {least:,} to {most:,} samples; if the rare ones matter as much, try balance=logits")
+
+    def decide(self, rows: np.ndarray, scratch: bool) -> Recipe:
+        """Fills in what was left open, from the number of labels; 3e-4 was chosen on held-out rows of CIFAR-10's training part."""
+        recipe, decided = self.recipe, {}
+        if recipe.batch_size is None:
+            decided["batch_size"] = min(len(rows), 64 if len(rows) < 4096 else 256)
+        elif recipe.batch_size > len(rows):
+            raise UserError(f"batch_size={recipe.batch_size} is larger than the labels, {len(rows)} to learn from; choose at most that")
+        if recipe.lr is None:
+            decided["lr"] = 1e-3 if scratch else 3e-4
+        if recipe.epochs is recipe.steps is recipe.minutes is None:
+            batch = recipe.batch_size or decided["batch_size"]
+            decided["steps"] = max(400, 15 * (len(rows) // batch))
+        if scratch and recipe.minutes and "steps" in self.resolved:  # the same budget
+            decided |= {"minutes": None, "steps": self.resolved["steps"]}
+        return dataclasses.replace(recipe, **decided)
+
+    def train(self, features: str, draw: int, scratch: Path) -> Any:
+        """The task, trained from the encoder or (features "random_init") from scratch; metrics go to a folder below `scratch`."""
+        rows, validation = self.plans[draw]
+        fresh = features == "random_init"
+        recipe = self.decide(rows, fresh)
+        torch.manual_seed(recipe.seed + draw)
+        encoder = build_from(self.config) if fresh else copy.deepcopy(self.encoder)
+        knobs = {**self.knobs, "train": "full", "layer_decay": 1.0} if fresh else self.knobs
+        task = self.cls(encoder, self.classes, self.truth[rows], **knobs)
+        views: Any = Labelled(
+            Views(self.names, self.material.modality, self.options, self.config["statistics"], recipe.seed + draw),
+            torch.tensor(self.truth),
+        )
+        store = self.material.store
+        assert store is not None
+        loader = Loader(store, rows, recipe.batch_size or 1, recipe.seed + draw, pin=self.device.type == "cuda")
+        folder = scratch / (features if draw == 0 else f"{features}-{draw}")
+        folder.mkdir()
+        best = None
+        said = {"encoder": "fine-tuning", "random_init": "from scratch"}[features]
+        if self.trial.draws > 1:
+            said += f" {draw + 1} of {self.trial.draws}"
+        names = lambda index: self.material.names(index.cpu().numpy())  # noqa: E731
+        fit = Fit(task, views, loader, recipe, folder, names, resumable=False, evaluations=EVALUATIONS, says=said)
+        self.bf16 = fit.bf16
+        if validation is not None:
+            best = Best(task, lambda: self.outputs(task.network, validation), self.truth[validation], self.trial.patience)
+            fit.evaluate, fit.enough = best, best.enough
+        if self.trial.probe and not fresh:
+            probed = np.sort(np.random.default_rng(draw).permutation(rows)[:PROBED])
+            task.begin(self.outputs(encoder, probed), self.truth[probed])
+            if best:
+                best()  # the probe itself may be the best
+        fit.run()
+        if best:
+            best()
+            best.restore()
+        if not fresh and draw == 0:
+            self.resolved = {**dataclasses.asdict(recipe), **dataclasses.asdict(self.trial), **self.knobs, "steps": fit.total}
+        stopped = f"stopped after {fit.step} of {fit.total} steps" if fit.step != fit.total else f"{fit.step} steps"
+        say(f"trained   {said}: {stopped} in {fit.seconds:.0f} s" + (f", validation loss {best.least:.3f}" if best else ""))
+        return task
+
+    def outputs(self, network: nn.Module, rows: np.ndarray) -> np.ndarray:
+        """What a network gives for rows of the store, as they are -> (N, D) float32."""
+        self.whole.channels_last = convolves(network)
+        loader = self.material.in_order(rows, BATCH)
+        view = lambda batch: self.whole(batch, 0)[0]  # noqa: E731
+        return collect(encode(network, loader.batches(0), view, self.device, self.bf16, self.material.names), len(rows))
+
+    def rows(self, features: str, scores: dict[str, Measured]) -> list[Options]:
+        """Rows of evaluation.json."""
+        probe = "finetune" if self.knobs.get("train", "full") == "full" else f"finetune-{self.knobs['train']}"
+        return [
+            {"features": features, "probe": probe, "labels": self.trial.labels, "metric": name, "mean": score.mean}
+            | {"low": score.interval[0], "high": score.interval[1], "draws": self.trial.draws, "data": self.material.name}
+            for name, score in scores.items()
+        ]
+
+    def report(self, measured: dict[str, dict[str, Measured]]) -> None:
+        """The scores on the test part, with 95% intervals."""
+        if not measured:
+            return
+        assert self.test is not None
+        over = f", mean of {self.trial.draws} draws" if self.trial.draws > 1 else ""
+        say(f"measured  on {len(self.test):,} {self.material.modality.noun} not learned from{over}, 95% intervals in brackets")
+        unit, times = ("%", 100) if self.cls.percent else ("", 1)
+        number = lambda value, sign="": f"{value * times:{sign}.{1 if times == 100 else 4}{'f' if times == 100 else 'g'}}"  # noqa: E731
+        said = lambda score, sign="": (  # noqa: E731
+            f"{number(score.mean, sign)}{'' if sign else unit} ({number(score.interval[0], sign)} to {number(score.interval[1], sign)})"
+        )
+        counts = np.bincount(self.truth[self.test]) if self.task == "classify" else np.ones(1)
+        unbalanced = counts.max() > 1.5 * counts[counts > 0].min()
+        for name, score in measured["encoder"].items():
+            if name in ("balanced_accuracy", "macro_f1") and not unbalanced:
+                continue
+            line = f"{name.replace('_', ' '):<18} fine-tuned {said(score)}"
+            if scratch := measured.get("random_init", {}).get(name):
+                line += f", from scratch {said(scratch)}, difference {said(score - scratch, '+')}"
+            say(line)
+
+
+def _sort(knobs: Options, cls: Any, modality: Modality) -> dict[str, Options]:
+    """Each key=value to where it belongs: loop, task, trial, or an option of the view; else a UserError."""
+    tables = {"trial": knobs_of(Trial), "task": knobs_of(cls), "loop": knobs_of(Recipe)}
+    for only_pretraining in ("stream", "devices", "nodes", "strategy"):
+        del tables["loop"][only_pretraining]
+    result: dict[str, Options] = {name: {} for name in (*tables, "view")}
+    for key, value in knobs.items():
+        where = next((name for name, known in tables.items() if key in known), None)
+        if where:
+            result[where][key] = parse(key, value, tables[where][key][0])
+        elif "." in key and key.partition(".")[0] in (*modality.views, "view0"):
+            result["view"][key] = value
+        else:
+            raise unknown("knob", key, [*(name for known in tables.values() for name in known), *(f"{view}.OPTION" for view in cls.views)])
+    return result
+
+
+def _tell_differences(material: Material, config: Options) -> None:
+    """Data of another kind than the encoder was trained on is converted, and that is said."""
+    if kinds := differing(material.peeked, material.modality, config["layout"]):
+        asks, trained = (", ".join(f"{key} {both[i]}" for key, both in kinds.items()) for i in (0, 1))
+        warn(f"the {material.modality.noun} are of {asks}; the encoder was trained on {trained}, to which they are converted")
+
+
+def _listed(names: list[str]) -> str:
+    return "class " + ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")

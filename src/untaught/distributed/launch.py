@@ -1,0 +1,171 @@
+"""Starts processes (torchrun, SLURM, or our own `devices=`), and tells why one ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from threading import current_thread, main_thread
+from typing import Any
+
+import torch
+
+from untaught.config.train_config import Recipe
+from untaught.core import UserError
+from untaught.signals import Interrupted
+
+FIRST_WORD = 5.0  # seconds that the first process has to report a fault before others end
+
+OURS = "UNTAUGHT_LAUNCHED"  # set for processes that `launch` started: it reports their faults
+
+LOST = (  # of what gloo and nccl say when another process is gone
+    *("connectFullMesh", "closed by peer", "reset by peer", "Broken pipe", "waiting for recv operation"),
+    *("remote process exited", "communicator was aborted", "Socket Timeout"),
+)
+
+
+class OwnFault(UserError):
+    """Of one process alone: the others only lose it."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """What torchrun or SLURM has started: this process's number, processes on each machine, machines."""
+
+    rank: int
+    devices: int
+    nodes: int
+    by: str
+    again: bool = False  # whether torchrun has started them anew after one was lost
+
+
+def started() -> Started | None:
+    """None for a process that was started by itself."""
+    var = os.environ
+    if "TORCHELASTIC_RUN_ID" in var:
+        devices, by = int(var["LOCAL_WORLD_SIZE"]), "untaught" if watched() else "torchrun"
+        return Started(int(var["RANK"]), devices, int(var["WORLD_SIZE"]) // devices, by, int(var.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0)
+    if int(var.get("SLURM_NTASKS", 1)) > 1 and var.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        each = var.get("SLURM_NTASKS_PER_NODE")
+        if each is None:
+            raise UserError(f"SLURM started {var['SLURM_NTASKS']} tasks without --ntasks-per-node; give it, one task a device")
+        return Started(int(var["SLURM_PROCID"]), int(each), int(var.get("SLURM_NNODES", 1)), "SLURM")
+    return None
+
+
+def to_launch(recipe: Recipe) -> int:
+    """How many processes this one has to start for the recipe; 0 where it trains itself. Raises UserError where it can't."""
+    found, devices, nodes = started(), recipe.devices, recipe.nodes
+    if found:
+        for name, asked, there in (("devices", devices, found.devices), ("nodes", nodes, found.nodes)):
+            if asked is not None and asked != there:
+                raise UserError(f"{name}={asked}: {found.by} started {there}; leave it out, or start as many")
+        return 0
+    if (nodes or 1) > 1:
+        raise UserError(f"nodes={nodes}: start the command on every machine by torchrun --nnodes {nodes}, or by srun (docs/distributed.md)")
+    most, noun = (torch.cuda.device_count(), "GPUs") if torch.cuda.is_available() else (os.cpu_count() or 1, "processors")
+    if (devices or 1) > most:
+        raise UserError(f"devices={devices}: this machine has {most} {noun}; choose at most that")
+    return devices if devices and devices > 1 else 0
+
+
+def launch(command: list[str], processes: int) -> None:
+    """Runs `python COMMAND` in so many processes of this machine by torch's own launcher, and waits.
+
+    Raises what ended them: UserError, Interrupted, or RuntimeError where one broke.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    threads = max(1, torch.get_num_threads() // processes)
+    given = {"OMP_NUM_THREADS": str(threads), "TORCH_CPP_LOG_LEVEL": "ERROR", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600", OURS: "1"}
+    added = {name: value for name, value in given.items() if name not in os.environ}
+    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT) if current_thread() is main_thread() else ()
+    handlers = {number: signal.getsignal(number) for number in caught}
+    place: dict[str, Any] = {"min_nodes": 1, "max_nodes": 1, "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+    config = LaunchConfig(**place, nproc_per_node=processes, run_id=uuid.uuid4().hex, max_restarts=0)
+    try:
+        os.environ.update(added)
+        logging.disable()  # it tells of every child
+        with _ignored_stay() if caught else nullcontext():
+            elastic_launch(config, sys.executable)(*command)
+    except SignalException as stop:
+        raise Interrupted(stop.sigval, None) from None
+    except Interrupted as stop:
+        raise Interrupted(stop.number, None) from None
+    except ChildFailedError as error:
+        raise _reason(error.failures, processes) from None
+    finally:
+        logging.disable(logging.NOTSET)
+        for name in added:
+            del os.environ[name]
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ignored_stay() -> Iterator[None]:
+    """Inside, a signal that is ignored (by nohup) stays so, here and in children: torch's launcher would take it over, whatever it was."""
+    install = signal.signal
+
+    def unless_ignored(number: Any, handler: Any) -> Any:
+        return signal.SIG_IGN if signal.getsignal(number) is signal.SIG_IGN else install(number, handler)
+
+    signal.signal = unless_ignored
+    try:
+        yield
+    finally:
+        signal.signal = install
+
+
+def _reason(failures: dict[int, Any], processes: int) -> BaseException:
+    """Why processes ended: a fault that one has reported, however it ended, before a signal, before one that broke or lost the others."""
+    reported = [failure for failure in failures.values() if isinstance(failure.message, dict)]
+    if reported:
+        return UserError(min(reported, key=lambda failure: failure.timestamp).message["message"])
+    rank, failure = min(failures.items(), key=lambda item: (item[1].exitcode == 1, item[1].exitcode < 0, item[1].timestamp))
+    code = failure.exitcode
+    if code > 128:
+        return Interrupted(code - 128, None)
+    if code < 0:
+        cause = f"was killed ({signal.Signals(-code).name}), perhaps for want of memory"
+        return UserError(f"process {rank} of {processes} {cause}; go on from the last checkpoint with --resume")
+    return RuntimeError(f"process {rank} of {processes} ended with exit code {code}; what it wrote says why")
+
+
+def reports(fault: UserError) -> bool:
+    """Whether this process is to say which UserError ended it; the launcher, where there is one, gets to know it.
+
+    All processes have a fault alike, and the first says it, unless it is marked as this one's own.
+    """
+    found = started()
+    if found is None:
+        return True
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        message = {"message": str(fault), "extraInfo": {"py_callstack": "", "timestamp": str(int(time.time()))}}
+        Path(file).write_text(json.dumps({"message": message}))
+    if watched():
+        return False
+    if found.rank == 0 or isinstance(fault, OwnFault):
+        return True
+    time.sleep(FIRST_WORD)  # a launcher ends the others with the first that ends
+    return False
+
+
+def watched() -> bool:
+    """Whether our own launcher looks after this process, and says what ended it."""
+    return OURS in os.environ
+
+
+def lost(error: Exception) -> bool:
+    """Whether the error only says that another process is gone: that one has said why, or its launcher will."""
+    return isinstance(error, RuntimeError) and started() is not None and any(sign in str(error) for sign in LOST)

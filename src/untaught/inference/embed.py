@@ -1,0 +1,189 @@
+"""Vectors of new data by a trained encoder, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from untaught.config.registry import modality_named
+from untaught.console import progress_bar, say, warn
+from untaught.core import Batch, Options, UserError
+from untaught.data.column import Growing
+from untaught.data.loader import Loader
+from untaught.data.sources import open_source, peek
+from untaught.data.store import packed
+from untaught.data.stream import Stream
+from untaught.evaluation.features import encode
+from untaught.ops.precision import has_bfloat16
+from untaught.pipeline.dataset import adapted, differing, tell_skipped
+from untaught.pipeline.view_pipeline import convolves, used_view
+from untaught.ranges import Samples, in_range
+from untaught.storage.atomic import all_whole, make_room, whole
+from untaught.storage.ownership import check_replaceable
+
+LOOKED = 8  # records that tell of what kind new data are
+
+
+class Embedder:
+    """Reads new data as the encoder's own was read, and gives its vectors, part by part and batch by batch."""
+
+    @in_range
+    def __init__(
+        self,
+        encoder: nn.Module,
+        config: Options,
+        data: Any,
+        columns: dict[str, str] | None = None,
+        batch_size: Samples = 256,
+        verb: str = "embed",
+    ) -> None:
+        self.modality = modality_named(config["modality"])
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.encoder, self.layout, self.batch_size = encoder.to(self.device), config["layout"], batch_size
+        self.source = open_source(data, self.modality, columns=columns, encoding=self.layout.get("encoding"))
+        self.view = used_view(self.modality, self.layout, config["view"], config["statistics"])
+        self.view.channels_last = convolves(encoder)
+        self.verb = verb
+        self.skipped: list[tuple[str, str]] = list(self.source.skipped)
+        say(f"data      {self.source.what}")
+        records = peek(self.source) if self.modality.learn is None else []  # what is learned says how anything is read
+        for key, (found, takes) in differing(records[:: -(-len(records) // LOOKED) or 1], self.modality, self.layout).items():
+            say(f"layout    {self.modality.noun} of {key} {found} are read with {key} {takes}, as in training")
+        self.layout = adapted(records, self.modality, self.layout)
+
+    def __iter__(self) -> Iterator[Embedded]:
+        """A batch after the other, in the source's order: by part (train, val, test) where it has some, in a part as it is given.
+
+        Records that can't be read are left out, and that is said; `rows` are the numbers of those that are there. Raises UserError where
+        none can be read, and where vectors are not finite.
+        """
+        total = sum(part.rows or 0 for part in self.source.parts.values()) or None
+        given = left_out = 0
+        with progress_bar(self.verb) as bar:
+            task = bar.add_task("", total=total, note="")
+            for reading in self._read():
+                bf16 = has_bfloat16(self.device.type)
+                view = lambda batch: self.view(batch, 0)[0]  # noqa: E731
+                for index, vectors in encode(self.encoder, reading.batches, view, self.device, bf16, reading.names):
+                    given += len(vectors)
+                    bar.update(task, completed=given)
+                    names = [name.encode("utf-8", "backslashreplace").decode() for name in reading.names(index)]
+                    yield Embedded(reading.rows(index), names, vectors)
+                left_out += reading.left_out()
+        tell_skipped(self.skipped, self.modality.noun, left_out)
+        if not given:
+            why = "".join(f" ({name}: {reason})" for name, reason in self.skipped[len(self.source.skipped) :][:1])
+            raise UserError(f"nothing to {self.verb}: none of the {self.modality.noun} can be read{why}")
+
+    def _read(self) -> Iterator[Reading]:
+        """The store that a run has packed of this data, else every part, decoded now."""
+        if store := packed(self.source, self.modality, self.layout, warn):
+            loader = Loader(store, np.arange(len(store)), self.batch_size, seed=0, drop_last=False, shuffle=False)
+            yield Reading(loader.batches(0), store.names, lambda index: store.numbers[index], lambda: store.left_out)
+            self.skipped += [skipped for skipped in store.skipped if skipped not in self.skipped]
+            return
+        first = 0
+        for part in self.source.parts.values():
+            stream = Stream(part, self.modality, self.layout, self.batch_size, seed=0, drop_last=False, shuffle=False, tell=warn)
+            yield Reading(stream.batches(0), stream.names, partial(np.add, first), lambda stream=stream: stream.left_out)
+            self.skipped += list(stream.skipped.items())
+            first += stream.passed if part.rows is None else part.rows
+
+
+class Embedded(NamedTuple):
+    """A batch: the rows' numbers (B,) int64 among all records, their names, and vectors (B, width) float32."""
+
+    rows: np.ndarray
+    names: list[str]
+    vectors: np.ndarray
+
+
+class Reading(NamedTuple):
+    """Batches in order, and of their "index" the names and the numbers; once they have all come, how many records were left out."""
+
+    batches: Iterator[Batch]
+    names: Callable[[np.ndarray], list[str]]
+    rows: Callable[[np.ndarray], np.ndarray]
+    left_out: Callable[[], int]
+
+
+class Vectors(np.ndarray):
+    """(N, width) float32, with `rows` (N,), their numbers among the records that were given, and `names`.
+
+    What is made of it (a slice, a sum) is an array without them.
+    """
+
+    rows: np.ndarray | None = None
+    names: list[str] | None = None
+
+
+def vectors_of(embedder: Embedder) -> Vectors:
+    """All of them, in memory."""
+    rows, names, vectors = zip(*embedder, strict=True)
+    result = np.concatenate(vectors).view(Vectors)
+    result.rows, result.names = np.concatenate(rows), [name for part in names for name in part]
+    return result
+
+
+def write_vectors(embedder: Embedder, out: Path) -> int:
+    """To .parquet (columns row, name, vector) or .npy (N, width) with `rows_beside` it; written whole or not at all. Returns N."""
+    check_ending(out, (".parquet", ".npy"))
+    if out.suffix == ".parquet":
+        return write_file(out, partial(_to_parquet, embedder))
+    make_room(out)
+    for path in (out, rows_beside(out)):
+        check_replaceable(path, "choose another --out")
+    with all_whole(out, rows_beside(out)) as (vectors, rows):
+        return _to_npy(embedder, vectors, rows)
+
+
+def rows_beside(out: Path) -> Path:
+    """vectors.rows.npy (N,) int64 beside vectors.npy: which records its vectors are of."""
+    return out.with_suffix(".rows.npy")
+
+
+def check_ending(out: Path, endings: tuple[str, ...]) -> None:
+    if out.suffix not in endings:
+        raise UserError(f"{out}: the ending says the format; {' and '.join(endings)} are known")
+
+
+def write_file(out: Path, write: Callable[[Path], int]) -> int:
+    """What `write` writes into the path that it is given, and says the rows of: at `out`, whole or not at all."""
+    make_room(out)
+    check_replaceable(out, "choose another --out")
+    with whole(out) as path:
+        return write(path)
+
+
+def _to_parquet(embedder: Embedder, path: Path) -> int:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    width: Any = embedder.encoder.width
+    schema = pa.schema([("row", pa.int64()), ("name", pa.string()), ("vector", pa.list_(pa.float32(), width))])
+    count = 0
+    with parquet.ParquetWriter(path, schema) as writer:
+        for rows, names, vectors in embedder:
+            column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width)
+            writer.write_table(pa.table([pa.array(rows), pa.array(names), column], schema=schema))
+            count += len(vectors)
+    return count
+
+
+def _to_npy(embedder: Embedder, path: Path, beside: Path) -> int:
+    width: Any = embedder.encoder.width
+    vectors, numbers = Growing(path, np.dtype("<f4"), (width,)), Growing(beside, np.dtype("<i8"), ())
+    with closing(vectors.file), closing(numbers.file):
+        for rows, _, batch in embedder:
+            vectors.append(batch)
+            numbers.append(rows)
+        vectors.finish()
+        numbers.finish()
+    return vectors.rows

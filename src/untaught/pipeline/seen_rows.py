@@ -1,0 +1,147 @@
+"""What a run knows of its own data: which samples it was trained on, by their contents, wherever they are read from later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from untaught.console import warn
+from untaught.core import UserError
+from untaught.data.labels import hold_out
+from untaught.data.parts import TRAIN, VAL
+from untaught.data.store import Store, sizes
+from untaught.pipeline.dataset import Material, Parts
+from untaught.storage.atomic import write_bytes
+from untaught.storage.run_dir import name_of, read_run, seed_of
+
+ROWS = "rows.safetensors"
+STREAMED = "streamed"  # in place of the contents of a store
+
+
+@dataclass(frozen=True)
+class Known:
+    """trained, held_out: hashes (n,) uint64 of the contents of the samples in the run's parts; None of a run that has kept none."""
+
+    folder: Path
+    data: str
+    fingerprint: str | None
+    contents: str | None
+    seed: int
+    trained: np.ndarray | None
+    held_out: np.ndarray | None
+
+    @classmethod
+    def of(cls, folder: Path) -> Known:
+        """Of a run folder. Raises UserError."""
+        run = read_run(folder / "run.yaml")
+        found = _read(folder / ROWS) if run.get("contents") else {}
+        said: dict[str, Any] = {key: run.get(key) for key in ("fingerprint", "contents")}
+        return cls(folder, name_of(run), **said, seed=seed_of(run), trained=found.get("trained"), held_out=found.get("held_out"))
+
+    @property
+    def streamed(self) -> bool:
+        """Whether all of the data's training part, or all there was, was trained on: nothing was packed, so nothing is known by row."""
+        return self.trained is None and self.contents == STREAMED
+
+    def same(self, store: Store | None, fingerprint: str) -> bool:
+        """Whether data are those of the run, whatever they are called now."""
+        return fingerprint == self.fingerprint or (store is not None and store.contents == self.contents)
+
+    def changes(self, store: Store | None, noun: str) -> str:
+        """What of the run's data is no longer what it was, in words."""
+        if store is None or self.trained is None or self.held_out is None:
+            return "other files, sizes or times"
+        before = np.concatenate([self.trained, self.held_out])
+        added, gone = (len(np.setdiff1d(one, other)) for one, other in ((store.hashes, before), (before, store.hashes)))
+        said = [f"{count:,} {noun} {what}" for count, what in ((added, "are new"), (gone, "are gone or changed")) if count]
+        return " and ".join(said) or "the same contents, but other labels, parts or order"
+
+    def own(self, store: Store, fingerprint: str, noun: str) -> Parts:
+        """The parts of the run's own data as they are today: only what it was trained on, and what it held out. Raises UserError."""
+        advice = f"name the data to measure on with --data, if it is to be {self.data}"
+        if store.contents == self.contents or (self.trained is None and fingerprint == self.fingerprint):
+            return self._streamed(store, *store.parts(self.seed))
+        if self.trained is None or self.held_out is None:
+            why = "streams" if self.streamed else "runs of older versions"
+            raise UserError(
+                f"{self.data} is not what {self.folder} was trained on (other files, sizes or times); {why} don't keep which samples those "
+                f"were: {advice}"
+            )
+        trained = np.isin(store.hashes, self.trained)
+        held_out = np.isin(store.hashes, self.held_out) & ~trained
+        if not trained.any():
+            if fingerprint == self.fingerprint:  # of another version, which decodes otherwise
+                return store.parts(self.seed)
+            raise UserError(f"{self.data} holds other data now: none of its {len(store):,} {noun} did {self.folder} train on; {advice}")
+        own = store.local_shards or {TRAIN: np.arange(len(store)), VAL: np.arange(len(store))}
+        rows = {part: numbers[(trained if part == TRAIN else held_out)[numbers]] for part, numbers in own.items()}
+        rows = {part: numbers for part, numbers in rows.items() if len(numbers)}
+        warn(f"{self.data} has changed since the run: {self.changes(store, noun)}; what the run knew is measured alone, or {advice}")
+        return rows, f"as the run's own: {sizes(rows)}"
+
+    def other(self, store: Store, fingerprint: str, noun: str) -> Parts:
+        """The parts of named data: what the run was trained on asks no question there, and what it held out still does."""
+        rows, how = store.parts(self.seed)
+        if store.contents == self.contents:
+            return rows, how
+        if self.trained is None or self.held_out is None:
+            return self._streamed(store, rows, how)
+        trained = np.isin(store.hashes, self.trained)
+        held_out = np.isin(store.hashes, self.held_out) & ~trained
+        if not (trained.any() or held_out.any()):
+            return rows, how
+        if not store.local_shards and store.labels is not None:
+            labels = np.where(trained | held_out, -1 if store.labels.dtype.kind == "i" else np.nan, store.labels)
+            asking = held_out | hold_out(labels, self.seed)
+            if asking.any():
+                rows = {TRAIN: np.flatnonzero(~asking), VAL: np.flatnonzero(asking)}
+                return rows, f"{int(trained.sum()):,} that {self.folder} was trained on, 80/20 of what is new to it: {sizes(rows)}"
+        for part, numbers in rows.items():
+            seen = 0 if part == TRAIN else int(trained[numbers].sum())
+            if seen and seen < len(numbers):
+                rows = {**rows, part: numbers[~trained[numbers]]}
+                warn(f"{seen:,} of {len(numbers):,} {noun} of {part} are left out: {self.folder} was trained on them")
+            elif seen:
+                warn(f"all {seen:,} {noun} of {part} are among those that {self.folder} was trained on: its scores are of what it has seen")
+        return rows, how
+
+    def divider(self, material: Material, own: bool) -> Callable[[Store], Parts]:
+        """Which rows of data are for what: of the run's own, as they should be, or of any."""
+        if own:
+            material.name = self.data
+        how = self.own if own else self.other
+        return lambda store: how(store, material.source.fingerprint, material.modality.noun)
+
+    def seen(self, store: Store, rows: np.ndarray) -> int:
+        """How many of these rows it was trained on, as far as it knows."""
+        return 0 if self.trained is None else int(np.isin(store.hashes[rows], self.trained).sum())
+
+    def _streamed(self, store: Store, rows: dict[str, np.ndarray], how: str) -> Parts:
+        if self.streamed and len(rows) > 1 and not store.local_shards:
+            warn(f"{self.folder} was streamed and trained on everything, also on what is held out here: its scores are of what it has seen")
+        return rows, how
+
+
+def keep_rows(folder: Path, store: Store, parts: dict[str, np.ndarray]) -> None:
+    """Writes into a run's folder what `Known.of` reads of its parts."""
+    asking = [numbers for part, numbers in parts.items() if part != TRAIN]
+    rows = {"trained": parts[TRAIN], "held_out": np.concatenate(asking) if asking else np.arange(0)}
+    write_bytes(folder / ROWS, save({name: np.unique(store.hashes[numbers]) for name, numbers in rows.items()}))
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Nothing where there is no file. Raises UserError where it is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        found = load_file(path)
+        if found.keys() != {"trained", "held_out"} or any(rows.dtype != np.uint64 or rows.ndim != 1 for rows in found.values()):
+            raise ValueError("other arrays")
+        return found
+    except Exception as error:  # damaged in any way
+        raise UserError(f"{path} can't be read ({str(error).splitlines()[0]}); copy the whole run folder, or remove the file") from error

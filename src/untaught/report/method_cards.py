@@ -1,0 +1,226 @@
+"""What there is: methods and encoders with their knobs, read from their own headers and signatures, and what was measured of methods."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import untaught.methods
+from untaught.config.help import meanings_of
+from untaught.config.overrides import knobs_of
+from untaught.config.registry import OURS, encoder_factory, method_named, method_table, modality_named
+from untaught.console import warn
+from untaught.core import Method, Options, UserError
+from untaught.encoders import ENCODERS
+from untaught.modalities import MODALITIES
+from untaught.storage.atomic import write_text
+from untaught.storage.ownership import check_replaceable, is_ours
+from untaught.storage.safe_load import read_yaml
+
+MEASURED = Path(untaught.methods.__file__).with_name("measured.yaml")  # written by benchmarks/measured.py
+VENUES = {"CVPR", "ECCV", "ICCV", "ICLR", "ICML", "NeurIPS", "TMLR"}  # that stand behind authors
+GAIN = 0.01  # of accuracy over the untrained encoder, under which a method has learned nothing to speak of
+
+INPUT = {"channels", "size", "vocabulary", "length", "special"}  # what an encoder is told of the data
+
+
+def method_cards(name: str | None = None) -> list[Options]:
+    """A card a method, of all or of the one that is named: name, family, paper, views, needs, cost, score, package, link; of one
+    also an example, what was measured, its knobs and its header. What nobody has measured is blank.
+
+    A package whose method can't be used is warned of, and left out.
+    """
+    cards, table = [], method_table()
+    for method in [name] if name else sorted(table):
+        try:
+            cls = method_named(method, table)
+        except UserError as error:
+            if name:
+                raise
+            warn(str(error))
+            continue
+        cards.append(_card(method, cls, table[method][1], whole=name is not None))
+    return cards
+
+
+def _card(name: str, cls: type[Method], package: str, whole: bool) -> Options:
+    header = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "")
+    found = measured().get(name, {}) if package == OURS else {}
+    card: Options = {
+        "name": name,
+        "family": cls.__module__.split(".")[-2] if package == OURS else "-",
+        "paper": citation(header),
+        "views": ", ".join(view if len(many) == 1 else f"{len(many)} {view}" for view, many in _runs(cls.views)),
+        "needs": ", ".join(sorted(cls.needs)) or "any encoder",
+        "cost": f"{found['speed']['cost'][0]:.2g}" if "speed" in found else "",
+        "score": f"{found['knn20']:.1%} ({100 * (found['knn20'] - found['untrained_knn20']):+.1f}), {found['minutes']:g} min"
+        if found
+        else "",
+        "package": package,
+        "link": " ".join(re.findall(r"https?://[^\s,]+", header.split("\n\n")[0])),
+    }
+    if whole:
+        meanings = meanings_of(cls)
+        knobs = {key: {"default": default, "meaning": meanings.get(key, "")} for key, (_, default) in knobs_of(cls).items()}
+        card |= {"example": _example(name, cls, knobs), "measured": judged(found), "knobs": knobs, "header": "\n" + header}
+    return card
+
+
+def citation(header: str) -> str:
+    """ "Chen et al. 2020" of a header that begins "SimCLR. Chen, Kornblith, Norouzi, Hinton, ICML 2020. https://..."; "" of another."""
+    found = re.match(r"[^.]*\. ([^.]*(?: et al\.)?[^.]*?) (\d{4})\b", header)
+    if not found:
+        return ""
+    authors = [part for part in found[1].split(", ") if part not in VENUES]
+    if len(authors) > 2 or "et al." in found[1]:
+        return f"{authors[0]} et al. {found[2]}"
+    return f"{', '.join(authors)} {found[2]}"
+
+
+def _runs(names: tuple[str, ...]) -> list[tuple[str, list[str]]]:
+    return [(name, list(many)) for name, many in groupby(names)]
+
+
+def _example(name: str, cls: type[Method], knobs: Options) -> str:
+    """A command that runs, with the first knob that has a default."""
+    knob = next((f" {key}={_spoken(knob['default'])}" for key, knob in knobs.items() if knob["default"] is not None), "")
+    kinds = [modality for modality in map(modality_named, MODALITIES) if set(cls.views) <= set(modality.views)]
+    data = f"{kinds[0].noun}/ --modality {kinds[0].name}" if kinds and kinds[0].name != next(iter(MODALITIES)) else "photos/"
+    return f"untaught pretrain {data} --method {name} minutes=60{knob}"
+
+
+def _spoken(value: Any) -> str:
+    """As it is written on the command line."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(_spoken, value))
+    return str(value).lower() if isinstance(value, bool | None) else str(value)
+
+
+@cache
+def measured() -> dict[str, Options]:
+    """Method -> what a run of it came to: data, minutes, seeds, encoder, batch, steps, peak_mib, knn20, untrained_knn20, linear,
+    untrained_linear, one_percent, health; and its speed over several quiet rounds: rounds, pictures_per_second and cost, the time a
+    picture takes beside simclr's with the same encoder and batch, each as (median, lowest, highest)."""
+    return read_yaml(MEASURED, None) or {}
+
+
+def judged(found: Options) -> str:
+    """In a sentence, how it came out; "" of what was not measured."""
+    if not found:
+        return ""
+    length = f"{found['minutes']:g} minute{'s' if found['minutes'] != 1 else ''}"
+    how = [found["encoder"], *(f"{key} {found[key]}" for key in ("batch", "steps", "seeds") if key in found)]
+    said = []
+    for probe, spoken in (("knn20", "kNN"), ("linear", "linear probe"), ("one_percent", "with 1% of the labels")):
+        if probe in found:
+            untrained = f" (untrained {found[f'untrained_{probe}']:.1%})" if f"untrained_{probe}" in found else ""
+            said.append(f"{spoken} {found[probe]:.1%}{untrained}")
+    gains = [found[probe] - found[f"untrained_{probe}"] for probe in ("knn20", "linear") if probe in found]
+    parts = [f"after {length} on {found['data']} ({', '.join(how)}): {', '.join(said)}"]
+    if max(gains) < GAIN:
+        parts.append("not above its untrained encoder: it needs longer, or more data")
+    if found.get("health", "healthy") != "healthy":
+        parts.append(f"collapsing because {found['health']}")
+    if "peak_mib" in found:
+        parts.append(f"{found['peak_mib']:.0f} MiB at most")
+    if speed := found.get("speed"):
+        cost, rate = ("{:.4g} ({:.4g} to {:.4g})".format(*speed[key]) for key in ("cost", "pictures_per_second"))
+        parts.append(
+            f"a picture takes {cost} times as long as with simclr, {rate} pictures/s (medians of {speed['rounds']} rounds, spread)"
+        )
+    return "; ".join(parts)
+
+
+# ------------------------------------------------------------------------------------------------------------- pages
+
+
+def write_pages(folder: Path) -> int:
+    """A page a method of ours, folder/NAME.md, and folder/README.md, which lists them -> how many. Pages of methods that are no more go.
+
+    Raises UserError, before anything is written, where a file of another has such a name.
+    """
+    pages = {"README.md": index_page()} | {
+        f"{name}.md": method_page(name) for name, (_, package) in method_table().items() if package == OURS
+    }
+    for name in pages:
+        check_replaceable(folder / name, "choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} can't be written: {error.strerror}; choose another folder") from error
+    for old in folder.glob("*.md"):
+        if old.name not in pages and is_ours(old):
+            old.unlink()
+    for name, text in pages.items():
+        write_text(folder / name, text)
+    return len(pages) - 1
+
+
+def index_page() -> str:
+    """All of ours, in a table."""
+    rows = [
+        [f"[`{card['name']}`]({card['name']}.md)", card["family"], f"[{card['paper']}]({card['link'].split()[0]})", card["views"]]
+        + [card[key] for key in ("needs", "cost", "score")]
+        for card in method_cards()
+        if card["package"] == OURS
+    ]
+    rows.sort(key=lambda row: (row[1], row[0]))
+    data = list(dict.fromkeys(found["data"] for found in measured().values()))
+    where = f"Data: {'; '.join(data)}." if data else "No score has been entered yet."
+    return (
+        "# Methods\n\nMade by `untaught methods --write docs/methods`, as are the pages of each. Score: kNN (k = 20), and its gain over\n"
+        "the same encoder untrained, after so many minutes. Cost: the time that a picture takes, beside simclr with the same encoder.\n"
+        f"What nobody has measured is blank. {where}\n\n"
+        + _table(["method", "family", "paper", "views", "needs", "cost", "score"], rows)
+        + "\nSeveral at once, and a method of your own: [How to write a method](../methods.md).\n"
+    )
+
+
+def method_page(name: str) -> str:
+    """The card of one method, as Markdown."""
+    (card,) = method_cards(name)
+    title, _, body = card["header"].strip().partition("\n\n")
+    rows = [[f"`{key}`", f"`{_spoken(knob['default'])}`", knob["meaning"]] for key, knob in card["knobs"].items()]
+    return (
+        f"# {name}\n\n{title}\n\n```text\n{body}\n```\n\n"
+        f"Family: {card['family']}. Views: {card['views']}. Needs: {card['needs']}.\n\n```bash\n{card['example']}\n```\n\n"
+        + (_table(["knob", "default", "meaning"], rows) + "\n" if rows else "")
+        + f"Measured: {card['measured'] or 'not yet'}.\n"
+    )
+
+
+def families() -> str:
+    """Our methods in a table by family: the README's."""
+    found: dict[str, list[str]] = {}
+    for card in method_cards():
+        if card["package"] == OURS:
+            found.setdefault(card["family"], []).append(f"[`{card['name']}`](docs/methods/{card['name']}.md)")
+    return _table(["family", "methods"], [[family, " ".join(names)] for family, names in sorted(found.items())])
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("|  |", "| |").replace("|  |", "| |")
+
+
+# ---------------------------------------------------------------------------------------------------------- encoders
+
+
+def encoder_cards(name: str | None = None) -> list[Options]:
+    """A card an encoder: name and what it is; of one also its knobs."""
+    if name is None:
+        return [{"name": encoder, "what": what} for encoder, (_, what) in ENCODERS.items()]
+    factory, leading = encoder_factory(name)
+    if name.startswith("timm/") and name not in ENCODERS:
+        from untaught.encoders import timm
+
+        if not timm.is_known(*leading):
+            raise timm.unknown(*leading)
+    known = {key: default for key, (_, default) in knobs_of(factory).items() if key not in INPUT}
+    what = ENCODERS[name if name in ENCODERS else f"{name.split('/')[0]}/NAME"][1]
+    return [{"name": name, "what": what, "knobs": {f"encoder.{key}": default for key, default in known.items()}}]

@@ -1,0 +1,181 @@
+"""What a run keeps to show of itself, so that its page and its exports need the data no more: views.png and sample.npz."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from zipfile import ZipFile, ZipInfo
+
+import numpy as np
+import torch
+from torch import nn
+
+from untaught.core import Batch, View
+from untaught.data.parts import held_out_part
+from untaught.evaluation.features import encode
+from untaught.evaluation.plane import plane
+from untaught.pipeline.dataset import Material, batch_of
+from untaught.pipeline.view_pipeline import Views, convolves, used_view
+from untaught.report.contact_sheet import sheet
+from untaught.storage.atomic import write_bytes
+from untaught.storage.safe_open import open_file
+
+TRAINED, HELD_OUT = 1200, 300  # samples that are shown; more would only crowd the map
+KEPT = 16  # of them are kept decoded as well, for the parity of exports
+SHOWN = 6  # rows in the picture of views
+THUMBNAIL = 48  # pixels at most
+CAPTION = 240  # characters of what a sample says, where that names it better than its place and shows it better than a picture
+LARGEST, DECODED = 1 << 27, 1 << 26  # bytes of sample.npz unpacked: of all that is shown, and of the rows that are kept decoded
+LONGEST = 4096  # characters of a name or a label
+MEMBERS = 64  # arrays in the file, at most
+
+
+def keep_views(folder: Path, views: Views, whole: str, batch: Batch, material: Material) -> None:
+    """views.png: what the network is shown of the first samples of a batch."""
+    few = {key: value[:SHOWN] for key, value in batch.items()}
+    buffer = io.BytesIO()
+    sheet(few, used_view(material.modality, material.layout, whole, material.statistics), views).save(buffer, "png")
+    write_bytes(folder / "views.png", buffer.getvalue())
+
+
+def keep_sample(folder: Path, material: Material, encoder: nn.Module, whole: str, device: torch.device, bf16: bool, seed: int) -> None:
+    """sample.npz: names, labels, vectors, thumbnails and places on a map of some training and some held-out samples.
+
+    Arrays: name and label (N,) text, "" where there is no label; held_out (N,) bool; features (N,D) and place (N,2) float32;
+    thumbnail (N,h,w,3) uint8, absent where the name says what there is to see; "batch.FIELD": the first rows as they were decoded.
+    """
+    view = used_view(material.modality, material.layout, whole, material.statistics)
+    view.channels_last = convolves(encoder)
+    names, labels, held_out, batches = _chosen(material, seed)
+    thumbnails: list[np.ndarray] = []
+    captions: list[str] = []
+    first: dict[str, np.ndarray] = {}
+
+    def shown(batch: Batch) -> View:
+        made = view(batch, 0)[0]
+        if not first:
+            each = sum(value[:1].nbytes for value in batch.values())
+            few = max(1, min(KEPT, DECODED // each))
+            first.update({f"batch.{key}": value[:few].cpu().numpy() for key, value in batch.items()})
+        if material.modality.captions is not None:
+            captions.extend(text[:CAPTION] for text in material.modality.captions(made, material.statistics))
+        else:
+            thumbnails.append(_thumbnails(material.modality.picture(made, view.options[0], material.statistics)))
+        return made
+
+    features = np.concatenate([vectors for _, vectors in encode(encoder, batches, shown, device, bf16)])
+    said = {key: np.array([text[:LONGEST] for text in texts]) for key, texts in (("name", captions or names), ("label", labels))}
+    arrays: dict[str, Any] = {**said, "held_out": held_out, "features": features}
+    arrays |= {"place": plane(features), **({"thumbnail": np.concatenate(thumbnails)} if thumbnails else {}), **first}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(folder / "sample.npz", buffer.getvalue())
+
+
+def load_sample(folder: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of sample.npz, or None where there is no whole one. What they are is known from their headers, before any is read."""
+    try:
+        with open_file(folder / "sample.npz", LARGEST + DECODED, folder) as file:
+            _check_directory(file)
+            with ZipFile(file) as archive:
+                heads = {member.filename.removesuffix(".npy"): _head(archive, member) for member in archive.infolist()}
+                if len(heads) < len(archive.infolist()) or not _is_sample(heads):
+                    return None
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                sample = {key: arrays[key] for key in arrays.files}
+        return sample if np.isfinite(sample["features"]).all() and np.isfinite(sample["place"]).all() else None
+    except Exception:  # damaged in any of the ways of zipfile, zlib and numpy
+        return None
+
+
+class _Head(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _head(archive: ZipFile, member: ZipInfo) -> _Head:
+    """Of an array in the archive. Raises ValueError where its file is not as large as it says."""
+    with archive.open(member) as file:
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(file)]
+        shape, _, dtype = read(file)
+        head = _Head(shape, dtype)
+        if dtype.hasobject or min(shape, default=0) < 0 or file.tell() + head.bytes != member.file_size:
+            raise ValueError("its size is wrong")
+    return head
+
+
+def _check_directory(file: BinaryIO) -> None:
+    """Raises ValueError where the list of the archive's members, which is read whole, is longer than one of ours."""
+    file.seek(-42, os.SEEK_END)
+    locator, end = file.read(20), file.read(22)
+    if end[:4] != b"PK\5\6" or locator[:4] == b"PK\6\7" or int.from_bytes(end[12:16], "little") > 1024 * MEMBERS:
+        raise ValueError("it is no archive of a few arrays")
+    file.seek(0)
+
+
+def _is_sample(heads: dict[str, _Head]) -> bool:
+    """Whether arrays of these shapes and types are those of a sample."""
+    rows = heads["name"].shape[0]
+    kinds = {"name": ("U", 1), "label": ("U", 1), "held_out": ("b", 1), "features": ("f", 2), "place": ("f", 2)}
+    kinds |= {"thumbnail": ("u", 4)} if "thumbnail" in heads else {}
+    decoded = [head for key, head in heads.items() if key.startswith("batch.")]
+    return (
+        0 < rows <= TRAINED + HELD_OUT
+        and len(heads) == len(kinds) + len(decoded)
+        and all((heads[key].dtype.kind, len(heads[key].shape), heads[key].shape[0]) == (*kind, rows) for key, kind in kinds.items())
+        and max(heads[key].dtype.itemsize for key in ("name", "label")) <= 4 * LONGEST
+        and heads["place"].shape[1] == 2
+        and ("thumbnail" not in heads or _is_thumbnail(heads["thumbnail"]))
+        and sum(heads[key].bytes for key in kinds) <= LARGEST
+        and sum(head.bytes for head in decoded) <= DECODED
+        and all(head.dtype.kind in "biuf" and head.shape and head.shape[0] <= KEPT for head in decoded)
+    )
+
+
+def _is_thumbnail(head: _Head) -> bool:
+    return 0 < max(head.shape[1:3]) <= THUMBNAIL and head.dtype == np.uint8 and head.shape[3] == 3
+
+
+def kept_batch(sample: dict[str, np.ndarray]) -> Batch:
+    return {key.removeprefix("batch."): torch.from_numpy(value) for key, value in sample.items() if key.startswith("batch.")}
+
+
+def _chosen(material: Material, seed: int) -> tuple[list[str], list[str], np.ndarray, Iterator[Batch]]:
+    """-> names, labels, which are held out, and the batches, in one order."""
+    store, random = material.store, np.random.default_rng(seed)
+    if store is None:
+        batch, names = batch_of(material.peeked, material.modality, material.layout)
+        return names, [""] * len(names), np.zeros(len(names), bool), iter([batch])
+    trained = random.permutation(material.parts["train"])[:TRAINED]
+    part = held_out_part(material.parts)
+    held_out = random.permutation(material.parts[part])[:HELD_OUT] if part else trained[:0]
+    rows = np.concatenate([trained, held_out])
+    labels = [_said(label, store.classes) for label in store.labels[rows]] if store.labels is not None else [""] * len(rows)
+    return store.names(rows), labels, np.arange(len(rows)) >= len(trained), material.in_order(rows, 256).batches(0)
+
+
+def _said(label: Any, classes: tuple[str, ...]) -> str:
+    if classes:
+        return classes[label] if label >= 0 else ""
+    return "" if np.isnan(label) else f"{label:g}"
+
+
+def _thumbnails(pictures: np.ndarray) -> np.ndarray:
+    """(B,H,W,3) uint8 -> the same, at most THUMBNAIL high and wide."""
+    height, width = pictures.shape[1:3]
+    if max(height, width) <= THUMBNAIL:
+        return pictures
+    scale = THUMBNAIL / max(height, width)
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+    x = torch.nn.functional.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+    return x.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()

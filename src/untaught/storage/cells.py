@@ -1,0 +1,32 @@
+"""Cells of tables that people open: a spreadsheet computes none of them, a terminal obeys none."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from untaught.console import escaped
+
+if TYPE_CHECKING:
+    import pyarrow
+
+FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # what a cell begins with that is computed (OWASP, CSV injection)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def plain_cell(text: str) -> str:
+    """Text that a spreadsheet would compute gets an apostrophe in front, controls are escaped; a number stays as it is."""
+    computed = FORMULA.match(text) and not NUMBER.fullmatch(text)
+    return ("'" if computed else "") + escaped(text)
+
+
+def plain_cells(table: pyarrow.Table) -> pyarrow.Table:
+    """The table for a csv file: its text, and the names of its columns, as `plain_cell` has them."""
+    import pyarrow as pa
+
+    def plain(column: Any) -> Any:
+        if not pa.types.is_string(column.type):
+            return column
+        return pa.array([None if text is None else plain_cell(text) for text in column.to_pylist()], pa.string())
+
+    return pa.table([plain(column) for column in table.columns], names=[plain_cell(name) for name in table.column_names])

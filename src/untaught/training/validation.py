@@ -1,0 +1,52 @@
+"""The loss on samples that were not trained on: what a language model is measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from untaught.core import Method
+from untaught.data.loader import Loader
+from untaught.data.parts import held_out_part
+from untaught.pipeline.dataset import Material
+from untaught.pipeline.view_pipeline import Views
+
+MOST = 4096  # samples
+
+
+class HeldOut:
+    """Mean terms of a method on its held-out part (the last of val and test that there is is left for the end: val goes first)."""
+
+    def __init__(self, method: Method, views: Views, material: Material, device: torch.device, bf16: bool, batch_size: int) -> None:
+        self.method, self.views, self.material, self.device, self.bf16, self.batch_size = method, views, material, device, bf16, batch_size
+        parts = material.parts if material.store is not None else {}
+        self.part = "val" if len(parts.get("val", ())) else held_out_part(parts)
+        self.possible = self.part is not None and len(material.numbers(self.part)) > 0
+
+    @torch.no_grad()
+    def __call__(self) -> dict[str, float]:
+        """{"held_out_TERM": mean over at most 4096 samples, spread evenly}."""
+        assert self.part is not None
+        numbers = self.material.numbers(self.part)
+        numbers = numbers[:: -(-len(numbers) // MOST)]
+        loader = Loader(self.material.samples(self.part), numbers, min(self.batch_size, len(numbers)), 0, drop_last=False, shuffle=False)
+        training, pending = self.method.training, len(self.method.pending)
+        totals: dict[str, float] = {}
+        self.method.eval()
+        try:
+            for batch in loader.batches(0):
+                views = self.views({key: value.to(self.device) for key, value in batch.items()}, 0)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    terms = self.method(views, 1.0)
+                for name, value in terms.items():
+                    totals[name] = totals.get(name, 0.0) + float(value) * len(batch["index"])
+        finally:
+            self.method.train(training)
+            del self.method.pending[pending:]
+        return {f"held_out_{name}": total / len(numbers) for name, total in totals.items()}
+
+
+def both(first: Callable[[], dict[str, float]] | None, second: Callable[[], dict[str, float]]) -> Callable[[], dict[str, float]]:
+    """Two measurements as one."""
+    return second if first is None else lambda: {**first(), **second()}

@@ -1,0 +1,263 @@
+"""Fine-tuning whole, on digits: what it writes, what it chooses, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import untaught as ut
+from untaught.commands.finetune import Best
+from untaught.data.labels import hold_out, number_labels
+from untaught.evaluation.evaluator import merge_rows
+
+pytestmark = pytest.mark.usefixtures("bare_runs")
+
+TINY: dict[str, Any] = {"steps": 6, "precision": "float32", "batch_size": 16}
+LONGER: dict[str, Any] = TINY | {"steps": 60}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNTAUGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    data: Any = load_digits()
+    return np.round(data.images[:600] * (255 / 16)).astype(np.uint8), data.target[:600]
+
+
+@pytest.fixture(scope="module")
+def run(digits: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> ut.Run:
+    """An encoder of digits, barely trained."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return ut.pretrain(digits, "simclr", out=out, steps=12, batch_size=64, encoder__width=8, precision="float32")
+
+
+def rows_of(scores: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["features"], row["metric"]): row for row in scores}
+
+
+def metrics(model: ut.Model) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (model.path / "metrics.jsonl").read_text().splitlines()]
+
+
+# ------------------------------------------------------------------------------------------------------- what it does
+
+
+def test_a_classifier_learns_predicts_and_is_kept(run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    model = run.finetune(digits, out=tmp_path / "model", **LONGER)
+    assert {path.name for path in model.path.iterdir()} == {"model.safetensors", "config.json", "metrics.jsonl"}
+    rows = rows_of(model.scores)
+    accuracy = rows["encoder", "accuracy"]
+    assert accuracy["probe"] == "finetune"
+    assert accuracy["labels"] == "all"
+    assert 0.5 < accuracy["low"] < accuracy["mean"] < accuracy["high"] <= 1
+    assert ("random_init", "accuracy") in rows
+    written = json.loads((run.path / "evaluation.json").read_text())["rows"]
+    assert [row for row in written if row["probe"] == "finetune"] == model.scores
+    assert {row["probe"] for row in written} == {"finetune", "knn20", "knn200"}, "what pretraining measured is kept"
+
+    table = model.predict(digits[0])
+    assert list(table.columns) == ["row", "name", "label", "probability", *(f"p_{i}" for i in range(10))]
+    held_out = hold_out(digits[1], 0)
+    right = table["label"].astype(int) == digits[1]
+    assert right[held_out].mean() == pytest.approx(accuracy["mean"])  # of all rows more are right: most were learned from
+    assert right.mean() != pytest.approx(accuracy["mean"])
+    chances = table[[f"p_{i}" for i in range(10)]].to_numpy()
+    np.testing.assert_allclose(chances.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(table["probability"], chances.max(1))
+    loaded = ut.load(model.path)
+    assert type(loaded) is ut.Model
+    pd.testing.assert_frame_equal(loaded.predict(digits[0]), table)
+    readers: dict[str, Any] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    for ending, read in readers.items():
+        file = model.predict(digits[0], tmp_path / f"p{ending}", batch_size=100)
+        again = read(file)
+        np.testing.assert_allclose(again[[f"p_{i}" for i in range(10)]], chances, atol=1e-5)
+        assert list(again["label"].astype(str)) == list(table["label"])
+
+
+def test_a_number_is_estimated_in_its_own_unit(run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    ink = digits[0].mean((1, 2)).astype(np.float64) * 10 + 5000.5
+    model = run.finetune((digits[0], ink), "regress", out=tmp_path / "model", scratch=False, **LONGER)
+    rows = rows_of(model.scores)
+    assert set(rows) == {("encoder", metric) for metric in ("mae", "rmse", "r2")}
+    assert rows["encoder", "r2"]["mean"] > 0.5
+    table = model.predict(digits[0])
+    assert list(table.columns) == ["row", "name", "value"]
+    assert np.abs(table["value"] - ink).mean() < 0.7 * ink.std()
+
+
+def test_draws_of_labels_are_repeatable(run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path, capfd: Any) -> None:
+    first = run.finetune(digits, out=tmp_path / "a", labels="10/class", draws=2, scratch=False, **TINY)
+    assert "10 classes, 80 pictures to learn from (10/class, 2 draws), 20 to stop by and calibrate, " in capfd.readouterr().err
+    second = run.finetune(digits, out=tmp_path / "b", labels="10/class", draws=2, scratch=False, **TINY)
+    assert first.scores == second.scores
+    assert {row["draws"] for row in first.scores} == {2}
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(value, second.network.state_dict()[name]), name
+
+
+def test_too_few_labels_to_validate_are_all_learned_from(
+    run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path, capfd: Any
+) -> None:
+    model = run.finetune(digits, out=tmp_path / "model", labels="1/class", scratch=False, precision="float32", steps=2)
+    said = capfd.readouterr().err
+    assert "10 classes, 10 pictures to learn from (1/class), none to stop by" in said
+    assert "too few labels for a validation part" in said
+    assert model.config["temperature"] == 1.0
+
+
+def test_frozen_and_partial_leave_the_encoder_as_it_was(run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    before = run.encoder.state_dict()
+    frozen = run.finetune(digits, out=tmp_path / "frozen", train="frozen", scratch=False, validation=0, **TINY)
+    partial = run.finetune(digits, out=tmp_path / "partial", train="partial", scratch=False, validation=0, **TINY)
+    assert {row["probe"] for row in frozen.scores} == {"finetune-frozen"}
+    for name, value in before.items():
+        assert torch.equal(frozen.network.state_dict()[f"encoder.{name}"], value)
+        moved = not torch.equal(partial.network.state_dict()[f"encoder.{name}"], value)
+        assert moved is name.startswith("stages.2"), name
+
+
+def test_training_ends_early_and_the_best_weights_stay(run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    model = run.finetune(digits, out=tmp_path / "model", scratch=False, lr=0.5, patience=2, **LONGER)
+    rows = [row for row in metrics(model) if "validation_loss" in row]
+    assert rows[-1]["step"] < 60
+    assert rows_of(model.scores)["encoder", "accuracy"]["mean"] > max(row["validation_accuracy"] for row in rows[-2:])  # of the ruined ones
+
+
+def test_best_keeps_the_least_and_counts_since_then() -> None:
+    class Task:
+        network = nn.Linear(1, 1, bias=False)
+        facts: dict[str, Any] = {}
+        settled = 0
+
+        def judge(self, outputs: np.ndarray, truth: np.ndarray) -> float:
+            return float(outputs[0, 0])
+
+        def settle(self, outputs: np.ndarray, truth: np.ndarray) -> None:
+            self.settled = float(outputs[0, 0])
+
+        outcome = staticmethod(lambda outputs, facts: outputs)
+        scores = staticmethod(lambda outcome, truth: {})
+
+    task = Task()
+    best = Best(task, lambda: task.network.weight.detach().numpy(), np.zeros(1), patience=2)
+    for value, enough in ((3.0, False), (1.0, False), (2.0, False), (1.5, True)):
+        nn.init.constant_(task.network.weight, value)
+        assert best() == {"validation_loss": value}
+        assert best.enough() is enough
+    best.restore()
+    assert task.network.weight.item() == task.settled == 1.0
+
+
+def test_a_module_of_ones_own_is_tuned_without_scratch(digits: tuple[np.ndarray, np.ndarray], tmp_path: Path, capfd: Any) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.BatchNorm1d(8))
+    run = ut.pretrain(digits, "simclr", encoder=module, out=tmp_path / "run", steps=2, batch_size=32, precision="float32")
+    model = run.finetune(digits, **TINY)
+    assert model.path == tmp_path / "run" / "finetuned"
+    assert len(model.predict(digits[0][:5])) == 5
+    assert "can't be drawn anew" in capfd.readouterr().err
+    assert run.finetune(digits, **TINY).path == tmp_path / "run" / "finetuned-2"
+
+
+def test_rows_are_replaced_by_what_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "evaluation.json"
+    row = {"features": "encoder", "probe": "finetune", "labels": "1%", "metric": "accuracy", "mean": 0.1}
+    merge_rows(file, [row, row | {"labels": "all"}])
+    merge_rows(file, [row | {"mean": 0.2}, row | {"probe": "linear"}])
+    assert json.loads(file.read_text()) == {
+        "schema": 1,
+        "rows": [row | {"labels": "all"}, row | {"mean": 0.2}, row | {"probe": "linear"}],
+    }
+
+
+def test_text_among_measured_labels_makes_classes() -> None:
+    values, classes = number_labels([0.5, "abc", None, 0.5], None)
+    assert classes == ("0.5", "abc")
+    assert values is not None
+    assert values.tolist() == [0, 1, -1, 0]
+
+
+# ----------------------------------------------------------------------------------------------------- what it refuses
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"labels": "5"}, "labels=5: must be all, a share as 1%, or a number a class as 10/class"),
+        ({"labels": "0%"}, "labels=0%: must be all"),
+        ({"labels": "x/class"}, "labels=x/class: must be all"),
+        ({"draws": 0}, "draws=0: must be a whole number from 1 to 1,000"),
+        ({"validation": 0.9}, "validation=0.9: must be a number from 0 to 0.5"),
+        ({"train": "half"}, "train=half: must be one of full, partial, frozen"),
+        ({"last": 0}, "last=0: must be a whole number from 1 to 1,000"),
+        ({"balanse": "weights"}, "unknown knob balanse; did you mean balance?"),
+        ({"light__scale": 7}, "light.scale=7: must be 2 numbers"),
+        ({"size": 64}, "unknown knob size;"),
+        ({"batch_size": 500}, "batch_size=500 is larger than the labels, 384 to learn from"),
+        ({"task": "clasify"}, "unknown task clasify; did you mean classify?"),
+        ({"task": "regress", "labels": "5/class"}, "labels=5/class: --task regress has no classes"),
+    ],
+)
+def test_wrong_knobs_are_one_line(
+    run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path, knobs: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ut.UserError) as error:
+        run.finetune(digits, out=tmp_path / "model", **knobs)
+    assert str(error.value).startswith(said)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "said"),
+    [
+        (None, "classify", "the data has no labels; give class folders, or a table with --label COLUMN"),
+        (np.zeros(40, int), "classify", "the training labels name 1 class (0); at least 2 are needed"),
+        (np.zeros(40), "regress", "the 30 training labels are all alike"),  # the run itself held out ten of these
+        (np.linspace(0, 1, 40), "classify", "the labels are measured numbers (0, 0.025641, 0.0512821 ...); use --task regress"),
+        (np.array(["a", "b"] * 20), "regress", "the label 'a' is no number, and --task regress needs numbers; use --task classify"),
+    ],
+)
+def test_labels_that_do_not_fit_the_task(
+    run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path, labels: Any, task: str, said: str
+) -> None:
+    data = digits[0][:40] if labels is None else (digits[0][:40], labels)
+    with pytest.raises(ut.UserError) as error:
+        run.finetune(data, task, out=tmp_path / "model")
+    assert str(error.value).startswith(said)
+
+
+def test_rare_missing_and_unseen_classes_are_said(run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path, capfd: Any) -> None:
+    labels = ["a"] * 30 + ["b"] * 8 + ["c", None]
+    frame = pd.DataFrame({"image": list(digits[0][:40]), "label": labels, "split": ["train"] * 30 + ["test"] * 2 + ["train"] * 8})
+    frame.loc[31, "label"] = "z"
+    model = run.finetune(frame, split="split", out=tmp_path / "model", scratch=False, precision="float32", steps=2)
+    said = capfd.readouterr().err
+    assert "1 of 40 pictures have no label and are left out" in said
+    assert "class c has one training sample" in said
+    assert "1 class is not in the training part and always told wrongly: z" in said
+    assert "unbalanced, 1 to 30 samples" in said
+    assert "balanced accuracy" not in said  # the two test rows are of two classes
+    assert model.config["classes"] == ["a", "b", "c", "z"]
+
+
+def test_pictures_of_another_kind_are_converted_and_said(
+    run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path, capfd: Any
+) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 3), dtype=np.uint8)
+    model = run.finetune((large, np.arange(40) % 2), out=tmp_path / "model", scratch=False, precision="float32", steps=2)
+    said = capfd.readouterr().err
+    assert "the pictures are of channels 3, size 48; the encoder was trained on channels 1, size 16, to which they are converted" in said
+    assert len(model.predict(large)) == 40

@@ -1,0 +1,46 @@
+"""Intervals against those that the textbook gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from untaught.evaluation.interval import Measured, measure
+
+
+def share(outcome: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    return {"accuracy": float((outcome == truth).mean())}
+
+
+def test_one_draw_has_the_binomial_interval() -> None:
+    truth = np.zeros(1000)
+    outcome = (np.arange(1000) >= 700).astype(float)
+    score = measure(share, [outcome], truth)["accuracy"]
+    half = 1.96 * np.sqrt(0.7 * 0.3 / 1000)
+    assert score.mean == pytest.approx(0.7)
+    assert score.interval == pytest.approx((0.7 - half, 0.7 + half), abs=0.006)
+
+
+def test_draws_widen_it_by_students_t() -> None:
+    values = np.array([0.5, 0.6, 0.55, 0.62])
+    low, high = Measured(values, np.full(400, values.mean())).interval
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 3, values.mean(), stats.sem(values)))
+
+
+def test_a_share_stays_a_share_but_a_difference_may_be_negative() -> None:
+    few = Measured(np.array([0.99, 0.9]), np.full(400, 0.945), (0.0, 1.0))
+    assert few.interval[0] < few.interval[1] == 1
+    assert (few - few).limits == (-np.inf, np.inf)
+
+
+def test_a_difference_is_paired() -> None:
+    random = np.random.default_rng(0)
+    truth, outcome = np.zeros(500), (random.random(500) < 0.5).astype(float)
+    better = outcome.copy()
+    better[np.flatnonzero(outcome)[:25]] = 0
+    a, b = (measure(share, [each], truth)["accuracy"] for each in (better, outcome))
+    assert (a - a).interval == (0, 0)
+    assert (a - b).mean == pytest.approx(0.05)
+    assert (a - b).interval[0] > 0.025  # 25 of 500 samples differ: far narrower than either score's own
+    assert a.interval[1] - a.interval[0] > 0.07

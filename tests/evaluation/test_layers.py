@@ -1,0 +1,59 @@
+"""A weighted sum of layers: averaged over valid tokens, learned on some rows, judged on others."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from untaught.core import Encoder, Features
+from untaught.evaluation.layers import Averaged, Mixed, choose
+
+
+class Layers(Encoder):
+    """x (B,L,N,D) is its own layers."""
+
+    width = 2
+
+    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
+        return Features(layers=list(x.unbind(1)))
+
+
+X = torch.arange(24.0).view(1, 3, 4, 2)  # three layers of four tokens
+VALID = torch.tensor([[True, True, False, True]])
+MEANS = torch.tensor([[8 * layer + (0 + 2 + 6) / 3 + side for side in (0, 1)] for layer in range(3)])  # of tokens 0, 1 and 3
+
+
+def test_layers_are_averaged_over_valid_tokens() -> None:
+    torch.testing.assert_close(Averaged(Layers())(X, VALID), MEANS.view(1, 6))
+    torch.testing.assert_close(Averaged(Layers())(X), X.mean(2).view(1, 6))
+
+
+def test_padding_counts_for_nothing() -> None:
+    other = torch.where(VALID[:, None, :, None], X, torch.tensor(1e3))
+    assert torch.equal(Averaged(Layers())(other, VALID), Averaged(Layers())(X, VALID))
+
+
+def test_a_mixture_is_the_weighted_sum_of_scaled_layers() -> None:
+    mixed = Mixed(Layers(), torch.tensor([0.5, 0.3, 0.2]), torch.tensor([2.0, 1.0, 4.0]))
+    torch.testing.assert_close(mixed(X, VALID), (0.25 * MEANS[0] + 0.3 * MEANS[1] + 0.05 * MEANS[2])[None])
+
+
+def test_a_layer_that_knows_the_classes_outweighs_a_last_one_that_does_not() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 200)
+    knows, guesses = 4 * np.eye(3)[labels] + random.normal(size=(200, 3)), 10 * random.normal(size=(200, 3))
+    weights, scales = choose(np.stack([knows, guesses], 1), labels, 0)
+    assert weights[0] > 0.6
+    np.testing.assert_allclose(scales, [knows.std(ddof=1), guesses.std(ddof=1)], rtol=1e-5)
+
+
+def test_a_layer_that_only_learns_its_rows_by_heart_is_not_chosen() -> None:
+    """Wide noise tells 80 rows apart without error, and other rows not at all; the last layer tells most of all rows."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 100)
+    seen = np.where(random.random(100) < 0.85, labels, 1 - labels)
+    last = np.zeros((100, 300))
+    last[:, 0] = 20 * seen
+    weights, _ = choose(np.stack([random.normal(size=(100, 300)), last], 1), labels, 0)
+    assert weights.tolist() == [0.0, 1.0]

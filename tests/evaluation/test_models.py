@@ -1,0 +1,94 @@
+"""What is measured: each network shown data in its own way, beside one that has learned nothing."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from planted import SIDE, planted
+from torch import nn
+
+from untaught.config.registry import build_encoder
+from untaught.core import Options
+from untaught.evaluation.evaluate import evaluate
+from untaught.evaluation.evaluator import Scorer
+from untaught.evaluation.models import drawn_anew, open_subject, untrained_encoder
+from untaught.modalities.image import IMAGE
+
+LAYOUT: Options = {"size": SIDE, "side": SIDE, "channels": 1, "bits": 8, "preset": "upright"}
+OWN, OTHER = {"mean": [0.4], "std": [0.3]}, {"mean": [0.1], "std": [0.2]}
+CONFIG: Options = {"encoder": "conv_small", "encoder_knobs": {"width": "4"}, "modality": "image", "layout": LAYOUT, "view": "whole"}
+
+
+def ours(folder: Path) -> tuple[Any, Options, Path]:
+    return build_encoder("conv_small", IMAGE.input(LAYOUT), {"width": "4"}).eval(), CONFIG | {"statistics": OWN}, folder
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 3, 3, 2), nn.BatchNorm2d(3), nn.ReLU())
+
+
+def test_a_network_knows_its_statistics_and_size_and_a_module_those_of_the_data(tmp_path: Path) -> None:
+    known, bare = open_subject(ours(tmp_path)), open_subject(net())
+    assert known.shown(LAYOUT, OTHER, ("whole",)).statistics == OWN
+    assert bare.shown(LAYOUT, OTHER, ("whole",)).statistics == OTHER
+    large = LAYOUT | {"size": 32, "side": 32}
+    assert [subject.shown(large, OTHER, ("whole",)).options[0]["size"] for subject in (known, bare)] == [SIDE, 32]
+    colours = {"mean": [0.2, 0.4, 0.6], "std": [0.1, 0.2, 0.3]}
+    known.statistics = colours
+    found = known.shown(LAYOUT, OTHER, ("whole",)).statistics
+    assert (found["mean"], found["std"]) == (pytest.approx([0.4]), pytest.approx([0.2]))
+
+
+def test_each_encoder_is_shown_the_data_in_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNTAUGHT_CACHE", str(tmp_path / "cache"))
+    seen: dict[str, list[Any]] = {}
+
+    def battery(self: Scorer, features: str, encoder: Any, views: Any = None) -> list[Options]:
+        seen[features] = [encoder, *(each.statistics for each in views or ())]
+        return []
+
+    monkeypatch.setattr(Scorer, "battery", battery)
+    target, peer = ours(tmp_path), net()
+    before = copy.deepcopy(peer.state_dict())
+    evaluate(target, planted(), against=[peer], label="label", split="split")
+    data = seen["against:Sequential"][1]
+    assert {name: statistics for name, (_, *statistics) in seen.items()} == {
+        "encoder": [OWN, OWN],
+        "random_init": [OWN, OWN],
+        "against:Sequential": [data, data],
+        "raw": [],
+    }
+    assert data["mean"] == pytest.approx([1 / SIDE**2])  # one bright pixel a picture
+    first = next(iter(target[0].parameters()))
+    assert torch.equal(next(iter(seen["encoder"][0].parameters())), first)
+    assert not torch.equal(next(iter(seen["random_init"][0].parameters())), first)
+    assert all(torch.equal(value, before[name]) for name, value in peer.state_dict().items())
+
+
+def test_an_untrained_encoder_is_the_one_that_a_run_of_this_seed_begins_with() -> None:
+    found = [untrained_encoder("conv_small", IMAGE.input(LAYOUT), {"width": "4"}, seed) for seed in (3, 3, 4)]
+    torch.manual_seed(3)
+    began = build_encoder("conv_small", IMAGE.input(LAYOUT), {"width": "4"})
+    weights = [list(encoder.parameters()) for encoder in (*found, began)]
+    assert all(torch.equal(a, b) for a, b in zip(weights[0], weights[3], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
+    assert not torch.equal(weights[0][0], weights[2][0])
+
+
+def test_weights_are_drawn_anew_by_seed_in_a_copy() -> None:
+    module: Any = net()
+    module[1].running_mean.fill_(5.0)
+    before = copy.deepcopy(module.state_dict())
+    again: list[Any] = [drawn_anew(module, seed) for seed in (0, 0, 1)]
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert torch.equal(again[0][0].weight, again[1][0].weight)
+    assert not torch.equal(again[0][0].weight, again[2][0].weight)
+    assert not torch.equal(again[0][0].weight, before["0.weight"])
+    assert again[0][1].running_mean.tolist() == [0, 0, 0]
+    assert not again[0].training
+    module.scale = nn.Parameter(torch.ones(3))  # which no reset_parameters draws
+    assert drawn_anew(module, 0) is None
