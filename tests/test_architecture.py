@@ -70,8 +70,8 @@ def drawn() -> str:
         [
             "# Architecture",
             "",
-            "Written by `python tests/test_architecture.py`. A package imports from layers below its own; within a layer, only from packages",
-            "to the right of it. The last layer is imported by all: its arrows are left out.",
+            "Written by `python tests/test_architecture.py`. A package imports from layers below its own; within a layer, only from",
+            "packages to the right of it. The last layer is imported by all: its arrows are left out.",
             "",
             "```mermaid",
             "flowchart TD",
