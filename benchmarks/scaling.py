@@ -48,23 +48,23 @@ def train(asked: argparse.Namespace) -> None:
         return call
 
     dist.all_gather, dist.all_reduce = timed(dist.all_gather), timed(dist.all_reduce)
-    run = loop.Fit.run
+    run = loop.Trainer.run
 
-    def watched(self: loop.Fit) -> None:
+    def watched(self: loop.Trainer) -> None:
         spent[0] = 0.0
         run(self)
         spent[0] /= self.step
-        flat = torch.zeros(sum(p.numel() for p in self.parameters), device=self.fabric.device)
+        flat = torch.zeros(sum(p.numel() for p in self.train_step.parameters), device=self.train_step.device)
         began = time.perf_counter()
         for _ in range(3):
             self.group.mean(flat)
-        self._sync()
+        self.train_step.synchronize()
         reducing[0] = (time.perf_counter() - began) / 3
 
-    loop.Fit.run = watched
+    loop.Trainer.run = watched
     knobs = {"steps": asked.steps, "batch_size": asked.batch, "log_every": asked.every, "precision": asked.precision}
     knobs |= {"evaluate_every": 0, "save_every": 10**6, "warmup": 0, "health_every": 0}
-    out = pretrain(Asked(asked.data, "simclr", asked.encoder[0], Path(asked.out), knobs=knobs))
+    out = pretrain(Asked(asked.data, "simclr", asked.encoder[0], Path(asked.out), knobs=knobs)).path
     if int(os.environ.get("RANK", 0)) == 0:
         rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         first, last = rows[min(WARM, len(rows)) - 1], rows[-1]

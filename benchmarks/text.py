@@ -16,6 +16,7 @@ loss and time of each.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import resource
 import subprocess
@@ -56,7 +57,7 @@ def ours(name: str, encoder: Any, rows: int, length: int, vocabulary: int, **kno
     from untaught.core import Facts
     from untaught.modalities.text import TEXT
     from untaught.pipeline.view_pipeline import Views, view_names, view_options
-    from untaught.training.trainer import Fit
+    from untaught.training.step import TrainingStep
 
     cls: Any = method_class(name)
     layout = {"length": length, "special": SPECIAL, "vocabulary": vocabulary, "tokenizer": ""}
@@ -65,14 +66,8 @@ def ours(name: str, encoder: Any, rows: int, length: int, vocabulary: int, **kno
     data = _Ids(rows, length, vocabulary)
     method = cls(encoder, Facts(rows))
     recipe = Recipe(steps=1 << 20, batch_size=rows, lr=1e-3, **knobs)
-    fit = Fit(method, views, data, recipe, Path(tempfile.mkdtemp()), lambda index: [])
-    fit.method.train()
-
-    def step() -> None:
-        fit._train_step(data.batch["index"], views(data.batch, 0))
-        fit.step += 1
-
-    return step
+    train_step, done = TrainingStep(method.train(), recipe), itertools.count()
+    return lambda: train_step(next(done), views(data.batch, 0), 0.0) and None
 
 
 def plain(model: Any, batch: Callable[[], dict[str, Tensor]], bf16: bool) -> Callable[[], None]:

@@ -65,7 +65,6 @@ def drawn() -> str:
         for other in sorted(found[own], key=ORDER.index)
         if above[other] < len(LAYERS) - 1  # every package imports the vocabulary
     ]
-    table = [f"| {', '.join(layer)} | {', '.join(_lines(name) for name in layer)} |" for layer in LAYERS]
     return "\n".join(
         [
             "# Architecture",
@@ -79,17 +78,9 @@ def drawn() -> str:
             *edges,
             "```",
             "",
-            "| packages, from the top | files |",
-            "|---|---|",
-            *table,
             "",
         ]
     )
-
-
-def _lines(name: str) -> str:
-    files = len(list((ROOT / name).rglob("*.py"))) if (ROOT / name).is_dir() else 1
-    return f"{files}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from untaught.config.train_config import Recipe
 from untaught.core import Batch, Encoder, Features, Method, Terms, View
-from untaught.training.trainer import Fit
+from untaught.training.step import TrainingStep
+from untaught.training.trainer import Trainer
 
 ROWS, INPUTS, WIDTH = 32, 6, 4
 
@@ -80,14 +81,15 @@ class Views:
         return [View(torch.randn(len(index), INPUTS, generator=generator), where=where) for _ in range(self.count)]
 
 
-def fit(folder: Path, method: Method, views: int = 1, **knobs: Any) -> Fit:
+def fit(folder: Path, method: Method, views: int = 1, **knobs: Any) -> Trainer:
     """A run of 1 step with plain gradient descent, so that weights move by lr times gradient; `knobs` are the recipe's."""
     plain = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0}
     folder.mkdir(exist_ok=True)
     length = {} if {"minutes", "epochs", "steps"} & set(knobs) else {"steps": 1}
     recipe = Recipe(**{**plain, "batch_size": 8, "precision": "float32", **length, **knobs})
     toy_views: Any = Views(views)
-    return Fit(method, toy_views, Batches(), recipe, folder, name=lambda index: [f"row {i}" for i in index.tolist()])
+    step = TrainingStep(method, recipe)
+    return Trainer(step, toy_views, Batches(), folder, name=lambda index: [f"row {i}" for i in index.tolist()])
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

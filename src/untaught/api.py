@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 
 from untaught.commands import finetune as engine_finetune
 from untaught.commands import pretrain as engine
+from untaught.commands.pretrain import Trained
 from untaught.commands.preview import preview as make_preview
 from untaught.config.registry import MethodLike
 from untaught.console import say, warn
@@ -21,7 +21,7 @@ from untaught.evaluation.evaluator import read_rows
 from untaught.export.formats import export as write_export
 from untaught.inference.embed import Embedder, Vectors, vectors_of, write_vectors
 from untaught.inference.predict import Predictor, holds_model, load_model, write_predictions
-from untaught.pipeline.pretrained import load_encoder
+from untaught.pipeline.pretrained import for_inference, load_encoder
 from untaught.report import write as write_report
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 class Run:
     """A finished run, or an encoder folder: `encoder`, `config`, `scores`, `embed`, `finetune`."""
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], encoder: Encoder | None = None, config: Options | None = None) -> None:
         self.path = Path(path)
-        self.encoder, self.config = load_encoder(self.path)
+        self.encoder, self.config = (encoder, config) if encoder is not None and config is not None else load_encoder(self.path)
 
     @property
     def scores(self) -> list[Options]:
@@ -158,7 +158,10 @@ def pretrain(
     """
     place = _place(out)
     asked = engine.Asked(data, method, encoder, place, modality, columns, label, split, _dotted(knobs))
-    return _finished(engine.pretrain(asked, resume, finish), encoder)
+    trained = engine.pretrain(asked, resume, finish)
+    if trained.encoder is None or trained.config is None:
+        return Run(trained.path)
+    return Run(trained.path, for_inference(trained.encoder), trained.config)
 
 
 def _place(out: str | PathLike[str] | None) -> Path | None:
@@ -172,30 +175,20 @@ def _dotted(knobs: Options) -> Options:
     return {key.replace("__", "."): value for key, value in knobs.items()}
 
 
-def finish(run: Path) -> None:
+def finish(trained: Trained) -> None:
     """What every training ends with: an encoder that loads without this library, and the page of the run."""
+    loaded = (trained.encoder, trained.config) if trained.encoder is not None and trained.config is not None else None
     try:
-        say(f"export    {write_export(run)}")
+        say(f"export    {write_export(trained.path, loaded=loaded)}")
     except UserError as error:  # the encoder itself is kept all the same
         warn(f"no export: {error}")
-    say(f"report    {write_report(run)}")
+    say(f"report    {write_report(trained.path)}")
 
 
 def refresh(place: Path) -> None:
     """Brings the page of a run up to date, if the place is a run."""
     if (place / "run.yaml").exists():
         say(f"report    {write_report(place)}")
-
-
-def _finished(path: Path, encoder: Any) -> Run:
-    if not isinstance(encoder, nn.Module):
-        return Run(path)
-    run = Run.__new__(Run)  # the module is in the caller's hands, trained
-    run.path, run.config = path, json.loads((path / "encoder" / "config.json").read_text("utf-8"))
-    from untaught.config.registry import build_encoder, modality_named
-
-    run.encoder = build_encoder(encoder, modality_named(run.config["modality"]).input(run.config["layout"]), {}).eval()
-    return run
 
 
 def evaluate(

@@ -300,8 +300,8 @@ def demo(out: Annotated[Path | None, typer.Option(help="the run folder")] = None
     from untaught.api import finish
     from untaught.commands.demo import demo as show
 
-    run, said = show(out)
-    finish(run)
+    trained, said = show(out)
+    finish(trained)
     typer.echo("\n" + "\n".join(said))
 
 
@@ -318,10 +318,10 @@ def reproduce(
     run(recipe, data, out, finish)
 
 
-def _finish(run: Path) -> None:
+def _finish(trained: Any) -> None:
     from untaught.api import finish  # what it imports takes long: a run that is asked for wrongly is told so without
 
-    finish(run)
+    finish(trained)
 
 
 def _show(cards: list[dict[str, Any]], one: str | None, as_json: bool) -> None:

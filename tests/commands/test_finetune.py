@@ -14,9 +14,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import untaught as ut
-from untaught.commands.finetune import Best
 from untaught.data.labels import hold_out, number_labels
 from untaught.evaluation.evaluator import merge_rows
+from untaught.training.early_stopping import BestWeights
 
 pytestmark = pytest.mark.usefixtures("bare_runs")
 
@@ -153,7 +153,7 @@ def test_best_keeps_the_least_and_counts_since_then() -> None:
         scores = staticmethod(lambda outcome, truth: {})
 
     task = Task()
-    best = Best(task, lambda: task.network.weight.detach().numpy(), np.zeros(1), patience=2)
+    best = BestWeights(task, lambda: task.network.weight.detach().numpy(), np.zeros(1), patience=2)
     for value, enough in ((3.0, False), (1.0, False), (2.0, False), (1.5, True)):
         nn.init.constant_(task.network.weight, value)
         assert best() == {"validation_loss": value}

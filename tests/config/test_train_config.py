@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from untaught.config.overrides import knobs_of, parse, unknown
-from untaught.config.registry import method_class, method_knobs, modality_named
+from untaught.config.overrides import knobs_of, method_knobs, parse, unknown
+from untaught.config.registry import method_class, modality_named
 from untaught.config.train_config import Recipe
 from untaught.core import Encoder, Method, Terms, UserError, View
 from untaught.methods.contrastive.simclr import SimCLR

@@ -15,10 +15,9 @@ import torch
 from toys import MODALITIES, layout_of
 
 from untaught.commands.finetune import Trial
-from untaught.commands.pretrain import sort_knobs
 from untaught.config import footprint
 from untaught.config.footprint import check_views, memory, sized
-from untaught.config.overrides import knobs_of, parse
+from untaught.config.overrides import knobs_of, parse, sort_knobs
 from untaught.config.registry import build_encoder, encoder_factory, method_class, resolve
 from untaught.config.train_config import Recipe
 from untaught.core import Encoder, Facts, Method, UserError, View
@@ -111,7 +110,7 @@ def test_every_option_of_a_view_has_limits(kind: str) -> None:
 def test_what_is_out_of_range_is_refused_while_words_are_sorted(wrong: str) -> None:
     key, _, value = wrong.partition("=")
     with pytest.raises(UserError, match=f"^{wrong}: must be "):
-        sort_knobs({key: value}, method_class("simclr"), MODALITIES["image"])
+        sort_knobs({key: value}, method_class("simclr"), MODALITIES["image"], Recipe)
 
 
 # ------------------------------------------------------------------------------------------------------------ from Python

@@ -23,7 +23,8 @@ from untaught.modalities.image import IMAGE
 from untaught.modalities.text import TEXT, decode, learn, plan
 from untaught.pipeline.view_pipeline import Views, view_names, view_options
 from untaught.training.feature_pass import Survey
-from untaught.training.trainer import Fit
+from untaught.training.step import TrainingStep
+from untaught.training.trainer import Trainer
 
 ROWS = 24
 OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the network's dropout, of which the toys have none
@@ -157,9 +158,8 @@ def toy_fit(cls: type[Method], modality: str, folder: Path) -> Any:
     queues: Any = {knob: 20 for knob in knobs_of(cls) if knob.rpartition(".")[2] == "queue"}  # so that a step ends in the middle of one
     method, views, batch = build(cls, modality, **queues)
     recipe = Recipe(steps=5, batch_size=12, lr=0.01, log_every=1, save_every=3, warmup=0.2)
-    fit = Fit(method, views, Shuffled(batch), recipe, folder, name=lambda index: [])
-    if cls.before_epoch is not Method.before_epoch:
-        loader: Any = Shuffled(batch)
-        fit.survey = Survey(loader, views, method, fit.call, fit.fabric.device, folder)
+    step, loader = TrainingStep(method, recipe), Shuffled(batch)
+    looks: Any = cls.before_epoch is not Method.before_epoch
+    survey = Survey(loader, views, method, step.call, step.device, folder) if looks else None  # type: ignore[arg-type]
     folder.mkdir(exist_ok=True)
-    return fit
+    return Trainer(step, views, loader, folder, name=lambda index: [], extract_features=survey)

@@ -21,7 +21,8 @@ from untaught.config.train_config import Recipe
 from untaught.core import Batch, Method
 from untaught.distributed.process_group import ProcessGroup
 from untaught.methods import METHODS
-from untaught.training.trainer import Fit
+from untaught.training.step import TrainingStep
+from untaught.training.trainer import Trainer
 
 PLAIN: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.02, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0}
 LOOP: dict[str, Any] = PLAIN | {"batch_size": 12, "steps": 2, "precision": "float32", "log_every": 1}
@@ -91,7 +92,8 @@ def train(folder: str) -> dict[str, Any]:
         seen, before = [view.x for view in views(next(shares.batches(0)), 0)], copy.deepcopy(method.state_dict())
         gradients: list[dict[str, Tensor]] = []
         method.before_step = lambda progress, method=method, gradients=gradients: gradients.append(gradients_of(method))
-        Fit(method, views, shares, recipe, place, name=lambda index: [], resumable=False, group=group).run()
+        step: Any = TrainingStep(method, recipe, group)
+        Trainer(step, views, shares, place, name=lambda index: [], resumable=False).run()
         results[name] = {
             "moved": {key: (in_one_piece(value) - before[key]).float() for key, value in method.state_dict().items()},
             "gradients": gradients[0],

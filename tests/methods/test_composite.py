@@ -15,8 +15,11 @@ from torch import Tensor
 from toys import ToyConv, build
 
 import untaught as ut
-from untaught.commands.pretrain import Asked, _free_name, sort_knobs
+from untaught.commands.pretrain import Asked
+from untaught.commands.request import free_name
+from untaught.config.overrides import sort_knobs
 from untaught.config.registry import from_python, method_class, method_title
+from untaught.config.train_config import Recipe
 from untaught.core import Encoder, Facts, Method, Survey, Terms, UserError, View
 from untaught.methods.composite import hybrid_of, title_of, weights_of
 from untaught.methods.contrastive.simclr import SimCLR
@@ -230,7 +233,7 @@ def test_health_sees_the_heads_of_all() -> None:
 
 def test_knobs_are_of_one_method_by_name_or_of_all_that_have_it() -> None:
     def sorted_(**knobs: Any) -> dict[str, Any]:
-        return sort_knobs({key.replace("__", "."): value for key, value in knobs.items()}, method_class("simclr+dino:0.5"), IMAGE)
+        return sort_knobs({key.replace("__", "."): value for key, value in knobs.items()}, method_class("simclr+dino:0.5"), IMAGE, Recipe)
 
     assert sorted_(temperature="0.2")["method"] == {"simclr.temperature": 0.2, "dino.temperature": 0.2}
     assert sorted_(simclr__temperature="0.2")["method"] == {"simclr.temperature": 0.2}
@@ -278,7 +281,7 @@ def test_its_title_is_one_way_to_write_it() -> None:
     assert not from_python("simclr+mae:0.5")
     assert from_python("notebook:Twins")
     assert method_class("simclr + mae:.50").__name__ == "simclr+mae:0.5"
-    assert _free_name(Asked("photos/", "simclr+mae:0.5")).name == "simclr+mae-photos"
+    assert free_name(Asked("photos/", "simclr+mae:0.5")).name == "simclr+mae-photos"
 
 
 def test_a_parameter_of_the_encoder_has_one_name_and_the_state_goes_round() -> None:

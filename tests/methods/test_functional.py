@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.commands.pretrain import Asked, pretrain
-from untaught.config.overrides import knobs_of
-from untaught.config.registry import check_needs, method_class, method_knobs
+from untaught.config.overrides import knobs_of, method_knobs
+from untaught.config.registry import check_needs, method_class
 from untaught.core import Facts, Method, UserError, View
 from untaught.encoders.plain import Plain
 from untaught.methods.contrastive.simclr import SimCLR

@@ -12,9 +12,10 @@ import pytest
 import yaml
 from command import Cli
 
-from untaught.commands.pretrain import sort_knobs
 from untaught.config.help import meanings_of
+from untaught.config.overrides import sort_knobs
 from untaught.config.registry import method_class
+from untaught.config.train_config import Recipe
 from untaught.methods import METHODS
 from untaught.modalities.image import IMAGE
 from untaught.modalities.text import TEXT
@@ -96,7 +97,7 @@ def test_every_card_is_whole_and_its_example_is_understood(name: str) -> None:
     begin = f"untaught pretrain {data} --method {name} "
     assert card["example"].startswith(begin)
     words = card["example"].removeprefix(begin).split()
-    knobs = sort_knobs(dict(word.split("=") for word in words), method_class(name), modality)
+    knobs = sort_knobs(dict(word.split("=") for word in words), method_class(name), modality, Recipe)
     assert set(knobs["method"].values()) <= {knob["default"] for knob in card["knobs"].values()}
 
 

@@ -50,12 +50,11 @@ def test_chance_is_the_seeds_the_steps_and_the_micro_batchs_alone(tmp_path: Path
 
 
 def test_chance_goes_on_where_steps_outgrow_16_bits(tmp_path: Path) -> None:
-    run, numbers = fit(tmp_path, Spread(), steps=1), set()
+    step, numbers = fit(tmp_path, Spread(), steps=1).train_step, set()
     for seed in (0, 1):
-        run.recipe = dataclasses.replace(run.recipe, seed=seed)
-        for step in (0, 1, 1 << 16, 1 << 17):
-            run.step = step
-            run._reseed(0)
+        step.recipe = dataclasses.replace(step.recipe, seed=seed)
+        for place in (0, 1, 1 << 16, 1 << 17):
+            step._reseed(place, 0)
             numbers.add(float(torch.rand(())))
     assert len(numbers) == 8
 

@@ -9,6 +9,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from untaught.storage.safe_load import read_json, read_yaml
 from untaught.storage.safe_open import checked_folder, open_file, read_file
 from untaught.training import checkpoint, metrics
 from untaught.training.metrics import LONGEST, Metrics, read_metrics
-from untaught.training.trainer import Clock, Fit
+from untaught.training.trainer import Clock, Trainer
 
 
 def spoil(path: Path, kind: str) -> None:
@@ -306,16 +307,16 @@ def test_modules_that_are_compared_are_looked_at(copy: Path) -> None:
 
 
 def fit_of(folder: Path) -> Any:
-    run: Any = Fit.__new__(Fit)
-    run.method, run.folder, run.evaluations, run.clock, run.recipe = torch.nn.Linear(2, 2), folder, 4, Clock(), Recipe(steps=4)
-    run.optimizer = torch.optim.SGD(run.method.parameters(), 0.1)
+    run: Any = Trainer.__new__(Trainer)
+    run.method, run.folder, run.clock, run.recipe = torch.nn.Linear(2, 2), folder, Clock(), Recipe(steps=4)
+    run.train_step, run.events = SimpleNamespace(optimizer=torch.optim.SGD(run.method.parameters(), 0.1)), SimpleNamespace(evaluations=4)
     return run
 
 
 def test_a_run_is_not_gone_on_with_from_weights_that_are_none(tmp_path: Path) -> None:
     run = fit_of(tmp_path)
     place = {"step": 1, "epoch": 0, "step_in_epoch": 1, "entered": -1, "total": None, "seconds": 1.5}
-    state = {"method": run.method.state_dict(), "optimizer": run.optimizer.state_dict(), "place": place}
+    state = {"method": run.method.state_dict(), "optimizer": run.train_step.optimizer.state_dict(), "place": place}
     for plan in ({}, {"plan": PLAN}):
         run.restore({**state, "place": place | plan})
         assert run.total == (9 if plan else None)
@@ -339,7 +340,7 @@ def test_a_place_that_can_not_be_is_of_another_run(other: dict[str, Any], tmp_pa
     run = fit_of(tmp_path)
     place = {"step": 1, "epoch": 0, "step_in_epoch": 1, "entered": -1, "total": 4, "seconds": 1.5, **other}
     with pytest.raises(UserError, match="are of another run"):
-        run.restore({"method": run.method.state_dict(), "optimizer": run.optimizer.state_dict(), "place": place})
+        run.restore({"method": run.method.state_dict(), "optimizer": run.train_step.optimizer.state_dict(), "place": place})
 
 
 def test_a_checkpoint_that_unpacks_to_more_than_it_is_large_is_passed_over(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from untaught.commands.pretrain import Asked, _as_before
 from untaught.commands.reproduce import Target
+from untaught.commands.request import Asked, _as_before
 from untaught.config.registry import modality_named
 from untaught.config.train_config import Recipe
 from untaught.core import UserError
@@ -197,17 +198,17 @@ STATE: dict[str, Any] = {"place": {"step": 1, "epoch": 0, "step_in_epoch": 1, "e
 @fuzz(40)
 @given(data=st.data())
 def test_checkpoints_of_another_run(tmp_path: Path, data: st.DataObject) -> None:
-    from untaught.training.trainer import Clock, Fit
+    from untaught.training.trainer import Clock, Trainer
 
     torch.manual_seed(0)
     network = torch.nn.Linear(2, 2)
-    run = Fit.__new__(Fit)
-    run.method, run.optimizer, run.folder = network, torch.optim.SGD(network.parameters(), 0.1), tmp_path  # type: ignore[assignment]
-    run.recipe, run.clock, run.evaluations = Recipe(steps=1), Clock(), 4
+    run: Any = Trainer.__new__(Trainer)
+    run.method, run.folder, run.recipe, run.clock = network, tmp_path, Recipe(steps=1), Clock()
+    run.train_step, run.events = SimpleNamespace(optimizer=torch.optim.SGD(network.parameters(), 0.1)), SimpleNamespace(evaluations=4)
     weights: dict[str, Any] = {
         name: data.draw(st.sampled_from([value, torch.zeros(7), None, 3])) for name, value in network.state_dict().items()
     }
-    optimizer = data.draw(st.sampled_from([run.optimizer.state_dict(), {}, [], {"state": {}, "param_groups": [{}]}]))
+    optimizer = data.draw(st.sampled_from([run.train_step.optimizer.state_dict(), {}, [], {"state": {}, "param_groups": [{}]}]))
     state: Any = data.draw(st.sampled_from([{"method": weights, "optimizer": optimizer, **changed(STATE, data)}, {}, [], None]))
     one_line(lambda: run.restore(state))
 

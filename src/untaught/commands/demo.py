@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from untaught.commands.pretrain import Asked, pretrain
+from untaught.commands.pretrain import Asked, Trained, pretrain
 from untaught.core import Options
 from untaught.evaluation.evaluate import evaluate
 
@@ -12,10 +12,10 @@ MINUTES = 0.5
 TEMPERATURE = 0.5  # as the paper's for small pictures: with one label a class, classes far apart are worth more than fine neighbourhoods
 
 
-def demo(out: Path | None) -> tuple[Path, list[str]]:
-    """Pretrains on digits and runs the battery -> the run folder, and what came of it in three sentences."""
-    run = pretrain(Asked("builtin:digits", "simclr", out=out, knobs={"minutes": MINUTES, "temperature": TEMPERATURE}))
-    return run, sentences(evaluate(run))
+def demo(out: Path | None) -> tuple[Trained, list[str]]:
+    """Pretrains on digits and runs the battery -> the run, and what came of it in three sentences."""
+    trained = pretrain(Asked("builtin:digits", "simclr", out=out, knobs={"minutes": MINUTES, "temperature": TEMPERATURE}))
+    return trained, sentences(evaluate(trained.path))
 
 
 def sentences(rows: list[Options]) -> list[str]:

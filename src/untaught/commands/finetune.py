@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +34,9 @@ from untaught.pipeline.view_pipeline import Views, convolves, used_view, view_op
 from untaught.ranges import Count, Few, Within, check
 from untaught.storage.atomic import make_room
 from untaught.storage.run_dir import free_path
-from untaught.training.trainer import Fit
+from untaught.training.early_stopping import BestWeights
+from untaught.training.step import TrainingStep
+from untaught.training.trainer import Trainer
 
 EVALUATIONS = 20  # of the validation part, over the whole budget
 VALIDATED = 5_000  # samples of it at most
@@ -163,32 +164,6 @@ class Labelled:
         views = self.views(batch, epoch)
         target = self.truth.to(batch["index"].device)[batch["index"]]
         return [dataclasses.replace(view, target=target) for view in views]
-
-
-class Best:
-    """Judges a network on its validation part, keeps its best weights, and knows when to give up."""
-
-    def __init__(self, task: Any, outputs: Callable[[], np.ndarray], truth: np.ndarray, patience: int) -> None:
-        self.task, self.outputs, self.truth, self.patience = task, outputs, truth, patience
-        self.least, self.since, self.weights = np.inf, 0, {}
-
-    def __call__(self) -> dict[str, float]:
-        outputs = self.outputs()
-        loss = self.task.judge(outputs, self.truth)
-        self.since += 1
-        if loss < self.least or not self.weights:
-            self.least, self.since = loss, 0
-            self.weights = {name: value.detach().clone() for name, value in self.task.network.state_dict().items()}
-        scores = self.task.scores(self.task.outcome(outputs, self.task.facts), self.truth)
-        return {"validation_loss": loss, **{f"validation_{name}": value for name, value in scores.items()}}
-
-    def enough(self) -> bool:
-        return 0 < self.patience <= self.since
-
-    def restore(self) -> None:
-        """Back to the best weights, and calibrated with them."""
-        self.task.network.load_state_dict(self.weights)
-        self.task.settle(self.outputs(), self.truth)
 
 
 class Tuner:
@@ -328,29 +303,30 @@ class Tuner:
         loader = Loader(store, rows, recipe.batch_size or 1, recipe.seed + draw, pin=self.device.type == "cuda")
         folder = scratch / (features if draw == 0 else f"{features}-{draw}")
         folder.mkdir()
-        best = None
-        said = {"encoder": "fine-tuning", "random_init": "from scratch"}[features]
-        if self.trial.draws > 1:
-            said += f" {draw + 1} of {self.trial.draws}"
-        names = lambda index: self.material.names(index.cpu().numpy())  # noqa: E731
-        fit = Fit(task, views, loader, recipe, folder, names, resumable=False, evaluations=EVALUATIONS, says=said)
-        self.bf16 = fit.bf16
+        step, best, watched = TrainingStep(task, recipe), None, {}
+        self.bf16 = step.bf16
         if validation is not None:
-            best = Best(task, lambda: self.outputs(task.network, validation), self.truth[validation], self.trial.patience)
-            fit.evaluate, fit.enough = best, best.enough
+            best = BestWeights(task, lambda: self.outputs(task.network, validation), self.truth[validation], self.trial.patience)
+            watched = {"evaluate": best, "enough": best.enough}
+        title = {"encoder": "fine-tuning", "random_init": "from scratch"}[features]
+        if self.trial.draws > 1:
+            title += f" {draw + 1} of {self.trial.draws}"
+        names = lambda index: self.material.names(index.cpu().numpy())  # noqa: E731
+        trainer = Trainer(step, views, loader, folder, names, **watched, resumable=False, evaluations=EVALUATIONS, title=title)
         if self.trial.probe and not fresh:
             probed = np.sort(np.random.default_rng(draw).permutation(rows)[:PROBED])
             task.begin(self.outputs(encoder, probed), self.truth[probed])
             if best:
                 best()  # the probe itself may be the best
-        fit.run()
+        trainer.run()
         if best:
             best()
             best.restore()
         if not fresh and draw == 0:
-            self.resolved = {**dataclasses.asdict(recipe), **dataclasses.asdict(self.trial), **self.knobs, "steps": fit.total}
-        stopped = f"stopped after {fit.step} of {fit.total} steps" if fit.step != fit.total else f"{fit.step} steps"
-        say(f"trained   {said}: {stopped} in {fit.seconds:.0f} s" + (f", validation loss {best.least:.3f}" if best else ""))
+            self.resolved = {**dataclasses.asdict(recipe), **dataclasses.asdict(self.trial), **self.knobs, "steps": trainer.total}
+        early = f"stopped after {trainer.step} of {trainer.total} steps"
+        stopped = f"{trainer.step} steps" if trainer.finished else early
+        say(f"trained   {title}: {stopped} in {trainer.seconds:.0f} s" + (f", validation loss {best.least:.3f}" if best else ""))
         return task
 
     def outputs(self, network: nn.Module, rows: np.ndarray) -> np.ndarray:

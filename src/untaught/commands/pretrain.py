@@ -1,11 +1,10 @@
-"""A whole pretraining run: decide, say, train, score, keep."""
+"""A pretraining run, from top to bottom: build, train, conclude."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import os
-import re
 import signal
 import tempfile
 import time
@@ -18,329 +17,293 @@ import torch
 from torch import nn
 
 import untaught
+from untaught.commands.request import LENGTHS, Asked, Request, free_name, resolve
+from untaught.commands.summary import print_decisions, print_health, report_loss, report_scores
 from untaught.config.footprint import check_views, sized
-from untaught.config.overrides import knobs_of, parse, unknown
-from untaught.config.registry import (
-    MethodLike,
-    build_encoder,
-    check_needs,
-    from_python,
-    method_class,
-    method_knobs,
-    method_title,
-    modality_named,
-)
+from untaught.config.overrides import knobs_of, parse
+from untaught.config.registry import build_encoder, check_needs, method_title
 from untaught.config.train_config import Recipe
-from untaught.console import console, say, size_text, warn
-from untaught.core import Encoder, Facts, Files, Method, Modality, Options, UserError
+from untaught.console import console, say, warn
+from untaught.core import Batch, Encoder, Facts, Files, Method, Options, UserError
 from untaught.data.addresses import data_names
+from untaught.data.loader import Loader
 from untaught.data.stream import Stream
 from untaught.distributed.launch import launch, started, to_launch
 from untaught.distributed.process_group import ProcessGroup
-from untaught.evaluation.evaluator import Scorer, merge_rows
+from untaught.evaluation.evaluator import Scorer
 from untaught.evaluation.models import untrained_encoder
-from untaught.methods.composite import Hybrid
 from untaught.pipeline import preprocessor as learned
 from untaught.pipeline.dataset import Material, look, tell_skipped
-from untaught.pipeline.pretrained import save_encoder, save_speaker
+from untaught.pipeline.pretrained import for_inference, save_encoder, save_speaker
 from untaught.pipeline.seen_rows import STREAMED, Known, keep_rows
-from untaught.pipeline.view_pipeline import Views, check_padding, view_names, view_options
+from untaught.pipeline.view_pipeline import Views, check_padding, view_options
 from untaught.report.samples import keep_sample, keep_views
 from untaught.signals import Interrupted
-from untaught.storage.run_dir import Folder, free_path, write_run
+from untaught.storage.run_dir import Folder, write_run
 from untaught.training import checkpoint
 from untaught.training.collapse import Health
 from untaught.training.feature_pass import Survey
 from untaught.training.optim import default_lr
-from untaught.training.trainer import Fit
+from untaught.training.step import TrainingStep
+from untaught.training.trainer import Trainer
 from untaught.training.validation import HeldOut, both
 
-LENGTHS = ("epochs", "steps", "minutes")
-PLACES = ("devices", "nodes")
-MEASURES = (("effective_rank", 0), ("std", 2))  # of health that are said, and their digits
-FREE_ON_RESUME = {
-    *LENGTHS,
-    "lr",
-    "weight_decay",
-    "clip",
-    "log_every",
-    "save_every",
-    "evaluate_every",
-    "health_every",
-    "stop_on_collapse",
-    "compile",
-    "schedule",
-    *PLACES,
-}
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A finished run: its folder, and its encoder with what encoder/config.json holds (None where other processes trained it)."""
+
+    path: Path
+    encoder: Encoder | None = None
+    config: Options | None = None
 
 
-@dataclasses.dataclass
-class Asked:
-    """Everything that was asked of a run, before anything is decided. What run.yaml repeats."""
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that a run is made of, before its first step.
 
-    data: Any
-    method: MethodLike | None = None  # the modality's own, or that of the run gone on with
-    encoder: str | nn.Module | None = None
-    out: Path | None = None
-    modality: str = "image"
-    columns: dict[str, str] | None = None
-    label: str | None = None
-    split: str | None = None
-    knobs: Options = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for what, name in vars(self).items():
-            if isinstance(name, str) and not name.strip():
-                raise UserError(f"{what} is empty; give a name, or leave it out")
-
-    @property
-    def chosen(self) -> MethodLike:
-        return self.method or modality_named(self.modality).method
-
-
-def pretrain(asked: Asked, resume: bool = False, finish: Callable[[Path], None] = lambda run: None) -> Path:
-    """Runs it; returns the run folder. With `resume`, goes on from the newest whole checkpoint of asked.out, if there is one.
-
-    `finish` is done with the trained run. More than one process is started here, unless torchrun or SLURM did, and waited for.
+    kept: the encoder that is evaluated and exported. untrained: the same before training, where only the caller could build it again.
+    publisher: a model of a library with heads, saved beside the encoder. record: what run.yaml holds. began: by time.perf_counter().
     """
-    before, found = None, started()
-    console.quiet = found is not None and found.rank > 0
-    if found and found.again and asked.out is None:
-        raise UserError("torchrun has started the run anew, which can't be found without its folder; give --out")
-    resume = resume or bool(found and found.again)
-    if resume and asked.out is None:
-        raise UserError("--resume goes on with the run of --out; give both")
-    asked_now, changes = asked, []
-    if resume and asked.out and Folder(asked.out).begun:
-        before = Folder(asked.out).read()
-        asked, changes = _as_before(asked, before)
-    elif resume and asked.data is None:
-        raise UserError(f"{asked.out} holds no run to go on with; name the data to begin one")
-    _check_at_hand(asked)
-    cls = method_class(asked.chosen)
-    modality = modality_named(asked.modality)
-    sorted_knobs = sort_knobs(asked.knobs, cls, modality)
-    recipe = Recipe(**sorted_knobs["loop"])
-    names = view_names(cls, modality, sorted_knobs["views"])
-    if processes := to_launch(recipe):
-        return _elsewhere(asked_now, asked, resume, processes)
-    for change in changes:
-        say(change)
 
-    group = ProcessGroup(recipe, cls.find_unused_parameters)
-    folder = Folder(asked.out or group.broadcast(_free_name(asked)))
-    group.on_rank_zero(lambda: folder.hold(fresh=before is None))
+    request: Request
+    folder: Folder
+    group: ProcessGroup
+    data: Material
+    encoder: str | nn.Module
+    method: Method
+    kept: Encoder
+    untrained: Encoder | None
+    publisher: Any
+    scorer: Scorer
+    held_out: HeldOut
+    trainer: Trainer
+    record: Options
+    began: float
+
+
+def pretrain(asked: Asked, resume: bool = False, finish: Callable[[Trained], None] = lambda trained: None) -> Trained:
+    """Runs it. With `resume`, goes on from the newest valid checkpoint of asked.out, if there is one.
+
+    finish: called on rank 0 with the trained run, before its folder is released. More than one process is started here, unless torchrun
+    or SLURM did, and waited for. Raises UserError for what the caller can mend, Interrupted after a signal.
+    """
+    found = started()
+    console.quiet = found is not None and found.rank > 0
+    request = resolve(asked, resume)
+    if processes := to_launch(request.recipe):
+        return Trained(_launched(request, processes))
+    for change in request.changes:
+        say(change)
+    group = ProcessGroup(request.recipe, request.cls.find_unused_parameters)
+    folder = Folder(request.asked.out or group.broadcast(free_name(request.asked)))
+    group.on_rank_zero(lambda: folder.hold(fresh=request.before is None))
     try:
-        path = _run(asked, folder, before, cls, modality, sorted_knobs, recipe, names, group)
-        group.on_rank_zero(lambda: finish(path))
+        run = build(request, folder, group)
+        train(run)
+        trained = conclude(run)
+        group.on_rank_zero(lambda: finish(trained))
     except (KeyboardInterrupt, Interrupted) as stop:
         if getattr(stop, "when", "") is None:
             raise
         raise Interrupted(getattr(stop, "number", signal.SIGINT), _when(folder)) from stop
     finally:
         folder.release()
-    return path
+    return trained
 
 
-def _elsewhere(asked: Asked, whole: Asked, resume: bool, processes: int) -> Path:
-    """The run, as so many processes of our own command. whole: with what a run gone on with was asked before."""
-    for what, given in (("data", whole.data), ("method", whole.chosen), ("encoder", whole.encoder)):
-        if given is not None and not isinstance(given, str | os.PathLike):
-            advice = "save it as .npz and name the file" if what == "data" else "name one that is known"
-            raise UserError(f"devices={processes}: the {what} from Python can't be sent to other processes; {advice}, or use torchrun")
-    out = asked.out or _free_name(asked)
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "run.yaml"
-        said = {field.name: getattr(asked, field.name) for field in dataclasses.fields(asked)}
-        write_run(file, said | {"data": whole.data, "method": whole.chosen, "layout": {}, "resolved": {}})
-        command = ["-m", "untaught.cli", "pretrain", "--from", str(file), "--out", str(out), *["--resume"] * resume]
-        launch(command, processes)
-    return out
+# ---------------------------------------------------------------------------------------------------------------- build
 
 
-def _when(folder: Folder) -> str:
-    """When a run was interrupted, and how to go on."""
-    if not folder.begun:
-        return " before training began; nothing is kept"
-    saved = checkpoint.steps(folder.path / "checkpoints")
-    place = f"at step {saved[-1]}, saved" if saved else "before the first checkpoint"
-    return f" {place}; go on with: untaught pretrain --out {folder.path} --resume"
-
-
-def _run(
-    asked: Asked,
-    folder: Folder,
-    before: Options | None,
-    cls: type[Method],
-    modality: Modality,
-    knobs: dict[str, Any],
-    recipe: Recipe,
-    names: tuple[str, ...],
-    group: ProcessGroup,
-) -> Path:
+def build(request: Request, folder: Folder, group: ProcessGroup) -> Run:
+    """Everything that can be refused is refused before the data are packed, and everything else before the first step."""
     began = time.perf_counter()
-    how: Options = {"columns": asked.columns, "label": asked.label, "split": asked.split}
-    layout = before["layout"] if before else None
+    asked, cls, modality, knobs = request.asked, request.cls, request.modality, request.knobs
+    data = open_data(request, folder, group)
+    encoder_name = asked.encoder if asked.encoder is not None else modality.encoder_for(data.layout, cls.needs)
+    torch.manual_seed(request.recipe.seed)
+    encoder = build_encoder(encoder_name, modality.input(data.layout), knobs["encoder"])
+    check_needs(cls, encoder)
+    options = view_options(request.views, modality, data.layout, knobs["view"])
+    pack(data, request, options, group)
+    recipe = decide(request.recipe, data, group)
+
+    views = Views(request.views, modality, options, data.statistics, recipe.seed)
+    views.fit_encoder(encoder)
+    batches = data.training(recipe.batch_size or 1, recipe.seed, group.rank, group.size, group.fabric.device)
+    example = batches.first_batch()
+    method = build_method(request, recipe, data, encoder, views, example, group)
+    untrained = copy.deepcopy(method.kept) if isinstance(encoder_name, nn.Module) else None
+    kept = copy.deepcopy(method.kept) if group.sharded and group.is_rank_zero else method.kept
+    record = describe(request, encoder_name, data, recipe, views)
+
+    step = TrainingStep(method, recipe, group)
+    scorer = Scorer(data, cls.whole, step.device, step.bf16, recipe.seed)
+    with group.unsharded(step.wrapped):
+        health = Health(method, views, scorer.view, example, request.changed_knobs, step.bf16)
+    publisher = method.publish()
+    held_out = HeldOut(method, views, data, step.device, step.bf16, recipe.batch_size or 1)
+    trainer = build_trainer(step, views, batches, folder.path, data, health, scorer, held_out if publisher is not None else None)
+    run = Run(request, folder, group, data, encoder_name, method, kept, untrained, publisher, scorer, held_out, trainer, record, began)
+    begin_or_restore(run)
+    if not group.broadcast((folder.path / "views.png").exists()):
+        group.on_rank_zero(lambda: keep_views(folder.path, views, cls.whole, example, data))
+    return run
+
+
+def open_data(request: Request, folder: Folder, group: ProcessGroup) -> Material:
+    """The source and its layout, on every rank as rank 0 has found it: a tokenizer that is trained twice may differ."""
+    asked, modality, how = request.asked, request.modality, request.how
+    layout = request.before["layout"] if request.before else None
     if layout is not None:
         learned.adopt(modality, layout, folder.path)
-    wishes = (modality.expects(asked.encoder) if isinstance(asked.encoder, str) else {}) | knobs["layout"]
-    material = look_alike(asked.data, modality, how, wishes, layout, group)
-    encoder_name = asked.encoder if asked.encoder is not None else modality.encoder_for(material.layout, cls.needs)
-    torch.manual_seed(recipe.seed)
-    encoder = build_encoder(encoder_name, modality.input(material.layout), knobs["encoder"])
-    check_needs(cls, encoder)
-    options = view_options(names, modality, material.layout, knobs["view"])
-    streams = group.on_rank_zero(
-        lambda: material.open(recipe.stream, recipe.seed)
-    )  # all that can be refused has been: packing may take an hour
-    group.on_all_ranks(lambda: group.is_rank_zero or material.open(streams, recipe.seed))
-    material.runs = modality.runs(options)
-    if material.runs and material.store is None:
-        raise UserError(f"the {modality.noun} are read as one stream of tokens, which needs them packed; give stream=false")
-    recipe = decide(recipe, material, group)
-    views = Views(names, modality, options, material.statistics, recipe.seed)
-    views.fit_encoder(encoder)
-    example = next(iter(material.training(recipe.batch_size or 1, recipe.seed).batches(0)))  # whole: the same in every process
-    batches = material.training(recipe.batch_size or 1, recipe.seed, group.rank, group.size, group.fabric.device)
-    two = views({key: value[:2] for key, value in example.items()}, 0)
-    views.check_encoder(encoder, two, modality.presets(material.layout)[cls.whole])
-    check_padding(cls, modality, names, two)
-    check_views(two, (recipe.batch_size or 1) // recipe.accumulate // group.size)
-    looks = cls.before_epoch is not Method.before_epoch
-    if looks and material.store is None:
-        raise UserError(f"{cls.__name__} looks at all samples before each epoch, and a stream has no end in sight; give stream=false")
-    build: Any = cls  # each method has a constructor of its own
-    facts = Facts(material.rows, dict(zip(names, two, strict=True)), material.statistics, group.size)
-    make: Callable[[], Method] = lambda: build(encoder, facts, **knobs["method"])  # noqa: E731
-    method = sized(make, f"the method {method_title(asked.chosen)}", bool(knobs["method"]), group.size if group.sharded else 1)
-    if recipe.cache_gradients and not hasattr(cls, "project"):
-        raise UserError(f"cache_gradients: {cls.__name__} has no project and objective to cache between")
-    untrained = copy.deepcopy(method.kept) if isinstance(encoder_name, nn.Module) else None
-
-    asked_again = describe(asked, cls, encoder_name, material, recipe, knobs, views)
-    kept = copy.deepcopy(method.kept) if group.sharded and group.is_rank_zero else method.kept
-    fit = Fit(method, views, batches, recipe, folder.path, name=lambda index: material.names(index.cpu().numpy()), group=group)
-    scorer = Scorer(material, cls.whole, fit.fabric.device, fit.bf16, recipe.seed)
-    changed = {name: asked_again["resolved"]["method"][name] for name in knobs["method"]}
-    defaults = {name: knobs_of(cls)[name][1] for name, value in changed.items() if value != knobs_of(cls)[name][1]}
-    with group.unsharded(fit.wrapped):
-        fit.health = Health(method, views, scorer.view, example, defaults, fit.bf16)
-    if looks:
-        loader = material.in_order(np.sort(material.parts["train"]), 512)
-        fit.survey = Survey(loader, views, method, fit.call, fit.fabric.device, folder.path)
-    if scorer.possible:
-        fit.evaluate = lambda: scorer.watch(method.kept)
-    speaker = method.publish()
-    held_out = HeldOut(method, views, material, fit.fabric.device, fit.bf16, recipe.batch_size or 1)
-    if speaker is not None and held_out.possible:
-        fit.evaluate = both(fit.evaluate, held_out)
-    if before is None:
-        group.on_rank_zero(lambda: keep_layout(folder, material, asked_again))
-    else:
-        _check_same_data(folder.path, material)
-        if state := group.on_all_ranks(lambda: checkpoint.load(folder.path / "checkpoints", warn)):
-            fit.restore(state)
-            known = before["resolved"].get("loop", {})
-            if any(getattr(recipe, name) != known.get(name) for name in LENGTHS):
-                fit.lengthen()
-            done = fit.total is not None and fit.step >= fit.total
-            say(
-                f"resuming  {'after' if done else 'from'} step {fit.step}"
-                + (f" of {fit.total}" if fit.total else "")
-                + ("; nothing is left to train" if done else "")
-            )
-        if asked.knobs != before["knobs"]:
-            group.on_rank_zero(lambda: folder.write(asked_again))  # or the next --resume would go back to the old ones
-    if not group.broadcast((folder.path / "views.png").exists()):
-        group.on_rank_zero(lambda: keep_views(folder.path, views, cls.whole, example, material))
-    tell(asked_again, material, method, fit)
-    for doubt in scorer.doubts():
-        warn(doubt)
-    if fit.total is None or fit.step < fit.total:
-        try:
-            group.on_rank_zero(
-                lambda: (folder.path / "evaluation.json").unlink(missing_ok=True)
-            )  # it was of the encoder that is now trained on
-            fit.run()
-        except Interrupted as stop:
-            say(f"stopped   {Interrupted(stop.number, _when(folder))}")
-            group.broadcast(None)  # or the others' end would cut that short
-            raise Interrupted(stop.number, None) from stop
-
-    weights = group.full_state(method.kept) if group.sharded else {}
-
-    def conclude() -> None:
-        nonlocal untrained
-        if weights:
-            kept.load_state_dict(weights)
-            kept.to(fit.fabric.device)
-        tell_health(fit.looked)
-        save_encoder(kept, folder.path / "encoder", encoder_config(asked_again))
-        if speaker is not None:
-            if held_out.possible:
-                report_loss(held_out, folder.path, material.name)
-            save_speaker(speaker, folder.path / "method", modality, folder.path)
-        tell_skipped([*getattr(batches, "skipped", {}).items()], modality.noun)  # of a stream they are known only now
-        say(f"trained   {fit.step} steps in {fit.seconds:.0f} s; encoder in {folder.path / 'encoder'}")
-        keep_sample(folder.path, material, kept, cls.whole, fit.fabric.device, fit.bf16, recipe.seed)
-        if scorer.possible:
-            if untrained is None:
-                assert isinstance(encoder_name, str)
-                untrained = untrained_encoder(encoder_name, modality.input(material.layout), knobs["encoder"], recipe.seed)
-            report_scores(scorer, kept, untrained.to(fit.fabric.device), folder.path)
-        elif material.store is not None:
-            say(f"kNN       not measured: {scorer.why_not}")
-        say(f"run       {folder.path} ({time.perf_counter() - began:.0f} s in all)")
-
-    group.on_rank_zero(conclude)
-    return folder.path
-
-
-def look_alike(data: Any, modality: Modality, how: Options, wishes: Options, layout: Options | None, group: ProcessGroup) -> Material:
-    """What `look` makes, in every process of what the first has learned of the data: a tokenizer that is trained twice may differ."""
+    wishes = (modality.expects(asked.encoder) if isinstance(asked.encoder, str) else {}) | request.knobs["layout"]
     opened: list[Material] = []
 
     def first() -> tuple[Options, Files]:
-        opened.append(look(data, modality, **how, wishes=wishes, layout=layout))
+        opened.append(look(asked.data, modality, **how, wishes=wishes, layout=layout))
         return opened[0].layout, modality.kept(opened[0].layout)
 
     planned, files = group.on_rank_zero(first)
     if not opened and files:
         modality.adopt(planned, files)
-    return group.on_all_ranks(lambda: opened[0] if opened else look(data, modality, **how, layout=planned))
+    return group.on_all_ranks(lambda: opened[0] if opened else look(asked.data, modality, **how, layout=planned))
 
 
-def keep_layout(folder: Folder, material: Material, run: Options) -> None:
-    """run.yaml, and what belongs to the layout and the data beside it."""
-    learned.write_files(material.modality.kept(material.layout), folder.path)
-    if material.store:
-        keep_rows(folder.path, material.store, material.parts)
-    folder.write(run)
+def pack(data: Material, request: Request, options: list[Options], group: ProcessGroup) -> None:
+    """Rank 0 packs the store, which may take an hour; the others open it. Or all stream."""
+    recipe, noun = request.recipe, data.modality.noun
+    streams = group.on_rank_zero(lambda: data.open(recipe.stream, recipe.seed))
+    group.on_all_ranks(lambda: group.is_rank_zero or data.open(streams, recipe.seed))
+    data.runs = data.modality.runs(options)
+    if data.runs and data.store is None:
+        raise UserError(f"the {noun} are read as one stream of tokens, which needs them packed; give stream=false")
+    if request.cls.before_epoch is not Method.before_epoch and data.store is None:
+        cls = request.cls.__name__
+        raise UserError(f"{cls} looks at all samples before each epoch, and a stream has no end in sight; give stream=false")
 
 
-def sort_knobs(knobs: Options, cls: type[Method], modality: Modality) -> dict[str, Any]:
-    """Each key=value to where it belongs: loop, method, encoder.X, views and NAME.X or viewN.X, layout; else a UserError."""
-    loop, own = knobs_of(Recipe), knobs_of(cls)
-    result: dict[str, Any] = {"loop": {}, "method": {}, "encoder": {}, "view": {}, "layout": {}, "views": None}
-    for key, value in knobs.items():
-        place, dot, option = key.partition(".")
-        if named := [name for name in own if key in (name, name.rpartition(".")[2])]:  # a hybrid's plain knob is of all that have it
-            result["method"] |= method_knobs(cls, {name: value for name in named if name == key or name not in knobs})
-        elif dot and place == "encoder":
-            result["encoder"][option] = value
-        elif dot and (place in modality.views or (place.startswith("view") and place[4:].isdigit())):
-            result["view"][key] = value
-        elif key == "views":
-            result["views"] = value
-        elif key in loop:
-            result["loop"][key] = parse(key, value, loop[key][0])
-        elif key in modality.knobs:
-            result["layout"][key] = parse(key, value, modality.knobs[key])
-        else:
-            raise unknown(
-                "knob", key, [*own, *loop, *modality.knobs, "views", "encoder.KNOB", *(f"{v}.OPTION" for v in dict.fromkeys(cls.views))]
-            )
-    return result
+def build_method(
+    request: Request, recipe: Recipe, data: Material, encoder: Encoder, views: Views, example: Batch, group: ProcessGroup
+) -> Method:
+    """The method around the encoder. example: a batch of the training part."""
+    cls, knobs = request.cls, request.knobs["method"]
+    two = views({key: value[:2] for key, value in example.items()}, 0)
+    views.check_encoder(encoder, two, request.modality.presets(data.layout)[cls.whole])
+    check_padding(cls, request.modality, views.names, two)
+    check_views(two, (recipe.batch_size or 1) // recipe.accumulate // group.size)
+    if recipe.cache_gradients and not hasattr(cls, "project"):
+        raise UserError(f"cache_gradients: {cls.__name__} has no project and objective to cache between")
+    facts = Facts(data.rows, dict(zip(views.names, two, strict=True)), data.statistics, group.size)
+    construct: Any = cls  # each method has a constructor of its own
+    make: Callable[[], Method] = lambda: construct(encoder, facts, **knobs)  # noqa: E731
+    return sized(make, f"the method {method_title(request.asked.chosen)}", bool(knobs), group.size if group.sharded else 1)
+
+
+def build_trainer(
+    step: TrainingStep,
+    views: Views,
+    batches: Loader | Stream,
+    folder: Path,
+    data: Material,
+    health: Health,
+    scorer: Scorer,
+    held_out: HeldOut | None,
+) -> Trainer:
+    """held_out: of a method whose loss on the held-out part says what it is worth."""
+    method, extract_features, evaluate = step.method, None, None
+    if type(method).before_epoch is not Method.before_epoch:
+        in_order = data.in_order(np.sort(data.parts["train"]), 512)
+        extract_features = Survey(in_order, views, method, step.call, step.device, folder)
+    if scorer.possible:
+        evaluate = lambda: scorer.watch(method.kept)  # noqa: E731
+    if held_out is not None and held_out.possible:
+        evaluate = both(evaluate, held_out)
+    names = lambda index: data.names(index.cpu().numpy())  # noqa: E731
+    return Trainer(step, views, batches, folder, names, evaluate=evaluate, health=health, extract_features=extract_features)
+
+
+def begin_or_restore(run: Run) -> None:
+    """A new run writes run.yaml and what lies beside it; one that is gone on with takes the state of its newest checkpoint."""
+    before, group, folder, trainer = run.request.before, run.group, run.folder, run.trainer
+    if before is None:
+        group.on_rank_zero(lambda: keep_layout(folder, run.data, run.record))
+        return
+    _check_same_data(folder.path, run.data)
+    if state := group.on_all_ranks(lambda: checkpoint.load(folder.path / "checkpoints", warn)):
+        trainer.restore(state)
+        known = before["resolved"].get("loop", {})
+        if any(getattr(trainer.recipe, name) != known.get(name) for name in LENGTHS):
+            trainer.lengthen()
+        place = f"{'after' if trainer.finished else 'from'} step {trainer.step}" + (f" of {trainer.total}" if trainer.total else "")
+        say(f"resuming  {place}" + ("; nothing is left to train" if trainer.finished else ""))
+    if run.request.asked.knobs != before["knobs"]:
+        group.on_rank_zero(lambda: folder.write(run.record))  # or the next --resume would go back to the old ones
+
+
+# ---------------------------------------------------------------------------------------------------- train, conclude
+
+
+def train(run: Run) -> None:
+    """To the end, unless it is reached already. Raises Interrupted, when the run has been saved."""
+    group, folder = run.group, run.folder
+    print_decisions(run.record, run.data, run.method, run.trainer)
+    for doubt in run.scorer.doubts():
+        warn(doubt)
+    if run.trainer.finished:
+        return
+    group.on_rank_zero(lambda: (folder.path / "evaluation.json").unlink(missing_ok=True))  # of the encoder before
+    try:
+        run.trainer.run()
+    except Interrupted as stop:
+        say(f"stopped   {Interrupted(stop.number, _when(folder))}")
+        group.broadcast(None)  # or the others' end would cut that short
+        raise Interrupted(stop.number, None) from stop
+
+
+def conclude(run: Run) -> Trained:
+    """Saves the encoder, and scores it beside its baselines."""
+    weights = run.group.full_state(run.method.kept) if run.group.sharded else {}
+
+    def save() -> Options:
+        path, step, trainer = run.folder.path, run.trainer.train_step, run.trainer
+        if weights:
+            run.kept.load_state_dict(weights)
+            run.kept.to(step.device)
+        print_health(trainer.looked)
+        config = save_encoder(run.kept, path / "encoder", encoder_config(run.record))
+        if run.publisher is not None:
+            if run.held_out.possible:
+                report_loss(run.held_out, path, run.data.name)
+            save_speaker(run.publisher, path / "method", run.data.modality, path)
+        tell_skipped([*getattr(trainer.batches, "skipped", {}).items()], run.data.modality.noun)  # of a stream they are known only now
+        say(f"trained   {trainer.step} steps in {trainer.seconds:.0f} s; encoder in {path / 'encoder'}")
+        keep_sample(path, run.data, run.kept, run.request.cls.whole, step.device, step.bf16, trainer.recipe.seed)
+        score(run)
+        say(f"run       {path} ({time.perf_counter() - run.began:.0f} s in all)")
+        return config
+
+    config = run.group.on_rank_zero(save)
+    if run.group.sharded and not run.group.is_rank_zero:
+        return Trained(run.folder.path)
+    return Trained(run.folder.path, for_inference(run.kept.cpu()), config)
+
+
+def score(run: Run) -> None:
+    """kNN beside random init and raw data, where there are labels to score by."""
+    scorer, untrained = run.scorer, run.untrained
+    if not scorer.possible:
+        if run.data.store is not None:
+            say(f"kNN       not measured: {scorer.why_not}")
+        return
+    if untrained is None:
+        assert isinstance(run.encoder, str)
+        given, knobs = run.data.modality.input(run.data.layout), run.request.knobs["encoder"]
+        untrained = untrained_encoder(run.encoder, given, knobs, run.trainer.recipe.seed)
+    report_scores(scorer, run.kept, untrained.to(run.trainer.train_step.device), run.folder.path)
+
+
+# ------------------------------------------------------------------------------------------------------------- records
 
 
 def decide(recipe: Recipe, material: Material, group: ProcessGroup) -> Recipe:
@@ -374,10 +337,9 @@ def decide(recipe: Recipe, material: Material, group: ProcessGroup) -> Recipe:
     return dataclasses.replace(recipe, **decided)
 
 
-def describe(
-    asked: Asked, cls: type[Method], encoder: Any, material: Material, recipe: Recipe, knobs: dict[str, Any], views: Views
-) -> Options:
+def describe(request: Request, encoder: str | nn.Module, material: Material, recipe: Recipe, views: Views) -> Options:
     """run.yaml: all that was asked and resolved."""
+    asked, cls, knobs = request.asked, request.cls, request.knobs
     known = {name: default for name, (_, default) in knobs_of(cls).items()}
     return {
         "untaught": untaught.__version__,
@@ -419,109 +381,12 @@ def encoder_config(run: Options) -> Options:
     }
 
 
-def tell(run: Options, material: Material, method: Method, fit: Fit) -> None:
-    """What was decided, before the first step."""
-    recipe, layout, encoder = fit.recipe, material.layout, method.kept
-    stored = f"stored in {size_text(material.store.bytes)}" if material.store else "streamed"
-    if getattr(fit.batches, "held", None):
-        stored += f", held on {fit.fabric.device}"
-    say(f"split     {material.how_split}" if material.how_split else "split     everything is trained on")
-    say("layout    " + ", ".join(f"{key} {value}" for key, value in layout.items()) + f"; {stored}")
-    if isinstance(fit.batches, Stream):
-        say(f"stream    {fit.batches.how}")
-    say(
-        f"method    {run['method']}: views {', '.join(fit.views.names)}; "
-        + " ".join(f"{k}={v}" for k, v in run["resolved"]["method"].items())
-    )
-    for option, why in fit.views.told.items():
-        say(f"views     {option}, {why}")
-    weights = sum(p.numel() for p in encoder.parameters())
-    say(f"encoder   {run['encoder']}, {weights / 1e6:.1f} M weights, {encoder.width} features")
-    if isinstance(method, Hybrid) and method.how_kept:
-        say(f"kept      {method.how_kept}")
-    length = f"epochs={recipe.epochs}" if recipe.epochs else f"steps={recipe.steps}" if recipe.steps else f"minutes={recipe.minutes:g}"
-    precision, device = "bf16" if fit.bf16 else "float32", fit.fabric.device
-    threads = f"{torch.get_num_threads()} threads"
-    place = f"cpu, {threads}" if device.type == "cpu" else str(device)
-    if fit.group.size > 1:
-        place = f"{fit.group.size} processes" + (f" of {threads}" if device.type == "cpu" else f", a {device.type} device each")
-    say(f"training  {length} batch_size={recipe.batch_size} {recipe.optimizer} lr={recipe.lr:g} {precision} on {place}")
-
-
-def tell_health(looked: Options) -> None:
-    """The verdict of the last look, at the end of a run."""
-    if not looked:
-        return
-    if looked["because"]:
-        warn(f"collapsing because {looked['because']}; try {looked['try']}")
-        return
-    rank, std = (f"{looked[key]:.{digits}f} (untrained {looked[f'{key}_untrained']:.{digits}f})" for key, digits in MEASURES)
-    say(f"health    healthy: effective rank {rank}, spread {std}")
-
-
-def report_loss(held_out: HeldOut, folder: Path, data: str) -> None:
-    """The loss on the held-out part: said, and written to evaluation.json."""
-    found = {name.removeprefix("held_out_"): value for name, value in held_out().items()}
-    say(f"held out  {', '.join(f'{name} {value:.3f} nats' for name, value in found.items())} on {held_out.part}")
-    rows = [{"features": "encoder", "probe": "loss", "labels": "none", "metric": name, "mean": round(v, 6)} for name, v in found.items()]
-    merge_rows(folder / "evaluation.json", [row | {"data": data} for row in rows])
-
-
-def report_scores(scorer: Scorer, encoder: Encoder, untrained: Encoder, folder: Path) -> None:
-    """kNN of the encoder beside its random initialisation and raw features: said, and written to evaluation.json."""
-    networks: list[tuple[str, Encoder | None]] = [("encoder", encoder), ("random_init", untrained), ("raw", None)]
-    rows = [row for features, network in networks for row in scorer.knn(features, network)]
-    merge_rows(folder / "evaluation.json", rows)
-    said = {"encoder": "encoder", "random_init": "same encoder, untrained", "raw": "raw data"}
-    for probe in dict.fromkeys(row["probe"] for row in rows):
-        scores = {row["features"]: row["mean"] for row in rows if row["probe"] == probe and row["metric"] == "accuracy"}
-        shown = ", ".join(f"{said[features]} {100 * score:.1f}%" for features, score in scores.items())
-        say(f"kNN k={probe[3:]:<3} {shown}  ({len(scorer.queries)} of {scorer.held_out}, bank of {len(scorer.bank)})")
-
-
-def _as_before(asked: Asked, before: Options) -> tuple[Asked, list[str]]:
-    """The run as it was asked first; only loop knobs that leave the samples alone may change -> it, and what to say of that."""
-    knobs, changes = dict(before["knobs"]), []
-    if found := started():  # as many as there are now, if a number was asked for then
-        knobs |= {name: getattr(found, name) for name in PLACES if name in knobs}
-    advice = "resume without it, or choose another --out"
-    for what in ("method", "encoder", "columns", "label", "split"):
-        given, had = getattr(asked, what), before[what]
-        if what == "method" and given is not None:
-            given = method_title(given)
-        if isinstance(given, str | dict) and given != had:
-            raise UserError(f"--{what} {given}: the run in {asked.out} has {had or 'none'}; {advice}")
-    for key, value in asked.knobs.items():
-        if str(knobs.get(key)) == str(value):
-            continue
-        if key not in FREE_ON_RESUME:
-            raise UserError(f"{key}={value}: the run in {asked.out} has {key}={knobs.get(key, 'its default')}; {advice}")
-        replaced = [name for name in (LENGTHS if key in LENGTHS else (key,)) if name in knobs]
-        was = " ".join(f"{name}={knobs.pop(name)}" for name in replaced)
-        changes.append(f"resuming  with {key}={value} (was {was or 'the default'})")
-        knobs[key] = value
-    whole = dataclasses.replace(
-        asked,
-        data=asked.data if asked.data is not None else before["data"],
-        method=asked.method or before["method"],
-        encoder=before["encoder"] if asked.encoder is None else asked.encoder,
-        **{key: before[key] for key in ("modality", "columns", "label", "split")},
-        knobs=knobs,
-    )
-    return whole, changes
-
-
-def _check_at_hand(asked: Asked) -> None:
-    """run.yaml can only name what lived in the memory of the process that wrote it."""
-    marks: dict[str, Callable[[str], bool]] = {
-        "data": lambda value: value.startswith("in memory: "),
-        "encoder": lambda value: "module:" in value,
-        "method": from_python,
-    }
-    for what, lost in marks.items():
-        value = getattr(asked, what)
-        if isinstance(value, str) and lost(value):
-            raise UserError(f"the run had its {what} from Python ({value}); give it again from there")
+def keep_layout(folder: Folder, material: Material, run: Options) -> None:
+    """run.yaml, and what belongs to the layout and the data beside it."""
+    learned.write_files(material.modality.kept(material.layout), folder.path)
+    if material.store:
+        keep_rows(folder.path, material.store, material.parts)
+    folder.write(run)
 
 
 def _check_same_data(folder: Path, material: Material) -> None:
@@ -531,10 +396,27 @@ def _check_same_data(folder: Path, material: Material) -> None:
         raise UserError(f"the data has changed since the run began ({changes}); start a new run with another --out")
 
 
-def _free_name(asked: Asked) -> Path:
-    """runs/METHOD-DATA, with a number where that is taken."""
-    data = asked.data if isinstance(asked.data, str | os.PathLike) else "data"
-    stem = str(data).rstrip("/").replace("builtin:", "").split("/")[-1].split(".")[0] or "data"
-    title = method_title(asked.chosen)
-    method = title.split(":")[-1].split(".")[-1].strip("<>").lower() if from_python(title) else re.sub(r":[^+]*", "", title)
-    return free_path(Path("runs") / f"{method}-{stem}")
+def _launched(request: Request, processes: int) -> Path:
+    """The run, as so many processes of our own command."""
+    asked, whole = request.given, request.asked
+    for what, given in (("data", whole.data), ("method", whole.chosen), ("encoder", whole.encoder)):
+        if given is not None and not isinstance(given, str | os.PathLike):
+            advice = "save it as .npz and name the file" if what == "data" else "name one that is known"
+            raise UserError(f"devices={processes}: the {what} from Python can't be sent to other processes; {advice}, or use torchrun")
+    out = asked.out or free_name(asked)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "run.yaml"
+        said = {field.name: getattr(asked, field.name) for field in dataclasses.fields(asked)}
+        write_run(file, said | {"data": whole.data, "method": whole.chosen, "layout": {}, "resolved": {}})
+        command = ["-m", "untaught.cli", "pretrain", "--from", str(file), "--out", str(out), *["--resume"] * request.resume]
+        launch(command, processes)
+    return out
+
+
+def _when(folder: Folder) -> str:
+    """When a run was interrupted, and how to go on."""
+    if not folder.begun:
+        return " before training began; nothing is kept"
+    saved = checkpoint.steps(folder.path / "checkpoints")
+    place = f"at step {saved[-1]}, saved" if saved else "before the first checkpoint"
+    return f" {place}; go on with: untaught pretrain --out {folder.path} --resume"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from untaught.commands.pretrain import sort_knobs
+from untaught.config.overrides import sort_knobs
 from untaught.config.registry import MethodLike, build_encoder, method_class, modality_named
+from untaught.config.train_config import Recipe
 from untaught.console import say
 from untaught.core import UserError
 from untaught.data.sources import open_source, peek
@@ -37,7 +38,7 @@ def preview(
     make_room(out)
     check_replaceable(out, "choose another --out")
     kind, cls = modality_named(modality), method_class(method)
-    sorted_knobs = sort_knobs(knobs, cls, kind)
+    sorted_knobs = sort_knobs(knobs, cls, kind, Recipe)
     wishes = (kind.expects(encoder) if encoder else {}) | sorted_knobs["layout"]
     source = open_source(data, kind, columns=columns, encoding=wishes.get("encoding"))
     records = peek(source, max(rows, 100))

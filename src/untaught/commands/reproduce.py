@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from untaught.commands.pretrain import Asked, pretrain
+from untaught.commands.pretrain import Asked, Trained, pretrain
 from untaught.console import say
 from untaught.core import Options, UserError
 from untaught.evaluation.evaluate import evaluate
@@ -51,17 +51,18 @@ class Target:
         return cls(path, {key: said[key] for key in RUN if key in said}, said["scores"])
 
 
-def reproduce(path: Path, data: Any = None, out: Path | None = None, finish: Callable[[Path], None] = lambda run: None) -> Path:
+def reproduce(path: Path, data: Any = None, out: Path | None = None, finish: Callable[[Trained], None] = lambda trained: None) -> Path:
     """Runs a recipe and measures it -> the run folder. `data` says where its data lies here; `finish` is done with the trained run.
 
     Raises Missed where a score lies outside of the recipe's interval.
     """
     target = Target.read(path)
     folder = out or Path("runs") / path.stem
-    run = pretrain(Asked(**{**target.run, "data": data or target.run["data"]}, out=folder), resume=Folder(folder).begun)
+    trained = pretrain(Asked(**{**target.run, "data": data or target.run["data"]}, out=folder), resume=Folder(folder).begun)
+    run = trained.path
     if any(score["probe"] not in SAID for score in target.scores):
         evaluate(run)
-    finish(run)
+    finish(trained)
     found = {_place(row): row["mean"] for row in read_rows(run / "evaluation.json")}
     missed = []
     for score in target.scores:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from untaught.commands.pretrain import Asked, pretrain
+from untaught.commands.pretrain import Asked, Trained, pretrain
 from untaught.config.overrides import parse
 from untaught.console import say
 from untaught.core import Options, UserError
@@ -20,7 +20,7 @@ from untaught.storage.run_dir import Folder
 MOST = 1000  # runs of one command
 
 
-def pretrain_seeds(asked: Asked, seeds: int, resume: bool = False, finish: Callable[[Path], None] = lambda run: None) -> list[Path]:
+def pretrain_seeds(asked: Asked, seeds: int, resume: bool = False, finish: Callable[[Trained], None] = lambda trained: None) -> list[Path]:
     """Runs OUT/seed-S for `seeds` seeds from the recipe's on -> their folders. OUT/evaluation.json has every run's rows with their "seed".
 
     With `resume`, runs that have ended are kept, one that was stopped goes on, and the rest begin.

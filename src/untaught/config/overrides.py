@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any, Literal
 
-from untaught.core import UserError
+from untaught.core import Method, Modality, Options, UserError
 from untaught.methods.composite import Hybrid
 from untaught.ranges import fits, options_of, plain, refuse
 
@@ -110,3 +110,37 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return UserError(f"unknown {what} {name}; {hint}known: {', '.join(known)}")
+
+
+def method_knobs(cls: type[Method], knobs: Options) -> Options:
+    """The method's knobs among `knobs`, parsed."""
+    known = knobs_of(cls)
+    return {key: parse(key, value, known[key][0]) for key, value in knobs.items() if key in known}
+
+
+def sort_knobs(knobs: Options, cls: type[Method], modality: Modality, loop_type: type) -> dict[str, Any]:
+    """Each key=value to where it belongs: loop, method, encoder.X, views and NAME.X or viewN.X, layout; else a UserError.
+
+    loop_type: the dataclass whose fields are the knobs of the loop.
+    """
+    loop, own = knobs_of(loop_type), knobs_of(cls)
+    result: dict[str, Any] = {"loop": {}, "method": {}, "encoder": {}, "view": {}, "layout": {}, "views": None}
+    for key, value in knobs.items():
+        place, dot, option = key.partition(".")
+        if named := [name for name in own if key in (name, name.rpartition(".")[2])]:  # a hybrid's plain knob is of all that have it
+            result["method"] |= method_knobs(cls, {name: value for name in named if name == key or name not in knobs})
+        elif dot and place == "encoder":
+            result["encoder"][option] = value
+        elif dot and (place in modality.views or (place.startswith("view") and place[4:].isdigit())):
+            result["view"][key] = value
+        elif key == "views":
+            result["views"] = value
+        elif key in loop:
+            result["loop"][key] = parse(key, value, loop[key][0])
+        elif key in modality.knobs:
+            result["layout"][key] = parse(key, value, modality.knobs[key])
+        else:
+            raise unknown(
+                "knob", key, [*own, *loop, *modality.knobs, "views", "encoder.KNOB", *(f"{v}.OPTION" for v in dict.fromkeys(cls.views))]
+            )
+    return result

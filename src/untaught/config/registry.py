@@ -173,9 +173,3 @@ def check_needs(cls: type[Method], encoder: Encoder) -> None:
             f"{', '.join(sorted(encoder.offers)) or 'pooled vectors only'}; "
             + ", ".join(f"{OFFERED_BY[need]} offer {need}" for need in missing if need in OFFERED_BY)
         )
-
-
-def method_knobs(cls: type[Method], knobs: Options) -> Options:
-    """The method's knobs among `knobs`, parsed."""
-    known = knobs_of(cls)
-    return {key: parse(key, value, known[key][0]) for key, value in knobs.items() if key in known}

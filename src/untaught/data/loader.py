@@ -45,8 +45,16 @@ class Loader:
         """The epoch's batches from `step` on: each field (B, ...) and "index" (B,), the row numbers in the store."""
         return prefetch(self._make(epoch, step))
 
+    def first_batch(self) -> dict[str, Tensor]:
+        """The first batch of epoch 0, of all ranks together, on the CPU."""
+        index = self._order(0)[: self.batch_size]
+        return to_tensors({**self.store.gather(index), "index": index}, pin=False)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.rows) if self.shuffle else self.rows
+
     def _make(self, epoch: int, step: int) -> Iterator[dict[str, Tensor]]:
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.rows) if self.shuffle else self.rows
+        order = self._order(epoch)
         for start in range(step * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
             index = order[start : start + self.batch_size][self.rank :: self.world]
             if self.held is None:

@@ -8,6 +8,7 @@ their number: whole shards are not opened.
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -92,6 +93,12 @@ class Stream:
     def batches(self, epoch: int, step: int = 0) -> Iterator[dict[str, Tensor]]:
         """The epoch's batches from `step` on: each field (B, ...) and "index" (B,), the records' running numbers in the part."""
         return decoding.prefetch(self._make(epoch, step))
+
+    def first_batch(self) -> dict[str, Tensor]:
+        """The first batch of epoch 0, of all ranks together; what is skipped on the way is not counted."""
+        alone = copy.copy(self)
+        alone.rank, alone.world, alone.skipped, alone.broken, alone._names = 0, 1, {}, set(), OrderedDict()
+        return next(iter(alone.batches(0)))
 
     def names(self, index: np.ndarray | Tensor) -> list[str]:
         """The names of a batch that was just given."""

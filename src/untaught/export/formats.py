@@ -106,15 +106,22 @@ FORMATS: dict[str, Callable[[Encoder, Options, Path, Inputs], str]] = {
 }
 
 
-def export(run: Path, to: str | None = None, data: Any = None, columns: dict[str, str] | None = None) -> str:
+def export(
+    run: Path,
+    to: str | None = None,
+    data: Any = None,
+    columns: dict[str, str] | None = None,
+    loaded: tuple[Encoder, Options] | None = None,
+) -> str:
     """Writes the encoder of a run (or of an encoder folder) in a format, checks it on real samples and says how it is loaded.
 
     to: timm, transformers, torch or onnx; without, the library that alone can build the encoder, else torch. The files lie in encoder/.
+    loaded: the encoder with its config, where the caller has just saved it.
     Raises UserError: no encoder, an unknown format, a format that can't hold it, vectors that differ by more than is allowed.
     """
     if to is not None and to not in FORMATS:
         raise UserError(f"--to {to}: unknown; {', '.join(FORMATS)} are")
-    encoder, config = load_encoder(run)
+    encoder, config = loaded or load_encoder(run)
     encoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # what is traced takes any input
     folder = encoder_folder(run)
     kind = to or ("timm" if "architecture" in config else "transformers" if "model_type" in config else "torch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +22,7 @@ from untaught.storage.run_dir import plain
 from untaught.storage.safe_load import check_finite, check_kinds, read_json
 from untaught.storage.safe_open import checked_file, checked_folder, inside
 
+N = TypeVar("N", bound=nn.Module)
 ENCODER_SCHEMA = 1
 KINDS: dict[str, Any] = {  # what it takes of config.json to build an encoder and to feed it
     **dict.fromkeys(("modality", "encoder", "view"), str),
@@ -32,8 +33,8 @@ KINDS: dict[str, Any] = {  # what it takes of config.json to build an encoder an
 ELSEWHERE = {"weights", "pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 
 
-def save_encoder(encoder: Encoder, folder: Path, config: Options) -> None:
-    """encoder/: weights, and how to build and feed it. What timm defines is written as timm reads it."""
+def save_encoder(encoder: Encoder, folder: Path, config: Options) -> Options:
+    """encoder/: weights, and how to build and feed it -> its config. What timm defines is written as timm reads it."""
     preprocessing = modality_named(config["modality"]).preprocessing(config["layout"], config["statistics"])
     config = {**config, "width": encoder.width, "preprocessing": preprocessing, **_for_timm(encoder, preprocessing)}
     if origin := getattr(encoder, "origin", None):
@@ -42,6 +43,7 @@ def save_encoder(encoder: Encoder, folder: Path, config: Options) -> None:
         config = {**foreign(), **config}
     files = modality_named(config["modality"]).kept(config["layout"])
     save_network(_network(encoder, config), folder, config, {name: content.decode() for name, content in files.items()})
+    return config
 
 
 def save_speaker(model: Any, folder: Path, modality: Modality, layout_of: Path) -> None:
@@ -163,9 +165,14 @@ def load_network(folder: Path, finish: Callable[[Encoder, Options], nn.Module], 
         raise UserError(str(error) if str(folder) in str(error) else f"{folder} can't be loaded: {error}") from error
     except Exception as error:  # any of a dozen ways in which a folder can be damaged
         raise UserError(f"{folder} can't be loaded: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+    return for_inference(network), config
+
+
+def for_inference(network: N) -> N:
+    """In eval mode, and in the memory format that is fastest for it."""
     if convolves(network):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network.eval(), config
+    return network.eval()
 
 
 def _check_size(config: Options, finish: Callable[[Encoder, Options], nn.Module], weights: dict[str, Tensor]) -> None:

@@ -1,0 +1,180 @@
+"""One optimizer step: forward and backward passes under our own autocast, clipping, the update, and the method's hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from untaught.config.train_config import Recipe
+from untaught.core import Method, Terms, View
+from untaught.distributed.process_group import ProcessGroup, local_shard
+from untaught.ops.draws import mix
+from untaught.ops.precision import has_bfloat16
+from untaught.pipeline.view_pipeline import convolves
+from untaught.training.allocator import keep_freed_memory
+from untaught.training.optim import optimizer_for, rate, set_rate
+
+
+class Autocast(nn.Module):
+    """The one module that is wrapped: whatever enters the method enters through this forward, under our own autocast.
+
+    Fabric's bf16-mixed would cast views, targets and geometry too.
+    """
+
+    def __init__(self, method: Method, device_type: str, bf16: bool) -> None:
+        super().__init__()
+        self.method, self.device_type, self.bf16 = method, device_type, bf16
+
+    def forward(self, what: str, *args: Any) -> Any:
+        function: Any = self.method
+        for name in what.split("."):  # a hybrid's methods have functions of their own
+            function = getattr(function, name)
+        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bf16):
+            return function(*args)
+
+
+class Outcome(NamedTuple):
+    """What a step leaves on the device, to be read at the next sync."""
+
+    terms: Terms  # detached
+    summed: set[str]  # the terms that have a gradient
+    bad: Tensor  # () whether the gradient is not finite; it was dropped then
+    norm: Tensor  # () of the gradient, before clipping
+
+
+class TrainingStep:
+    """A method set up for training: on its device, wrapped for the process group, with its optimizer. Called once a step.
+
+    call: the wrapped method, as `call(name of a function of it, arguments)`.
+    """
+
+    def __init__(self, method: Method, recipe: Recipe, group: ProcessGroup | None = None) -> None:
+        self.method, self.recipe, self.group = method, recipe, group or ProcessGroup()
+        self.fabric = self.group.fabric
+        self.device = self.fabric.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.bf16 = has_bfloat16(self.device.type) if recipe.precision == "auto" else recipe.precision == "bf16"
+        self.channels_last = convolves(method)
+        if self.channels_last and not self.group.sharded:
+            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.wrapped = self.fabric.setup_module(Autocast(method, self.device.type, self.bf16))
+        self.call = torch.compile(self.wrapped) if recipe.compile else self.wrapped
+        self.optimizer = optimizer_for(method, recipe)
+        self.wrapped_optimizer = self.fabric.setup_optimizers(self.optimizer)
+        self.parameters = [p for p in method.parameters() if p.requires_grad]
+
+    def __call__(self, step: int, views: list[View], progress: float) -> Outcome:
+        """Trains on the views of this process's share of a batch. progress: share of the schedule before this step."""
+        recipe = self.recipe
+        assert recipe.lr is not None
+        set_rate(self.optimizer, recipe.lr, rate(recipe.schedule, recipe.warmup, progress))
+        self.optimizer.zero_grad(set_to_none=True)
+        backward = self._backward_cached if recipe.cache_gradients else self._backward
+        terms = backward(step, views, progress)
+        self.method.before_step(progress)
+
+        gradients = [local_shard(p.grad) for p in self.parameters if p.grad is not None]
+        norm = self.group.total_norm(gradients)
+        bad = ~torch.isfinite(norm)
+        for gradient in gradients:
+            gradient.masked_fill_(bad, 0.0)
+        if recipe.clip:
+            share = (recipe.clip / (norm.nan_to_num(1.0) + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
+            torch._foreach_mul_(gradients, share)  # type: ignore[attr-defined]
+        self.wrapped_optimizer.step()
+        self.method.after_step(progress)
+        self.method.pending.clear()
+        summed = {name for name, value in terms.items() if value.requires_grad}
+        return Outcome({name: value.detach() for name, value in terms.items()}, summed, bad, norm)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def synchronize(self) -> None:
+        """Waits for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _backward(self, step: int, views: list[View], progress: float) -> Terms:
+        total: Terms = {}
+        parts = self.recipe.accumulate
+        for part, micro in enumerate(_cut(views, parts)):
+            self._reseed(step, part)
+            with self.group.no_sync(self.wrapped, part < parts - 1):
+                terms = self.call("forward", micro, progress)
+                self.fabric.backward(_loss(terms) / parts)
+            total = {name: total.get(name, 0) + value / parts for name, value in terms.items()}
+        return total
+
+    def _backward_cached(self, step: int, views: list[View], progress: float) -> Terms:
+        """Gradient caching (Gao et al. 2021, https://arxiv.org/abs/2101.06983): the loss sees the whole batch, the network
+        one chunk at a time. BatchNorm's statistics are those of a chunk, and move once."""
+        each = -(-self.recipe.cache_gradients // self.group.size)
+        chunks = list(_cut(views, -(-len(views[0].x) // each)))
+        projected = []
+        with torch.no_grad(), _frozen_statistics(self.method):
+            for part, chunk in enumerate(chunks):
+                self._reseed(step, part)
+                projected.append(self.call("project", chunk))
+        joined = [torch.cat(parts).requires_grad_() for parts in zip(*projected, strict=True)]
+        with self.group.no_sync(self.wrapped):
+            terms = self.call("objective", joined, progress)
+            _loss(terms).backward()
+        start = 0
+        for part, chunk in enumerate(chunks):
+            self._reseed(step, part)
+            with self.group.no_sync(self.wrapped, not self.group.sharded or part < len(chunks) - 1):
+                again = self.call("project", chunk)
+                stop = start + len(again[0])
+                self.fabric.backward(sum((z * w.grad[start:stop]).sum() for z, w in zip(again, joined, strict=True)))  # type: ignore[index,arg-type]
+            start = stop
+        self.group.average_gradients(self.parameters)
+        return terms
+
+    def _reseed(self, step: int, part: int) -> None:
+        """torch's own generators (dropout) depend on nothing but the seed, the step, the micro-batch and the rank."""
+        place = (step << 16) + (part << 8) + self.fabric.global_rank
+        torch.manual_seed(place ^ mix(mix(self.recipe.seed) + (step >> 16)))  # a CPU's generator reads the low 32 bits alone
+
+
+def _loss(terms: Terms) -> Tensor:
+    return torch.stack([value for value in terms.values() if value.requires_grad]).sum()
+
+
+def _cut(views: list[View], parts: int) -> Iterator[list[View]]:
+    """The views of `parts` consecutive shares of the batch."""
+    if parts == 1:
+        yield views
+        return
+    rows = len(views[0].x)
+    bounds = [round(i * rows / parts) for i in range(parts + 1)]
+    for low, high in pairwise(bounds):
+        yield [View(**{f.name: _rows_of(getattr(view, f.name), low, high) for f in fields(View)}) for view in views]
+
+
+def _rows_of(value: Any, low: int, high: int) -> Any:
+    if isinstance(value, dict):
+        return {key: _rows_of(part, low, high) for key, part in value.items()}
+    return None if value is None else value[low:high]
+
+
+@contextmanager
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """BatchNorm normalises by the batch, as in training, but its running statistics stay."""
+    norms = [(m, m.momentum) for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm, _ in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in norms:
+            norm.momentum = momentum
