@@ -144,6 +144,29 @@ def test_what_is_given_with_from_goes_before_what_the_run_had(tmp_path: Path, mo
     assert {key: str(value) for key, value in one.knobs.items()} == {"steps": "4", "seed": "3", "lr": "0.1", "devices": "2"}
 
 
+def test_a_knobs_value_may_hold_an_equals_sign() -> None:
+    from untaught.cli import _knobs
+
+    given = ["encoder.weights=runs/lr=3e-4/model.pt", "steps=2"]
+    assert _knobs(given) == {"encoder.weights": "runs/lr=3e-4/model.pt", "steps": "2"}
+
+
+def test_evaluate_hands_on_all_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from untaught import api, cli
+
+    asked: list[tuple[tuple[object, ...], dict[str, object]]] = []
+
+    def measured(*given: object, **more: object) -> list[dict[str, object]]:
+        asked.append((given, more))
+        return [{"mean": 0.5}]
+
+    monkeypatch.setattr(api, "evaluate", measured)
+    said = {"label": "kind", "split": "fold", "modality": "text", "batch_size": 7, "out": tmp_path / "e.json"}
+    cli.evaluate("runs/cells", "d.csv", against=["timm/resnet18"], columns="text=body", as_json=True, **said)  # type: ignore[arg-type]
+    assert asked == [(("runs/cells", "d.csv"), said | {"against": ["timm/resnet18"], "columns": {"text": "body"}})]
+    assert json.loads(capsys.readouterr().out) == [{"mean": 0.5}]
+
+
 def test_a_path_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
     assert cli("pretrain", tmp_path / "nope", *TINY).error.startswith(f"{tmp_path / 'nope'} is not there; allowed: ")
 

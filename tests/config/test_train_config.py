@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from untaught.commands.pretrain import decide
 from untaught.config.overrides import knobs_of, method_knobs, parse, unknown
 from untaught.config.registry import method_class, modality_named
 from untaught.config.train_config import Recipe
@@ -329,6 +331,15 @@ def test_views_are_the_methods_or_as_many_others() -> None:
         view_names(SimCLR, IMAGE, "whole")
     with pytest.raises(UserError, match=r"the view wrinkled; image offers whole, global"):
         view_names(SimCLR, IMAGE, ("whole", "wrinkled"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "world", "accumulate", "batch_size"), [(3, 1, 1, 2), (200, 1, 1, 32), (1200, 1, 1, 256), (10**6, 1, 1, 512), (200, 3, 2, 30)]
+)
+def test_the_batch_by_default_is_a_quarter_of_the_rows_at_most(rows: int, world: int, accumulate: int, batch_size: int) -> None:
+    material: Any = SimpleNamespace(modality=IMAGE, train_rows=rows, runs=None)
+    place: Any = SimpleNamespace(size=world, devices=world, nodes=1)
+    assert decide(Recipe(accumulate=accumulate), material, place).batch_size == batch_size
 
 
 def batch(index: Tensor) -> dict[str, Tensor]:

@@ -138,12 +138,33 @@ def test_tables_beside_shards_are_about_them(tmp_path: Path, pictures: Modality)
     assert [name for name, _ in source.skipped] == ["shard-000.parquet"]
 
 
+def test_one_tar_beside_tables_is_no_shard(tmp_path: Path, pictures: Modality) -> None:
+    root = write_parquets(tmp_path / "shards")
+    with open(root / "more.tar", "wb") as file:
+        write_tar(file, samples(0, 3))
+    source = open_source(root, pictures)
+    assert source.rows == ROWS
+    assert [name for name, _ in source.skipped] == ["more.tar"]
+
+
 def test_parts_by_the_names_of_shards(tmp_path: Path, pictures: Modality) -> None:
     for name in ("set-train-000.tar", "set-train-001.tar", "set-val-000.tar"):
         with open(tmp_path / name, "wb") as file:
             write_tar(file, samples(0, 3))
     source = open_source(f"{tmp_path}/set-*.tar", pictures)
     assert {name: part.rows for name, part in source.parts.items()} == {"train": 6, "val": 3}
+
+
+def test_parts_by_the_folders_of_shards(tmp_path: Path, pictures: Modality) -> None:
+    for number, name in enumerate(("train/000.tar", "train/001.tar", "val/000.tar")):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        with open(tmp_path / "set" / name, "wb") as file:
+            write_tar(file, samples(number, 1 + number))
+    source = open_source(tmp_path / "set", pictures)
+    assert {name: [r["image"] for r in part] for name, part in source.parts.items()} == {
+        "train": [encoded(0), encoded(1), encoded(2)],
+        "val": [encoded(2), encoded(3), encoded(4)],
+    }
 
 
 def test_endings_are_columns(tmp_path: Path, pictures: Modality, tokens: Modality) -> None:

@@ -130,6 +130,15 @@ def test_folder_of_parquet_parts(tmp_path: Path, pictures: Modality) -> None:
     assert [name for name, _ in source.skipped] == ["README.md"]
 
 
+def test_a_table_of_no_part_beside_parts_is_trained_on_with_the_training_part(tmp_path: Path, pictures: Modality) -> None:
+    (tmp_path / "set").mkdir()
+    for name, rows in (("extra", 2), ("train", 4), ("val", 3)):
+        save_parquet(tmp_path / f"set/{name}.parquet", rows)
+    source = open_source(tmp_path / "set", pictures)
+    assert {name: part.rows for name, part in source.parts.items()} == {"train": 6, "val": 3}
+    assert [len(records(source, name)) for name in source.parts] == [6, 3]
+
+
 def test_a_part_without_labels(tmp_path: Path, tokens: Modality) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set/train.csv").write_text("text,label\n1,b\n2,a\n")

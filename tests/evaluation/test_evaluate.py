@@ -249,6 +249,11 @@ def test_a_table_fits_its_width_or_becomes_paragraphs() -> None:
     assert narrow.splitlines()[:3] == ["linear", "  encoder    50.0 +- 0.0", "  raw data   25.0 +- 0.0"]
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.4, 0.52), (0.48, 0.6)])
+def test_of_an_interval_the_longer_half_is_shown(low: float, high: float) -> None:
+    assert "50.0 +- 10.0" in as_text([row("encoder", 0.5, low=low, high=high)], 80)
+
+
 def test_a_run_is_never_measured_on_another_folder_of_the_same_name(
     animals: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

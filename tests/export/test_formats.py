@@ -19,7 +19,7 @@ from untaught.core import UserError
 from untaught.encoders.offline import offline
 from untaught.export import formats
 from untaught.export.formats import export
-from untaught.export.parity import check_parity
+from untaught.export.parity import check_parity, real_input
 from untaught.pipeline.pretrained import load_encoder, save_encoder, save_network
 
 ALONE = """
@@ -185,6 +185,14 @@ def test_a_program_that_is_right_for_one_size_of_batch_alone_is_refused(
     monkeypatch.setattr(torch.export, "load", lambda _: Program())
     with torch.no_grad(), pytest.raises(UserError, match="differs from the encoder"):
         formats._torch(encoder, config, tmp_path / "conv", (torch.randn(3, 1, 16, 16),))
+
+
+def test_it_is_checked_on_the_column_that_is_named(tmp_path: Path) -> None:
+    layout = {"size": 8, "side": 8, "channels": 3, "bits": 8, "preset": "small"}
+    config = {"modality": "image", "layout": layout, "view": "whole", "statistics": {"mean": [0.0] * 3, "std": [1.0] * 3}}
+    pixels = np.ones((4, 8, 8, 3), np.float32)
+    (x,) = real_input(tmp_path, config, {"image": pixels * 0.25, "other": pixels * 0.75}, {"image": "other"})
+    torch.testing.assert_close(x, torch.full((4, 3, 8, 8), 0.75), atol=0.01, rtol=0)
 
 
 def test_one_model_is_traced_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,13 @@ import torch
 from pyarrow import parquet
 from torch import nn
 
-from untaught.api import Run
+from untaught.api import Model, Run
 from untaught.config.registry import modality_named
 from untaught.core import UserError
 from untaught.data.sources import open_source
 from untaught.data.store import pack
 from untaught.inference.embed import Embedder, rows_beside, vectors_of, write_vectors
-from untaught.inference.predict import Predictor
+from untaught.inference.predict import Predictor, write_predictions
 
 LAYOUT: Any = {"size": 8, "side": 8, "channels": 3, "bits": 8, "preset": "small"}
 STATISTICS = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
@@ -32,6 +32,13 @@ class Mean(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean((2, 3))
+
+
+class Red(Mean):
+    """One number."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)[:, :1]
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +88,12 @@ def test_predictions_say_it_too() -> None:
     assert [row for table in tables for row in table["row"].to_pylist()] == THERE
 
 
+def test_predictions_are_counted_over_all_batches(tmp_path: Path) -> None:
+    config = {**CONFIG, "task": "classify", "classes": ["a", "b", "c"], "temperature": 1.0}
+    assert write_predictions(Predictor(Mean(), config, records(), batch_size=3), tmp_path / "said.parquet") == 8
+    assert parquet.read_table(tmp_path / "said.parquet")["row"].to_pylist() == THERE
+
+
 def test_vectors_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
     class Broken(Mean):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -98,3 +111,11 @@ def test_a_run_reads_the_column_that_is_named() -> None:
     pixels = np.ones((4, 8, 8, 3), np.float32)
     data = {"image": pixels * 0.25, "other": pixels * 0.75}
     assert np.allclose(run.embed(data, columns={"image": "other"}), 0.75, atol=0.01)
+
+
+def test_so_does_a_model(tmp_path: Path) -> None:
+    config = {**CONFIG, "task": "regress", "mean": 0.0, "std": 1.0}
+    model = Model(tmp_path, Red(), config)
+    pixels = np.ones((4, 8, 8, 3), np.float32)
+    data = {"image": pixels * 0.25, "other": pixels * 0.75}
+    assert np.allclose(model.predict(data, columns={"image": "other"})["value"], 0.75, atol=0.01)

@@ -96,6 +96,14 @@ def test_text_is_read_in_the_encoding_of_the_layout(encoding: str, of_text: Any,
     np.testing.assert_allclose(vectors(of_text, tmp_path / "one", encoding=encoding)[1], want[:1], atol=1e-5)
 
 
+def test_lines_whose_bytes_do_not_tell_their_encoding_end_where_the_layouts_has_it(of_text: Any, tmp_path: Path) -> None:
+    lines = ["上海", "東京都"]  # without a NUL, and with a byte as that of a newline
+    (tmp_path / "a.txt").write_bytes("\n".join(lines).encode("utf-16-le"))
+    names, found = vectors(of_text, [tmp_path / "a.txt"], encoding="utf-16-le")
+    assert names == ["a.txt line 1", "a.txt line 2"]
+    np.testing.assert_allclose(found, vectors(of_text, lines)[1], atol=1e-5)
+
+
 def test_evaluation_reads_new_data_so_too(of_pictures: Any) -> None:
     _, config = of_pictures
     kind = modality_named("image")

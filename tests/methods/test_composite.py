@@ -182,7 +182,7 @@ class Slow(Method):
         self.encoder, self.facts = encoder, facts
 
     def before_epoch(self, epoch: int, survey: Survey) -> None:
-        self.told = epoch, survey("looked", 1)
+        self.told = epoch, [survey("looked", place) for place in (0, 1)]
 
     def looked(self, view: View) -> Tensor:
         return view.x.mean((1, 2, 3))[:, None]
@@ -199,7 +199,7 @@ def test_a_survey_is_of_the_methods_own_function_and_view_and_its_facts_of_its_v
     assert list(hybrid.methods["slow"].facts.views) == ["whole", "global"]
     asked: list[Any] = []
     hybrid.before_epoch(3, lambda what, place: asked.append((what, place)))
-    assert asked == [("methods.slow.looked", 1)]
+    assert asked == [("methods.slow.looked", 2), ("methods.slow.looked", 1)]
     assert hybrid.methods["slow"].told[0] == 3
     assert hybrid.groups == {"encoder": {"lr_scale": 0.1}}
 

@@ -327,6 +327,13 @@ def test_a_turned_view_is_the_picture_seen_through_its_affine() -> None:
     torch.testing.assert_close(view.x, warp(pixels.float() / 255, view.where["affine"], view.x.shape[-1]))
 
 
+def test_noise_is_said_in_units_of_the_pictures_range() -> None:
+    statistics = {"mean": [0.5] * 3, "std": [0.1, 0.5, 2.0]}
+    grey = batch_of(torch.full((4, 3, 24, 24), 128, dtype=torch.uint8))
+    x = make("whole", grey, statistics=statistics, noise=0.05).x * torch.tensor(statistics["std"]).view(3, 1, 1)
+    torch.testing.assert_close(x.std((0, 2, 3)), torch.full((3,), 0.05), atol=0, rtol=0.1)
+
+
 def test_jitter_stays_in_range() -> None:
     changed, _ = still("global", jitter=1.0, brightness=0.9, contrast=0.9)
     assert changed.min() >= 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,3 +49,12 @@ def test_a_view_has_so_many_versions_by_turns(versions: int, kinds: int) -> None
     found = [made(epoch, versions=versions)[0].x for epoch in range(7)]
     assert len({tuple(x.flatten().tolist()) for x in found}) == kinds
     assert all(torch.equal(x, y) for x, y in zip(found, found[versions:], strict=False)) or not versions
+
+
+@pytest.mark.parametrize(("size", "fitted"), [(3, 8), (19, 16), (24, 24), (29, 32), (30, 32)])
+def test_a_side_becomes_the_nearest_multiple_of_the_encoders_patch(size: int, fitted: int) -> None:
+    views = Views(("drawn",), MODALITY, [{"size": size, "patch": 0}], {}, 0)
+    encoder: Any = SimpleNamespace(patch=8, offers=frozenset({"any_size"}))
+    views.fit_encoder(encoder)
+    assert views.options == [{"size": fitted, "patch": 8}]
+    assert list(views.told) == ([] if size == fitted else [f"drawn.size={fitted}"])

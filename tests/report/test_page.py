@@ -16,7 +16,7 @@ from runs import NASTY, QUOTED, RUN, metrics, sample
 from untaught.core import UserError
 from untaught.report import write
 from untaught.report.facts import gather
-from untaught.report.page import content
+from untaught.report.page import _neighbours, content
 
 SECTIONS = ["What to try next", "What the encoder is worth", "Training", "Health", "The views, as the network saw them"]
 SECTIONS += ["Nearest neighbours", "Map of the embedding", "How to repeat it"]
@@ -185,6 +185,13 @@ def test_a_run_without_labels(run: Path) -> None:
     assert set(places["kind"]) == {-1}
     for row in content(gather(run))["neighbours"]:
         assert row["query"] not in row["near"]
+
+
+def test_no_sample_is_its_own_neighbour_however_far_the_others_are() -> None:
+    apart = np.array([[1.0, 0.0], [-1.0, 0.1], [-1.0, -0.2]], np.float32)
+    told = {"name": np.array(["a", "b", "c"]), "label": np.array([""] * 3), "held_out": np.zeros(3, bool), "features": apart}
+    found = {row["query"]["name"]: [tile["name"] for tile in row["near"]] for row in _neighbours(told)}
+    assert found == {"a": ["c", "b"], "b": ["c", "a"], "c": ["b", "a"]}
 
 
 def test_scores_of_two_data_sets_are_not_mixed(run: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -204,6 +205,18 @@ def untrained(method: str | type[Method], names: tuple[str, ...] = (), encoder: 
     built = build(encoder, Facts(len(data["index"]), two, statistics))
     whole = Views(("whole",), IMAGE, [IMAGE.presets(LAYOUT)["whole"]], statistics, seed=0)
     return built, views, Health(built, views, whole, {key: value[:64] for key, value in data.items()}, {})
+
+
+def test_alignment_and_uniformity_are_those_of_wang_and_isola() -> None:
+    built, views, health = untrained("simclr")
+    looked = health(100, 0.5, 0.1, 1.0, {})
+    batch, encoder = {key: value[:64] for key, value in digits().items()}, built.kept.eval()
+    whole = Views(("whole",), IMAGE, [IMAGE.presets(LAYOUT)["whole"]], views.statistics, seed=0)
+    with torch.no_grad():
+        x, a, b = (nn.functional.normalize(encoder(view.x)).double() for view in (*whole(batch, 0), *views(batch, 0)))
+    pairs = [float((x[i] - x[j]).square().sum()) for i in range(64) for j in range(i)]
+    assert looked["uniformity"] == pytest.approx(math.log(sum(math.exp(-2 * squared) for squared in pairs) / len(pairs)), rel=1e-4)
+    assert looked["alignment"] == pytest.approx(float((a - b).square().sum() / 64), rel=1e-4)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from planted import TEST, TRAIN, VAL, material, planted
 from torch import Tensor
 from toy import Spread, fit
 from toys import build
@@ -151,3 +152,10 @@ def test_a_survey_is_of_the_network_in_use_and_of_the_view_of_that_epoch_and_pla
 def test_a_stream_refuses_a_method_that_looks_at_all(tmp_path: Path, pictures: np.ndarray) -> None:
     with pytest.raises(UserError, match="DeepCluster looks at all samples before each epoch"):
         ut.pretrain(pictures, "deepcluster", out=tmp_path / "run", steps=2, stream=True, **SMALL)
+
+
+def test_there_is_room_for_the_number_of_every_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A batch's index is that of the store, of which some rows are held out: a buffer of the training rows alone would be too short."""
+    monkeypatch.setenv("UNTAUGHT_CACHE", str(tmp_path))
+    found = material(planted())
+    assert (found.train_rows, found.rows) == (TRAIN, TRAIN + VAL + TEST)
