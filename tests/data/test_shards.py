@@ -67,8 +67,15 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def remote(tmp_path: Path) -> Iterator[str]:
-    """The tars where fsspec finds them."""
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The tars where fsspec finds them. Its files in memory have one position for all readers, which no real store has: here each its own."""
+    opened = MemoryFileSystem._open
+
+    def own(self: Any, path: str, mode: str = "rb", **how: Any) -> Any:
+        file = opened(self, path, mode, **how)
+        return io.BytesIO(file.getvalue()) if mode == "rb" else file
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", own)
     for path in write_tars(tmp_path / "copied").iterdir():
         fsspec.filesystem("memory").pipe_file(f"/bucket/photos/{path.name}", path.read_bytes())
     yield "memory://bucket/photos"

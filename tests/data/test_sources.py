@@ -130,11 +130,12 @@ def test_folder_of_parquet_parts(tmp_path: Path, pictures: Modality) -> None:
     assert [name for name, _ in source.skipped] == ["README.md"]
 
 
-def test_a_table_of_no_part_beside_parts_is_trained_on_with_the_training_part(tmp_path: Path, pictures: Modality) -> None:
-    (tmp_path / "set").mkdir()
+@pytest.mark.parametrize("folder", ["set", "test_set"])  # the folder of all tables names no part
+def test_a_table_of_no_part_beside_parts_is_trained_on_with_the_training_part(folder: str, tmp_path: Path, pictures: Modality) -> None:
+    (tmp_path / folder).mkdir()
     for name, rows in (("extra", 2), ("train", 4), ("val", 3)):
-        save_parquet(tmp_path / f"set/{name}.parquet", rows)
-    source = open_source(tmp_path / "set", pictures)
+        save_parquet(tmp_path / f"{folder}/{name}.parquet", rows)
+    source = open_source(tmp_path / folder, pictures)
     assert {name: part.rows for name, part in source.parts.items()} == {"train": 6, "val": 3}
     assert [len(records(source, name)) for name in source.parts] == [6, 3]
 

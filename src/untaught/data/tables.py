@@ -172,6 +172,7 @@ def read_files(
     tables: dict[str, list[Table]] = {}
     skipped: list[tuple[str, str]] = []
     columns = columns_of(addresses, suffixes) if kind_of(addresses[0]) == "webdataset" else Columns()
+    folders = {str(address).rpartition("/")[0] for address in addresses}
     workers = processors() if isinstance(addresses[0], Path) else REMOTE
     opened = ahead(lambda address: _attempt(address, columns, suffixes, reading), addresses, workers)
     for done, (address, table) in enumerate(zip(addresses, opened, strict=True), 1):
@@ -185,7 +186,7 @@ def read_files(
         if table.short:
             skipped.append((table.name, table.short))
         *_, folder, name = ("", *str(address).split("/"))
-        part = part_of(name) or part_of(folder) if len(addresses) > 1 else None
+        part = part_of(name) or (part_of(folder) if len(folders) > 1 else None) if len(addresses) > 1 else None
         tables.setdefault(part or "all", []).append(table)
     if not tables:
         raise UserError(f"none of the {len(addresses)} files can be read ({skipped[0][1]})")
