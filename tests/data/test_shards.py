@@ -68,7 +68,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The tars where fsspec finds them. Its files in memory have one position for all readers, which no real store has: here each its own."""
+    """The tars where fsspec finds them. Files in memory have one position for all readers, unlike any real store: here each has its own."""
     opened = MemoryFileSystem._open
 
     def own(self: Any, path: str, mode: str = "rb", **how: Any) -> Any:
