@@ -76,7 +76,7 @@ class UnstoppedBYOL(Method):
         self.encoder, self.projector = encoder, BYOL(encoder, facts).projector
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        a, b = (self.projector(self.encoder(view.x, view.valid)) for view in views)
+        a, b = (self.projector(self.encoder(view)) for view in views)
         return {"distance": 2 * distance(a, b)}
 
 
@@ -99,7 +99,7 @@ class UnequalSwAV(SwAV):
 
 class VisibleMAE(MAE):
     def restore(self, view: View) -> Tensor:
-        kept = self.encoder.context(self.encoder.embed(view.x)[0]).tokens
+        kept = self.encoder.context(self.encoder.embed(view)[0]).tokens
         assert kept is not None
         return self.out(self.decoder(self.into(kept) + self.positions))
 
@@ -113,8 +113,8 @@ class Narrow(Encoder):
         self.encoder, self.down = encoder, nn.Linear(encoder.width, 4)
         self.up = nn.Linear(4, encoder.width) if again else nn.Identity()
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        return Features(pooled=self.up(self.down(self.encoder(x, valid))))
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        return Features(pooled=self.up(self.down(self.encoder(view))))
 
 
 @dataclass

@@ -42,6 +42,7 @@ def contest(encoder_name: str, sources: dict[str, Path], folder: Path, count: in
     import torch
 
     from untaught.config.registry import build_encoder, modality_named
+    from untaught.core import View
     from untaught.data.sources import open_source
     from untaught.data.store import pack
     from untaught.inference.embed import Embedder, write_vectors
@@ -55,13 +56,13 @@ def contest(encoder_name: str, sources: dict[str, Path], folder: Path, count: in
     config: dict[str, Any] = {"modality": "image", "view": "whole", "layout": layout, "statistics": statistics}
     image = modality_named("image")
     pack(open_source(str(sources["packed files"]), image), image, layout)
-    x = torch.randn(batch, 3, 32, 32).to(memory_format=torch.channels_last)
+    view = View(torch.randn(batch, 3, 32, 32).to(memory_format=torch.channels_last))
 
     @torch.no_grad()
     def forward() -> int:
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16("cpu")):
             for _ in range(count // batch):
-                encoder(x).float().numpy()
+                encoder(view).float().numpy()
         return count // batch * batch
 
     def embed(source: Path) -> int:

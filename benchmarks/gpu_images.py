@@ -36,6 +36,7 @@ from rounds import machine, table
 from untaught.api import evaluate
 from untaught.commands.pretrain import Asked, pretrain
 from untaught.config.registry import build_encoder, modality_named
+from untaught.core import View
 from untaught.ops.precision import has_bfloat16
 from untaught.storage.run_dir import read_run
 from untaught.training import trainer as fit
@@ -108,8 +109,8 @@ def network_alone(run: dict[str, Any], batch: int) -> float:
     given = modality.input(run["layout"])
     network: Any = build_encoder(run["encoder"], given, run["resolved"]["encoder"])
     network = network.to(device).to(memory_format=torch.channels_last)
-    views = [torch.randn(batch, given["channels"], given["size"], given["size"], device=device) for _ in range(2)]
-    views = [view.contiguous(memory_format=torch.channels_last) for view in views]
+    shape = (batch, given["channels"], given["size"], given["size"])
+    views = [View(torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)) for _ in range(2)]
 
     def step() -> None:
         for view in views:

@@ -118,7 +118,7 @@ def losses() -> list[list[str]]:
         ours.pending.clear()
     x, hidden = torch.randn(64, 3, 32, 32), torch.zeros(64, 64, dtype=torch.bool)
     hidden.scatter_(1, torch.rand(64, 64).argsort(1)[:, :48], True)
-    view = View(x, hidden=hidden, target=nn.functional.unfold(x, 4, stride=4).transpose(1, 2))
+    view = View(x, mask=hidden, target=nn.functional.unfold(x, 4, stride=4).transpose(1, 2))
     for normalise in (False, True):
         method = MAE(vit_mini(size=32), Facts(rows=64, views={"masked": view}), normalise=normalise)
         patches, where = utils.patchify(x, 4), hidden.nonzero()[:, 1].view(64, 48)

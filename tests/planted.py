@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from untaught.core import Encoder, Features
+from untaught.core import Encoder, Features, View
 from untaught.modalities.image import IMAGE
 from untaught.pipeline.dataset import Material, look
 
@@ -56,9 +56,9 @@ class Pixels(Encoder):
         super().__init__()
         self.shown: list[Tensor] = []
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        self.shown.append(x)
-        return Features(pooled=x.flatten(1))
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        self.shown.append(view.x)
+        return Features(pooled=view.x.flatten(1))
 
 
 def flat() -> nn.Module:

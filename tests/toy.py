@@ -26,8 +26,8 @@ class Line(Encoder):
         super().__init__()
         self.line = nn.Linear(INPUTS, WIDTH)
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        return Features(pooled=torch.tanh(self.line(x)))
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        return Features(pooled=torch.tanh(self.line(view.x)))
 
 
 class Spread(Method):
@@ -44,7 +44,7 @@ class Spread(Method):
     def forward(self, views: list[View], progress: float) -> Terms:
         self.calls.append("forward")
         self.pending.append(len(views[0].x))
-        z = self.head(self.encoder(views[0].x)).float()
+        z = self.head(self.encoder(views[0])).float()
         return self.watch(self.calls.count("after_step"), views, {"spread": z.var(0).sum(), "size": 0.1 * z.square().mean()})
 
     def before_step(self, progress: float) -> None:
@@ -78,7 +78,7 @@ class Views:
         generator = torch.Generator().manual_seed(int(batch["index"][0]))
         index = batch["index"]
         where = {"code": index + 257, "time": index.double() + 1e9 + 1e-6}
-        return [View(torch.randn(len(index), INPUTS, generator=generator), where=where) for _ in range(self.count)]
+        return [View(torch.randn(len(index), INPUTS, generator=generator), meta=where) for _ in range(self.count)]
 
 
 def fit(folder: Path, method: Method, views: int = 1, **knobs: Any) -> Trainer:

@@ -48,7 +48,7 @@ class HardSimCLR(Method):
         return self.objective(self.project(views), progress)
 
     def project(self, views: list[View]) -> list[Tensor]:
-        return [self.projector(self.encoder(view.x, view.valid)) for view in views]
+        return [self.projector(self.encoder(view)) for view in views]
 
     def objective(self, projected: list[Tensor], progress: float) -> dict[str, Tensor]:
         a, b = (F.normalize(z.float(), dim=1) for z in projected)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 Record = dict[str, Any]  # one raw example as a source gives it: a field's value (path, bytes, array ...), "label", "name", a file's "facts"
@@ -31,14 +32,86 @@ def reason(error: BaseException) -> str:
 
 @dataclass
 class View:
-    """What the network is shown, and what it must say about it. Floats stay float32."""
+    """One view of a batch: input, validity, mask, target, geometry. Every tensor has the samples on its first axis; floats stay float32."""
 
-    x: Tensor
-    valid: Tensor | None = None  # (B,L) real, not padding
-    hidden: Tensor | None = None  # (B,L) where the loss looks
-    target: Tensor | None = None  # what was hidden or damaged; may differ from x in length
+    x: Any  # a Tensor, or a dict[str, Tensor] where a sample has several inputs
+    valid: Any = None  # (B,L) bool along axis 1 of x, False for padding; a dict with one for each ragged input where x is a dict
+    mask: Tensor | None = None  # (B,N) bool, tokens that are hidden from the encoder or scored by the loss
+    target: Tensor | None = None  # what is to be predicted; may differ from x in length
     target_valid: Tensor | None = None
-    where: dict[str, Tensor] | None = None  # geometry: "affine" (B,2,3) view -> source ...
+    meta: dict[str, Tensor] | None = None  # geometry and the like: "affine" (B,2,3) view -> source, "index" (B,) ...
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(next(iter(self.x.values())) if isinstance(self.x, dict) else self.x)
+
+    def __getitem__(self, rows: slice | Tensor) -> View:
+        """The view of some samples: a slice, or an index tensor."""
+        return self._map(lambda value: value[rows])
+
+    def to(self, device: Any) -> View:
+        return self._map(lambda value: value.to(device, non_blocking=True))
+
+    @property
+    def nbytes(self) -> int:
+        """Of the inputs."""
+        return sum(value.numel() * value.element_size() for value in _parts(self.x).values())
+
+    def map_inputs(self, change: Callable[[Tensor], Tensor]) -> View:
+        """The same view with `change` applied to x, or to each of its inputs."""
+        return replace(self, x={key: change(value) for key, value in self.x.items()} if isinstance(self.x, dict) else change(self.x))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> View:
+        def each(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: change(part) for key, part in value.items()}
+            return None if value is None else change(value)
+
+        return View(**{f.name: each(getattr(self, f.name)) for f in fields(View)})
+
+    @staticmethod
+    def cat(views: Sequence[View]) -> View:
+        """The samples of all views, in order. Ragged inputs, masks and targets are padded to the longest, `valid` tells; a field that one
+        of the views lacks is left out.
+
+        Raises ValueError where shapes differ in more than the length of a ragged input.
+        """
+        inputs = [_parts(view.x) for view in views]
+        valids = [_parts(view.valid) for view in views]
+        x: dict[str, Tensor] = {}
+        valid: dict[str, Tensor] = {}
+        for key in inputs[0]:
+            values, known = [one[key] for one in inputs], [one.get(key) for one in valids]
+            ragged = any(each is not None for each in known)
+            x[key] = _cat(values, ragged)
+            if ragged:
+                told = [v.new_ones(v.shape[:2], dtype=torch.bool) if k is None else k for v, k in zip(values, known, strict=True)]
+                valid[key] = _cat(told, True)
+        meta = {key: [(view.meta or {}).get(key) for view in views] for key in views[0].meta or {}}
+        own = {name: [getattr(view, name) for view in views] for name in ("mask", "target", "target_valid")}
+        joint = {name: _cat(parts, bool(valid)) for name, parts in own.items() if all(part is not None for part in parts)}
+        single = not isinstance(views[0].x, dict)
+        return View(
+            x[""] if single else x,
+            valid.get("") if single else valid or None,
+            **joint,
+            meta={key: _cat(parts, False) for key, parts in meta.items() if all(part is not None for part in parts)} or None,
+        )
+
+
+def _parts(value: Any) -> dict[str, Tensor]:
+    """A tensor or a dict of them -> by name; "" for a single one."""
+    return value if isinstance(value, dict) else {} if value is None else {"": value}
+
+
+def _cat(values: list[Any], ragged: bool) -> Tensor:
+    """Joins on axis 0; ragged ones are padded with 0 along axis 1."""
+    if ragged and values[0].ndim > 1 and len({value.shape[1] for value in values}) > 1:
+        longest = max(value.shape[1] for value in values)
+        values = [torch.cat([v, v.new_zeros(len(v), longest - v.shape[1], *v.shape[2:])], 1) if v.shape[1] < longest else v for v in values]
+    if len({value.shape[1:] for value in values}) > 1:
+        raise ValueError(f"views of shapes {', '.join(str(tuple(value.shape[1:])) for value in values)} a sample can't be joined")
+    return torch.cat(values)
 
 
 @dataclass
@@ -69,33 +142,34 @@ class Encoder(nn.Module):
     offers: frozenset[str] = frozenset()  # of: tokens layers maps causal bidirectional any_size words decoder
     layered: bool = False  # whether its field reads it as a weighted sum of layers
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x -> (B, width), pooled as trained."""
-        pooled = self.features(x, valid).pooled
+    def forward(self, view: View) -> Tensor:
+        """-> (B, width), pooled as trained."""
+        pooled = self.features(view).pooled
         assert pooled is not None
         return pooled
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: Want = ("pooled",)) -> Features:
+    def features(self, view: View, want: Want = ("pooled",)) -> Features:
+        """What is wanted, in one pass; padding of the view changes none of it."""
         raise NotImplementedError
 
-    def embed(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """x -> tokens (B,N,D) and their validity, without positions. Only with "tokens"."""
+    def embed(self, view: View) -> tuple[Tensor, Tensor | None]:
+        """-> tokens (B,N,D) and their validity (B,N), without positions. Only with "tokens"."""
         raise NotImplementedError
 
     def context(
         self, tokens: Tensor, valid: Tensor | None = None, at: Tensor | None = None, causal: bool = False, want: Want = ("tokens",)
     ) -> Features:
-        """Adds positions, then attends; `at` (B,K) says where kept tokens sat. Only with "tokens"."""
+        """Adds positions, then attends to valid tokens; `at` (B,K) are the places of the tokens in the view. Only with "tokens"."""
         raise NotImplementedError
 
-    def tokens_at(self, x: Tensor, valid: Tensor | None, at: Tensor) -> Tensor:
-        """x -> the tokens (B,K,D) of the places `at` (B,K), and no others. Only with "tokens"."""
-        tokens = self.features(x, valid, want=("tokens",)).tokens
+    def tokens_at(self, view: View, at: Tensor) -> Tensor:
+        """-> the tokens (B,K,D) of the places `at` (B,K), and no others. Only with "tokens"."""
+        tokens = self.features(view, want=("tokens",)).tokens
         assert tokens is not None
         return tokens.gather(1, at.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
 
-    def grid(self, x: Tensor) -> tuple[int, ...]:
-        """How the tokens of x lie: (h,w), (t,) or (t,h,w). Only with "tokens"."""
+    def grid(self, view: View) -> tuple[int, ...]:
+        """How the tokens of a view lie: (h,w), (t,) or (t,h,w). Only with "tokens"."""
         raise NotImplementedError
 
     def words(self) -> Any:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from toys import TEXT, text_batch, text_layout
 
 from untaught.config.registry import build_encoder
-from untaught.core import Encoder, UserError
+from untaught.core import Encoder, UserError, View
 from untaught.pipeline.pretrained import load_encoder, save_encoder
 
 KNOBS = {"width": "32", "depth": "2", "heads": "2"}
@@ -34,10 +34,10 @@ def test_an_encoder_of_text_goes_round(family: str, tmp_path: Path) -> None:
     encoder, batch = saved(family, folder), text_batch()
     ids, valid = batch["ids"].long(), batch["ids_valid"]
     own = load_encoder(folder)[0]
-    assert torch.equal(own(ids, valid), encoder(ids, valid))
+    assert torch.equal(own(View(ids, valid)), encoder(View(ids, valid)))
     theirs: Any = AutoModel.from_pretrained(str(folder), local_files_only=True).eval()
     body = theirs.get_encoder() if family == "bart" else theirs
-    want = encoder.features(ids, valid, want=("tokens",)).tokens
+    want = encoder.features(View(ids, valid), want=("tokens",)).tokens
     torch.testing.assert_close(body(input_ids=ids, attention_mask=valid.long()).last_hidden_state, want)
 
 

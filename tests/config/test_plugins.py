@@ -62,7 +62,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> str:
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> str:
     source = tmp_path_factory.mktemp("source")
     (source / "pyproject.toml").write_text(FAULTY)
-    (source / "zz_faulty.py").write_text("def function(views, encoder): return {'mean': encoder(views[0].x).mean()}\n")
+    (source / "zz_faulty.py").write_text("def function(views, encoder): return {'mean': encoder(views[0]).mean()}\n")
     return install(source, tmp_path_factory.mktemp("faulty"))
 
 

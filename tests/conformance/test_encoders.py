@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from toys import text_batch, text_layout, toy_language
 
 from untaught.config.registry import build_encoder
-from untaught.core import Encoder, Features, UserError
+from untaught.core import Encoder, Features, UserError, View
 from untaught.encoders import ENCODERS
 from untaught.encoders.conv_small import ConvSmall
 from untaught.encoders.language import bart, bert, gpt, language, llama, modernbert
@@ -69,7 +69,7 @@ def test_the_table_has_no_encoder_that_is_not_tested_here() -> None:
 @each
 def test_pictures_become_vectors_of_its_width(make: Callable[..., Encoder], channels: int, size: int) -> None:
     encoder = make(channels=channels, size=size)
-    y = encoder(pictures(channels, size))
+    y = encoder(View(pictures(channels, size)))
     assert y.shape == (2, encoder.width)
     assert y.isfinite().all()
 
@@ -77,9 +77,9 @@ def test_pictures_become_vectors_of_its_width(make: Callable[..., Encoder], chan
 @each
 def test_channels_last_gives_the_same(make: Callable[..., Encoder]) -> None:
     encoder, x = make(size=32).eval(), pictures()
-    want = encoder(x)
+    want = encoder(View(x))
     encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    torch.testing.assert_close(encoder(x.contiguous(memory_format=torch.channels_last)), want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoder(View(x.contiguous(memory_format=torch.channels_last))), want, atol=1e-4, rtol=1e-4)
 
 
 @each
@@ -99,20 +99,20 @@ def test_the_same_seed_gives_the_same_weights(make: Callable[..., Encoder]) -> N
 def test_offers_are_true(make: Callable[..., Encoder]) -> None:
     encoder, x = make(size=64).eval(), pictures(size=64)
     if "maps" in encoder.offers:
-        features = encoder.features(x, want=("pooled", "tokens", "maps"))
+        features = encoder.features(View(x), want=("pooled", "tokens", "maps"))
         assert features.maps
         sides = [m.shape[-1] for m in features.maps]
         assert all(m.ndim == 4 and len(m) == 2 for m in features.maps)
         assert sides == sorted(sides, reverse=True)
-        torch.testing.assert_close(features.pooled, encoder(x))
+        torch.testing.assert_close(features.pooled, encoder(View(x)))
     if "any_size" in encoder.offers:
-        assert encoder(pictures(size=40)).shape == (2, encoder.width)
+        assert encoder(View(pictures(size=40))).shape == (2, encoder.width)
     if "tokens" in encoder.offers:
-        tokens, _ = encoder.embed(x)
-        rows, columns = encoder.grid(x)
+        tokens, _ = encoder.embed(View(x))
+        rows, columns = encoder.grid(View(x))
         assert tokens.shape == (2, rows * columns, encoder.width)
     if "layers" in encoder.offers:
-        layers = encoder.features(x, want=("layers",)).layers
+        layers = encoder.features(View(x), want=("layers",)).layers
         assert layers
         assert len(layers) == 2
         assert all(layer.shape == layers[0].shape for layer in layers)
@@ -126,9 +126,9 @@ def test_those_with_tokens_are_those_expected() -> None:
 def test_embed_then_context_is_forward(make: Callable[..., Encoder]) -> None:
     encoder, x = make(size=32).eval(), pictures()
     assert isinstance(encoder, ViT)
-    tokens, _ = encoder.embed(x)
+    tokens, _ = encoder.embed(View(x))
     features = encoder.context(tokens, want=("tokens", "pooled"))
-    torch.testing.assert_close(features.pooled, encoder(x))
+    torch.testing.assert_close(features.pooled, encoder(View(x)))
     torch.testing.assert_close(features.pooled, encoder.model(x))
     whole = encoder.model.forward_features(x)[:, encoder.model.num_prefix_tokens :]
     torch.testing.assert_close(features.tokens, whole)
@@ -137,7 +137,7 @@ def test_embed_then_context_is_forward(make: Callable[..., Encoder]) -> None:
 @each_vit
 def test_at_all_places_is_as_without(make: Callable[..., Encoder]) -> None:
     encoder, x = make(size=32).eval(), pictures()
-    tokens, _ = encoder.embed(x)
+    tokens, _ = encoder.embed(View(x))
     order = torch.stack([torch.randperm(tokens.shape[1]) for _ in range(2)])
     shuffled = torch.stack([t[i] for t, i in zip(tokens, order, strict=True)])
     said, want = encoder.context(shuffled, at=order).tokens, encoder.context(tokens).tokens
@@ -149,7 +149,7 @@ def test_at_all_places_is_as_without(make: Callable[..., Encoder]) -> None:
 @each_vit
 def test_a_token_at_another_place_is_another(make: Callable[..., Encoder]) -> None:
     encoder, x = make(size=32).eval(), pictures()
-    tokens, _ = encoder.embed(x)
+    tokens, _ = encoder.embed(View(x))
     here, there = (encoder.context(tokens[:, :2], at=torch.tensor([places] * 2)).tokens for places in ([0, 1], [0, 9]))
     assert here is not None
     assert there is not None
@@ -162,7 +162,7 @@ def test_layers_are_what_each_block_says_of_the_tokens(make: Callable[..., Encod
     assert isinstance(encoder, ViT)
     for block in encoder.model.blocks:
         block.register_forward_hook(lambda _, __, out: said.append(out))
-    layers = encoder.features(pictures(), want=("layers",)).layers
+    layers = encoder.features(View(pictures()), want=("layers",)).layers
     assert layers is not None
     for layer, whole in zip(layers, said, strict=True):
         assert torch.equal(layer, whole[:, encoder.model.num_prefix_tokens :])
@@ -171,8 +171,8 @@ def test_layers_are_what_each_block_says_of_the_tokens(make: Callable[..., Encod
 @each_vit
 def test_maps_lie_as_the_picture_does(make: Callable[..., Encoder]) -> None:
     encoder, x = make(size=32).eval(), pictures()
-    rows, columns = encoder.grid(x)
-    features: Features = encoder.features(x, want=("tokens", "maps"))
+    rows, columns = encoder.grid(View(x))
+    features: Features = encoder.features(View(x), want=("tokens", "maps"))
     assert features.maps is not None
     assert features.tokens is not None
     assert torch.equal(features.maps[0][:, :, 1, 2], features.tokens[:, columns + 2])
@@ -189,7 +189,7 @@ def stem(encoder: Encoder) -> nn.Conv2d:
 def test_the_small_stem_keeps_the_resolution() -> None:
     encoder = timm_encoder("resnet18", size=32)
     assert stem(encoder).kernel_size == (3, 3)
-    maps = encoder.features(pictures(), want=("maps",)).maps
+    maps = encoder.features(View(pictures()), want=("maps",)).maps
     assert maps is not None
     assert maps[-1].shape[-1] == 4
 
@@ -198,13 +198,15 @@ def test_the_small_stem_keeps_the_resolution() -> None:
 def test_the_original_stem_is_timms(given: dict[str, Any]) -> None:
     encoder = timm_encoder("resnet18", **given)
     assert stem(encoder).kernel_size == (7, 7)
-    torch.testing.assert_close(encoder.eval()(pictures(size=given["size"])), encoder.get_submodule("model")(pictures(size=given["size"])))
+    torch.testing.assert_close(
+        encoder.eval()(View(pictures(size=given["size"]))), encoder.get_submodule("model")(pictures(size=given["size"]))
+    )
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "eva02_tiny_patch14_224", "mixer_s32_224", "levit_128s"])
 def test_models_of_one_size_take_ours(name: str) -> None:
     encoder = timm_encoder(name, size=112, channels=4)
-    assert encoder.eval()(pictures(4, 112)).shape == (2, encoder.width)
+    assert encoder.eval()(View(pictures(4, 112))).shape == (2, encoder.width)
 
 
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -241,7 +243,7 @@ def test_positions_of_a_file_are_resized(tmp_path: Path) -> None:
     knobs: dict[str, Any] = {"embed_dim": 32, "depth": 1, "num_heads": 2}
     path = tmp_path / "weights.safetensors"
     save_file(timm.create_model("vit_tiny_patch16_224", num_classes=5, **knobs).state_dict(), path)
-    assert timm_encoder("vit_tiny_patch16_224", weights=str(path), size=96, **knobs)(pictures(size=96)).shape == (2, 32)
+    assert timm_encoder("vit_tiny_patch16_224", weights=str(path), size=96, **knobs)(View(pictures(size=96))).shape == (2, 32)
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
@@ -283,7 +285,7 @@ def texts() -> tuple[Tensor, Tensor]:
 def test_texts_become_vectors_of_its_width(family: Any) -> None:
     encoder, (ids, valid) = toy_language(family), texts()
     assert encoder.training
-    y = encoder(ids, valid)
+    y = encoder(View(ids, valid))
     assert y.shape == (4, encoder.width)
     assert y.isfinite().all()
 
@@ -291,8 +293,8 @@ def test_texts_become_vectors_of_its_width(family: Any) -> None:
 @each_family
 def test_what_a_text_becomes_does_not_depend_on_its_padding(family: Any) -> None:
     encoder, (ids, valid) = toy_language(family).eval(), texts()
-    for row, own, y in zip(ids, valid, encoder(ids, valid), strict=True):
-        torch.testing.assert_close(encoder(row[own][None])[0], y, atol=1e-5, rtol=1e-4)
+    for row, own, y in zip(ids, valid, encoder(View(ids, valid)), strict=True):
+        torch.testing.assert_close(encoder(View(row[own][None]))[0], y, atol=1e-5, rtol=1e-4)
 
 
 def test_padding_beyond_a_windows_reach_harms_neither_vectors_nor_gradients() -> None:
@@ -300,8 +302,8 @@ def test_padding_beyond_a_windows_reach_harms_neither_vectors_nor_gradients() ->
     given = {"vocabulary": 60, "length": 256, "special": {"pad": 0}}
     encoder, ids = modernbert(**given, width=32, depth=3, heads=2), torch.randint(5, 60, (2, 256))
     valid = torch.arange(256).expand(2, -1) < torch.tensor([[20], [256]])
-    y = encoder(ids, valid)
-    torch.testing.assert_close(y[:1], encoder(ids[:1, :20]), atol=1e-5, rtol=1e-4)
+    y = encoder(View(ids, valid))
+    torch.testing.assert_close(y[:1], encoder(View(ids[:1, :20])), atol=1e-5, rtol=1e-4)
     y.square().sum().backward()
     assert all(weight.grad is None or weight.grad.isfinite().all() for weight in encoder.parameters())
 
@@ -312,11 +314,11 @@ def test_offers_of_language_models_are_true(family: Any) -> None:
     assert {"tokens", "layers", "words", "any_size"} <= encoder.offers
     assert ("causal" in encoder.offers, "decoder" in encoder.offers) == (family in (gpt, llama), family is bart)
     assert ("bidirectional" in encoder.offers) == (family not in (gpt, llama))
-    found = encoder.features(ids, valid, want=("pooled", "tokens", "layers"))
+    found = encoder.features(View(ids, valid), want=("pooled", "tokens", "layers"))
     assert found.tokens is not None
     assert found.layers
     assert found.tokens.shape == (*ids.shape, encoder.width)
-    assert encoder.grid(ids) == (ids.shape[1],)
+    assert encoder.grid(View(ids)) == (ids.shape[1],)
     assert [layer.shape for layer in found.layers] == [found.tokens.shape] * 2
     torch.testing.assert_close(found.layers[-1], found.tokens)  # as transformers has it: behind the last norm
     mean = torch.stack([row[own].mean(0) for row, own in zip(found.tokens, valid, strict=True)])
@@ -326,9 +328,9 @@ def test_offers_of_language_models_are_true(family: Any) -> None:
 @each_family
 def test_embed_then_context_is_features_of_a_text(family: Any) -> None:
     encoder, (ids, valid) = toy_language(family).eval(), texts()
-    tokens, same = encoder.embed(ids, valid)
+    tokens, same = encoder.embed(View(ids, valid))
     assert same is valid
-    torch.testing.assert_close(encoder.context(tokens, valid).tokens, encoder.features(ids, valid, want=("tokens",)).tokens)
+    torch.testing.assert_close(encoder.context(tokens, valid).tokens, encoder.features(View(ids, valid), want=("tokens",)).tokens)
 
 
 @each_family
@@ -338,7 +340,7 @@ def test_kept_tokens_keep_their_places(family: Any) -> None:
     with torch.no_grad():  # weights as large as trained ones: rotary positions hardly matter to those drawn
         for weight in encoder.parameters():
             weight.mul_(5 if weight.ndim == 2 else 1)
-    tokens, _ = encoder.embed(ids[:, :6])
+    tokens, _ = encoder.embed(View(ids[:, :6]))
     usual, other = torch.arange(6).expand(4, -1), torch.tensor([0, 2, 3, 7, 8, 9]).expand(4, -1)
     want = encoder.context(tokens).tokens
     assert want is not None
@@ -349,7 +351,7 @@ def test_kept_tokens_keep_their_places(family: Any) -> None:
 @pytest.mark.parametrize("family", [bert, modernbert, bart], ids=["bert", "modernbert", "bart"])
 def test_tokens_in_another_order_at_their_places_are_the_same(family: Any) -> None:
     encoder, (ids, _) = toy_language(family).eval(), texts()
-    tokens, _ = encoder.embed(ids[:, :6])
+    tokens, _ = encoder.embed(View(ids[:, :6]))
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     want = encoder.context(tokens).tokens
     assert want is not None
@@ -370,8 +372,8 @@ def test_roberta_numbers_its_places_behind_padding(tmp_path: Path) -> None:
     AutoModelForMaskedLM.from_config(RobertaConfig(vocab_size=300, pad_token_id=1, **sizes)).save_pretrained(tmp_path)
     encoder = language(str(tmp_path), vocabulary=300, length=24, special={"pad": 1}).eval()
     ids = torch.randint(5, 300, (2, 24))
-    tokens, _ = encoder.embed(ids)
-    want = encoder.features(ids, want=("tokens",)).tokens
+    tokens, _ = encoder.embed(View(ids))
+    want = encoder.features(View(ids), want=("tokens",)).tokens
     torch.testing.assert_close(encoder.context(tokens, at=torch.arange(24).expand(2, -1)).tokens, want)
     with pytest.raises(UserError, match=r"length=25: .* has 24 positions"):
         language(str(tmp_path), vocabulary=300, length=25, special={"pad": 1})
@@ -385,7 +387,7 @@ def test_roberta_numbers_its_places_behind_padding(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", [bert, modernbert, bart], ids=["bert", "modernbert", "bart"])
 def test_causal_training_of_what_sees_both_sides_is_refused(family: Any) -> None:
     encoder = toy_language(family)
-    tokens, _ = encoder.embed(texts()[0])
+    tokens, _ = encoder.embed(View(texts()[0]))
     with pytest.raises(UserError, match="sees both sides"):
         encoder.context(tokens, causal=True)
 
@@ -398,7 +400,7 @@ def test_words_are_scored_as_the_whole_model_does(family: Any) -> None:
     words = encoder.words()
     given = {"decoder_input_ids": ids} if family is bart else {}
     want = whole(input_ids=ids, attention_mask=valid.long(), **given).logits
-    tokens = encoder.features(ids, valid, want=("tokens",)).tokens
+    tokens = encoder.features(View(ids, valid), want=("tokens",)).tokens
     found = words(encoder.decode(ids, tokens, valid) if family is bart else tokens)
     torch.testing.assert_close(found, want, atol=1e-5, rtol=1e-4)
     hidden, weight, _ = words.parts(tokens)
@@ -425,7 +427,7 @@ def test_a_decoder_sees_what_came_before_and_the_valid_memory() -> None:
 def test_a_shallower_one_shares_the_embedding_and_nothing_else(family: Any, tmp_path: Path) -> None:
     encoder: Any = toy_language(family)
     small: Any = encoder.shallower(0.25)
-    layers = small.features(*texts(), want=("layers",)).layers
+    layers = small.features(View(*texts()), want=("layers",)).layers
     assert len(layers) == 1
     assert layers[0].shape[2] == encoder.width
     shared = {id(p) for p in small.parameters()} & {id(p) for p in encoder.parameters()}
@@ -449,7 +451,7 @@ def test_a_width_that_heads_do_not_divide_is_one_line(family: str) -> None:
 def test_a_plain_module_is_an_encoder(module: nn.Module) -> None:
     encoder = build_encoder(module, {"channels": 3, "size": 8}, {})
     assert encoder.width == 7
-    assert encoder(pictures(size=8)).shape == (2, 7)
+    assert encoder(View(pictures(size=8))).shape == (2, 7)
 
 
 def test_the_width_of_a_plain_module_is_found_without_changing_it() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from untaught.core import UserError
+from untaught.core import UserError, View
 from untaught.encoders.language import IN_LAYERS, SUITED, LanguageEncoder, language
 
 transformers = pytest.importorskip("transformers")
@@ -39,7 +39,7 @@ def model(kind: str) -> Any:
 
 def said(encoder: LanguageEncoder, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     """Valid tokens, and the gradient of the embedding by them."""
-    tokens = encoder.features(X, valid, want=("tokens",)).tokens
+    tokens = encoder.features(View(X, valid), want=("tokens",)).tokens
     assert tokens is not None
     tokens = tokens if valid is None else tokens[valid]
     return tokens.detach(), torch.autograd.grad(tokens.pow(3).sum(), encoder.model.get_input_embeddings().weight)[0]
@@ -66,9 +66,9 @@ def test_what_is_made_faster_computes_the_same(kind: str, valid: Tensor | None) 
 def test_tokens_at_some_places_are_those_of_all(kind: str, valid: Tensor | None) -> None:
     encoder = LanguageEncoder(model(kind))
     encoder.eval()
-    every = encoder.features(X, valid, want=("tokens",)).tokens
+    every = encoder.features(View(X, valid), want=("tokens",)).tokens
     assert every is not None
-    some = encoder.tokens_at(X, valid, AT)
+    some = encoder.tokens_at(View(X, valid), AT)
     expected = every[torch.arange(3).unsqueeze(1), AT]
     torch.testing.assert_close(some, expected, rtol=1e-4, atol=1e-5)
     weights = list(encoder.model.parameters())
@@ -83,7 +83,7 @@ def test_tokens_at_some_places_are_those_of_all(kind: str, valid: Tensor | None)
 def test_the_last_layer_is_worked_out_where_it_is_asked_for_alone(kind: str) -> None:
     encoder, rows = LanguageEncoder(model(kind)), []
     encoder.model.encoder.layer[-1].intermediate.register_forward_pre_hook(lambda module, given: rows.append(given[0].shape[1]))
-    encoder.tokens_at(X, None, AT)
+    encoder.tokens_at(View(X), AT)
     assert rows == [AT.shape[1]]
 
 
@@ -93,9 +93,9 @@ def test_a_checkpoints_dropout_can_be_chosen(kind: str, tmp_path: Any) -> None:
     given: Any = {"vocabulary": 100, "length": 20, "special": {"pad": 0}}
     encoder: Any = language(str(tmp_path), **given, dropout=0.5)
     if kind not in LLAMAS:  # which have it in attention alone
-        assert not torch.equal(encoder.train()(X), encoder(X))
-    assert torch.equal(encoder.eval()(X), encoder(X))
+        assert not torch.equal(encoder.train()(View(X)), encoder(View(X)))
+    assert torch.equal(encoder.eval()(View(X)), encoder(View(X)))
     still: Any = language(str(tmp_path), **given, dropout=0.0)
-    assert torch.equal(still.train()(X), still(X))
+    assert torch.equal(still.train()(View(X)), still(View(X)))
     with pytest.raises(UserError, match=r"dropout=1.0: must be a number from 0"):
         language(str(tmp_path), **given, dropout=1.0)

@@ -337,7 +337,7 @@ CAUSAL = {name: cls for name, cls in CLASSES.items() if "causal" in cls.needs}
 def test_a_causal_method_sees_nothing_that_comes_later(cls: type[Method]) -> None:
     encoder = toy_encoder(cls.needs, "text").eval()
     ids = text_batch()["ids"][:3, :10].long()
-    tokens, _ = encoder.embed(ids)
+    tokens, _ = encoder.embed(View(ids))
     tokens = tokens.detach().requires_grad_()
     for causal in (True, False):  # it is causal of itself
         said = encoder.context(tokens, causal=causal).tokens

@@ -133,11 +133,11 @@ def test_no_gradient_reaches_a_teacher_even_if_it_could(name: str) -> None:
 
 
 def projections(method: Any, views: list[View]) -> list[Tensor]:
-    return [F.normalize(method.projector(method.encoder(view.x, view.valid)), dim=1) for view in views]
+    return [F.normalize(method.projector(method.encoder(view)), dim=1) for view in views]
 
 
 QUEUED: dict[str, Callable[[Any, list[View]], list[Tensor]]] = {  # what each queue gets of a micro-batch
-    "moco": lambda method, views: [F.normalize(method.key_head(method.key_encoder(views[1].x)), dim=1)],  # keys, of the second view
+    "moco": lambda method, views: [F.normalize(method.key_head(method.key_encoder(views[1])), dim=1)],  # keys, of the second view
     "nnclr": lambda method, views: projections(method, views[:1]),  # of the first view
     "swav": lambda method, views: projections(method, views[:2]),  # of the large crops
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from untaught.config.overrides import knobs_of
 from untaught.config.train_config import Recipe
@@ -51,8 +51,8 @@ class ToyConv(Encoder):
             nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU()
         )
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        return Features(pooled=self.net(x).mean((2, 3)))
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        return Features(pooled=self.net(view.x).mean((2, 3)))
 
 
 def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:

@@ -31,7 +31,7 @@ def test_the_loss_by_loops(balance: Any) -> None:
     x, target = torch.randn(5, 3, 32, 32), torch.tensor([0, 1, 2, 1, 0])
     terms = made([View(x, target=target)], 0.0)
     counts, total, weights = [6, 3, 1], 0.0, 0.0
-    for logits, label in zip(made.network(x).tolist(), target.tolist(), strict=True):
+    for logits, label in zip(made.network(View(x)).tolist(), target.tolist(), strict=True):
         weight = 10 / (3 * counts[label]) if balance == "weights" else 1.0
         if balance == "logits":
             logits = [z + math.log(n / 10) for z, n in zip(logits, counts, strict=True)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from untaught.core import UserError
+from untaught.core import UserError, View
 from untaught.downstream.classify import Classify
 from untaught.downstream.network import Network, layer_numbers, learning_layers
 from untaught.encoders.conv_small import ConvSmall
@@ -54,7 +54,7 @@ def stepped(network: Network) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.train()
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1.0)
-    network(torch.randn(8, 3, 32, 32)).square().sum().backward()
+    network(View(torch.randn(8, 3, 32, 32))).square().sum().backward()
     optimizer.step()
     return before, dict(network.state_dict())
 
@@ -78,7 +78,7 @@ def test_rates_fall_towards_the_input() -> None:
 def test_the_head_is_exact_under_autocast() -> None:
     network = Network(ConvSmall(width=2), 3)
     with torch.autocast("cpu", torch.bfloat16):
-        assert network(torch.randn(2, 3, 32, 32)).dtype == torch.float32
+        assert network(View(torch.randn(2, 3, 32, 32))).dtype == torch.float32
 
 
 @pytest.mark.parametrize(("last", "decay", "said"), [(0, 0.5, "last=0"), (1, 0.0, "layer_decay=0.0"), (1, 1.5, "layer_decay=1.5")])

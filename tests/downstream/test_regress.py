@@ -23,7 +23,7 @@ def task(truth: np.ndarray = TRUTH) -> Regress:
 def test_the_loss_is_the_squared_error_in_deviations() -> None:
     made, x = task(), torch.randn(4, 3, 32, 32)
     terms = made([View(x, target=torch.from_numpy(TRUTH))], 0.0)
-    outputs = made.network(x).detach().numpy()
+    outputs = made.network(View(x)).detach().numpy()
     assert (made.mean, made.std) == (325.0, pytest.approx(np.sqrt((225**2 + 25**2 + 125**2 + 375**2) / 4)))
     values = Regress.columns(outputs, made.facts)["value"]
     assert terms["squared_error"].item() == pytest.approx((((values - TRUTH) / TRUTH.std()) ** 2).mean(), rel=1e-5)

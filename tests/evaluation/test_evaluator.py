@@ -12,7 +12,7 @@ from planted import CLASSES, KEPT, RIGHT, SIDE, TRAIN, Pixels, flat, material, p
 from torch import Tensor
 
 import untaught as ut
-from untaught.core import Features
+from untaught.core import Features, View
 from untaught.evaluation import evaluator as score
 from untaught.evaluation import layers, low_label
 from untaught.evaluation.evaluator import Scorer, merge_rows, read_rows
@@ -125,8 +125,8 @@ class TwoLayers(Pixels):
 
     layered = True
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        flat = x.flatten(1)
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        flat = view.x.flatten(1)
         return Features(pooled=flat, layers=[torch.ones_like(flat)[:, None], flat[:, None]])
 
 

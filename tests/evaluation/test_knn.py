@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from untaught.core import View
 from untaught.evaluation import knn
@@ -74,8 +74,13 @@ def test_a_class_that_the_bank_has_not_is_never_right(data: Data) -> None:
     assert knn_accuracy(bank, labels, queries, truth + 4, k=(5,)) == {5: 0.0}
 
 
+class Plain(nn.Sequential):
+    def forward(self, view: View) -> Tensor:
+        return super().forward(view.x)
+
+
 def encoder() -> nn.Module:
-    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+    return Plain(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)))
 
 
 BATCHES = [{"x": torch.randn(5, 3), "index": torch.arange(5) + 5 * i} for i in range(3)]
@@ -93,7 +98,7 @@ def test_encode_works_in_eval_mode_and_puts_the_mode_back(training: bool) -> Non
     assert module.training is training
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
     with torch.no_grad():
-        want = module.eval()(torch.cat([batch["x"] for batch in BATCHES])).numpy()
+        want = module.eval()(View(torch.cat([batch["x"] for batch in BATCHES]))).numpy()
     np.testing.assert_allclose(features, want, atol=1e-6)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from untaught.core import Encoder, Features
+from untaught.core import Encoder, Features, View
 from untaught.evaluation.layers import Averaged, Mixed, choose
 
 
@@ -15,8 +14,8 @@ class Layers(Encoder):
 
     width = 2
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        return Features(layers=list(x.unbind(1)))
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        return Features(layers=list(view.x.unbind(1)), valid=view.valid)
 
 
 X = torch.arange(24.0).view(1, 3, 4, 2)  # three layers of four tokens
@@ -25,18 +24,18 @@ MEANS = torch.tensor([[8 * layer + (0 + 2 + 6) / 3 + side for side in (0, 1)] fo
 
 
 def test_layers_are_averaged_over_valid_tokens() -> None:
-    torch.testing.assert_close(Averaged(Layers())(X, VALID), MEANS.view(1, 6))
-    torch.testing.assert_close(Averaged(Layers())(X), X.mean(2).view(1, 6))
+    torch.testing.assert_close(Averaged(Layers())(View(X, VALID)), MEANS.view(1, 6))
+    torch.testing.assert_close(Averaged(Layers())(View(X)), X.mean(2).view(1, 6))
 
 
 def test_padding_counts_for_nothing() -> None:
     other = torch.where(VALID[:, None, :, None], X, torch.tensor(1e3))
-    assert torch.equal(Averaged(Layers())(other, VALID), Averaged(Layers())(X, VALID))
+    assert torch.equal(Averaged(Layers())(View(other, VALID)), Averaged(Layers())(View(X, VALID)))
 
 
 def test_a_mixture_is_the_weighted_sum_of_scaled_layers() -> None:
     mixed = Mixed(Layers(), torch.tensor([0.5, 0.3, 0.2]), torch.tensor([2.0, 1.0, 4.0]))
-    torch.testing.assert_close(mixed(X, VALID), (0.25 * MEANS[0] + 0.3 * MEANS[1] + 0.05 * MEANS[2])[None])
+    torch.testing.assert_close(mixed(View(X, VALID)), (0.25 * MEANS[0] + 0.3 * MEANS[1] + 0.05 * MEANS[2])[None])
 
 
 def test_a_layer_that_knows_the_classes_outweighs_a_last_one_that_does_not() -> None:

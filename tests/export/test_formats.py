@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from untaught.config.registry import build_encoder, modality_named
-from untaught.core import UserError
+from untaught.core import UserError, View
 from untaught.encoders.offline import offline
 from untaught.export import formats
 from untaught.export.formats import export
@@ -61,7 +61,7 @@ def encoder_folder(path: Path, name: str, channels: int, size: int, **knobs: Any
     encoder = build_encoder(name, modality_named("image").input(layout), knobs)
     with torch.no_grad():
         for _ in range(3):
-            encoder(torch.randn(8, channels, size, size))
+            encoder(View(torch.randn(8, channels, size, size)))
     about = {"untaught": "0", "method": "simclr", "encoder": name, "encoder_knobs": knobs, "modality": "image", "view": "whole"}
     save_encoder(encoder, path, {**about, "layout": layout, "statistics": statistics})
     return path
@@ -103,7 +103,7 @@ def test_loads_without_this_library(case: str, exported: dict[str, Any]) -> None
     name, channels, size, _, kind = CASES[case]
     encoder, config = load_encoder(folder)
     with torch.no_grad():
-        own = encoder(torch.from_numpy(np.load(x))).numpy()
+        own = encoder(View(torch.from_numpy(np.load(x)))).numpy()
     assert own.std() > 1e-3
     np.testing.assert_allclose(np.load(folder / f"{kind}.npy"), own, atol=1e-3 if kind == "onnx" else 1e-4, rtol=0)
     assert config["preprocessing"]["mean"] == config["statistics"]["mean"], name
@@ -139,7 +139,7 @@ def test_weights_that_changed_are_found(tmp_path: Path) -> None:
     encoder, _ = load_encoder(encoder_folder(tmp_path / "vit", "vit_mini", 1, 16, depth=1))
     x = torch.randn(4, 1, 16, 16)
     with torch.no_grad():
-        own = encoder(x)
+        own = encoder(View(x))
     assert "differs by 0.0e+00 at most on 4 real samples" in check_parity("it", encoder, own, (x,), 1e-4)
     own[2, 3] += 1e-2
     with pytest.raises(UserError, match=r"it differs from the encoder by 7.9e-03, 1e-04 is allowed"):
@@ -178,7 +178,7 @@ def test_a_program_that_is_right_for_one_size_of_batch_alone_is_refused(
 
     class Program:
         def module(self) -> Any:
-            return lambda x: encoder(x) + (len(x) == wrong)
+            return lambda x: encoder(View(x)) + (len(x) == wrong)
 
     monkeypatch.setattr(torch.export, "export", lambda *_, **__: None)
     monkeypatch.setattr(torch.export, "save", lambda *_: None)

@@ -124,7 +124,7 @@ class Logging(Method):
         self.encoder = encoder
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        return {"mean": self.encoder(views[0].x).mean(), "right": torch.tensor(0.75)}
+        return {"mean": self.encoder(views[0]).mean(), "right": torch.tensor(0.75)}
 
 
 def test_what_is_only_logged_is_not_weighted() -> None:
@@ -132,7 +132,7 @@ def test_what_is_only_logged_is_not_weighted() -> None:
     made = views(batch, 0)
     terms = method(made, 0.0)
     assert terms["logging.right"] == 0.75
-    torch.testing.assert_close(terms["logging.mean"], 0.5 * method.encoder(made[0].x).mean())
+    torch.testing.assert_close(terms["logging.mean"], 0.5 * method.encoder(made[0]).mean())
 
 
 # ------------------------------------------------------------------------------------------------- what it passes on
@@ -188,7 +188,7 @@ class Slow(Method):
         return view.x.mean((1, 2, 3))[:, None]
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        return {"mean": self.encoder(views[0].x).mean()}
+        return {"mean": self.encoder(views[0]).mean()}
 
 
 def test_a_survey_is_of_the_methods_own_function_and_view_and_its_facts_of_its_views() -> None:

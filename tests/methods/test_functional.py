@@ -28,7 +28,7 @@ HEAD = nn.Linear(4, 2)
 
 
 def twins(views: Any, encoder: Any, *, temperature: float = 0.5, sharp: bool = False) -> dict[str, Tensor]:
-    a, b = (F.normalize(encoder(view.x), dim=1) for view in views)
+    a, b = (F.normalize(encoder(view), dim=1) for view in views)
     return {"twins": F.cross_entropy(a @ b.T / temperature, torch.arange(len(a)))}
 
 
@@ -80,20 +80,20 @@ def test_needs_are_asked_of_the_encoder() -> None:
 
 def test_terms_are_float32_whatever_the_precision() -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        assert call(build(lambda views, encoder: {"mean": encoder(views[0].x).mean()}))["mean"].dtype == torch.float32
+        assert call(build(lambda views, encoder: {"mean": encoder(views[0]).mean()}))["mean"].dtype == torch.float32
 
 
 def head_of_the_module(views: Any, encoder: Any) -> dict[str, Tensor]:
-    return {"loss": HEAD(encoder(views[0].x)).sum()}
+    return {"loss": HEAD(encoder(views[0])).sum()}
 
 
 def head_of_a_closure() -> Any:
     head = nn.Linear(4, 3)
-    return lambda views, encoder: {"loss": head(encoder(views[0].x)).sum()}
+    return lambda views, encoder: {"loss": head(encoder(views[0])).sum()}
 
 
 def head_made_anew(views: Any, encoder: Any) -> dict[str, Tensor]:
-    return {"loss": nn.Linear(4, 5)(encoder(views[0].x)).sum()}
+    return {"loss": nn.Linear(4, 5)(encoder(views[0])).sum()}
 
 
 @pytest.mark.parametrize(
@@ -110,17 +110,17 @@ def test_a_head_that_would_stay_untrained_is_refused(function: Any, shape: str) 
 
 def test_a_fixed_network_beside_the_encoder_is_allowed() -> None:
     fixed = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).requires_grad_(False)
-    assert call(build(lambda views, encoder: {"distance": F.mse_loss(encoder(views[0].x), fixed(views[0].x))}))["distance"].requires_grad
+    assert call(build(lambda views, encoder: {"distance": F.mse_loss(encoder(views[0]), fixed(views[0].x))}))["distance"].requires_grad
 
 
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (lambda views, encoder: encoder(views[0].x).mean(), r"gave a tensor of shape \(\); a method gives a dict of scalar losses"),
-        (lambda views, encoder: {"all": encoder(views[0].x)}, r"gave a dict with all a tensor of shape \(6, 4\)"),
+        (lambda views, encoder: encoder(views[0]).mean(), r"gave a tensor of shape \(\); a method gives a dict of scalar losses"),
+        (lambda views, encoder: {"all": encoder(views[0])}, r"gave a dict with all a tensor of shape \(6, 4\)"),
         (lambda views, encoder: None, "gave a NoneType"),
         (lambda views, encoder: {}, r"none of its terms \(there are none\) has a gradient"),
-        (lambda views, encoder: {"a": encoder(views[0].x).mean().detach()}, r"none of its terms \(a\) has a gradient that reaches"),
+        (lambda views, encoder: {"a": encoder(views[0]).mean().detach()}, r"none of its terms \(a\) has a gradient that reaches"),
     ],
 )
 def test_what_is_no_dict_of_losses_is_refused(function: Any, said: str) -> None:
@@ -135,7 +135,7 @@ def test_a_look_without_gradients_is_not_judged() -> None:
         terms = call(method)
     assert not terms["twins"].requires_grad
     assert torch.equal(terms["twins"], expected)
-    method = build(lambda views, encoder: {"mean": encoder(views[0].x).mean().detach()})
+    method = build(lambda views, encoder: {"mean": encoder(views[0]).mean().detach()})
     with torch.no_grad():
         assert call(method)["mean"].isfinite()
     with pytest.raises(UserError, match="has a gradient that reaches"):

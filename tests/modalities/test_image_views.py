@@ -41,13 +41,13 @@ def test_shape_type_and_finite(name: str, channels: int, bits: int) -> None:
     assert view.x.shape == (4, channels, size, size)
     assert view.x.dtype == torch.float32
     assert view.x.isfinite().all()
-    assert view.where is not None
-    assert view.where["affine"].shape == (4, 2, 3)
+    assert view.meta is not None
+    assert view.meta["affine"].shape == (4, 2, 3)
 
 
 def fields(view: View) -> list[Tensor]:
-    assert view.where is not None
-    return [x for x in (view.x, view.hidden, view.target, view.where["affine"]) if x is not None]
+    assert view.meta is not None
+    return [x for x in (view.x, view.mask, view.target, view.meta["affine"]) if x is not None]
 
 
 @pytest.mark.parametrize("own", [{}, ALL_ON], ids=["preset", "all on"])
@@ -135,8 +135,8 @@ GEOMETRY = {
 def test_the_affine_says_where_each_pixel_came_from(own: dict[str, Any], aspect: float) -> None:
     pixels = ((ramp(64, 16) + 1) / 2 * 65535).round().to(torch.int32).to(torch.uint16)
     view = make("global", batch_of(pixels, aspect), size=16, jitter=0.0, grey=0.0, blur=0.0, scale=(0.1, 0.4), **own)
-    assert view.where is not None
-    said = torch.nn.functional.affine_grid(view.where["affine"], [16, 1, 16, 16], align_corners=False).permute(0, 3, 1, 2)
+    assert view.meta is not None
+    said = torch.nn.functional.affine_grid(view.meta["affine"], [16, 1, 16, 16], align_corners=False).permute(0, 3, 1, 2)
     inside = (said.abs() < 0.9).all(1)
     error = ((2 * view.x[:, :2] - 1) - said).abs().amax(1)
     assert inside.float().mean() > 0.4
@@ -172,8 +172,8 @@ def test_crops_stay_inside(aspect: float) -> None:
 def test_flips_have_their_probability() -> None:
     count = 2000
     view = make("global", batch_of(noise(1, side=8).expand(count, -1, -1, -1)), size=8, flip=0.3, flip_vertical=0.8, jitter=0.0)
-    assert view.where is not None
-    affine = view.where["affine"]
+    assert view.meta is not None
+    affine = view.meta["affine"]
     assert abs((affine[:, 0, 0] < 0).float().mean() - 0.3) < 0.05
     assert abs((affine[:, 1, 1] < 0).float().mean() - 0.8) < 0.05
 
@@ -314,8 +314,8 @@ def test_grey_views_have_one_colour() -> None:
 
 def test_rotation_keeps_to_its_angle() -> None:
     view = make("whole", batch_of(photos(500)), rotate=15.0)
-    assert view.where is not None
-    angle = torch.rad2deg(torch.atan2(view.where["affine"][:, 1, 0], view.where["affine"][:, 0, 0]))
+    assert view.meta is not None
+    angle = torch.rad2deg(torch.atan2(view.meta["affine"][:, 1, 0], view.meta["affine"][:, 0, 0]))
     assert angle.abs().max() <= 15
     assert stats.kstest(angle.numpy(), stats.uniform(-15, 30).cdf).pvalue > 1e-3
 
@@ -323,8 +323,8 @@ def test_rotation_keeps_to_its_angle() -> None:
 def test_a_turned_view_is_the_picture_seen_through_its_affine() -> None:
     pixels = photos(3)
     view = make("whole", batch_of(pixels), rotate=15.0, shear=5.0, translate=0.1)
-    assert view.where is not None
-    torch.testing.assert_close(view.x, warp(pixels.float() / 255, view.where["affine"], view.x.shape[-1]))
+    assert view.meta is not None
+    torch.testing.assert_close(view.x, warp(pixels.float() / 255, view.meta["affine"], view.x.shape[-1]))
 
 
 def test_noise_is_said_in_units_of_the_pictures_range() -> None:
@@ -360,9 +360,9 @@ def test_masked_targets_are_the_pixels_of_each_token_in_order() -> None:
 
 def test_masked_hides_its_rate() -> None:
     view = make("masked", batch_of(noise(3)), rate=0.5)
-    assert view.hidden is not None
-    assert view.hidden.shape == (3, 36)
-    assert view.hidden.sum(1).tolist() == [18, 18, 18]
+    assert view.mask is not None
+    assert view.mask.shape == (3, 36)
+    assert view.mask.sum(1).tolist() == [18, 18, 18]
 
 
 @pytest.mark.parametrize("name", ["masked", "blocks", "multiblock"])
@@ -374,22 +374,22 @@ def test_one_token_of_which_nothing_can_be_hidden_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["global_blocks", "global2_blocks", "blocks"])
 def test_blocks_hide_a_share_in_a_share_of_the_samples(name: str) -> None:
     view, masking = make(name, batch_of(noise(200))), options(name)["masking"]
-    assert view.hidden is not None
-    assert view.where is not None
+    assert view.mask is not None
+    assert view.meta is not None
     low, high = options(name)["rate"]
-    count = view.hidden.sum(1)
+    count = view.mask.sum(1)
     assert count.max() <= round(high * 36)
     assert abs((count > 0).float().mean() - masking) < 4.5 * (masking * (1 - masking) / 200) ** 0.5 + 1e-6
     assert count[count > 0].float().mean() > 0.8 * (low + high) / 2 * 36
-    assert view.where["places"].shape == (200, round(high * 36))
-    assert torch.equal(view.hidden.gather(1, view.where["places"]).sum(1), count)
+    assert view.meta["places"].shape == (200, round(high * 36))
+    assert torch.equal(view.mask.gather(1, view.meta["places"]).sum(1), count)
 
 
 def test_a_context_has_as_many_tokens_in_each_sample_and_none_of_a_target() -> None:
     view = make("multiblock", batch_of(noise(300)))
-    assert view.hidden is not None
-    assert view.where is not None
-    shown, targets = ~view.hidden, view.where["targets"]
+    assert view.mask is not None
+    assert view.meta is not None
+    shown, targets = ~view.mask, view.meta["targets"]
     assert targets.shape == (300, 4, 36)
     assert shown.sum(1).tolist() == [36 - 4 * 7] * 300
     assert not (shown.unsqueeze(1) & targets).any()
@@ -414,10 +414,10 @@ def test_a_view_is_drawn_as_it_was(channels: int, shown: list[int]) -> None:
 
 def test_hidden_tokens_are_drawn_grey() -> None:
     view = make("masked", batch_of(torch.zeros(1, 3, 24, 24, dtype=torch.uint8)))
-    assert view.hidden is not None
+    assert view.mask is not None
     drawn = IMAGE.picture(view, options("masked"), PLAIN)
     grey = torch.from_numpy(drawn[0, ::4, ::4, 0] == 128).flatten()
-    assert torch.equal(grey, view.hidden[0])
+    assert torch.equal(grey, view.mask[0])
 
 
 def test_raw_features_are_pixels_or_their_averages() -> None:

@@ -286,8 +286,8 @@ def test_a_sample_has_the_same_view_in_any_batch(name: str, layout: dict[str, An
         if alone.target is not None:
             first, second = (v.target_valid if v.target_valid is not None else v.valid for v in (alone, every))
             assert rows_of(alone.target, first)[0] == rows_of(every.target, second)[i]  # type: ignore[arg-type]
-        if alone.hidden is not None:
-            assert alone.hidden[0].nonzero().flatten().tolist() == every.hidden[i].nonzero().flatten().tolist()  # type: ignore[index]
+        if alone.mask is not None:
+            assert alone.mask[0].nonzero().flatten().tolist() == every.mask[i].nonzero().flatten().tolist()  # type: ignore[index]
 
 
 @pytest.mark.parametrize("name", ["masked_tokens", "deleted", "infilled"])
@@ -311,20 +311,20 @@ def test_a_sample_is_damaged_anew_every_epoch_or_in_so_many_versions(layout: dic
 def test_masked_tokens_are_15_percent_of_which_80_10_10(layout: dict[str, Any]) -> None:
     batch = runs_of(layout, 400, 64)
     found = view("masked_tokens", batch, layout, length=64)
-    assert found.hidden is not None
+    assert found.mask is not None
     assert found.target is not None
-    assert found.where is not None
+    assert found.meta is not None
     special = layout["special"]
     assert found.valid is None
     assert found.x.shape == (400, 64)
     assert torch.equal(found.target[:, 1:], batch["ids"][:, :63].long())
     assert (found.target[:, 0] == special["cls"]).all()
     ordinary = (found.target != special["cls"]) & (found.target != special["sep"])
-    assert not (found.hidden & ~ordinary).any()
-    assert torch.equal(found.hidden.sum(1), (ordinary.sum(1) * 0.15).round().long())
-    assert torch.equal(found.x[~found.hidden], found.target[~found.hidden])
+    assert not (found.mask & ~ordinary).any()
+    assert torch.equal(found.mask.sum(1), (ordinary.sum(1) * 0.15).round().long())
+    assert torch.equal(found.x[~found.mask], found.target[~found.mask])
 
-    x, target = found.x[found.hidden], found.target[found.hidden]
+    x, target = found.x[found.mask], found.target[found.mask]
     masked, same = (x == special["mask"]).float().mean(), (x == target).float().mean()
     assert abs(masked - 0.8) < 0.025  # 3,600 tokens: four standard errors
     assert abs(same - 0.1) < 0.02
@@ -333,25 +333,25 @@ def test_masked_tokens_are_15_percent_of_which_80_10_10(layout: dict[str, Any]) 
     assert others.min() > 4  # no special token
     assert others.max() < layout["vocabulary"]
     assert len(others.unique()) > 0.5 * min(len(others), layout["vocabulary"])
-    count = found.hidden.sum(1)
-    for places, row, many in zip(found.where["places"].tolist(), found.hidden, count.tolist(), strict=True):
+    count = found.mask.sum(1)
+    for places, row, many in zip(found.meta["places"].tolist(), found.mask, count.tolist(), strict=True):
         assert places[:many] == row.nonzero().flatten().tolist()
     # Every place is hidden as often as any other.
-    share = (found.hidden.sum(0) / ordinary.sum(0).clamp(min=1))[1:]
+    share = (found.mask.sum(0) / ordinary.sum(0).clamp(min=1))[1:]
     assert (share - 0.15).abs().max() < 0.09
 
 
 def test_masks_and_random_tokens_have_the_shares_that_are_asked(layout: dict[str, Any]) -> None:
     found = view("masked_tokens", runs_of(layout, 50, 64), layout, rate=0.4, mask=1.0, random=0.0)
-    assert found.hidden is not None
-    assert (found.x[found.hidden] == layout["special"]["mask"]).all()
-    assert 0.37 < found.hidden.float().mean() < 0.41
+    assert found.mask is not None
+    assert (found.x[found.mask] == layout["special"]["mask"]).all()
+    assert 0.37 < found.mask.float().mean() < 0.41
 
 
 def test_a_short_document_has_one_hidden_token_at_least(layout: dict[str, Any]) -> None:
     found = view("masked_tokens", batch_of(["a", "It", *PROSE], layout), layout)
-    assert found.hidden is not None
-    assert found.hidden.sum(1).min() == 1
+    assert found.mask is not None
+    assert found.mask.sum(1).min() == 1
 
 
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece", "characters"])
@@ -360,10 +360,10 @@ def test_whole_words_are_never_cut(kind: str) -> None:
     tokenizer = tokenizer_of(own)
     batch = batch_of([*PROSE, " ".join(PROSE)], own)
     found = view("masked_tokens", batch, own, words=True, length=400)
-    assert found.hidden is not None
+    assert found.mask is not None
     assert found.target is not None
     several = 0
-    for ids, hidden in zip(found.target.tolist(), found.hidden.tolist(), strict=True):
+    for ids, hidden in zip(found.target.tolist(), found.mask.tolist(), strict=True):
         tokens = [tokenizer.id_to_token(i) for i in ids]
         for t in range(1, len(tokens)):
             if ids[t - 1] in (0, 2, 3) or ids[t] in (0, 2, 3):
@@ -372,7 +372,7 @@ def test_whole_words_are_never_cut(kind: str) -> None:
                 assert hidden[t] == hidden[t - 1], tokens[t - 2 : t + 1]
                 several += hidden[t]
     assert several > 10
-    assert 0.15 <= found.hidden[-1].sum() / (len(found.hidden[-1]) - 2) < 0.25
+    assert 0.15 <= found.mask[-1].sum() / (len(found.mask[-1]) - 2) < 0.25
 
 
 def test_a_word_behind_a_separator_is_one_of_its_own() -> None:
@@ -380,8 +380,8 @@ def test_a_word_behind_a_separator_is_one_of_its_own() -> None:
     ids = np.concatenate([decode({"text": "aaa"}, own)["ids"], decode({"text": "bbb"}, own)["ids"]])
     batch: Batch = {"ids": torch.from_numpy(ids).expand(300, -1), "index": torch.arange(300)}
     found = view("masked_tokens", batch, own, words=True)
-    assert found.hidden is not None
-    first, second = found.hidden[:, 1:4], found.hidden[:, 5:8]
+    assert found.mask is not None
+    first, second = found.mask[:, 1:4], found.mask[:, 5:8]
     assert (first.any(1) == first.all(1)).all()
     assert (first.all(1) ^ second.all(1)).all()  # one of the two words is enough
     assert 0.35 < first.all(1).float().mean() < 0.65
@@ -579,7 +579,7 @@ def test_a_picture_and_a_caption_show_the_text_and_what_is_hidden(layout: dict[s
     assert text.captions(view("whole", batch, layout), statistics) == PROSE[:2]
     shown = view("masked_tokens", batch, layout, mask=1.0, random=0.0)
     captions = text.captions(shown, statistics)
-    assert [caption.count("■") for caption in captions] == shown.hidden.sum(1).tolist()  # type: ignore[union-attr]
+    assert [caption.count("■") for caption in captions] == shown.mask.sum(1).tolist()  # type: ignore[union-attr]
     pictures = TEXT.picture(shown, {}, statistics)
     assert pictures.shape == (2, 128, 320, 3)
     assert pictures.dtype == np.uint8

@@ -19,7 +19,7 @@ INDEX = torch.tensor([3, 0, 7])
 
 def drawn(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
     """A view that says what it was given."""
-    return View(draws.uniform(2), where={"option": torch.full((len(batch["index"]),), options["option"])})
+    return View(draws.uniform(2), meta={"option": torch.full((len(batch["index"]),), options["option"])})
 
 
 MODALITY = replace(IMAGE, views={"drawn": drawn})
@@ -33,9 +33,9 @@ def made(epoch: int, seed: int = 0, index: torch.Tensor = INDEX, **more: Any) ->
 def test_each_view_has_the_options_and_the_chance_of_its_place() -> None:
     for place, view in enumerate(made(epoch=4, seed=9)):
         assert torch.equal(view.x, Draws(9, 4, INDEX, place).uniform(2))
-        assert view.where is not None
-        assert view.where["option"].tolist() == [10 + place] * 3
-        assert torch.equal(view.where["index"], INDEX)
+        assert view.meta is not None
+        assert view.meta["option"].tolist() == [10 + place] * 3
+        assert torch.equal(view.meta["index"], INDEX)
 
 
 def test_views_of_another_place_epoch_seed_or_sample_are_others() -> None:

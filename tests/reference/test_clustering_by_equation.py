@@ -26,7 +26,7 @@ def _seed() -> None:
 
 def views(index: Tensor | None = None) -> list[View]:
     index = torch.arange(ROWS) if index is None else index
-    return [View(torch.randn(ROWS, 3, side, side), where={"index": index}) for side in (16, 16, *[8] * 6)]
+    return [View(torch.randn(ROWS, 3, side, side), meta={"index": index}) for side in (16, 16, *[8] * 6)]
 
 
 def small(cls: Any, rows: int = 40, **knobs: Any) -> Any:
@@ -91,7 +91,7 @@ def test_swavs_prototypes_stand_still_at_first_and_have_no_length() -> None:
 def test_swav_projects_each_view_to_length_1_in_its_order() -> None:
     method, made = small(SwAV).eval(), views()
     for view, z in zip(made, method.project(made), strict=True):
-        torch.testing.assert_close(z, F.normalize(method.projector(method.encoder(view.x))), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(z, F.normalize(method.projector(method.encoder(view))), atol=1e-5, rtol=1e-4)
 
 
 # --------------------------------------------------------------------------------------------------------- DeepCluster
@@ -165,7 +165,7 @@ def test_samples_that_no_cluster_was_found_for_are_left_out_of_the_loss() -> Non
     method.before_epoch(0, surveyed(F.normalize(torch.randn(40, WIDTH)), torch.arange(40)))
     made = views()
     method.clusters[:, 3] = NOWHERE
-    without = [View(view.x[[0, 1, 2, 4]], where={"index": torch.tensor([0, 1, 2, 4])}) for view in made]
+    without = [View(view.x[[0, 1, 2, 4]], meta={"index": torch.tensor([0, 1, 2, 4])}) for view in made]
     torch.testing.assert_close(method(made, 0.0)["cross_entropy"], method(without, 0.0)["cross_entropy"])
 
 

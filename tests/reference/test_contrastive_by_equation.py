@@ -119,7 +119,7 @@ def test_moco_is_equation_1_over_the_queue_alone() -> None:
     with torch.no_grad():
         for parameter in method.key_encoder.parameters():
             parameter.mul_(1.5)
-    query, key = units(method.head(method.encoder(shown.x))), units(method.key_head(method.key_encoder(other.x)))
+    query, key = units(method.head(method.encoder(shown))), units(method.key_head(method.key_encoder(other)))
     want = 0.0
     for i in range(ROWS):
         scores = [float(query[i] @ k) / 0.3 for k in (key[i], *method.queue.vectors.double())]
@@ -166,8 +166,8 @@ def test_mocov3_is_algorithm_1() -> None:
     with torch.no_grad():
         for parameter in method.key_encoder.parameters():
             parameter.mul_(1.5)
-    queries = [units(method.predictor(method.projector(method.encoder(v.x)))) for v in both]
-    keys = [units(method.key_projector(method.key_encoder(v.x))) for v in both]
+    queries = [units(method.predictor(method.projector(method.encoder(v)))) for v in both]
+    keys = [units(method.key_projector(method.key_encoder(v))) for v in both]
     want = 0.0
     for q, k in ((queries[0], keys[1]), (queries[1], keys[0])):
         for i in range(ROWS):
@@ -236,7 +236,7 @@ SIDE = 16
 
 
 def picture(rows: int = 4) -> View:
-    return View(torch.rand(rows, 3, SIDE, SIDE), where={"affine": torch.eye(2, 3).expand(rows, 2, 3)})
+    return View(torch.rand(rows, 3, SIDE, SIDE), meta={"affine": torch.eye(2, 3).expand(rows, 2, 3)})
 
 
 def cpc(view: View, **knobs: object) -> CPC:
@@ -251,7 +251,8 @@ def test_cpc_is_equation_4_of_patches_some_rows_below() -> None:
         for prediction in method.predictions:
             prediction.weight.mul_(100)  # type: ignore[operator]
     z = torch.stack(
-        [torch.stack([method.encoder(view.x[:, :, 4 * i : 4 * i + 8, 4 * j : 4 * j + 8]) for j in range(3)], -1) for i in range(3)], -2
+        [torch.stack([method.encoder(View(view.x[:, :, 4 * i : 4 * i + 8, 4 * j : 4 * j + 8])) for j in range(3)], -1) for i in range(3)],
+        -2,
     )  # (B,D,3,3)
     context, target = method.context(z).detach().double(), method.target(z).detach().double()
     want, wrong = [], []
@@ -278,7 +279,7 @@ def test_cpcs_running_statistics_are_those_of_whole_views() -> None:
     whole.load_state_dict(encoder.state_dict())
     method = CPC(encoder, Facts(rows=4, views={"light": view}))
     method([view], 0.0)
-    whole(view.x)
+    whole(view)
     fresh = dict(ConvSmall(size=SIDE, width=2).named_buffers())
     for name, want in whole.named_buffers():
         if name.endswith(("running_mean", "running_var")):
@@ -330,7 +331,7 @@ def test_the_running_statistics_are_of_whole_pictures() -> None:
     method, other = cpc(view).train(), ConvSmall(size=SIDE, width=2)
     other.load_state_dict(method.encoder.state_dict())
     method([view], 0.0)
-    other(view.x)
+    other(view)
     for name, value in other.state_dict().items():
         if "running" in name:
             torch.testing.assert_close(method.encoder.state_dict()[name], value)
@@ -368,7 +369,7 @@ def deep_infomax(view: View, **knobs: float) -> DeepInfoMax:
 def test_deep_infomax_scores_the_summary_with_the_last_map_but_one() -> None:
     view = picture()
     method = deep_infomax(view, alpha=0.5, beta=2.0, gamma=0.0).eval()
-    features = method.encoder.features(view.x, want=("pooled", "maps"))
+    features = method.encoder.features(view, want=("pooled", "maps"))
     assert features.pooled is not None
     assert features.maps is not None
     summary, places = method.summary(features.pooled), features.maps[-2].flatten(2).transpose(1, 2)
@@ -383,7 +384,7 @@ def test_the_critic_tells_summaries_from_noise_and_the_encoder_fools_it() -> Non
     view = picture()
     method = deep_infomax(view).eval()
     found = method([view], 0.0)
-    seen = torch.sigmoid(method.summary(method.encoder(view.x)))
+    seen = torch.sigmoid(method.summary(method.encoder(view)))
     noise = method.noise(seen)
     total = sum(softplus(float(s)) for s in method.critic(seen).detach()) + sum(softplus(-float(s)) for s in method.critic(noise).detach())
     assert found["critic"].item() == pytest.approx(total / 4, rel=1e-5)

@@ -38,8 +38,8 @@ class Maps(Encoder):
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 5, 3, 2, 1), nn.Conv2d(5, 6, 3, 2, 1)
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        fine = self.first(x).tanh()
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        fine = self.first(view.x).tanh()
         coarse = self.second(fine).tanh()
         return Features(pooled=coarse.mean((2, 3)), maps=[fine, coarse])
 
@@ -50,7 +50,7 @@ def built(name: str) -> tuple[Method, list[View]]:
     views = []
     for _ in cls.views:
         affine = torch.eye(2, 3) * (0.5 + torch.rand(ROWS, 1, 1))
-        views.append(View(torch.randn(ROWS, 3, SIDE, SIDE), where={"affine": affine}))
+        views.append(View(torch.randn(ROWS, 3, SIDE, SIDE), meta={"affine": affine}))
     method = cls(Maps(), Facts(rows=ROWS, views={cls.views[0]: views[0]}), **KNOBS[name])
     for module in list(method.modules()):
         for key, child in module.named_children():
@@ -65,7 +65,7 @@ def trained(name: str, place: int = 0, world: int = 1) -> dict[str, Tensor]:
     found = {}
     for step in range(STEPS):
         method.zero_grad()
-        own = [View(view.x[place::world] + step, where={k: v[place::world] for k, v in (view.where or {}).items()}) for view in views]
+        own = [View(view.x[place::world] + step, meta={k: v[place::world] for k, v in (view.meta or {}).items()}) for view in views]
         terms = method(own, 0.5)
         torch.stack(list(terms.values())).sum().backward()
         gradient = torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])

@@ -139,7 +139,7 @@ SIDE = 16
 
 def view(rows: int, affine: Tensor | None = None) -> View:
     affine = torch.eye(2, 3).expand(rows, 2, 3) if affine is None else affine
-    return View(torch.randn(rows, 3, SIDE, SIDE), where={"affine": affine})
+    return View(torch.randn(rows, 3, SIDE, SIDE), meta={"affine": affine})
 
 
 def vicregl(**knobs: Any) -> VICRegL:
@@ -184,7 +184,7 @@ def test_the_same_view_twice_is_matched_with_itself() -> None:
     method, shown = vicregl(), view(ROWS)
     terms = method([shown, shown], 0.0)
     assert terms["invariance"] == terms["local_invariance"] == 0
-    turned = View(shown.x, where={"affine": torch.tensor([[[-1.0, 0, 0], [0, -1, 0]]]).expand(ROWS, 2, 3)})
+    turned = View(shown.x, meta={"affine": torch.tensor([[[-1.0, 0, 0], [0, -1, 0]]]).expand(ROWS, 2, 3)})
     assert method([shown, turned], 0.0)["local_invariance"] > 0  # at the same place of the picture is another vector
 
 

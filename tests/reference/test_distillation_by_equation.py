@@ -53,8 +53,8 @@ def test_byol_predicts_the_teachers_projection_of_the_other_view() -> None:
     with torch.no_grad():
         for parameter in method.teacher_encoder.parameters():
             parameter.mul_(1.5)
-    said = [method.predictor(method.projector(method.encoder(v.x))) for v in (a, b)]
-    taught = [method.teacher_projector(method.teacher_encoder(v.x)) for v in (a, b)]
+    said = [method.predictor(method.projector(method.encoder(v))) for v in (a, b)]
+    taught = [method.teacher_projector(method.teacher_encoder(v)) for v in (a, b)]
     want = distance(said[0], taught[1]) + distance(said[1], taught[0])
     torch.testing.assert_close(method([a, b], 0.0)["distance"], want)
 
@@ -139,12 +139,12 @@ def test_the_teacher_sees_the_large_views_alone_and_the_student_all() -> None:
         for parameter in method.teacher_encoder.parameters():
             parameter.mul_(1.5)
     seen: dict[str, list[tuple[int, ...]]] = {"student": [], "teacher": []}
-    method.encoder.register_forward_hook(lambda _, x, __: seen["student"].append(tuple(x[0].shape)))
-    method.teacher_encoder.register_forward_hook(lambda _, x, __: seen["teacher"].append(tuple(x[0].shape)))
+    method.encoder.register_forward_hook(lambda _, x, __: seen["student"].append(tuple(x[0].x.shape)))
+    method.teacher_encoder.register_forward_hook(lambda _, x, __: seen["teacher"].append(tuple(x[0].x.shape)))
     assert method(made, 0.0)["cross_entropy"].isfinite()
     assert seen == {"student": [(2 * ROWS, 3, 16, 16), (6 * ROWS, 3, 8, 8)], "teacher": [(2 * ROWS, 3, 16, 16)]}
     assert method.kept is method.teacher_encoder.network
-    taught = method.teacher_head(method.teacher_encoder(torch.cat([made[0].x, made[1].x])))
+    taught = method.teacher_head(method.teacher_encoder(View.cat(made[:2])))
     torch.testing.assert_close(method.pending[0], taught.mean(0))  # equation 4: the centre is of the teacher's outputs
 
 

@@ -42,8 +42,8 @@ def crop(side: int = SIDE, share: float | None = None) -> View:
     """A crop, of which a share of the tokens is hidden."""
     view = View(torch.randn(ROWS, 3, side, side))
     if share is not None:
-        view.hidden = torch.rand(ROWS, TOKENS).argsort(1) < round(share * TOKENS)
-        view.where = {"places": first(view.hidden, TOKENS // 2)}
+        view.mask = torch.rand(ROWS, TOKENS).argsort(1) < round(share * TOKENS)
+        view.meta = {"places": first(view.mask, TOKENS // 2)}
     return view
 
 
@@ -157,18 +157,18 @@ def passes(method: Any, views: list[View], heads: tuple[str, str]) -> tuple[Tens
     teacher_head, teacher_token_head = (getattr(method, f"teacher_{name}") for name in heads)
     said, taught, said_tokens, taught_tokens = [], [], [], []
     for view in views[:2]:
-        tokens, _ = method.encoder.embed(view.x)
-        assert view.hidden is not None
+        tokens, _ = method.encoder.embed(view)
+        assert view.mask is not None
         masked = tokens.clone()
-        for i, n in view.hidden.nonzero():
+        for i, n in view.mask.nonzero():
             masked[i, n] = method.mask
         seen = method.encoder.context(masked, want=("pooled", "tokens"))
-        whole = method.teacher_encoder.network.features(view.x, want=("pooled", "tokens"))
+        whole = method.teacher_encoder.network.features(view, want=("pooled", "tokens"))
         said.append(head(seen.pooled))
         taught.append(teacher_head(whole.pooled))
         said_tokens.append(token_head(seen.tokens.flatten(0, 1)).unflatten(0, (ROWS, TOKENS)))
         taught_tokens.append(teacher_token_head(whole.tokens.flatten(0, 1)).unflatten(0, (ROWS, TOKENS)))
-    said += [head(method.encoder(view.x)) for view in views[2:]]
+    said += [head(method.encoder(view)) for view in views[2:]]
     return torch.stack(said), torch.stack(taught), torch.stack(said_tokens), torch.stack(taught_tokens)
 
 
@@ -182,7 +182,7 @@ def test_ibot_is_dinos_term_and_that_of_hidden_tokens() -> None:
         for i in range(ROWS):
             target = softmax(taught[t, i] - method.centre[0], 0.04)
             pairs += [entropy(target, softmax(said[s, i], 0.1)) for s in range(len(views)) if s != t]
-            hidden = views[t].hidden
+            hidden = views[t].mask
             assert hidden is not None
             own = [
                 entropy(softmax(taught_tokens[t, i, n] - method.centre[1], 0.04), softmax(said_tokens[t, i, n], 0.1))
@@ -215,9 +215,9 @@ def test_ibots_centres_are_means_of_both_kinds_over_micro_batches() -> None:
         _, taught, _, taught_tokens = passes(method, views, ("head", "head"))
         pooled += taught.mean((0, 1)) / 2
         for view, own in zip(views, taught_tokens, strict=False):  # of as many tokens as can be hidden, those first
-            assert view.where is not None
+            assert view.meta is not None
             for i in range(ROWS):
-                tokens += own[i, view.where["places"][i]].mean(0) / (2 * 2 * ROWS)
+                tokens += own[i, view.meta["places"][i]].mean(0) / (2 * 2 * ROWS)
     assert (pooled - tokens).abs().max() > 0.05
     method.after_step(0.0)
     torch.testing.assert_close(method.centre, 0.1 * torch.stack([pooled, tokens]), atol=1e-6, rtol=1e-4)  # 0.9 of the zeros before
@@ -227,7 +227,7 @@ def test_dinov2_is_three_terms() -> None:
     views = crops(DINOv2)
     method = built(DINOv2, views, **SMALL, teacher_temperature=(0.06, 0.06), koleo=0.5).eval()
     said, taught, said_tokens, taught_tokens = passes(method, views, ("head", "token_head"))
-    hidden = torch.stack([view.hidden for view in views[:2]])  # type: ignore[misc]
+    hidden = torch.stack([view.mask for view in views[:2]])  # type: ignore[misc]
     target = sinkhorn(taught.flatten(0, 1), 0.06).unflatten(0, (2, ROWS))
     target_tokens = sinkhorn(taught_tokens[hidden], 0.06)
     each = [entropy(t.tolist(), softmax(s, 0.1)) for t, s in zip(target_tokens, said_tokens[hidden], strict=True)]
@@ -237,7 +237,7 @@ def test_dinov2_is_three_terms() -> None:
     assert found["tokens"].item() == pytest.approx(sum(e / float(n) for e, n in zip(each, share, strict=True)), rel=1e-4)
     pooled = []
     for view in views[:2]:
-        masked = torch.where(view.hidden.unsqueeze(-1), method.mask, method.encoder.embed(view.x)[0])  # type: ignore[union-attr]
+        masked = torch.where(view.mask.unsqueeze(-1), method.mask, method.encoder.embed(view)[0])  # type: ignore[union-attr]
         pooled.append(method.encoder.context(masked, want=("pooled",)).pooled)
     torch.testing.assert_close(found["koleo"], 0.5 * (koleo(pooled[0]) + koleo(pooled[1])))
 
@@ -288,7 +288,7 @@ def multiblock() -> View:
         for t in range(3):
             targets[i, t, order[3 * t : 3 * t + 1 + (i + t) % 3]] = True
         hidden[i, order[9:]] = False
-    view.hidden, view.where = hidden, {"targets": targets}
+    view.mask, view.meta = hidden, {"targets": targets}
     return view
 
 
@@ -304,33 +304,33 @@ def normalised(token: Tensor) -> Tensor:
 def test_ijepa_predicts_the_normalised_tokens_of_each_target() -> None:
     view = multiblock()
     method = built(IJEPA, [view]).eval()
-    assert view.hidden is not None
-    assert view.where is not None
-    tokens = method.teacher_encoder.network.features(view.x, want=("tokens",)).tokens
+    assert view.mask is not None
+    assert view.meta is not None
+    tokens = method.teacher_encoder.network.features(view, want=("tokens",)).tokens
     each = []
     for i in range(ROWS):
-        at = (~view.hidden[i]).nonzero().T
-        context = method.encoder.context(method.encoder.embed(view.x[i : i + 1])[0][:, at[0]], at=at).tokens
+        at = (~view.mask[i]).nonzero().T
+        context = method.encoder.context(method.encoder.embed(view[i : i + 1])[0][:, at[0]], at=at).tokens
         context = method.into(context) + method.positions[at]
-        for target in view.where["targets"][i]:
+        for target in view.meta["targets"][i]:
             places = target.nonzero()[:, 0]
             asked = (method.mask + method.positions[places])[None]
             said = method.out(method.predictor(torch.cat([context, asked], 1))[:, at.shape[1] :])[0]
             each += [smooth_l1(s, normalised(tokens[i, n]), 1.0) for s, n in zip(said, places, strict=True)]
-    assert len(each) == int(view.where["targets"].sum())
+    assert len(each) == int(view.meta["targets"].sum())
     assert method([view], 0.0)["distance"].item() == pytest.approx(sum(each) / len(each), rel=1e-4)
 
 
 def test_ijepas_student_never_sees_what_is_hidden() -> None:
     view = multiblock()
     method = built(IJEPA, [view]).eval()
-    assert view.hidden is not None
-    assert view.where is not None
-    targets = view.where["targets"]
+    assert view.mask is not None
+    assert view.meta is not None
+    targets = view.meta["targets"]
     places = first(targets, 3)
     said = method.predict(view, places, targets.gather(2, places))
-    pixels = view.hidden.view(ROWS, 1, 4, 4).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
-    changed = View(torch.where(pixels, torch.randn_like(view.x), view.x), hidden=view.hidden, where=view.where)
+    pixels = view.mask.view(ROWS, 1, 4, 4).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
+    changed = View(torch.where(pixels, torch.randn_like(view.x), view.x), mask=view.mask, meta=view.meta)
     torch.testing.assert_close(method.predict(changed, places, targets.gather(2, places)), said)
 
 
@@ -341,15 +341,15 @@ def test_data2vec_is_smooth_l1_to_the_mean_of_the_top_layers(layers: int | None,
     outputs: list[Tensor] = []
     for block in method.teacher_encoder.network.blocks:
         block.register_forward_hook(lambda _, __, out: outputs.append(out))
-    method.teacher_encoder.network(view.x)
+    method.teacher_encoder.network(view)
     top = outputs[-(layers or 1) :]
-    assert view.hidden is not None
-    masked = torch.where(view.hidden.unsqueeze(-1), method.mask, method.encoder.embed(view.x)[0])
+    assert view.mask is not None
+    masked = torch.where(view.mask.unsqueeze(-1), method.mask, method.encoder.embed(view)[0])
     said = method.head(method.encoder.context(masked).tokens)
     each = []
     for i in range(ROWS):
         for n in range(TOKENS):
-            if view.hidden[i, n]:
+            if view.mask[i, n]:
                 target = torch.stack([normalised(layer[i, n]) for layer in top]).mean(0)
                 each.append(smooth_l1(said[i, n], target, beta))
     assert method([view], 0.0)["distance"].item() == pytest.approx(sum(each) / len(each), rel=1e-4)
@@ -416,13 +416,13 @@ def test_msns_anchors_are_a_masked_crop_and_small_ones_and_its_target_the_teache
     views = anchors()
     method = msn(views).eval()
     masked = views[1]
-    assert masked.hidden is not None
+    assert masked.mask is not None
     rows = []
     for i in range(ROWS):
-        at = (~masked.hidden[i]).nonzero().T
-        rows.append(method.encoder.context(method.encoder.embed(masked.x[i : i + 1])[0][:, at[0]], at=at, want=("pooled",)).pooled)
-    said = [method.head(torch.cat(rows)), *(method.head(method.encoder(view.x)) for view in views[2:])]
-    target = method.head.cosines(method.teacher_projector(method.teacher_encoder(views[0].x)))
+        at = (~masked.mask[i]).nonzero().T
+        rows.append(method.encoder.context(method.encoder.embed(masked[i : i + 1])[0][:, at[0]], at=at, want=("pooled",)).pooled)
+    said = [method.head(torch.cat(rows)), *(method.head(method.encoder(view)) for view in views[2:])]
+    target = method.head.cosines(method.teacher_projector(method.teacher_encoder(views[0])))
     want, found = method.terms(torch.cat(said), target), method(views, 0.0)
     for name in ("cross_entropy", "me_max"):
         torch.testing.assert_close(found[name], want[name], atol=1e-4, rtol=1e-4)

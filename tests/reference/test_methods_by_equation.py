@@ -116,7 +116,7 @@ COUNT = (SIDE // PATCH) ** 2
 def masked_view(x: Tensor) -> View:
     tokens = nn.functional.unfold(x, PATCH, stride=PATCH).transpose(1, 2)
     hidden = random_mask(Draws(0, 0, torch.arange(len(x)), 0).order(COUNT), 0.75)
-    return View(x, hidden=hidden, target=tokens)
+    return View(x, mask=hidden, target=tokens)
 
 
 @pytest.fixture
@@ -132,11 +132,11 @@ def mae(view: View) -> MAE:
 @pytest.mark.parametrize("normalise", [True, False])
 def test_mae_is_the_error_of_hidden_patches_each_normalised(mae: MAE, view: View, normalise: bool) -> None:
     mae.normalise = normalise
-    assert view.hidden is not None
+    assert view.mask is not None
     said, total, count = mae.restore(view), 0.0, 0
     for b in range(3):
         for n in range(COUNT):
-            if not view.hidden[b, n]:
+            if not view.mask[b, n]:
                 continue
             row, column = divmod(n, SIDE // PATCH)
             patch = view.x[b, :, PATCH * row : PATCH * (row + 1), PATCH * column : PATCH * (column + 1)].flatten()
@@ -154,28 +154,28 @@ def pixels_where(hidden: Tensor) -> Tensor:
 
 
 def test_hidden_pixels_never_reach_the_encoder_nor_the_answer(mae: MAE, view: View) -> None:
-    assert view.hidden is not None
-    changed = replace(view, x=torch.where(pixels_where(view.hidden), torch.rand_like(view.x), view.x))
+    assert view.mask is not None
+    changed = replace(view, x=torch.where(pixels_where(view.mask), torch.rand_like(view.x), view.x))
     assert torch.equal(mae.restore(view), mae.restore(changed))
-    seen = replace(view, x=torch.where(pixels_where(view.hidden), view.x, torch.rand_like(view.x)))
+    seen = replace(view, x=torch.where(pixels_where(view.mask), view.x, torch.rand_like(view.x)))
     assert not torch.allclose(mae.restore(view), mae.restore(seen))
 
 
 def test_visible_patches_do_not_enter_the_loss(mae: MAE, view: View) -> None:
-    assert view.hidden is not None
+    assert view.mask is not None
     assert view.target is not None
-    other = replace(view, target=torch.where(view.hidden.unsqueeze(-1), view.target, torch.rand_like(view.target)))
+    other = replace(view, target=torch.where(view.mask.unsqueeze(-1), view.target, torch.rand_like(view.target)))
     assert mae([view], 0.0)["reconstruction"] == mae([other], 0.0)["reconstruction"]
 
 
 def test_the_decoder_finds_each_token_at_its_own_place(mae: MAE, view: View, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert view.hidden is not None
+    assert view.mask is not None
     came: list[Tensor] = []
     monkeypatch.setattr(mae.decoder, "forward", lambda x: came.append(x) or x)
     mae.restore(view)
     (full,) = came
-    at = visible(view.hidden, mae.seen)
-    tokens, _ = mae.encoder.embed(view.x)
+    at = visible(view.mask, mae.seen)
+    tokens, _ = mae.encoder.embed(view)
     kept = mae.encoder.context(torch.stack([t[i] for t, i in zip(tokens, at, strict=True)]), at=at).tokens
     assert kept is not None
     for b in range(3):
@@ -186,8 +186,8 @@ def test_the_decoder_finds_each_token_at_its_own_place(mae: MAE, view: View, mon
 
 
 def test_the_decoder_tells_mask_tokens_apart(mae: MAE, view: View) -> None:
-    assert view.hidden is not None
-    said = mae.restore(view)[0][view.hidden[0]]
+    assert view.mask is not None
+    said = mae.restore(view)[0][view.mask[0]]
     assert (torch.cdist(said, said) + torch.eye(len(said)) > 1e-4).all()
 
 

@@ -36,21 +36,21 @@ def surprise(scores: torch.Tensor, word: int) -> float:
 
 def test_mlm_is_the_mean_surprise_of_the_hidden_tokens() -> None:
     method, view = method_and_view(MLM, bert)
-    assert view.hidden is not None
+    assert view.mask is not None
     assert view.target is not None
     assert view.valid is not None
     scores = method.encoder.language.eval()(input_ids=view.x, attention_mask=view.valid.long()).logits
-    each = [surprise(scores[i, t], int(view.target[i, t])) for i, t in view.hidden.nonzero().tolist()]
+    each = [surprise(scores[i, t], int(view.target[i, t])) for i, t in view.mask.nonzero().tolist()]
     assert len(each) >= len(view.x)
     assert abs(method([view], 0.0)["masked_tokens"].item() - sum(each) / len(each)) < 1e-5
 
 
 def test_mlm_is_transformers_loss() -> None:
     method, view = method_and_view(MLM, bert)
-    assert view.hidden is not None
+    assert view.mask is not None
     assert view.target is not None
     assert view.valid is not None
-    labels = torch.where(view.hidden, view.target, -100)
+    labels = torch.where(view.mask, view.target, -100)
     model = method.encoder.language
     assert type(model).__name__ == "BertForMaskedLM"
     want = model.eval()(input_ids=view.x, attention_mask=view.valid.long(), labels=labels).loss
@@ -121,20 +121,20 @@ def test_seq2seq_denoising_is_transformers_loss() -> None:
 @pytest.mark.parametrize("discrimination", [50.0, 7.0])
 def test_replaced_token_is_the_papers_equations(discrimination: float) -> None:
     method, view = method_and_view(ReplacedToken, bert, discrimination=discrimination)
-    assert view.hidden is not None
+    assert view.mask is not None
     assert view.target is not None
     assert view.valid is not None
-    assert view.where is not None
+    assert view.meta is not None
     with torch.no_grad():  # two words that the generator says often, and so at times rightly
-        common = view.target[view.hidden].bincount().topk(2).indices
+        common = view.target[view.mask].bincount().topk(2).indices
         method.words.output.bias[common] += 7
     mask = view.valid.long()
     scores = method.generator.language.eval()(input_ids=view.x, attention_mask=mask).logits
-    unit = uniform(view, view.where["places"].shape[1])
+    unit = uniform(view, view.meta["places"].shape[1])
     shown, generation = view.target.clone(), []
     for i, k in [(i, k) for i in range(len(view.x)) for k in range(unit.shape[1])]:
-        t = int(view.where["places"][i, k])
-        if not view.hidden[i, t]:
+        t = int(view.meta["places"][i, k])
+        if not view.mask[i, t]:
             continue
         generation.append(surprise(scores[i, t], int(view.target[i, t])))
         below = 0.0
@@ -143,8 +143,8 @@ def test_replaced_token_is_the_papers_equations(discrimination: float) -> None:
             if float(unit[i, k]) < below:
                 shown[i, t] = word
                 break
-    assert len(generation) == view.hidden.sum()
-    assert 0.1 < float((shown == view.target)[view.hidden].float().mean()) < 0.9, "a guess is right, another wrong"
+    assert len(generation) == view.mask.sum()
+    assert 0.1 < float((shown == view.target)[view.mask].float().mean()) < 0.9, "a guess is right, another wrong"
 
     tokens = method.encoder.model(input_ids=shown, attention_mask=mask).last_hidden_state
     said = method.discriminator(tokens).squeeze(2).detach().double().sigmoid()

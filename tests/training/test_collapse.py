@@ -177,7 +177,7 @@ class Unstopped(Method):
         self.encoder, self.projector = encoder, BYOL(encoder, facts).projector
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        a, b = (self.projector(self.encoder(view.x)) for view in views)
+        a, b = (self.projector(self.encoder(view)) for view in views)
         return {"distance": 2 * distance(a, b)}
 
 
@@ -275,7 +275,7 @@ def test_small_runs(method: Any, steps: int, rate: float, because: str, remedy: 
 
 class VisibleMAE(MAE):
     def restore(self, view: View) -> Tensor:
-        kept = self.encoder.context(self.encoder.embed(view.x)[0]).tokens
+        kept = self.encoder.context(self.encoder.embed(view)[0]).tokens
         assert kept is not None
         return self.out(self.decoder(self.into(kept) + self.positions))
 
@@ -287,8 +287,8 @@ class Narrow(Encoder):
         super().__init__()
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(256, 4), nn.Linear(4, 16))
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        return Features(pooled=self.layers(x))
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        return Features(pooled=self.layers(view.x))
 
 
 def verdict(health: Health) -> str:

@@ -144,7 +144,7 @@ def test_a_survey_is_of_the_network_in_use_and_of_the_view_of_that_epoch_and_pla
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items()), "no statistic of BatchNorm moves"
     assert method.training
     view = views(batch, epoch)[place]
-    projected = method.eval().projector(method.encoder(view.x))  # by running statistics, whatever is in the batch
+    projected = method.eval().projector(method.encoder(view))  # by running statistics, whatever is in the batch
     assert torch.equal(index, batch["index"])
     torch.testing.assert_close(rows, F.normalize(projected), atol=1e-5, rtol=1e-5)
 

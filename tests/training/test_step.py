@@ -107,6 +107,6 @@ def test_running_statistics_move_once_a_chunk_with_cached_gradients(tmp_path: Pa
     mean = torch.zeros(4)
     for chunk in range(2):
         for view in made:
-            mean = 0.9 * mean + 0.1 * encoder(view.x[4 * chunk : 4 * chunk + 4]).detach().mean(0)
+            mean = 0.9 * mean + 0.1 * encoder(view[4 * chunk : 4 * chunk + 4]).detach().mean(0)
     run.run()
     torch.testing.assert_close(method.norm.running_mean, mean)

@@ -103,14 +103,14 @@ def test_a_bf16_step_leaves_views_codes_and_times_as_they_are(tmp_path: Path, ac
 
     def watch(step: int, views: list[View], terms: Terms) -> Terms:
         seen.extend(views)
-        assert method.head(method.encoder(views[0].x)).dtype == torch.bfloat16
+        assert method.head(method.encoder(views[0])).dtype == torch.bfloat16
         return terms
 
     method = Spread(watch)
     fit(tmp_path, method, precision="bf16", accumulate=accumulate).run()
     index = torch.arange(8)
     assert {view.x.dtype for view in seen} == {torch.float32}
-    where = [view.where for view in seen if view.where]
+    where = [view.meta for view in seen if view.meta]
     assert torch.equal(torch.cat([w["code"] for w in where]), index + 257)
     assert torch.equal(torch.cat([w["time"] for w in where]), index.double() + 1e9 + 1e-6)
 

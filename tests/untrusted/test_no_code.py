@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 import untaught
 from untaught.config.registry import modality_named
-from untaught.core import UserError
+from untaught.core import UserError, View
 from untaught.data.sources import open_source
 from untaught.evaluation.models import open_subject
 from untaught.pipeline.pretrained import load_encoder
@@ -264,7 +264,7 @@ def test_an_encoder_that_began_in_a_folder_brings_its_architecture(tmp_path: Pat
     assert said["encoder"] == "timm/vit_tiny_patch16_224"
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        assert torch.equal(again(x), encoder(x))
+        assert torch.equal(again(View(x)), encoder(View(x)))
     assert no_network == []
 
 

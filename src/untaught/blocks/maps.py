@@ -12,7 +12,7 @@ def map_shapes(encoder: Encoder, example: View) -> list[tuple[int, int, int]]:
     """(D,h,w) of each map that the encoder makes of such a view."""
     training = encoder.training
     with torch.no_grad():
-        maps = encoder.eval().features(example.x, example.valid, want=("maps",)).maps
+        maps = encoder.eval().features(example, want=("maps",)).maps
     encoder.train(training)
     assert maps is not None
     return [(m.shape[1], m.shape[2], m.shape[3]) for m in maps]
@@ -20,7 +20,7 @@ def map_shapes(encoder: Encoder, example: View) -> list[tuple[int, int, int]]:
 
 def pooled_and_maps(encoder: Encoder, view: View) -> tuple[Tensor, list[Tensor]]:
     """-> (B,D) and the vectors of each map (B,N,D), row by row, in one pass."""
-    features = encoder.features(view.x, view.valid, want=("pooled", "maps"))
+    features = encoder.features(view, want=("pooled", "maps"))
     assert features.pooled is not None
     assert features.maps is not None
     return features.pooled, [m.flatten(2).transpose(1, 2) for m in features.maps]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from untaught.core import Features
+from untaught.core import Features, View
 
 
 class Teacher(nn.Module):
@@ -35,9 +35,9 @@ class Teacher(nn.Module):
         return self.network(*inputs)
 
     @torch.no_grad()
-    def features(self, x: Tensor, want: tuple[str, ...]) -> Features:
+    def features(self, view: View, want: tuple[str, ...]) -> Features:
         """Of a teacher that is an encoder: see Encoder.features."""
-        return self.network.features(x, want=want)  # type: ignore[operator]
+        return self.network.features(view, want=want)  # type: ignore[operator]
 
     def follow(self, momentum: float) -> None:
         """Each parameter becomes momentum x its own + (1 - momentum) x the student's."""

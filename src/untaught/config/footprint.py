@@ -62,7 +62,7 @@ def weight_bytes(module: nn.Module) -> int:
 
 def check_views(examples: list[View], samples: int) -> None:
     """Raises UserError where the views of so many samples, of which these are examples, can't fit in memory."""
-    each = sum(view.x.numel() * view.x.element_size() / len(view.x) for view in examples)
+    each = sum(view.nbytes / len(view) for view in examples)
     if samples * each > (there := memory()):
         raise UserError(
             f"the views of {samples:,} samples take {size_text(round(samples * each))}, there are {size_text(there)}; choose a smaller "

@@ -57,7 +57,7 @@ class Classify(Method):
         """One view, x (B, ...) with target (B,) int64."""
         (view,) = views
         assert view.target is not None
-        logits = self.network(view.x, view.valid)
+        logits = self.network(view)
         with torch.no_grad():
             right = (logits.argmax(1) == view.target).float().mean()
         if self.priors is not None:

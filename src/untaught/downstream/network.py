@@ -8,14 +8,14 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from untaught.core import Encoder
+from untaught.core import Encoder, View
 from untaught.ranges import Within
 
 Decay = Annotated[float, Within(1e-3, 1)]  # of a layer's learning rate to that of the layer above it
 
 
 class Network(nn.Module):
-    """x (B, ...) -> (B, outputs) float32: a linear head on the pooled vectors of an encoder.
+    """A view -> (B, outputs) float32: a linear head on the pooled vectors of an encoder.
 
     Of the encoder's layers, counted from the input, the last `learning` learn (None: all). The others stand still as in use,
     BatchNorm statistics and dropout included.
@@ -29,9 +29,9 @@ class Network(nn.Module):
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(learning is None or self.layers[name] >= count - learning)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        pooled = self.encoder(x, valid)
-        with torch.autocast(x.device.type, enabled=False):
+    def forward(self, view: View) -> Tensor:
+        pooled = self.encoder(view)
+        with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled.float())
 
     def train(self, mode: bool = True) -> Network:

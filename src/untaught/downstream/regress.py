@@ -45,7 +45,7 @@ class Regress(Method):
         (view,) = views
         assert view.target is not None
         target = ((view.target - self.mean) / self.std).float()
-        return {"squared_error": F.mse_loss(self.network(view.x, view.valid)[:, 0], target)}
+        return {"squared_error": F.mse_loss(self.network(view)[:, 0], target)}
 
     @property
     def kept(self) -> Encoder:

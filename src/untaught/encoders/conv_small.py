@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.blocks.convolution import Convolution
-from untaught.core import Encoder, Features
+from untaught.core import Encoder, Features, View
 from untaught.ranges import Few, Width, in_range
 
 
@@ -66,7 +66,8 @@ class ConvSmall(Encoder):
             self.stages.append(nn.Sequential(halve, *(_Convolution(outside, outside, 3, stride=1) for _ in range(0 if last else depth))))
         self.width = widths[-1]
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        x = view.x
         maps = []
         for stage in self.stages:
             x = stage(x)

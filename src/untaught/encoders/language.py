@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from untaught.blocks.dropout import Dropout
 from untaught.blocks.transformer import attention
-from untaught.core import Encoder, Features, Options, UserError
+from untaught.core import Encoder, Features, Options, UserError, View
 from untaught.encoders.transformers import NO_CODE, check_weights, check_whole, library, or_fault
 from untaught.ops.masking import take
 from untaught.ranges import Few, Start, Width, in_range
@@ -246,14 +246,14 @@ class LanguageEncoder(Encoder):
         """What transformers' AutoModel reads of config.json."""
         return {**self.model.config.to_diff_dict(), "architectures": [type(self.model).__name__]}
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
         body = self.model.get_encoder() if self.seq2seq else self.model
-        mask = None if valid is None else valid.long()
-        found = body(input_ids=x, attention_mask=mask, output_hidden_states="layers" in want)
-        return self._given(found, valid, want)
+        mask = None if view.valid is None else view.valid.long()
+        found = body(input_ids=view.x, attention_mask=mask, output_hidden_states="layers" in want)
+        return self._given(found, view.valid, want)
 
-    def embed(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        return self.model.get_input_embeddings()(x), valid
+    def embed(self, view: View) -> tuple[Tensor, Tensor | None]:
+        return self.model.get_input_embeddings()(view.x), view.valid
 
     def context(
         self,
@@ -287,13 +287,13 @@ class LanguageEncoder(Encoder):
         layers = list(found.hidden_states[1:]) if "layers" in want else None
         return Features(pooled=pooled, tokens=tokens if "tokens" in want else None, valid=valid, layers=layers)
 
-    def tokens_at(self, x: Tensor, valid: Tensor | None, at: Tensor) -> Tensor:
+    def tokens_at(self, view: View, at: Tensor) -> Tensor:
         """The last layer is worked out at these places alone, where the model is built as BERT is."""
         config = self.model.config
         if config.model_type not in IN_LAYERS or config._attn_implementation not in PLAIN:
-            return super().tokens_at(x, valid, at)
-        tokens = self.model.embeddings(input_ids=x)
-        mask = None if valid is None else valid[:, None, None, :].expand(-1, -1, x.shape[1], -1)
+            return super().tokens_at(view, at)
+        tokens = self.model.embeddings(input_ids=view.x)
+        mask = None if view.valid is None else view.valid[:, None, None, :].expand(-1, -1, view.x.shape[1], -1)
         *layers, last = self.model.encoder.layer
         for layer in layers:
             out = layer(tokens, mask)
@@ -308,8 +308,8 @@ class LanguageEncoder(Encoder):
         some = last.attention.output(read, some)
         return last.output(last.intermediate(some), some)
 
-    def grid(self, x: Tensor) -> tuple[int, ...]:
-        return (x.shape[1],)
+    def grid(self, view: View) -> tuple[int, ...]:
+        return (view.x.shape[1],)
 
     def words(self) -> nn.Module:
         model = self.language

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from untaught.core import Encoder, Features, UserError
+from untaught.core import Encoder, Features, UserError, View
 
 
 class Plain(Encoder):
@@ -33,6 +33,6 @@ class Plain(Encoder):
             raise UserError(f"{type(module).__name__} gives {shape} for 2 pictures; (2, D) or (2, D, h, w) is needed")
         self.width = y.shape[1]
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        y = self.module(x)
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        y = self.module(view.x)
         return Features(pooled=y.mean((2, 3)) if y.ndim == 4 else y)

@@ -19,7 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from untaught.blocks.convolution import quicken
-from untaught.core import Encoder, Features, UserError
+from untaught.core import Encoder, Features, UserError, View
 from untaught.encoders.offline import offline
 from untaught.ranges import Few, Width, Within, check, in_range
 
@@ -74,7 +74,7 @@ def timm_encoder(
         encoder.origin = _origin(model, {**asked, "stem": stem})
     try:
         with torch.no_grad():
-            encoder.eval()(torch.zeros(1, channels, size, size))
+            encoder.eval()(View(torch.zeros(1, channels, size, size)))
     except Exception as error:  # as many ways again
         raise UserError(f"timm/{name} can't take {channels} x {size} x {size} pictures: {_line(error)}") from error
     return encoder.train()
@@ -232,11 +232,11 @@ class TimmEncoder(Encoder):
         self.width = model.num_features if not hasattr(model, "head_hidden_size") else model.head_hidden_size
         self.offers = frozenset({"maps"}) if hasattr(model, "forward_intermediates") else frozenset()
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
         if "maps" in want:
-            last, maps = self.model.forward_intermediates(x, output_fmt="NCHW")
+            last, maps = self.model.forward_intermediates(view.x, output_fmt="NCHW")
             return Features(pooled=self.model.forward_head(last, pre_logits=True), maps=maps)
-        return Features(pooled=self.model.forward_head(self.model.forward_features(x), pre_logits=True))
+        return Features(pooled=self.model.forward_head(self.model.forward_features(view.x), pre_logits=True))
 
 
 class ViT(Encoder):
@@ -261,18 +261,18 @@ class ViT(Encoder):
     def blocks(self) -> nn.Module:
         return self.model.blocks
 
-    def grid(self, x: Tensor) -> tuple[int, ...]:
-        return x.shape[-2] // self.patch, x.shape[-1] // self.patch
+    def grid(self, view: View) -> tuple[int, ...]:
+        return view.x.shape[-2] // self.patch, view.x.shape[-1] // self.patch
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        tokens, _ = self.embed(x)
-        features = self._attend(tokens, self._positions(self.grid(x)), want)
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        tokens, _ = self.embed(view)
+        features = self._attend(tokens, self._positions(self.grid(view)), want)
         if "maps" in want and features.tokens is not None:
-            features.maps = [features.tokens.transpose(1, 2).unflatten(2, self.grid(x))]
+            features.maps = [features.tokens.transpose(1, 2).unflatten(2, self.grid(view))]
         return features
 
-    def embed(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        tokens = self.model.patch_embed(x)  # (B,h,w,D) with dynamic_img_size
+    def embed(self, view: View) -> tuple[Tensor, Tensor | None]:
+        tokens = self.model.patch_embed(view.x)  # (B,h,w,D) with dynamic_img_size
         return tokens if tokens.ndim == 3 else tokens.flatten(1, 2), None
 
     def context(

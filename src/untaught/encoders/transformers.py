@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from untaught.core import Encoder, Features, UserError
+from untaught.core import Encoder, Features, UserError, View
 from untaught.encoders.offline import offline
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # which a model's folder may bring, or ask for on the terminal
@@ -37,7 +37,7 @@ def transformers_encoder(name: str, *, channels: int = 3, size: int = 224, pretr
     encoder = TransformersEncoder(model)
     try:
         with torch.no_grad():
-            encoder.width = encoder.eval()(torch.zeros(1, channels, size, size)).shape[1]
+            encoder.width = encoder.eval()(View(torch.zeros(1, channels, size, size))).shape[1]
     except Exception as error:  # each model has its own way to say no
         raise UserError(f"transformers/{name} can't take {channels} x {size} x {size} pictures: {_line(error)}") from error
     return encoder.train()
@@ -70,8 +70,8 @@ class TransformersEncoder(Encoder):
         super().__init__()
         self.model = model
 
-    def features(self, x: Tensor, valid: Tensor | None = None, want: tuple[str, ...] = ("pooled",)) -> Features:
-        found = self.model(pixel_values=x)
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        found = self.model(pixel_values=view.x)
         pooled = getattr(found, "pooler_output", None)
         if pooled is None:
             last = found.last_hidden_state

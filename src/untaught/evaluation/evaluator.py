@@ -154,10 +154,7 @@ class Scorer:
         views.channels_last = convolves(encoder)
 
         def both(batch: Batch) -> View:
-            one, other = views(batch, 0)
-            assert (one.valid is None) == (other.valid is None)
-            valid = None if one.valid is None or other.valid is None else torch.cat([one.valid, other.valid])
-            return View(torch.cat([one.x, other.x]), valid)
+            return View.cat(views(batch, 0))
 
         parts = [vectors for _, vectors in encode(encoder, self._batches(rows, ""), both, self.device, self.bf16)]
         first, second = zip(*(np.split(vectors, 2) for vectors in parts), strict=True)

@@ -32,7 +32,7 @@ def encode(
             batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 shown = view(batch)
-                features = encoder(shown.x) if shown.valid is None else encoder(shown.x, shown.valid)
+                features = encoder(shown)
             index, features = batch["index"].cpu().numpy(), features.float().cpu().numpy()
             check_finite(index, features, names)
             yield index, features

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from untaught.core import Encoder
+from untaught.core import Encoder, View
 
 ROWS = 4096  # that weights are learned from and judged on, at most
 STEPS, RATE, DECAY = 150, 0.02, 1e-2
@@ -20,37 +20,37 @@ STEPS, RATE, DECAY = 150, 0.02, 1e-2
 class Mixed(nn.Module):
     """An encoder read as a weighted sum of its layers, each averaged over valid tokens and divided by its scale.
 
-    weights, scales (L,); x, valid as the encoder's -> (B,D).
+    weights, scales (L,); a view -> (B,D).
     """
 
     def __init__(self, encoder: Encoder, weights: Tensor, scales: Tensor) -> None:
         super().__init__()
         self.encoder, self.share = encoder, (weights / scales).tolist()
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        layers = averaged(self.encoder, x, valid)
+    def forward(self, view: View) -> Tensor:
+        layers = averaged(self.encoder, view)
         return torch.stack([share * layers[:, i] for i, share in enumerate(self.share)]).sum(0)
 
 
 class Averaged(nn.Module):
-    """Every layer of an encoder, averaged over valid tokens, side by side: x, valid -> (B, L * D)."""
+    """Every layer of an encoder, averaged over valid tokens, side by side: a view -> (B, L * D)."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        return averaged(self.encoder, x, valid).flatten(1)
+    def forward(self, view: View) -> Tensor:
+        return averaged(self.encoder, view).flatten(1)
 
 
-def averaged(encoder: Encoder, x: Tensor, valid: Tensor | None) -> Tensor:
+def averaged(encoder: Encoder, view: View) -> Tensor:
     """-> (B,L,D) float32."""
-    layers = encoder.features(x, valid, want=("layers",)).layers
-    assert layers is not None
-    tokens = torch.stack(layers, 1).float()
-    if valid is None:
+    found = encoder.features(view, want=("layers",))
+    assert found.layers is not None
+    tokens = torch.stack(found.layers, 1).float()
+    if found.valid is None:
         return tokens.mean(2)
-    kept = valid[:, None, :, None]
+    kept = found.valid[:, None, :, None]
     return (tokens * kept).sum(2) / kept.sum(2).clamp(min=1)
 
 

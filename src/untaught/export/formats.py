@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from untaught.core import Encoder, Options, UserError
-from untaught.export.parity import check_parity, real_input
+from untaught.export.parity import OfTensors, check_parity, real_input
 from untaught.pipeline.pretrained import encoder_folder, load_encoder
 from untaught.storage.atomic import whole
 from untaught.storage.ownership import check_replaceable
@@ -41,7 +41,7 @@ def _torch(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
     check_replaceable(path, "move it away")
     with whole(path) as partial, _quiet():
         few, shapes = _traced(x)
-        program = torch.export.export(encoder, few, dynamic_shapes=shapes)
+        program = torch.export.export(OfTensors(encoder), few, dynamic_shapes=shapes)
         buffer = io.BytesIO()  # torch's own file writer ends the process where the disk is full
         torch.export.save(program, buffer)
         partial.write_bytes(buffer.getvalue())
@@ -64,7 +64,7 @@ def _onnx(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
         export: Any = torch.onnx.export
         few, shapes = _traced(x)
         names: Options = {"input_names": list(shapes), "output_names": ["features"]}
-        export(encoder, few, str(partial), dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False, **names)
+        export(OfTensors(encoder), few, str(partial), dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False, **names)
         session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
         _, said = (
             check_parity(str(path), encoder, torch.from_numpy(session.run(None, _fed(names["input_names"], some))[0]), some, 1e-3)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from untaught.config.registry import modality_named
 from untaught.core import Encoder, Options, UserError, View
@@ -45,6 +45,17 @@ def _taken(view: View) -> tuple[Tensor, ...]:
     return tuple(part.contiguous() for part in (view.x, view.valid) if part is not None)
 
 
+class OfTensors(nn.Module):
+    """An encoder as a function of tensors, which is what other programs have: x, valid -> (B,D)."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        return self.encoder(View(x, valid))
+
+
 @torch.no_grad()
 def check_parity(what: str, encoder: Encoder, given: Tensor, x: tuple[Tensor, ...], limit: float) -> str:
     """A sentence with the largest difference of `given` (B,D) from the encoder's vectors of x, as `real_input` has it; a UserError beyond
@@ -52,7 +63,7 @@ def check_parity(what: str, encoder: Encoder, given: Tensor, x: tuple[Tensor, ..
 
     Differences are relative to the largest number among the vectors where that is above 1.
     """
-    own = encoder(*x)
+    own = OfTensors(encoder)(*x)
     if given.shape != own.shape:
         raise UserError(f"{what} gives {tuple(given.shape)} where the encoder gives {tuple(own.shape)}; try another --to")
     apart = float((given - own).abs().max() / own.abs().max().clamp(min=1.0))

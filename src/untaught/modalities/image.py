@@ -540,24 +540,24 @@ def masked(batch: Batch, draws: Draws, options: Options, statistics: Options) ->
     patch = options["patch"]
     _grid(view, options)
     tokens = F.unfold(view.x, patch, stride=patch).transpose(1, 2)
-    return View(view.x, hidden=random_mask(draws.order(tokens.shape[1]), options["rate"]), target=tokens, where=view.where)
+    return View(view.x, mask=random_mask(draws.order(tokens.shape[1]), options["rate"]), target=tokens, meta=view.meta)
 
 
 def blocks(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
     """A view with blocks of tokens hidden: a share of `rate` of them, in a share of `masking` of the samples.
 
-    where["places"] (B,M): M places that include all the hidden ones, those first. M is the same for every batch.
+    meta["places"] (B,M): M places that include all the hidden ones, those first. M is the same for every batch.
     """
     view = augmented(batch, draws, options, statistics)
     grid, (low, high) = _grid(view, options), options["rate"]
     count = (draws.uniform(low=low, high=high) * draws.chance(options["masking"]) * math.prod(grid)).round()
     hidden = block_mask(draws.uniform(TRIES, 4), count, grid)
     places = first(hidden, max(round(high * math.prod(grid)), 1))
-    return View(view.x, hidden=hidden, where={**(view.where or {}), "places": places})
+    return View(view.x, mask=hidden, meta={**(view.meta or {}), "places": places})
 
 
 def multiblock(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
-    """A view of which a context is shown (not hidden), as many tokens in each sample, and where["targets"] (B,T,N) bool.
+    """A view of which a context is shown (not hidden), as many tokens in each sample, and meta["targets"] (B,T,N) bool.
 
     Of the tokens of a large block (`context_scale`), outside all targets, the context is as many as there are in any sample:
     N less the targets' largest area. Where the block has fewer, some outside of it are shown; of a target none ever is.
@@ -572,7 +572,7 @@ def multiblock(batch: Batch, draws: Draws, options: Options, statistics: Options
         raise UserError(f"{count} targets of a view of {tokens} tokens leave no context; choose a larger size or a smaller patch")
     order = (2.0 * targets.any(1) + ~block + draws.uniform(tokens)).argsort(1)
     hidden = torch.ones_like(block).scatter_(1, order[:, :shown], False)
-    return View(view.x, hidden=hidden, where={**(view.where or {}), "targets": targets})
+    return View(view.x, mask=hidden, meta={**(view.meta or {}), "targets": targets})
 
 
 def _grid(view: View, options: Options) -> tuple[int, int]:
@@ -587,7 +587,7 @@ def _grid(view: View, options: Options) -> tuple[int, int]:
 
 
 def augmented(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
-    """pixels (B,C,S,S), aspect (B,) -> x (B,C,size,size) float32, normalised; where["affine"] (B,2,3) view -> stored picture."""
+    """pixels (B,C,S,S), aspect (B,) -> x (B,C,size,size) float32, normalised; meta["affine"] (B,2,3) view -> stored picture."""
     pixels, size = batch["pixels"], options["size"]
     channels, top = pixels.shape[1], 255.0 if pixels.dtype == torch.uint8 else 65535.0
     box, flip, upside = _box(batch["aspect"], draws, options), draws.chance(options["flip"]), draws.chance(options["flip_vertical"])
@@ -613,7 +613,7 @@ def augmented(batch: Batch, draws: Draws, options: Options, statistics: Options)
         torch.sub(middle, x.sub_(middle).abs_(), out=x)
     if options["erase"]:
         x.masked_fill_(_erased(size, draws, options)[:, None], 0.0)
-    return View(x, where={"affine": affine})
+    return View(x, meta={"affine": affine})
 
 
 def _parts(x: Tensor) -> list[slice]:
@@ -718,10 +718,10 @@ def picture(view: View, options: Options, statistics: Options) -> np.ndarray:
     """A view as the network sees it -> (B,H,W,3) uint8; hidden tokens are grey. Of many channels, the first three (or one) show."""
     mean, std = (torch.tensor(statistics[key]).view(-1, 1, 1) for key in ("mean", "std"))
     x = view.x.detach().float().cpu() * std + mean
-    if view.hidden is not None:
+    if view.mask is not None:
         side = options["patch"]
         rows = x.shape[-2] // side
-        hidden = view.hidden.cpu().view(len(x), 1, rows, -1).repeat_interleave(side, 2).repeat_interleave(side, 3)
+        hidden = view.mask.cpu().view(len(x), 1, rows, -1).repeat_interleave(side, 2).repeat_interleave(side, 3)
         x = torch.where(hidden, torch.tensor(0.5), x)
     x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
     return (x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()

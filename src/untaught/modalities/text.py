@@ -153,7 +153,7 @@ def masked_tokens(batch: Batch, draws: Draws, options: Options, statistics: Opti
 
     A sample is damaged anew in every epoch, or in `versions` ways by turns: 1 is static masking, BERT's own data had 10.
 
-    target (B,T) every token; hidden (B,T) those to be said; where["places"] (B,K) they, and others behind them where they are fewer.
+    target (B,T) every token; mask (B,T) those to be said; meta["places"] (B,K) they, and others behind them where they are fewer.
     """
     special = statistics["special"]
     if special.get("mask") is None:
@@ -179,7 +179,7 @@ def masked_tokens(batch: Batch, draws: Draws, options: Options, statistics: Opti
     other = ordinary + (draws.uniform(x.shape[1]) * (statistics["vocabulary"] - ordinary)).long()
     shown = torch.where(fate < options["mask"], special["mask"], torch.where(fate < options["mask"] + options["random"], other, x))
     places = first(hidden, most)
-    return View(torch.where(hidden, shown, x), valid, hidden, target=x, where={"places": places})
+    return View(torch.where(hidden, shown, x), valid, hidden, target=x, meta={"places": places})
 
 
 def next_tokens(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:

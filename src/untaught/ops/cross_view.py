@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from untaught.core import View
-
 
 def cross_view_entropy(log_said: Tensor, target: Tensor) -> Tensor:
     """log_said (S,B,K) log-probabilities, target (T,B,K) probabilities of the first T <= S of the same views -> a scalar.
@@ -24,8 +22,3 @@ def token_entropy(log_said: Tensor, target: Tensor, counted: Tensor) -> Tensor:
     with torch.autocast(log_said.device.type, enabled=False):
         each = -(target * log_said).sum(-1)
     return ((each * counted).sum(1) / counted.sum(1).clamp(min=1)).mean()
-
-
-def joined(views: list[View]) -> Tensor:
-    """The x of views of one size, one batch behind the other."""
-    return torch.cat([view.x for view in views])

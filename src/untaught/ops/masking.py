@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from untaught.core import View
 from untaught.ops.gather import gather
 
 
@@ -80,11 +79,6 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 def hide(tokens: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
     """tokens (B,N,D), hidden (B,N) bool, mask (D,) -> (B,N,D): the mask where hidden."""
     return torch.where(hidden.unsqueeze(-1), mask.to(tokens.dtype), tokens)
-
-
-def joined_masks(views: list[View]) -> tuple[Tensor, Tensor]:
-    """Of views with blocks of hidden tokens, one batch behind the other: hidden (V x B, N) and where["places"] (V x B, M)."""
-    return torch.cat([view.hidden for view in views]), torch.cat([view.where["places"] for view in views])  # type: ignore[index,misc]
 
 
 def masked_mean(x: Tensor, counted: Tensor) -> Tensor:

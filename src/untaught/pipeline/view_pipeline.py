@@ -102,7 +102,7 @@ class Views:
             training = encoder.training
             try:
                 with torch.no_grad():
-                    encoder.eval()(view.x, view.valid)
+                    encoder.eval()(view)
             except (RuntimeError, AssertionError, ValueError) as error:
                 raise UserError(
                     f"the encoder can't take the view {name}, whose size is {options['size']} (whole has {whole['size']}); conv_small, "
@@ -116,11 +116,11 @@ class Views:
 
     @torch.no_grad()
     def one(self, batch: Batch, epoch: int, position: int) -> View:
-        """The view at `position`, with where["index"] (B,)."""
+        """The view at `position`, with meta["index"] (B,)."""
         name, options = self.names[position], self.options[position]
         turn = epoch % versions if (versions := options.get("versions")) else epoch  # a view may have so many versions, by turns
         view = self.modality.views[name](batch, Draws(self.seed, turn, batch["index"], position), options, self.statistics)
-        if self.channels_last and view.x.ndim == 4:
-            view.x = view.x.contiguous(memory_format=torch.channels_last)
-        view.where = {**(view.where or {}), "index": batch["index"]}
+        if self.channels_last:
+            view = view.map_inputs(lambda x: x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x)
+        view.meta = {**(view.meta or {}), "index": batch["index"]}
         return view

@@ -265,7 +265,7 @@ class Health:
         """The sight of whole views, the alignment of two augmented ones, and uniformity (Wang, Isola 2020, equations 1 and 2)."""
         kept = self.method.kept
         with _looking(self.method, self.bf16, self.device, training=False):
-            x, a, b = (_directions(kept(view.x, view.valid)) for view in (self.whole, *self.pair))
+            x, a, b = (_directions(kept(view)) for view in (self.whole, *self.pair))
         uniformity = torch.pdist(x).square().mul(-2).exp().mean().log()
         return _sight(x, a, b), float((a - b).square().sum(1).mean()), float(uniformity)
 
@@ -273,7 +273,7 @@ class Health:
         """The sight of what each head that gives a vector a sample makes of the first two views, and the loss, both as in training."""
         seen: dict[str, list[Tensor]] = {}
         used: dict[str, int] = {}
-        rows = len(self.read[0].x)
+        rows = len(self.read[0])
 
         def see(name: str, head: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
             if not isinstance(out, Tensor) or out.ndim != 2:  # a head may read tokens as well
@@ -309,7 +309,7 @@ class Health:
     def _dimensions(self) -> int:
         """In float32: what bfloat16 rounds away has every dimension."""
         with _looking(self.method, False, self.device, training=False):
-            x = self.method.kept(self.whole.x, self.whole.valid).float().nan_to_num()
+            x = self.method.kept(self.whole).float().nan_to_num()
         values = torch.linalg.svdvals(x - x.mean(0))
         return int((values > 1e-3 * values[0]).sum())
 
@@ -322,12 +322,12 @@ class Health:
             if view.target is None:
                 continue
             if view.target.shape == view.x.shape and not view.x.is_floating_point():
-                asked = view.hidden if view.hidden is not None else view.target_valid
+                asked = view.mask if view.mask is not None else view.target_valid
                 same = view.x == view.target
                 return float((same if asked is None else same[asked]).float().mean())
-            if view.hidden is not None and view.x.is_floating_point():
-                grid = self.method.encoder.grid(view.x)
-                hidden = F.interpolate(view.hidden.float().unflatten(1, grid).unsqueeze(1), view.x.shape[2:])  # nearest
+            if view.mask is not None and view.x.is_floating_point():
+                grid = self.method.encoder.grid(view)
+                hidden = F.interpolate(view.mask.float().unflatten(1, grid).unsqueeze(1), view.x.shape[2:])  # nearest
                 other = replace(view, x=torch.where(hidden > 0, view.x.roll(1, 0), view.x))
                 both = [self._terms([*self.read[:place], view, *self.read[place + 1 :]], 0.0) for view in (view, other)]
                 a, b = map(_sum, both)

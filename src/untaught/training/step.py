@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -119,7 +118,7 @@ class TrainingStep:
         """Gradient caching (Gao et al. 2021, https://arxiv.org/abs/2101.06983): the loss sees the whole batch, the network
         one chunk at a time. BatchNorm's statistics are those of a chunk, and move once."""
         each = -(-self.recipe.cache_gradients // self.group.size)
-        chunks = list(_cut(views, -(-len(views[0].x) // each)))
+        chunks = list(_cut(views, -(-len(views[0]) // each)))
         projected = []
         with torch.no_grad(), _frozen_statistics(self.method):
             for part, chunk in enumerate(chunks):
@@ -155,16 +154,10 @@ def _cut(views: list[View], parts: int) -> Iterator[list[View]]:
     if parts == 1:
         yield views
         return
-    rows = len(views[0].x)
+    rows = len(views[0])
     bounds = [round(i * rows / parts) for i in range(parts + 1)]
     for low, high in pairwise(bounds):
-        yield [View(**{f.name: _rows_of(getattr(view, f.name), low, high) for f in fields(View)}) for view in views]
-
-
-def _rows_of(value: Any, low: int, high: int) -> Any:
-    if isinstance(value, dict):
-        return {key: _rows_of(part, low, high) for key, part in value.items()}
-    return None if value is None else value[low:high]
+        yield [view[low:high] for view in views]
 
 
 @contextmanager

@@ -25,7 +25,7 @@ class CLM(Method):
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
         assert view.target is not None
-        tokens = self.encoder.features(view.x, view.valid, want=("tokens",)).tokens
+        tokens = self.encoder.features(view, want=("tokens",)).tokens
         assert tokens is not None
         hidden, weight, bias = self.words.parts(tokens)
         return {"next_tokens": mean_cross_entropy(hidden, weight, bias, view.target, view.target_valid)}

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Survey, Terms, UserError, View
-from untaught.ops.cross_view import joined
 from untaught.ops.kmeans import spherical_kmeans
 from untaught.ranges import Few, Positive, Size, in_range
 
@@ -69,13 +68,13 @@ class DeepCluster(Method):
 
     def encode(self, view: View) -> Tensor:
         """-> (B,D) of length 1."""
-        return F.normalize(self.projector(self.encoder(view.x, view.valid)).float())
+        return F.normalize(self.projector(self.encoder(view)).float())
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        assert views[0].where is not None
-        seen = torch.cat([self.encoder(joined(views[:LARGE])), self.encoder(joined(views[LARGE:]))])
+        assert views[0].meta is not None
+        seen = torch.cat([self.encoder(View.cat(views[:LARGE])), self.encoder(View.cat(views[LARGE:]))])
         z = F.normalize(self.projector(seen).float())
-        wanted = self.clusters[:, views[0].where["index"]].repeat(1, len(views))  # (H, views x B)
+        wanted = self.clusters[:, views[0].meta["index"]].repeat(1, len(views))  # (H, views x B)
         with torch.autocast(z.device.type, enabled=False):
             said = (z @ self.centroids.flatten(0, 1).T / self.temperature).unflatten(1, self.centroids.shape[:2])
         return {"cross_entropy": F.cross_entropy(said.flatten(0, 1), wanted.T.flatten(), ignore_index=NOWHERE)}

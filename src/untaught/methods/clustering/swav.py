@@ -23,7 +23,7 @@ from untaught.blocks.mlp import mlp
 from untaught.blocks.prototypes import prototypes_for
 from untaught.blocks.queue import Queue
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.cross_view import cross_view_entropy, joined
+from untaught.ops.cross_view import cross_view_entropy
 from untaught.ops.gather import gather, rank, world_size
 from untaught.ops.sinkhorn import sinkhorn
 from untaught.ranges import Count, Few, Positive, Share, Size, Start, in_range
@@ -66,7 +66,7 @@ class SwAV(Method):
         return self.objective(self.project(views), progress)
 
     def project(self, views: list[View]) -> list[Tensor]:
-        seen = torch.cat([self.encoder(joined(views[:LARGE])), self.encoder(joined(views[LARGE:]))])
+        seen = torch.cat([self.encoder(View.cat(views[:LARGE])), self.encoder(View.cat(views[LARGE:]))])
         return list(F.normalize(self.projector(seen).float()).chunk(len(views)))
 
     def objective(self, projected: list[Tensor], progress: float) -> Terms:

@@ -92,12 +92,12 @@ class CPC(Method):
         norms = [(m, m.momentum) for m in self.encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for norm, _ in norms:
             norm.momentum = 0.0
-        vectors = self.encoder(cut(view.x, self.stride))
+        vectors = self.encoder(View(cut(view.x, self.stride)))
         for norm, momentum in norms:
             norm.momentum = momentum
         if norms and self.training:
             with torch.no_grad():
-                self.encoder(view.x, view.valid)
+                self.encoder(view)
         return vectors
 
     def info_nce(self, predicted: Tensor, target: Tensor, below: int) -> Tensor:
@@ -130,7 +130,7 @@ def step_of(example: View, grid: int, encoder: Encoder) -> int:
     training = encoder.training
     try:
         with torch.no_grad():
-            encoder.eval()(cut(example.x, stride))
+            encoder.eval()(View(cut(example.x, stride)))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
             f"the encoder can't take patches of {2 * stride} x {2 * stride}, a {grid} x {grid} grid of the {size} x {size} view; "

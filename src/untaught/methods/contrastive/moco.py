@@ -49,8 +49,8 @@ class MoCo(Method):
 
     def forward(self, views: list[View], progress: float) -> Terms:
         shown, other = views
-        query = F.normalize(self.head(self.encoder(shown.x, shown.valid)).float(), dim=1)
-        key = F.normalize(self.key_head(self.key_encoder(other.x, other.valid)).float(), dim=1)
+        query = F.normalize(self.head(self.encoder(shown)).float(), dim=1)
+        key = F.normalize(self.key_head(self.key_encoder(other)).float(), dim=1)
         self.pending.append(gather(key))
         return {"info_nce": self.info_nce(query, key)}
 

@@ -49,8 +49,8 @@ class MoCoV3(Method):
         self.temperature, self.momentum = temperature, momentum
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        queries = [self.predictor(self.projector(self.encoder(view.x, view.valid))) for view in views]
-        first, second = (self.key_projector(self.key_encoder(view.x, view.valid)) for view in views)
+        queries = [self.predictor(self.projector(self.encoder(view))) for view in views]
+        first, second = (self.key_projector(self.key_encoder(view)) for view in views)
         return {"info_nce": self.contrast(queries[0], second) + self.contrast(queries[1], first)}
 
     def contrast(self, query: Tensor, key: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class LeJEPA(Method):
         return self.objective(self.project(views), progress)
 
     def project(self, views: list[View]) -> list[Tensor]:
-        large, small = (torch.cat([view.x for view in part]) for part in (views[:LARGE], views[LARGE:]))
+        large, small = View.cat(views[:LARGE]), View.cat(views[LARGE:])
         z = self.projector(torch.cat([self.encoder(large), self.encoder(small)]))
         return list(z.chunk(len(views)))
 

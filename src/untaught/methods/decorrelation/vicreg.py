@@ -44,7 +44,7 @@ class VICReg(Method):
         return self.objective(self.project(views), progress)
 
     def project(self, views: list[View]) -> list[Tensor]:
-        return [self.expander(self.encoder(view.x, view.valid)) for view in views]  # two passes: BatchNorm sees one view
+        return [self.expander(self.encoder(view)) for view in views]  # two passes: BatchNorm sees one view
 
     def objective(self, projected: list[Tensor], progress: float) -> Terms:
         w_invariance, w_variance, w_covariance = self.weights

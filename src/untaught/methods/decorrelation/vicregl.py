@@ -109,8 +109,8 @@ class VICRegL(Method):
 
     def places(self, view: View) -> Tensor:
         """Where in the stored picture each place of the map is seen: (B,N,2) across and down, from -1 to 1."""
-        assert view.where is not None
-        affine = view.where["affine"]
+        assert view.meta is not None
+        affine = view.meta["affine"]
         down, across = ((2 * torch.arange(n, device=affine.device) + 1) / n - 1 for n in self.grid)
         down, across = torch.meshgrid(down, across, indexing="ij")
         own = torch.stack([across, down, torch.ones_like(down)], -1).flatten(0, 1)

@@ -49,7 +49,7 @@ class WMSE(Method):
         return self.objective(self.project(views), progress)
 
     def project(self, views: list[View]) -> list[Tensor]:
-        return [self.projector(self.encoder(view.x, view.valid)) for view in views]  # two passes: BatchNorm sees one view
+        return [self.projector(self.encoder(view)) for view in views]  # two passes: BatchNorm sees one view
 
     def objective(self, projected: list[Tensor], progress: float) -> Terms:
         a, b = (groups(z.float(), self.slice) for z in projected)

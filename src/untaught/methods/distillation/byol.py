@@ -43,8 +43,8 @@ class BYOL(Method):
         self.momentum = momentum
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        predicted = [self.predictor(self.projector(self.encoder(view.x, view.valid))) for view in views]
-        first, second = (self.teacher_projector(self.teacher_encoder(view.x, view.valid)) for view in views)
+        predicted = [self.predictor(self.projector(self.encoder(view))) for view in views]
+        first, second = (self.teacher_projector(self.teacher_encoder(view)) for view in views)
         return {"distance": distance(predicted[0], second) + distance(predicted[1], first)}
 
     def after_step(self, progress: float) -> None:

@@ -43,7 +43,7 @@ class Data2Vec(Method):
         self.encoder = encoder
         self.teacher_encoder = Teacher(encoder)
         with torch.no_grad():
-            depth = len(self.teacher_encoder.features(facts.views["blocks"].x, ("layers",)).layers or ())
+            depth = len(self.teacher_encoder.features(facts.views["blocks"], ("layers",)).layers or ())
         self.layers = max(depth // 2, 1) if layers is None else layers
         if not 1 <= self.layers <= depth:
             raise UserError(f"layers={layers}: must lie from 1 to the encoder's {depth}")
@@ -57,15 +57,15 @@ class Data2Vec(Method):
 
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
-        assert view.hidden is not None
-        seen = self.encoder.context(hide(self.encoder.embed(view.x)[0], view.hidden, self.mask)).tokens
+        assert view.mask is not None
+        seen = self.encoder.context(hide(self.encoder.embed(view)[0], view.mask, self.mask)).tokens
         assert seen is not None
-        each = F.smooth_l1_loss(self.head(seen).float(), self.target(view.x), reduction="none", beta=self.beta).mean(-1)
-        return {"distance": masked_mean(each, view.hidden)}
+        each = F.smooth_l1_loss(self.head(seen).float(), self.target(view), reduction="none", beta=self.beta).mean(-1)
+        return {"distance": masked_mean(each, view.mask)}
 
-    def target(self, x: Tensor) -> Tensor:
-        """x (B,C,H,W) -> (B,N,D)."""
-        layers = self.teacher_encoder.features(x, ("layers",)).layers
+    def target(self, view: View) -> Tensor:
+        """-> (B,N,D)."""
+        layers = self.teacher_encoder.features(view, ("layers",)).layers
         assert layers is not None
         return torch.stack([F.layer_norm(layer.float(), layer.shape[-1:]) for layer in layers[-self.layers :]]).mean(0)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from untaught.blocks.prototypes import PrototypeHead, prototypes_for
 from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.cross_view import cross_view_entropy, joined
+from untaught.ops.cross_view import cross_view_entropy
 from untaught.ops.gather import gather
 from untaught.ranges import Positive, Positives, Share, Size, Start, in_range
 
@@ -68,11 +68,11 @@ class DINO(Method):
         return self.teacher_encoder.network  # type: ignore[return-value]
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        large, small = joined(views[:LARGE]), joined(views[LARGE:])
+        large, small = View.cat(views[:LARGE]), View.cat(views[LARGE:])
         said = self.head(torch.cat([self.encoder(large), self.encoder(small)])).float()
         taught = self.teacher_head(self.teacher_encoder(large)).float()
         self.pending.append(gather(taught.mean(0, keepdim=True)).mean(0))
-        rows = len(views[0].x)
+        rows = len(views[0])
         return {"cross_entropy": self.cross_entropy(said.unflatten(0, (-1, rows)), taught.unflatten(0, (-1, rows)), progress)}
 
     def cross_entropy(self, said: Tensor, taught: Tensor, progress: float) -> Tensor:

@@ -26,9 +26,9 @@ from torch import nn
 from untaught.blocks.prototypes import PrototypeHead, prototypes_for
 from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.cross_view import cross_view_entropy, joined, token_entropy
+from untaught.ops.cross_view import cross_view_entropy, token_entropy
 from untaught.ops.koleo import koleo
-from untaught.ops.masking import hide, joined_masks, take
+from untaught.ops.masking import hide, take
 from untaught.ops.sinkhorn import sinkhorn
 from untaught.ranges import Positive, Positives, Share, Size, Start, Weight, in_range
 
@@ -73,15 +73,18 @@ class DINOv2(Method):
         return self.teacher_encoder.network  # type: ignore[return-value]
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        large, rows = views[:LARGE], len(views[0].x)
-        x, (hidden, places) = joined(large), joined_masks(large)
-        seen = self.encoder.context(hide(self.encoder.embed(x)[0], hidden, self.mask), want=("pooled", "tokens"))
-        whole = self.teacher_encoder.features(x, ("pooled", "tokens"))
+        large, rows = View.cat(views[:LARGE]), len(views[0])
+        assert large.mask is not None
+        assert large.meta is not None
+        hidden, places = large.mask, large.meta["places"]
+        tokens, valid = self.encoder.embed(large)
+        seen = self.encoder.context(hide(tokens, hidden, self.mask), valid, want=("pooled", "tokens"))
+        whole = self.teacher_encoder.features(large, ("pooled", "tokens"))
         assert seen.pooled is not None
         assert seen.tokens is not None
         assert whole.tokens is not None
 
-        said = self.head(torch.cat([seen.pooled, self.encoder(joined(views[LARGE:]))])).float()
+        said = self.head(torch.cat([seen.pooled, self.encoder(View.cat(views[LARGE:]))])).float()
         said_tokens = self.token_head(take(seen.tokens, places)).float()  # (2B,M,K)
         taught = self.teacher_head(whole.pooled)
         taught_tokens = self.teacher_token_head(take(whole.tokens, places))

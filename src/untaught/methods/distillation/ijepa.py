@@ -46,7 +46,7 @@ class IJEPA(Method):
     ) -> None:
         super().__init__()
         example = facts.views["multiblock"]
-        assert example.hidden is not None
+        assert example.mask is not None
         width = max(64, encoder.width // 2) if predictor_width is None else predictor_width
         depth = max(1, len(getattr(encoder, "blocks", ())) // 2) if predictor_depth is None else predictor_depth
         heads = max(1, width // 32)
@@ -54,10 +54,10 @@ class IJEPA(Method):
             raise UserError(f"predictor_width={width}: must be a multiple of its {heads} heads; a multiple of 32 always is")
         self.encoder = encoder
         self.teacher_encoder = Teacher(encoder)
-        self.seen = int((~example.hidden[0]).sum())
+        self.seen = int((~example.mask[0]).sum())
         self.into = nn.Linear(encoder.width, width)
         self.mask = nn.Parameter(torch.randn(width) * 0.02)
-        self.register_buffer("positions", sine_positions(encoder.grid(example.x), width), persistent=False)
+        self.register_buffer("positions", sine_positions(encoder.grid(example), width), persistent=False)
         self.predictor = Transformer(width, depth, heads)
         self.out = nn.Linear(width, encoder.width)
         self.momentum = momentum
@@ -68,10 +68,10 @@ class IJEPA(Method):
 
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
-        assert view.where is not None
-        tokens = self.teacher_encoder.features(view.x, ("tokens",)).tokens
+        assert view.meta is not None
+        tokens = self.teacher_encoder.features(view, ("tokens",)).tokens
         assert tokens is not None
-        targets = view.where["targets"]  # (B,T,N)
+        targets = view.meta["targets"]  # (B,T,N)
         places = first(targets, (tokens.shape[1] - self.seen) // targets.shape[1])  # as many as the largest target has
         counted = targets.gather(2, places)
         want = take(F.layer_norm(tokens.float(), tokens.shape[-1:]), places.flatten(1)).unflatten(1, places.shape[1:])
@@ -80,9 +80,9 @@ class IJEPA(Method):
 
     def predict(self, view: View, places: Tensor, counted: Tensor) -> Tensor:
         """What the teacher says at places (B,T,A) of each of T targets, of which those counted (B,T,A) bool -> (B,T,A,D)."""
-        assert view.hidden is not None
-        at = visible(view.hidden, self.seen)
-        tokens, _ = self.encoder.embed(view.x)
+        assert view.mask is not None
+        at = visible(view.mask, self.seen)
+        tokens, _ = self.encoder.embed(view)
         context = self.encoder.context(take(tokens, at), at=at).tokens
         assert context is not None
         context = self.into(context) + self.positions[at]

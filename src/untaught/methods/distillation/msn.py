@@ -25,7 +25,6 @@ from torch import Tensor
 from untaught.blocks.prototypes import PrototypeHead
 from untaught.blocks.teacher import Teacher, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.cross_view import joined
 from untaught.ops.gather import gather
 from untaught.ops.masking import take, visible
 from untaught.ops.sinkhorn import sinkhorn
@@ -55,8 +54,8 @@ class MSN(Method):
         super().__init__()
         hidden = 4 * encoder.width if hidden is None else hidden
         example = facts.views["global_masked"]
-        assert example.hidden is not None
-        self.seen = int((~example.hidden[0]).sum())
+        assert example.mask is not None
+        self.seen = int((~example.mask[0]).sum())
         self.encoder, self.head = encoder, PrototypeHead(encoder.width, hidden, width, prototypes, normed=True)
         self.teacher_encoder, self.teacher_projector = Teacher(self.encoder), Teacher(self.head.mlp)
         self.momentum, self.temperature, self.sharpening = momentum, temperature, sharpening
@@ -67,13 +66,13 @@ class MSN(Method):
         return self.teacher_encoder.network  # type: ignore[return-value]
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        whole, masked, small = views[0], views[1], joined(views[2:])
-        assert masked.hidden is not None
-        at = visible(masked.hidden, self.seen)
-        large = self.encoder.context(take(self.encoder.embed(masked.x)[0], at), at=at, want=("pooled",)).pooled
+        whole, masked, small = views[0], views[1], View.cat(views[2:])
+        assert masked.mask is not None
+        at = visible(masked.mask, self.seen)
+        large = self.encoder.context(take(self.encoder.embed(masked)[0], at), at=at, want=("pooled",)).pooled
         anchors = torch.cat([self.head(large), self.head(self.encoder(small))])  # crops of one size through BatchNorm together
         with torch.no_grad():
-            target = self.head.cosines(self.teacher_projector(self.teacher_encoder(whole.x)))
+            target = self.head.cosines(self.teacher_projector(self.teacher_encoder(whole)))
         return self.terms(anchors.float(), target.float())
 
     def terms(self, anchors: Tensor, target: Tensor) -> Terms:

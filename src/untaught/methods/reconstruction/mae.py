@@ -37,7 +37,7 @@ class MAE(Method):
     ) -> None:
         super().__init__()
         example = facts.views["masked"]
-        assert example.hidden is not None
+        assert example.mask is not None
         assert example.target is not None
         width = max(64, encoder.width // 2) if decoder_width is None else decoder_width
         depth = max(1, len(getattr(encoder, "blocks", ())) // 3) if decoder_depth is None else decoder_depth
@@ -45,30 +45,30 @@ class MAE(Method):
         if width < 1 or width % heads:
             raise UserError(f"decoder_width={width}: must be a multiple of its {heads} heads; a multiple of 32 always is")
         self.encoder = encoder
-        self.seen = int((~example.hidden[0]).sum())
+        self.seen = int((~example.mask[0]).sum())
         self.normalise = normalise
         self.into = nn.Linear(encoder.width, width)
         self.mask = nn.Parameter(torch.randn(width) * 0.02)
-        self.register_buffer("positions", sine_positions(encoder.grid(example.x), width), persistent=False)
+        self.register_buffer("positions", sine_positions(encoder.grid(example), width), persistent=False)
         self.decoder = Transformer(width, depth, heads)
         self.out = nn.Linear(width, example.target.shape[-1])
 
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
-        assert view.hidden is not None
+        assert view.mask is not None
         assert view.target is not None
         said = self.restore(view)
         target = view.target
         if self.normalise:
             target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
         error = (said.float() - target).square().mean(-1)
-        return {"reconstruction": (error * view.hidden).sum() / view.hidden.sum()}
+        return {"reconstruction": (error * view.mask).sum() / view.mask.sum()}
 
     def restore(self, view: View) -> Tensor:
         """The decoder's word for every token: (B,N,P), in the units of the (normalised) target."""
-        assert view.hidden is not None
-        at = visible(view.hidden, self.seen)
-        tokens, _ = self.encoder.embed(view.x)
+        assert view.mask is not None
+        at = visible(view.mask, self.seen)
+        tokens, _ = self.encoder.embed(view)
         kept = self.encoder.context(take(tokens, at), at=at).tokens
         assert kept is not None
         kept = self.into(kept)

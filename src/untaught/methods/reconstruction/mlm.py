@@ -27,12 +27,12 @@ class MLM(Method):
 
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
-        assert view.hidden is not None
+        assert view.mask is not None
         assert view.target is not None
-        assert view.where is not None
-        at = view.where["places"]  # scores are made where the loss looks, and nowhere else
-        counted = view.hidden.gather(1, at)
-        hidden, weight, bias = self.words.parts(self.encoder.tokens_at(view.x, view.valid, at))
+        assert view.meta is not None
+        at = view.meta["places"]  # scores are made where the loss looks, and nowhere else
+        counted = view.mask.gather(1, at)
+        hidden, weight, bias = self.words.parts(self.encoder.tokens_at(view, at))
         return {"masked_tokens": mean_cross_entropy(hidden, weight, bias, view.target.gather(1, at), counted)}
 
     def publish(self) -> Any:

@@ -50,23 +50,23 @@ class ReplacedToken(Method):
 
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
-        assert view.hidden is not None
+        assert view.mask is not None
         assert view.target is not None
-        assert view.where is not None
-        at = view.where["places"]
-        counted = view.hidden.gather(1, at)
-        hidden, weight, bias = self.words.parts(self.generator.tokens_at(view.x, view.valid, at))
+        assert view.meta is not None
+        at = view.meta["places"]
+        counted = view.mask.gather(1, at)
+        hidden, weight, bias = self.words.parts(self.generator.tokens_at(view, at))
         right = view.target.gather(1, at)
         generation = mean_cross_entropy(hidden, weight, bias, right, counted)
         drawn = linear_sample(hidden.flatten(0, 1), weight, bias, uniform(view, at.shape[1]).flatten()).view_as(right)
 
         shown = view.target.scatter(1, at, torch.where(counted, drawn, right))
-        tokens = self.encoder.features(shown, view.valid, want=("tokens",)).tokens
+        tokens = self.encoder.features(View(shown, view.valid), want=("tokens",)).tokens
         assert tokens is not None
         score = self.discriminator(tokens).squeeze(2).float()
         replaced = (shown != view.target).float()
         each = F.binary_cross_entropy_with_logits(score, replaced, reduction="none")
-        valid = torch.ones_like(view.hidden) if view.valid is None else view.valid
+        valid = torch.ones_like(view.mask) if view.valid is None else view.valid
         return {
             "generation": generation,
             "discrimination": self.discrimination * masked_mean(each, valid),
@@ -79,8 +79,8 @@ class ReplacedToken(Method):
 
 def uniform(view: View, count: int) -> Tensor:
     """(B,count) in [0, 1): the same for the same sample with the same tokens hidden, whatever the padding."""
-    assert view.hidden is not None
-    assert view.where is not None
+    assert view.mask is not None
+    assert view.meta is not None
     places = torch.arange(1, view.x.shape[1] + 1, device=view.x.device)
-    key = (view.hidden * places * (places + view.x)).sum(1)
-    return Draws(0, 0, view.where["index"] + (key << 32), 0).uniform(count)
+    key = (view.mask * places * (places + view.x)).sum(1)
+    return Draws(0, 0, view.meta["index"] + (key << 32), 0).uniform(count)

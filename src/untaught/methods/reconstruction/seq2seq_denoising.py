@@ -30,7 +30,7 @@ class Seq2SeqDenoising(Method):
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
         assert view.target is not None
-        memory = self.encoder.features(view.x, view.valid, want=("tokens",)).tokens
+        memory = self.encoder.features(view, want=("tokens",)).tokens
         assert memory is not None
         shifted = F.pad(view.target[:, :-1], (1, 0), value=self.encoder.start)
         hidden, weight, bias = self.words.parts(self.encoder.decode(shifted, memory, view.valid))

@@ -39,8 +39,8 @@ class TSDAE(Method):
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
         assert view.target is not None
-        vector = self.encoder(view.x, view.valid).unsqueeze(1)
-        tokens, _ = self.encoder.embed(view.target[:, :-1])
+        vector = self.encoder(view).unsqueeze(1)
+        tokens, _ = self.encoder.embed(View(view.target[:, :-1]))
         target = view.target[:, 1:]  # the first one is the tokenizer's class token, where it has one
         counted = None if view.target_valid is None else view.target_valid[:, 1:]
         hidden, weight, bias = self.words.parts(self.decoder(tokens, vector))
