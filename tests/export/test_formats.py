@@ -86,7 +86,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
     for number, (case, (name, channels, size, knobs, kind)) in enumerate(CASES.items()):
         folder = encoder_folder(place / str(number), name, channels, size, **knobs)
         said = export(folder, kind, str(pictures(place / f"{number}.npy", channels)))
-        assert "differs by" in said
+        assert said.format == kind
+        assert said.path.exists()
+        assert said.deviation < 1e-3
+        assert "differs by" in str(said)
         x = place / f"{number}.x.npy"
         np.save(x, np.random.default_rng(1).normal(size=(5, channels, size, size)).astype(np.float32))
         folders[case] = folder, x
@@ -116,7 +119,7 @@ def test_loads_without_this_library(case: str, exported: dict[str, Any]) -> None
 def test_the_default_is_timm_where_timm_can(tmp_path: Path) -> None:
     data = str(pictures(tmp_path / "x.npy", 1))
     folder = encoder_folder(tmp_path / "vit", "vit_mini", 1, 16, depth=1)
-    assert "timm.create_model" in export(folder, data=data)
+    assert "timm.create_model" in export(folder, data=data).load
     with pytest.raises(UserError, match=r"timm alone can't build conv_small .* --to torch"):
         export(encoder_folder(tmp_path / "conv", "conv_small", 1, 16, width=8), "timm", data)
 

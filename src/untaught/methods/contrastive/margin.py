@@ -45,5 +45,6 @@ class Margin(Method):
         return [self.projector(self.encoder(view.x, view.valid)) for view in views]  # two passes: BatchNorm sees one view
 
     def objective(self, projected: list[Tensor], progress: float) -> Terms:
-        together, apart = margin(*projected, self.margin)
+        a, b = projected
+        together, apart = margin(a, b, self.margin)
         return {"together": together, "apart": apart}

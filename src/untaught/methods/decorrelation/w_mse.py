@@ -55,4 +55,4 @@ class WMSE(Method):
                 f"W-MSE whitens width={a.shape[2]} dimensions, which needs more samples; the batch (or its part on one device) has "
                 f"{a.shape[1]}; give a batch_size of {2 * a.shape[2]} or more, or width={max(1, a.shape[1] // 2)}"
             )
-        return {"distance": w_mse(*projected, self.slice)}
+        return {"distance": w_mse(projected[0], projected[1], self.slice)}
