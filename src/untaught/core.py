@@ -78,6 +78,7 @@ class Encoder(nn.Module):
         return pooled
 
     def features(self, x: Tensor, valid: Tensor | None = None, want: Want = ("pooled",)) -> Features:
+        """x and its validity -> what is wanted, in one pass."""
         raise NotImplementedError
 
     def embed(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -149,6 +150,7 @@ class Method(nn.Module):
         self.pending: list[Any] = []
 
     def forward(self, views: list[View], progress: float) -> Terms:
+        """The weighted terms of a batch, in the order of `views`; progress: share of the training that is done, from 0 to 1."""
         raise NotImplementedError
 
     def validate(self, views: list[View], progress: float) -> Terms:
