@@ -13,7 +13,6 @@ from untaught.encoders import ENCODERS
 from untaught.methods import METHODS
 from untaught.pipeline.batch_views import BatchViews
 
-ANNOTATIONS = ("str", "int", "float", "bool")
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 RUNS = ("pretrain", "pretrain_seeds", "evaluate", "finetune", "embed", "predict", "preview", "load", "Run", "Model")
 PARTS = ("views", "wrap")
@@ -22,7 +21,7 @@ CONTRACTS = ("Encoder", "Method", "View", "Features", "Facts", "Modality", "User
 
 def signature(name: str, thing: Any) -> str:
     """As it is called, without self; a line a parameter where one line does not hold it. "" of a property."""
-    if not callable(thing):
+    if not callable(thing) or (inspect.isclass(thing) and issubclass(thing, Exception)):
         return ""
     found = inspect.signature(thing)
     parts, star = [], False
@@ -33,23 +32,22 @@ def signature(name: str, thing: Any) -> str:
             parts.append("*")
         star = star or parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
         text = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "") + own
-        text += "" if parameter.annotation is parameter.empty else f": {spoken(parameter.annotation)}"
-        parts.append(text if parameter.default is parameter.empty else f"{text} = {spoken(parameter.default)}")
-    returns = "" if inspect.isclass(thing) or found.return_annotation is found.empty else f" -> {spoken(found.return_annotation)}"
+        text += "" if parameter.annotation is parameter.empty else f": {annotation(parameter.annotation)}"
+        parts.append(text if parameter.default is parameter.empty else f"{text} = {default(parameter.default)}")
+    returns = "" if inspect.isclass(thing) or found.return_annotation is found.empty else f" -> {annotation(found.return_annotation)}"
     line = f"{name}({', '.join(parts)}){returns}"
     if len(line) > 120:
         line = "\n".join([f"{name}(", *(f"    {part}," for part in parts), f"){returns}"])
     return f"```python\n{line}\n```\n\n"
 
 
-def spoken(value: Any) -> str:
-    """An annotation as it is written in the source, a default as Python writes it."""
-    if isinstance(value, str) and not value.isidentifier() and not value.endswith(".png"):
-        return value
-    if inspect.isclass(value):
-        return value.__name__
-    text = value if isinstance(value, str) and value[:1].isupper() or value in ANNOTATIONS else repr(value)
-    return "..." if text.startswith("<") else text
+def annotation(value: Any) -> str:
+    """As it is written in the source."""
+    return value.__name__ if inspect.isclass(value) else str(value)
+
+
+def default(value: Any) -> str:
+    return "..." if repr(value).startswith("<") else repr(value)
 
 
 def entry(name: str, thing: Any, level: int = 3) -> str:
@@ -85,7 +83,8 @@ def written() -> str:
     }
     head = (
         "# Python API\n\nMade by `python tests/test_api_page.py` from signatures and docstrings. All names are those of\n"
-        "`import untaught as ut`; a fault that the caller can mend raises `ut.UserError`, one line. Letters of shapes: B batch, N tokens or samples, D dimensions.\n"
+        "`import untaught as ut`; a fault that the caller can mend raises `ut.UserError`, one line.\n"
+        "Letters of shapes: B batch, N tokens or samples, D dimensions.\n"
         "Methods and views in other loops: [plain torch](../examples/plain_torch.py), [PyTorch Lightning](../examples/lightning.py),\n"
         "[transformers' Trainer](../examples/transformers_trainer.py).\n"
     )
