@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytorch_lightning as lightning
 import torch
 from sklearn.datasets import load_digits
@@ -45,7 +47,7 @@ class Pretraining(lightning.LightningModule):
 def main() -> tuple[float, float]:
     """-> the kNN accuracy of the encoder as it begins, and as it is trained; without labels until then."""
     lightning.seed_everything(0)
-    digits = load_digits()
+    digits: Any = load_digits()
     images = torch.from_numpy(digits.images / 16 * 255).byte()[:, None]  # (1797,1,8,8)
     train, test = images[:1297], images[1297:]
 

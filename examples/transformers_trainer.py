@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
@@ -43,7 +44,7 @@ class Hooks(TrainerCallback):
 def main() -> tuple[float, float]:
     """-> the kNN accuracy of the encoder as it begins, and as it is trained; without labels until then."""
     torch.manual_seed(0)
-    digits = load_digits()
+    digits: Any = load_digits()
     images = torch.from_numpy(digits.images / 16 * 255).byte()[:, None]  # (1797,1,8,8)
     train, test = images[:1297], images[1297:]
 

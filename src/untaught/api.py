@@ -497,7 +497,7 @@ def _asked(
     again: PathArgument | None,
     knobs: Options,
 ) -> Any:
-    from untaught.commands.pretrain import Asked
+    from untaught.commands.request import Asked
     from untaught.storage.run_dir import read_run
 
     chosen = {"data": data, "method": method, "encoder": encoder, "columns": columns, "label": label, "split": split}

@@ -143,7 +143,7 @@ class Method(nn.Module):
         super().__init_subclass__(**options)
         cls.__doc__ = cls.__doc__ or getattr(sys.modules.get(cls.__module__), "__doc__", None)
         if "after_step" in vars(cls):
-            cls.after_step = _emptying_pending(cls.after_step)
+            cls.after_step = _emptying_pending(cls.after_step)  # type: ignore[method-assign, assignment]
 
     def __init__(self) -> None:
         super().__init__()
