@@ -36,7 +36,8 @@ import torch.nn.functional as F
 from rounds import machine, table
 from torch import Tensor, nn
 
-from untaught.commands.pretrain import Asked, pretrain
+from untaught.commands.pretrain import pretrain
+from untaught.commands.request import Asked
 from untaught.config.overrides import knobs_of
 from untaught.config.registry import method_class
 from untaught.console import console
@@ -46,11 +47,12 @@ from untaught.evaluation.evaluate import evaluate
 from untaught.methods import METHODS
 from untaught.methods.clustering.swav import SwAV
 from untaught.methods.decorrelation.barlow_twins import BarlowTwins
-from untaught.methods.distillation.byol import BYOL, distance
+from untaught.methods.distillation.byol import BYOL
 from untaught.methods.distillation.simsiam import SimSiam
 from untaught.methods.reconstruction.mae import MAE
 from untaught.modalities.image import IMAGE
 from untaught.modalities.text import TEXT
+from untaught.ops.cosine import cosine_distance
 from untaught.training import collapse as health
 
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data"))
@@ -77,7 +79,7 @@ class UnstoppedBYOL(Method):
 
     def forward(self, views: list[View], progress: float) -> Terms:
         a, b = (self.projector(self.encoder(view)) for view in views)
-        return {"distance": 2 * distance(a, b)}
+        return {"distance": 2 * cosine_distance(a, b)}
 
 
 class UnstoppedSimSiam(SimSiam):

@@ -34,7 +34,8 @@ import torch
 from rounds import machine, table
 
 from untaught.api import evaluate
-from untaught.commands.pretrain import Asked, pretrain
+from untaught.commands.pretrain import pretrain
+from untaught.commands.request import Asked
 from untaught.config.registry import build_encoder, modality_named
 from untaught.core import View
 from untaught.ops.precision import has_bfloat16

@@ -33,7 +33,8 @@ def train(asked: argparse.Namespace) -> None:
     import torch
     import torch.distributed as dist
 
-    from untaught.commands.pretrain import Asked, pretrain
+    from untaught.commands.pretrain import pretrain
+    from untaught.commands.request import Asked
     from untaught.training import trainer as loop
 
     spent, reducing = [0.0], [0.0]

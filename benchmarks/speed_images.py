@@ -23,7 +23,8 @@ from end_to_end import export
 from methods_images import BATCH, BATCHES, KNOBS
 from rounds import machine, table
 
-from untaught.commands.pretrain import Asked, pretrain
+from untaught.commands.pretrain import pretrain
+from untaught.commands.request import Asked
 from untaught.config.registry import method_class
 from untaught.console import console
 from untaught.methods import METHODS

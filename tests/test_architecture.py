@@ -16,7 +16,7 @@ ROOT = Path(untaught.__file__).parent
 DRAWING = Path(__file__).parent.parent / "docs" / "architecture.md"
 FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = [  # from the top; a package imports from layers below its own, and within one only what stands right of it
-    ("cli", "api"),
+    ("cli", "api", "losses"),
     ("commands", "inference", "export"),
     ("report", "downstream"),
     ("evaluation", "training"),
@@ -113,7 +113,7 @@ def test_targets_in_tables_are_of_their_own_package() -> None:
 
 def test_core_is_small_and_imports_nothing_of_ours() -> None:
     core = ROOT / "core.py"
-    assert len(core.read_text().splitlines()) < 200
+    assert len(core.read_text().splitlines()) < 240
     assert list(imports(core)) == []
 
 

@@ -66,7 +66,7 @@ def test_it_goes_on_to_the_weights_it_had(old: Path) -> None:
 
 
 def test_it_is_exported_and_reported(old: Path) -> None:
-    assert "may differ" not in ut.load(old).export("torch" if old.name == "simclr" else None, data_of(old))
+    assert ut.load(old).export("torch" if old.name == "simclr" else None, data_of(old)).deviation < 1e-4
     assert ut.load(old).report().exists()
 
 

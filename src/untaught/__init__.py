@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from untaught.api import Model, Run, evaluate, load, pretrain, preview
+    from untaught import losses, methods
+    from untaught.api import Model, Run, embed, evaluate, finetune, load, predict, pretrain, pretrain_seeds, preview, views, wrap
     from untaught.core import Encoder, Facts, Features, Method, Modality, UserError, View
 
+_API = ("Model", "Run", "embed", "evaluate", "finetune", "load", "predict", "pretrain", "pretrain_seeds", "preview", "views", "wrap")
 _PLACES = {
-    **dict.fromkeys(("Model", "Run", "evaluate", "load", "preview", "pretrain"), "untaught.api"),
+    **dict.fromkeys(_API, "untaught.api"),
     **dict.fromkeys(("Encoder", "Facts", "Features", "Method", "Modality", "UserError", "View"), "untaught.core"),
 }
+_MODULES = ("losses", "methods")
 __all__ = [
     "Encoder",
     "Facts",
@@ -24,23 +27,31 @@ __all__ = [
     "Run",
     "UserError",
     "View",
+    "embed",
     "evaluate",
+    "finetune",
     "load",
+    "losses",
+    "methods",
+    "predict",
     "pretrain",
+    "pretrain_seeds",
     "preview",
+    "views",
+    "wrap",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Imports on first use: `import untaught` alone takes no torch."""
-    if name not in _PLACES:
+    if name not in _PLACES and name not in _MODULES:
         raise AttributeError(f"module 'untaught' has no attribute {name!r}")
     import importlib
 
     from untaught.surroundings import settle
 
     settle()
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    return importlib.import_module(f"untaught.{name}") if name in _MODULES else getattr(importlib.import_module(_PLACES[name]), name)
 
 
 def __dir__() -> list[str]:

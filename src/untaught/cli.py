@@ -1,11 +1,13 @@
-"""The command line: thin over the API. Imports what is heavy only inside a command."""
+"""The command line: options to arguments of the Python API, and nothing else. Imports what is heavy only inside a command."""
 
 from __future__ import annotations
 
 import errno
+import inspect
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,37 +67,19 @@ def pretrain(
     strategy: Annotated[str | None, typer.Option(help="ddp, or fsdp to share out the weights as well")] = None,
 ) -> None:
     """Train an encoder on unlabelled data. untaught pretrain photos/ --method simclr epochs=50"""
-    from untaught.commands.pretrain import Asked
-    from untaught.commands.pretrain import pretrain as run
-    from untaught.core import UserError
-    from untaught.storage.run_dir import read_run
+    from untaught import api
 
     if data and "=" in data and not Path(data).exists():
         data, knobs = None, [data, *(knobs or [])]
-    chosen: dict[str, Any] = {
-        "data": data,
-        "method": method,
-        "encoder": encoder,
-        "columns": _pairs(columns),
-        "label": label,
-        "split": split,
-    }
-    given = {key: value for key, value in chosen.items() if value}
+    if again is None and data is None and not (resume and out and seeds is None):
+        raise api.UserError("no data was named; give a folder, a table or builtin:digits, or --out RUN --resume")
     places = {key: value for key, value in {"devices": devices, "nodes": nodes, "strategy": strategy}.items() if value is not None}
-    if again:
-        before = read_run(again / "run.yaml") if again.is_dir() else read_run(again, named=True)
-        repeated = {key: before[key] for key in ("data", "method", "encoder", "modality", "columns", "label", "split")}
-        asked = Asked(**(repeated | given), out=out, knobs=before["knobs"] | _knobs(knobs) | places)
-    else:
-        if data is None and not (resume and out and seeds is None):
-            raise UserError("no data was named; give a folder, a table or builtin:digits, or --out RUN --resume")
-        asked = Asked(**({"data": None, "modality": modality} | given), out=out, knobs=_knobs(knobs) | places)
+    how: dict[str, Any] = {"encoder": encoder, "modality": modality, "columns": _pairs(columns), "label": label, "split": split}
+    how |= {"data": data, "method": method, "out": out, "resume": resume, "again": again}
     if seeds is not None:
-        from untaught.commands.seeds import pretrain_seeds
-
-        pretrain_seeds(asked, seeds, resume, _finish)
+        api.pretrain_seeds(**how, seeds=seeds, **_own(_knobs(knobs) | places, api.pretrain_seeds))
     else:
-        run(asked, resume, _finish)
+        api.pretrain(**how, **_own(_knobs(knobs) | places, api.pretrain))
 
 
 @app.command()
@@ -114,10 +98,9 @@ def evaluate(
     """Measure an encoder beside its baselines. untaught evaluate runs/cells --data labelled/ --against timm/resnet18"""
     import shutil
 
-    from untaught.api import evaluate as measure
-    from untaught.evaluation.evaluate import as_text
+    from untaught import api
 
-    rows = measure(
+    rows = api.evaluate(
         target,
         data,
         against=against or (),
@@ -128,7 +111,7 @@ def evaluate(
         batch_size=batch_size,
         out=out,
     )
-    _echo(json.dumps(rows, indent=1) if as_json else as_text(rows, shutil.get_terminal_size().columns))
+    _echo(json.dumps(rows, indent=1) if as_json else api.scores_as_text(rows, shutil.get_terminal_size().columns))
 
 
 @app.command()
@@ -140,15 +123,9 @@ def embed(
     batch_size: Annotated[int, typer.Option(help="samples encoded at once")] = 256,
 ) -> None:
     """Write the vectors of new data. untaught embed runs/cells photos/ -o vectors.parquet"""
-    from untaught.console import say
-    from untaught.inference.embed import Embedder, check_ending, rows_beside, write_vectors
-    from untaught.pipeline.pretrained import load_encoder
+    from untaught import api
 
-    check_ending(out, (".parquet", ".npy"))
-    network, config = load_encoder(run)
-    count = write_vectors(Embedder(network, config, data, _pairs(columns), batch_size), out)
-    beside = f", and which rows they are of to {rows_beside(out)}" if out.suffix == ".npy" else ""
-    say(f"wrote     {count:,} vectors of {network.width} to {out}{beside}")
+    api.embed(run, data, out, columns=_pairs(columns), batch_size=batch_size)
 
 
 @app.command()
@@ -165,16 +142,12 @@ def finetune(
     split: Annotated[str | None, typer.Option(help="the column that says train, val or test")] = None,
 ) -> None:
     """Teach an encoder a task by labels, and compare. untaught finetune runs/cells --data labelled/ --task classify"""
-    from untaught.api import refresh
-    from untaught.commands.finetune import finetune as tune
-    from untaught.core import UserError
-    from untaught.pipeline.pretrained import load_encoder
+    from untaught import api
 
     if not data:
-        raise UserError("no labelled data was named; give --data FOLDER, or a table")
-    network, config = load_encoder(run)
-    tune(network, config, run, data, task=task, out=out, columns=_pairs(columns), label=label, split=split, knobs=_knobs(knobs))
-    refresh(run)
+        raise api.UserError("no labelled data was named; give --data FOLDER, or a table")
+    how: dict[str, Any] = {"out": out, "columns": _pairs(columns), "label": label, "split": split}
+    api.finetune(run, data, task, **how, **_own(_knobs(knobs), api.Run.finetune))
 
 
 @app.command()
@@ -195,23 +168,17 @@ def predict(
     untaught predict runs/cells/finetuned photos/ -o predictions.csv
     untaught predict runs/news "It is beautiful and [MASK] outside"
     """
-    from untaught.console import CONTROLS, say
-    from untaught.inference.embed import check_ending
-    from untaught.inference.generate import names_data, speak, speaks
+    from untaught import api
+    from untaught.console import CONTROLS
 
-    if speaks(model) and not names_data(data):
-        said = speak(model, data, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
-        if as_json:
-            typer.echo(CONTROLS.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(said, ensure_ascii=False)))
-        for row in [] if as_json else said:
-            _echo(row["text"] if "text" in row else f"{row['mask']}  {row['probability']:6.1%}  {row['word']}")
+    how: dict[str, Any] = {"tokens": tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    found = api.predict(model, data, out, columns=_pairs(columns), batch_size=batch_size, **how)
+    if not isinstance(found, list):
         return
-    from untaught.inference.predict import Predictor, load_model, write_predictions
-
-    check_ending(out, (".csv", ".parquet"))
-    network, config = load_model(model)
-    count = write_predictions(Predictor(network, config, data, _pairs(columns), batch_size), out)
-    say(f"wrote     {count:,} predictions to {out}")
+    if as_json:
+        typer.echo(CONTROLS.sub(lambda control: json.dumps(control[0])[1:-1], json.dumps(found, ensure_ascii=False)))
+    for row in [] if as_json else found:
+        _echo(row["text"] if "text" in row else f"{row['mask']}  {row['probability']:6.1%}  {row['word']}")
 
 
 @app.command()
@@ -226,20 +193,20 @@ def preview(
     rows: Annotated[int, typer.Option(help="samples shown")] = 8,
 ) -> None:
     """Draw what the network will be shown, and must predict. untaught preview photos/ --method mae"""
-    from untaught.commands.preview import preview as draw
+    from untaught import api
     from untaught.console import say
 
-    drawn = draw(data, method, out, modality=modality, columns=_pairs(columns), encoder=encoder, knobs=_knobs(knobs), rows=rows)
-    say(f"wrote     {drawn}")
+    how: dict[str, Any] = {"modality": modality, "columns": _pairs(columns), "encoder": encoder, "rows": rows}
+    say(f"wrote     {api.preview(data, method, out, **how, **_own(_knobs(knobs), api.preview))}")
 
 
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="a run folder, finished or not")]) -> None:
     """Write one page about a run, RUN/report.html, from what its folder holds. untaught report runs/cells"""
+    from untaught import api
     from untaught.console import say
-    from untaught.report import write
 
-    say(f"wrote     {write(run)}")
+    say(f"wrote     {api.report(run)}")
 
 
 @app.command()
@@ -250,10 +217,10 @@ def export(
     columns: Columns = None,
 ) -> None:
     """Write the encoder for use without untaught, checked on real samples. untaught export runs/cells --to onnx"""
+    from untaught import api
     from untaught.console import say
-    from untaught.export.formats import export as write
 
-    say(f"export    {write(run, to, data, _pairs(columns))}")
+    say(f"export    {api.export(run, to, data, _pairs(columns))}")
 
 
 @app.command()
@@ -269,40 +236,37 @@ def methods(
     Score is kNN, and its gain over the same encoder untrained, after so many minutes; cost the time that a picture takes, beside simclr
     with the same encoder. What nobody has measured is blank.
     """
+    from untaught import api
     from untaught.console import say
-    from untaught.report.method_cards import method_cards, write_pages
 
     if write:
-        say(f"wrote     {write_pages(write)} pages and README.md to {write}")
+        say(f"wrote     {api.write_method_pages(write)} pages and README.md to {write}")
     else:
-        _show(method_cards(name), name, as_json)
+        _show(api.method_cards(name), name, as_json)
 
 
 @app.command()
 def encoders(name: Annotated[str | None, typer.Argument(help="one encoder, whole")] = None, as_json: Json = False) -> None:
     """List the encoders, or show one with its knobs."""
-    from untaught.report.method_cards import encoder_cards
+    from untaught import api
 
-    _show(encoder_cards(name), name, as_json)
+    _show(api.encoder_cards(name), name, as_json)
 
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has, and what untaught will use of it."""
-    from untaught.commands.doctor import examine
+    from untaught import api
 
-    _show([examine()], "doctor", as_json)
+    _show([api.doctor()], "doctor", as_json)
 
 
 @app.command()
 def demo(out: Annotated[Path | None, typer.Option(help="the run folder")] = None) -> None:
     """Pretrain on handwritten digits that ship with scikit-learn, measure and report. It takes about a minute."""
-    from untaught.api import finish
-    from untaught.commands.demo import demo as show
+    from untaught import api
 
-    trained, said = show(out)
-    finish(trained)
-    typer.echo("\n" + "\n".join(said))
+    typer.echo("\n" + "\n".join(api.demo(out)[1]))
 
 
 @app.command()
@@ -312,16 +276,9 @@ def reproduce(
     out: Annotated[Path | None, typer.Option(help="the run folder; runs/NAME of the recipe if not given")] = None,
 ) -> None:
     """Run a recipe, and fail unless its scores are reached. untaught reproduce recipes/images/simclr-digits.yaml"""
-    from untaught.api import finish
-    from untaught.commands.reproduce import reproduce as run
+    from untaught import api
 
-    run(recipe, data, out, finish)
-
-
-def _finish(trained: Any) -> None:
-    from untaught.api import finish  # what it imports takes long: a run that is asked for wrongly is told so without
-
-    finish(trained)
+    api.reproduce(recipe, data, out)
 
 
 def _show(cards: list[dict[str, Any]], one: str | None, as_json: bool) -> None:
@@ -355,15 +312,24 @@ def _columns(rows: list[list[str]]) -> list[str]:
 
 
 def _knobs(pairs: list[str] | None) -> dict[str, str]:
-    from untaught.core import UserError
-
     result = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
+            from untaught.api import UserError
+
             raise UserError(f"{pair} is no knob; knobs are written key=value, as lr=3e-4")
         result[key] = value
     return result
+
+
+def _own(knobs: dict[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
+    """Knobs as arguments of a function of the API; one that has the name of another argument was meant as that."""
+    if taken := sorted(knobs.keys() & inspect.signature(function).parameters.keys()):
+        from untaught.api import UserError
+
+        raise UserError(f"{taken[0]}={knobs[taken[0]]} is no knob; see --help for the option")
+    return knobs
 
 
 def _pairs(text: str | None) -> dict[str, str] | None:
@@ -398,8 +364,7 @@ def _close_output() -> None:
 
 def _run() -> None:
     from untaught.signals import Interrupted, raise_interrupted
-    from untaught.surroundings import settle
-    from untaught.training.allocator import ask_for_huge_pages
+    from untaught.surroundings import ask_for_huge_pages, settle
 
     try:
         os.getcwd()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -193,8 +195,9 @@ class Encoder(nn.Module):
 class Method(nn.Module):
     """A self-supervised objective. Concrete methods are final: one paper, one file, class depth 1.
 
-    `forward` changes nothing that outlives the step but BatchNorm statistics; what a teacher or a queue
-    needs is appended to `pending`, one entry a micro-batch, and consumed by `after_step`.
+    `forward` changes nothing that outlives the step but BatchNorm statistics; what a teacher or a queue needs is appended to
+    `pending`, one entry a micro-batch, and read by `after_step`, after which the list is emptied: any loop that calls
+    `forward`, `backward`, `before_step`, `optimizer.step` and `after_step`, in that order, trains the method.
     A method that defines the pair `project` and `objective`, with forward = objective(project(views)),
     can be trained with cached gradients.
     """
@@ -208,12 +211,28 @@ class Method(nn.Module):
 
     encoder: Encoder
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A class without a docstring takes its module's; `after_step` empties `pending` once it has run."""
+        super().__init_subclass__(**options)
+        cls.__doc__ = cls.__doc__ or getattr(sys.modules.get(cls.__module__), "__doc__", None)
+        if "after_step" in vars(cls):
+            cls.after_step = _emptying_pending(cls.after_step)  # type: ignore[method-assign, assignment]
+
     def __init__(self) -> None:
         super().__init__()
         self.pending: list[Any] = []
 
     def forward(self, views: list[View], progress: float) -> Terms:
+        """The weighted terms of a batch, in the order of `views`; progress: share of the training that is done, from 0 to 1."""
         raise NotImplementedError
+
+    def validate(self, views: list[View], progress: float) -> Terms:
+        """The terms on views that are not trained on: `forward`, of which nothing stays in `pending`."""
+        before = len(self.pending)
+        try:
+            return self(views, progress)
+        finally:
+            del self.pending[before:]
 
     @property
     def kept(self) -> Encoder:
@@ -231,6 +250,16 @@ class Method(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """After the optimizer: teachers, queues, clamps."""
+        self.pending.clear()
+
+
+def _emptying_pending(after_step: Callable[[Any, float], None]) -> Callable[[Any, float], None]:
+    @functools.wraps(after_step)
+    def wrapped(self: Method, progress: float) -> None:
+        after_step(self, progress)
+        self.pending.clear()
+
+    return wrapped
 
 
 @dataclass(frozen=True)

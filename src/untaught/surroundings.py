@@ -43,6 +43,11 @@ def settle() -> None:
             os.environ.setdefault("HF_HOME", str(cache_folder() / "huggingface"))
 
 
+def ask_for_huge_pages() -> None:
+    """Of torch's allocator, which looks once: only before torch is imported. The user's own setting stays."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
 def _stand_in() -> Path:
     """A folder that is this user's alone, the same for all processes unless someone else has taken its name."""
     place = Path(tempfile.gettempdir()) / f"untaught-{os.getuid()}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from untaught.commands import seeds
-from untaught.commands.pretrain import Asked
+from untaught.commands.request import Asked
 from untaught.core import Options
 
 ROW: Options = {"features": "encoder", "probe": "knn20", "labels": "all", "metric": "accuracy", "low": 0.0, "high": 1.0, "data": "d"}

@@ -277,7 +277,10 @@ def test_a_micro_batch_leaves_one_entry_and_after_step_takes_them_all(name: str,
     assert each_time <= 1
     method(made, 0.5)
     assert len(method.pending) == 2 * each_time
+    method.validate(made, 0.5)
+    assert len(method.pending) == 2 * each_time
     method.after_step(0.5)
+    assert method.pending == []
 
 
 @each_class

@@ -15,8 +15,7 @@ from torch import Tensor
 from toys import ToyConv, build
 
 import untaught as ut
-from untaught.commands.pretrain import Asked
-from untaught.commands.request import free_name
+from untaught.commands.request import Asked, free_name
 from untaught.config.overrides import sort_knobs
 from untaught.config.registry import from_python, method_class, method_title
 from untaught.config.train_config import Recipe

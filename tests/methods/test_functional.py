@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from untaught.commands.pretrain import Asked, pretrain
+from untaught.commands.pretrain import pretrain
+from untaught.commands.request import Asked
 from untaught.config.overrides import knobs_of, method_knobs
 from untaught.config.registry import check_needs, method_class
 from untaught.core import Facts, Method, UserError, View

@@ -13,10 +13,12 @@ from untaught.core import Encoder, Facts, UserError, View
 from untaught.encoders.conv_small import ConvSmall
 from untaught.encoders.plain import Plain
 from untaught.methods.decorrelation.barlow_twins import BarlowTwins
-from untaught.methods.decorrelation.lejepa import LeJEPA, epps_pulley
+from untaught.methods.decorrelation.lejepa import LeJEPA
 from untaught.methods.decorrelation.vicregl import VICRegL
-from untaught.methods.decorrelation.w_mse import WMSE, whiten
+from untaught.methods.decorrelation.w_mse import WMSE
 from untaught.ops.draws import Draws
+from untaught.ops.sigreg import epps_pulley
+from untaught.ops.whitening import whiten
 
 ROWS, WIDTH = 8, 3
 FACTS = Facts(rows=ROWS)

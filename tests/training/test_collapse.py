@@ -21,10 +21,11 @@ from untaught.config.registry import method_class
 from untaught.core import Encoder, Facts, Features, Method, Terms, UserError, View
 from untaught.encoders.conv_small import ConvSmall
 from untaught.encoders.timm import vit_mini
-from untaught.methods.distillation.byol import BYOL, distance
+from untaught.methods.distillation.byol import BYOL
 from untaught.methods.reconstruction.mae import MAE
 from untaught.modalities.image import IMAGE
 from untaught.modalities.text import TEXT
+from untaught.ops.cosine import cosine_distance
 from untaught.pipeline.view_pipeline import Views, view_names, view_options
 from untaught.training.collapse import RULES, Health, Measures, Sight, _distinct, _sight, broken
 from untaught.training.trainer import Collapsed
@@ -178,7 +179,7 @@ class Unstopped(Method):
 
     def forward(self, views: list[View], progress: float) -> Terms:
         a, b = (self.projector(self.encoder(view)) for view in views)
-        return {"distance": 2 * distance(a, b)}
+        return {"distance": 2 * cosine_distance(a, b)}
 
 
 @cache

@@ -54,7 +54,7 @@ def run(folder: Path, **knobs: Any) -> tuple[Any, Looking]:
         return torch.arange(2), method.head.weight.detach() * (epoch + 1)
 
     made = fit(folder, method, epochs=3, **{"save_every": 3, **knobs})
-    made.survey = survey
+    made.extract_features = survey
     return made, method
 
 

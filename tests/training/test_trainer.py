@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from toy import ROWS, Batches, Line, Spread, fit, weights
 
-from untaught.commands.pretrain import Asked, pretrain
+from untaught.commands.pretrain import pretrain
+from untaught.commands.request import Asked
 from untaught.core import Facts, Terms, UserError, View
 from untaught.methods.contrastive.simclr import SimCLR
 from untaught.training import checkpoint

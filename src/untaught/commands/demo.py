@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from untaught.commands.pretrain import Asked, Trained, pretrain
+from untaught.commands.pretrain import Trained, pretrain
+from untaught.commands.request import Asked
 from untaught.core import Options
 from untaught.evaluation.evaluate import evaluate
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from untaught.commands.pretrain import Asked, Trained, pretrain
+from untaught.commands.pretrain import Trained, pretrain
+from untaught.commands.request import Asked
 from untaught.console import say
 from untaught.core import Options, UserError
 from untaught.evaluation.evaluate import evaluate

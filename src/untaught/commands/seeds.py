@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from untaught.commands.pretrain import Asked, Trained, pretrain
+from untaught.commands.pretrain import Trained, pretrain
+from untaught.commands.request import Asked
 from untaught.config.overrides import parse
 from untaught.console import say
 from untaught.core import Options, UserError

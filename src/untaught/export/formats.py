@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,40 @@ from untaught.storage.atomic import whole
 from untaught.storage.ownership import check_replaceable
 
 Inputs = tuple[Tensor, ...]  # the whole view: x, and valid where samples differ in length
+LIMITS = {"timm": 1e-4, "transformers": 1e-4, "torch": 1e-4, "onnx": 1e-3}  # largest deviation from the encoder's vectors
 
 TRACING = threading.RLock()  # torch traces one model at a time in a process, and what it says is silenced for all of it
 ONNX_LIMIT = 2 << 30  # bytes in one file of its format
 
 
-def _timm(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
+@dataclass(frozen=True)
+class Exported:
+    """An encoder written in a format. As a string, a sentence."""
+
+    path: Path  # a file, or the encoder's folder
+    format: str  # timm, transformers, torch or onnx
+    load: str  # the Python expression that loads it without this library
+    deviation: float  # largest difference from the encoder's vectors, relative to the largest number among them where that is above 1
+    samples: int  # real samples that it was checked on
+    vectors: str = ""  # what of the model gives the vectors, where calling it does not
+
+    def __str__(self) -> str:
+        how = f"{self.load}, {self.vectors}" if self.vectors else self.load
+        allowed = f"({LIMITS[self.format]:.0e} is allowed)"
+        return f"{how} differs by {self.deviation:.1e} at most on {self.samples} real samples {allowed}"
+
+
+def _timm(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exported:
     if "architecture" not in config:
         raise UserError(f"timm alone can't build {config['encoder']} as it was trained here; --to torch and --to onnx can hold it")
     import timm
 
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    said = check_parity("timm's model", encoder, model(*x), x, 1e-4)
-    return f"timm.create_model('local-dir:{folder}', pretrained=True) {said}"
+    deviation = check_parity("timm's model", encoder, model(*x), x, LIMITS["timm"])
+    return Exported(folder, "timm", f"timm.create_model('local-dir:{folder}', pretrained=True)", deviation, len(x[0]))
 
 
-def _torch(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
+def _torch(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exported:
     path = folder / "model.pt2"
     check_replaceable(path, "move it away")
     with whole(path) as partial, _quiet():
@@ -46,13 +65,13 @@ def _torch(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
         torch.export.save(program, buffer)
         partial.write_bytes(buffer.getvalue())
         module = torch.export.load(partial).module()
-        said = check_parity(str(path), encoder, module(*x), x, 1e-4)
+        deviation = check_parity(str(path), encoder, module(*x), x, LIMITS["torch"])
         one = tuple(part[:1] for part in x)
-        check_parity(str(path), encoder, module(*one), one, 1e-4)
-    return f"torch.export.load('{path}').module() {said}"
+        check_parity(str(path), encoder, module(*one), one, LIMITS["torch"])
+    return Exported(path, "torch", f"torch.export.load('{path}').module()", deviation, len(x[0]))
 
 
-def _onnx(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
+def _onnx(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exported:
     _need("onnx", "onnxscript", "onnxruntime")
     import onnxruntime
 
@@ -66,11 +85,11 @@ def _onnx(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
         names: Options = {"input_names": list(shapes), "output_names": ["features"]}
         export(OfTensors(encoder), few, str(partial), dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False, **names)
         session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
-        _, said = (
-            check_parity(str(path), encoder, torch.from_numpy(session.run(None, _fed(names["input_names"], some))[0]), some, 1e-3)
+        _, deviation = (
+            check_parity(str(path), encoder, torch.from_numpy(session.run(None, _fed(names["input_names"], some))[0]), some, LIMITS["onnx"])
             for some in (tuple(part[:1] for part in x), x)
         )
-    return f"onnxruntime.InferenceSession('{path}') {said}"
+    return Exported(path, "onnx", f"onnxruntime.InferenceSession('{path}')", deviation, len(x[0]))
 
 
 def _traced(x: Inputs) -> tuple[Inputs, Options]:
@@ -84,7 +103,7 @@ def _fed(names: list[str], x: Inputs) -> Options:
     return {name: part.numpy() for name, part in zip(names, x, strict=True)}
 
 
-def _transformers(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> str:
+def _transformers(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exported:
     if "model_type" not in config:
         raise UserError(f"{config['encoder']} is no model of transformers; --to torch and --to onnx can hold it")
     from untaught.encoders.transformers import NO_CODE, library
@@ -94,11 +113,12 @@ def _transformers(encoder: Encoder, config: Options, folder: Path, x: Inputs) ->
     body = model.get_encoder() if model.config.is_encoder_decoder else model
     tokens = body(input_ids=ids, attention_mask=valid.long()).last_hidden_state
     mean = (tokens * valid.unsqueeze(2)).sum(1) / valid.sum(1, keepdim=True)
-    said = check_parity("transformers' model", encoder, mean, x, 1e-4)
-    return f"transformers.AutoModel.from_pretrained('{folder}'), its tokens' mean {said}"
+    deviation = check_parity("transformers' model", encoder, mean, x, LIMITS["transformers"])
+    load = f"transformers.AutoModel.from_pretrained('{folder}')"
+    return Exported(folder, "transformers", load, deviation, len(x[0]), "its tokens' mean")
 
 
-FORMATS: dict[str, Callable[[Encoder, Options, Path, Inputs], str]] = {
+FORMATS: dict[str, Callable[[Encoder, Options, Path, Inputs], Exported]] = {
     "timm": _timm,
     "transformers": _transformers,
     "torch": _torch,
@@ -112,8 +132,8 @@ def export(
     data: Any = None,
     columns: dict[str, str] | None = None,
     loaded: tuple[Encoder, Options] | None = None,
-) -> str:
-    """Writes the encoder of a run (or of an encoder folder) in a format, checks it on real samples and says how it is loaded.
+) -> Exported:
+    """Writes the encoder of a run (or of an encoder folder) in a format, and checks it on real samples.
 
     to: timm, transformers, torch or onnx; without, the library that alone can build the encoder, else torch. The files lie in encoder/.
     loaded: the encoder with its config, where the caller has just saved it.

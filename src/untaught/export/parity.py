@@ -57,9 +57,8 @@ class OfTensors(nn.Module):
 
 
 @torch.no_grad()
-def check_parity(what: str, encoder: Encoder, given: Tensor, x: tuple[Tensor, ...], limit: float) -> str:
-    """A sentence with the largest difference of `given` (B,D) from the encoder's vectors of x, as `real_input` has it; a UserError beyond
-    the limit.
+def check_parity(what: str, encoder: Encoder, given: Tensor, x: tuple[Tensor, ...], limit: float) -> float:
+    """The largest difference of `given` (B,D) from the encoder's vectors of x, as `real_input` has it; a UserError beyond the limit.
 
     Differences are relative to the largest number among the vectors where that is above 1.
     """
@@ -69,4 +68,4 @@ def check_parity(what: str, encoder: Encoder, given: Tensor, x: tuple[Tensor, ..
     apart = float((given - own).abs().max() / own.abs().max().clamp(min=1.0))
     if not apart <= limit:
         raise UserError(f"{what} differs from the encoder by {apart:.1e}, {limit:.0e} is allowed; try another --to")
-    return f"differs by {apart:.1e} at most on {len(x[0])} real samples ({limit:.0e} is allowed)"
+    return apart

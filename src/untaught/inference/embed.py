@@ -21,6 +21,7 @@ from untaught.data.sources import open_source, peek
 from untaught.data.store import packed
 from untaught.data.stream import Stream
 from untaught.evaluation.features import encode
+from untaught.inference.endings import check_ending
 from untaught.ops.precision import has_bfloat16
 from untaught.pipeline.dataset import adapted, differing, tell_skipped
 from untaught.pipeline.view_pipeline import convolves, used_view
@@ -135,23 +136,23 @@ def vectors_of(embedder: Embedder) -> Vectors:
 def write_vectors(embedder: Embedder, out: Path) -> int:
     """To .parquet (columns row, name, vector) or .npy (N, width) with `rows_beside` it; written whole or not at all. Returns N."""
     check_ending(out, (".parquet", ".npy"))
+    beside = ""
     if out.suffix == ".parquet":
-        return write_file(out, partial(_to_parquet, embedder))
-    make_room(out)
-    for path in (out, rows_beside(out)):
-        check_replaceable(path, "choose another --out")
-    with all_whole(out, rows_beside(out)) as (vectors, rows):
-        return _to_npy(embedder, vectors, rows)
+        count = write_file(out, partial(_to_parquet, embedder))
+    else:
+        make_room(out)
+        for path in (out, rows_beside(out)):
+            check_replaceable(path, "choose another --out")
+        with all_whole(out, rows_beside(out)) as (vectors, rows):
+            count = _to_npy(embedder, vectors, rows)
+        beside = f", and which rows they are of to {rows_beside(out)}"
+    say(f"wrote     {count:,} vectors of {embedder.encoder.width} to {out}{beside}")
+    return count
 
 
 def rows_beside(out: Path) -> Path:
     """vectors.rows.npy (N,) int64 beside vectors.npy: which records its vectors are of."""
     return out.with_suffix(".rows.npy")
-
-
-def check_ending(out: Path, endings: tuple[str, ...]) -> None:
-    if out.suffix not in endings:
-        raise UserError(f"{out}: the ending says the format; {' and '.join(endings)} are known")
 
 
 def write_file(out: Path, write: Callable[[Path], int]) -> int:

@@ -10,10 +10,12 @@ from torch import nn
 
 from untaught.config.overrides import unknown
 from untaught.config.registry import resolve
+from untaught.console import say
 from untaught.core import Encoder, Options, UserError
 from untaught.downstream import TASKS
 from untaught.downstream.network import Network
-from untaught.inference.embed import Embedder, check_ending, write_file
+from untaught.inference.embed import Embedder, write_file
+from untaught.inference.endings import check_ending
 from untaught.pipeline.pretrained import load_network
 from untaught.storage.cells import plain_cells
 from untaught.storage.safe_load import read_json
@@ -84,4 +86,6 @@ def write_predictions(predictor: Predictor, out: Path) -> int:
                 count += len(table)
         return count
 
-    return write_file(out, write)
+    count = write_file(out, write)
+    say(f"wrote     {count:,} predictions to {out}")
+    return count

@@ -1,4 +1,45 @@
-"""The pretext tasks that the field knows: one paper, one file, grouped as the field groups them."""
+"""The pretext tasks that the field knows: one paper, one file, grouped as the field groups them.
+
+`untaught.methods.MoCo` is a class, imported on first use: `untaught.methods` alone imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from untaught.surroundings import settle
+
+if TYPE_CHECKING:  # for editors and type checkers; the table below is what counts
+    from untaught.methods.autoregression.clm import CLM as CLM
+    from untaught.methods.clustering.deepcluster import DeepCluster as DeepCluster
+    from untaught.methods.clustering.swav import SwAV as SwAV
+    from untaught.methods.contrastive.cpc import CPC as CPC
+    from untaught.methods.contrastive.dcl import DCL as DCL
+    from untaught.methods.contrastive.deep_infomax import DeepInfoMax as DeepInfoMax
+    from untaught.methods.contrastive.margin import Margin as Margin
+    from untaught.methods.contrastive.moco import MoCo as MoCo
+    from untaught.methods.contrastive.mocov3 import MoCoV3 as MoCoV3
+    from untaught.methods.contrastive.nnclr import NNCLR as NNCLR
+    from untaught.methods.contrastive.simclr import SimCLR as SimCLR
+    from untaught.methods.decorrelation.barlow_twins import BarlowTwins as BarlowTwins
+    from untaught.methods.decorrelation.lejepa import LeJEPA as LeJEPA
+    from untaught.methods.decorrelation.vicreg import VICReg as VICReg
+    from untaught.methods.decorrelation.vicregl import VICRegL as VICRegL
+    from untaught.methods.decorrelation.w_mse import WMSE as WMSE
+    from untaught.methods.distillation.byol import BYOL as BYOL
+    from untaught.methods.distillation.data2vec import Data2Vec as Data2Vec
+    from untaught.methods.distillation.dino import DINO as DINO
+    from untaught.methods.distillation.dinov2 import DINOv2 as DINOv2
+    from untaught.methods.distillation.ibot import IBOT as IBOT
+    from untaught.methods.distillation.ijepa import IJEPA as IJEPA
+    from untaught.methods.distillation.msn import MSN as MSN
+    from untaught.methods.distillation.simsiam import SimSiam as SimSiam
+    from untaught.methods.reconstruction.mae import MAE as MAE
+    from untaught.methods.reconstruction.mlm import MLM as MLM
+    from untaught.methods.reconstruction.replaced_token import ReplacedToken as ReplacedToken
+    from untaught.methods.reconstruction.seq2seq_denoising import Seq2SeqDenoising as Seq2SeqDenoising
+    from untaught.methods.reconstruction.tsdae import TSDAE as TSDAE
 
 METHODS: dict[str, str] = {  # name -> "module:class", so that listing them imports none
     "margin": "untaught.methods.contrastive.margin:Margin",
@@ -31,3 +72,16 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing them impo
     "tsdae": "untaught.methods.reconstruction.tsdae:TSDAE",
     "clm": "untaught.methods.autoregression.clm:CLM",
 }
+
+_PLACES = {place.partition(":")[2]: place.partition(":")[0] for place in METHODS.values()}  # class -> module
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    settle()
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})

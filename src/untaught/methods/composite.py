@@ -76,7 +76,6 @@ class Hybrid(Method):
         for name, method in self._each():
             method.pending = [entry for left in self.pending for entry in left[name]]
             method.after_step(progress)
-            method.pending = []
 
 
 def hybrid_of(members: dict[str, tuple[type[Method], float]]) -> type[Hybrid]:

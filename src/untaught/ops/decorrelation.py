@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from untaught.ops.gather import gather
+
 
 def covariance_energy(z: Tensor) -> Tensor:
     """z (...,N,D) -> (...,) the sum of the squared off-diagonal entries of its covariance (divisor N - 1), over D."""
@@ -27,3 +29,26 @@ def vicreg_terms(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     variance = sum(F.relu(1 - spread(z)).mean() for z in (a, b))
     covariance = sum(covariance_energy(z).mean() for z in (a, b))
     return variance, covariance  # type: ignore[return-value]
+
+
+def vicreg(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """VICReg's three terms without weights (the paper's: 25, 25, 1). Bardes, Ponce, LeCun 2022, https://arxiv.org/abs/2105.04906
+
+    a, b (B,D), two views of the same samples, or (B,K,D), each of whose K ranks is taken by itself -> three scalars: invariance, the
+    mean squared difference, and variance and covariance as `vicreg_terms` over the batch of all processes.
+    """
+    a, b = a.float(), b.float()
+    return F.mse_loss(a, b), *vicreg_terms(*(gather(z).movedim(0, -2) for z in (a, b)))
+
+
+def barlow_twins(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Barlow Twins' two terms without weights (the paper's: 1, 0.005). Zbontar et al. 2021, equations 1 and 2, https://arxiv.org/abs/2103.03230
+
+    a, b (B,D), two views of the same samples -> two scalars: the squared differences of the cross-correlation matrix, over the batch of
+    all processes, from 1 on the diagonal, and its squares off the diagonal.
+    """
+    a, b = (F.batch_norm(gather(z.float()), None, None, training=True) for z in (a, b))
+    with torch.autocast(a.device.type, enabled=False):
+        correlation = a.T @ b / len(a)
+    diagonal = correlation.diagonal()
+    return (1 - diagonal).square().sum(), correlation.square().sum() - diagonal.square().sum()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PART = 1 << 24  # similarities that are held at once
+NOWHERE = -100  # the cluster of a sample that none was found for, which the loss leaves out
 
 
 @torch.no_grad()
@@ -26,3 +27,14 @@ def spherical_kmeans(x: Tensor, centroids: Tensor, iterations: int) -> tuple[Ten
         if i < iterations:
             centroids = torch.where(sums.any(1, keepdim=True), F.normalize(sums), centroids)
     return centroids, torch.cat(nearest)
+
+
+def centroid_cross_entropy(z: Tensor, centroids: Tensor, clusters: Tensor, temperature: float = 0.1) -> Tensor:
+    """DeepCluster-v2's loss. Caron, Misra, Mairal, Goyal, Bojanowski, Joulin 2020, appendix, https://arxiv.org/abs/2006.09882
+
+    z (B,D), centroids (H,K,D) of H clusterings, all of length 1; clusters (H,B) int64, of each sample in each clustering (-100: none,
+    left out) -> a scalar: the cross-entropy of the cluster given the cosines over the temperature, averaged over both.
+    """
+    with torch.autocast(z.device.type, enabled=False):
+        scores = (z @ centroids.flatten(0, 1).T / temperature).unflatten(1, centroids.shape[:2])
+    return F.cross_entropy(scores.flatten(0, 1), clusters.T.flatten(), ignore_index=NOWHERE)

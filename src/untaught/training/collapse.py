@@ -299,12 +299,8 @@ class Health:
         return sights, loss
 
     def _terms(self, views: list[View], progress: float) -> Terms:
-        pending = len(self.method.pending)
-        try:
-            with _looking(self.method, self.bf16, self.device, training=True):
-                return self.method(views, progress)
-        finally:
-            del self.method.pending[pending:]
+        with _looking(self.method, self.bf16, self.device, training=True):
+            return self.method.validate(views, progress)
 
     def _dimensions(self) -> int:
         """In float32: what bfloat16 rounds away has every dimension."""

@@ -89,7 +89,6 @@ class TrainingStep:
             torch._foreach_mul_(gradients, share)  # type: ignore[attr-defined]
         self.wrapped_optimizer.step()
         self.method.after_step(progress)
-        self.method.pending.clear()
         summed = {name for name, value in terms.items() if value.requires_grad}
         return Outcome({name: value.detach() for name, value in terms.items()}, summed, bad, norm)
 

@@ -31,19 +31,18 @@ class HeldOut:
         numbers = self.material.numbers(self.part)
         numbers = numbers[:: -(-len(numbers) // MOST)]
         loader = Loader(self.material.samples(self.part), numbers, min(self.batch_size, len(numbers)), 0, drop_last=False, shuffle=False)
-        training, pending = self.method.training, len(self.method.pending)
+        training = self.method.training
         totals: dict[str, float] = {}
         self.method.eval()
         try:
             for batch in loader.batches(0):
                 views = self.views({key: value.to(self.device) for key, value in batch.items()}, 0)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                    terms = self.method(views, 1.0)
+                    terms = self.method.validate(views, 1.0)
                 for name, value in terms.items():
                     totals[name] = totals.get(name, 0.0) + float(value) * len(batch["index"])
         finally:
             self.method.train(training)
-            del self.method.pending[pending:]
         return {f"held_out_{name}": total / len(numbers) for name, total in totals.items()}
 
 

@@ -20,11 +20,10 @@ from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Survey, Terms, UserError, View
-from untaught.ops.kmeans import spherical_kmeans
+from untaught.ops.kmeans import NOWHERE, centroid_cross_entropy, spherical_kmeans
 from untaught.ranges import Few, Positive, Size, in_range
 
 LARGE = 2  # views of the larger size: the first ones
-NOWHERE = -100  # the cluster of a sample that none was found for, which the loss leaves out
 
 
 class DeepCluster(Method):
@@ -75,6 +74,4 @@ class DeepCluster(Method):
         seen = torch.cat([self.encoder(View.cat(views[:LARGE])), self.encoder(View.cat(views[LARGE:]))])
         z = F.normalize(self.projector(seen).float())
         wanted = self.clusters[:, views[0].meta["index"]].repeat(1, len(views))  # (H, views x B)
-        with torch.autocast(z.device.type, enabled=False):
-            said = (z @ self.centroids.flatten(0, 1).T / self.temperature).unflatten(1, self.centroids.shape[:2])
-        return {"cross_entropy": F.cross_entropy(said.flatten(0, 1), wanted.T.flatten(), ignore_index=NOWHERE)}
+        return {"cross_entropy": centroid_cross_entropy(z, self.centroids, wanted, self.temperature)}

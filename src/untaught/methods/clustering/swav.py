@@ -23,8 +23,8 @@ from untaught.blocks.mlp import mlp
 from untaught.blocks.prototypes import prototypes_for
 from untaught.blocks.queue import Queue
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.cross_view import cross_view_entropy
 from untaught.ops.gather import gather, rank, world_size
+from untaught.ops.self_distillation import swapped_prediction
 from untaught.ops.sinkhorn import sinkhorn
 from untaught.ranges import Count, Few, Positive, Share, Size, Start, in_range
 
@@ -74,8 +74,7 @@ class SwAV(Method):
         large = z[:LARGE].detach()
         if self.queues:
             self.pending.append(gather(large.transpose(0, 1)))
-        log_said = (self.scores(z) / self.temperature).log_softmax(-1)
-        return {"cross_entropy": cross_view_entropy(log_said, self.assigned(large, progress))}
+        return {"cross_entropy": swapped_prediction(self.scores(z), self.assigned(large, progress), self.temperature)}
 
     def scores(self, z: Tensor) -> Tensor:
         """z (..., D) -> (..., K), cosines to the prototypes."""

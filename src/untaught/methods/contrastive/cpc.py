@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.groups import groups
+from untaught.ops.contrastive import patch_info_nce
 from untaught.ranges import Few, Size, Within, in_range
 
 BLOCKS, SCALE = 5, 0.1
@@ -84,7 +84,7 @@ class CPC(Method):
     def forward(self, views: list[View], progress: float) -> Terms:
         vectors = self.encode(views[0]).unflatten(0, (-1, self.grid, self.grid)).permute(0, 3, 1, 2)
         context, target = self.context(vectors), self.target(vectors)
-        losses = [self.info_nce(p(context), target, below) for below, p in enumerate(self.predictions, 1)]
+        losses = [patch_info_nce(p(context), target, below, self.group, SCALE) for below, p in enumerate(self.predictions, 1)]
         return {"info_nce": torch.stack(losses).mean()}
 
     def encode(self, view: View) -> Tensor:
@@ -99,16 +99,6 @@ class CPC(Method):
             with torch.no_grad():
                 self.encoder(view)
         return vectors
-
-    def info_nce(self, predicted: Tensor, target: Tensor, below: int) -> Tensor:
-        """predicted, target (B,E,h,w) -> a scalar: what is predicted at (i,j) is to be found at (i + below, j)."""
-        size = self.grid**2
-        predicted, target = (groups(z.float().flatten(2).transpose(1, 2), self.group) for z in (predicted, target))  # (G,n,N,E)
-        queries, keys = (SCALE * predicted[:, :, : size - below * self.grid]).flatten(1, 2), target.flatten(1, 2)
-        with torch.autocast(keys.device.type, enabled=False):
-            logits = queries @ keys.mT
-        place = torch.arange(keys.shape[1], device=keys.device).view(-1, size)[:, below * self.grid :]
-        return F.cross_entropy(logits.flatten(0, 1), place.flatten().repeat(len(keys)))
 
 
 def cut(x: Tensor, stride: int) -> Tensor:

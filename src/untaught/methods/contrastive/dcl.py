@@ -10,14 +10,11 @@ The temperature 0.1 is SimCLR's for ImageNet.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.gather import gather
-from untaught.ops.info_nce import both, info_nce
+from untaught.ops.contrastive import decoupled_info_nce
 from untaught.ranges import Positive, Size, in_range
 
 
@@ -47,12 +44,5 @@ class DCL(Method):
         return [self.projector(self.encoder(view)) for view in views]  # two passes: BatchNorm sees one view
 
     def objective(self, projected: list[Tensor], progress: float) -> Terms:
-        a, b = (F.normalize(z.float(), dim=1) for z in projected)
-        keys, mine, twin = both(a, b)
-        loss = info_nce(torch.cat([a, b]), keys, twin, self.temperature, exclude=torch.stack([mine, twin], 1))
-        if self.weighted:
-            similarity = (a * b).sum(1)
-            drawn = (similarity.detach() / self.sigma).exp()
-            weight = 2 - drawn / gather(drawn).mean()
-            loss = loss + ((1 - weight) * similarity).mean() / self.temperature
-        return {"decoupled": loss}
+        a, b = projected
+        return {"decoupled": decoupled_info_nce(a, b, self.temperature, self.sigma if self.weighted else None)}

@@ -23,9 +23,9 @@ from torch.func import functional_call
 from untaught.blocks.maps import map_shapes, pooled_and_maps
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.ops.contrastive import jensen_shannon
 from untaught.ops.draws import Draws
-from untaught.ops.gather import gather, rank, world_size
-from untaught.ops.info_nce import own_rows
+from untaught.ops.gather import rank, world_size
 from untaught.ranges import Size, Weight, in_range
 
 
@@ -100,14 +100,3 @@ class DeepInfoMax(Method):
 
     def after_step(self, progress: float) -> None:
         self.step += 1
-
-
-def jensen_shannon(summary: Tensor, vectors: Tensor) -> Tensor:
-    """summary (B,E), vectors (B,N,E) -> a scalar: the mean of softplus(-score) over pairs of one picture, plus that of softplus(score)
-    over pairs of two, of every process. Equation 4, with its sign turned."""
-    everyone, own = gather(summary.float()), own_rows(summary)
-    with torch.autocast(summary.device.type, enabled=False):
-        score = vectors.float() @ everyone.T  # (B,N,M)
-    together = score[torch.arange(len(own), device=score.device), :, own]
-    apart = F.softplus(score).sum() - F.softplus(together).sum()
-    return F.softplus(-together).mean() + apart / (score.numel() - together.numel())

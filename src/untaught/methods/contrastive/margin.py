@@ -13,13 +13,11 @@ lets the first term shrink everything before the second has a say.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.info_nce import both
+from untaught.ops.contrastive import margin
 from untaught.ranges import Positive, Size, in_range
 
 
@@ -47,13 +45,6 @@ class Margin(Method):
         return [self.projector(self.encoder(view)) for view in views]  # two passes: BatchNorm sees one view
 
     def objective(self, projected: list[Tensor], progress: float) -> Terms:
-        a, b = (z.float() for z in projected)
-        together = (a - b).square().sum(1).mean() / 2
-
-        everyone, mine, twin = both(a, b)
-        with torch.autocast(a.device.type, enabled=False):
-            distance = torch.cdist(torch.cat([a, b]), everyone)
-        shortfall = F.relu(self.margin - distance).square()
-        shortfall = shortfall.scatter(1, torch.stack([mine, twin], 1), 0.0)  # of strangers alone
-        apart = shortfall.sum() / (len(mine) * (len(everyone) - 2)) / 2
+        a, b = projected
+        together, apart = margin(a, b, self.margin)
         return {"together": together, "apart": apart}

@@ -14,13 +14,13 @@ and of its key from different samples and can't tell the one by the other. Here 
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.blocks.queue import Queue
 from untaught.blocks.teacher import Teacher
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.ops.contrastive import queue_info_nce
 from untaught.ops.gather import gather
 from untaught.ranges import Positive, Share, Size, in_range
 
@@ -56,10 +56,7 @@ class MoCo(Method):
 
     def info_nce(self, query: Tensor, key: Tensor) -> Tensor:
         """query, key (B,D) of length 1 -> a scalar. Equation 1: the negatives are the queue's alone, not the other keys of the batch."""
-        with torch.autocast(query.device.type, enabled=False):
-            found = (query * key).sum(1, keepdim=True)
-            logits = torch.cat([found, query @ self.queue.vectors.T], 1) / self.temperature
-        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+        return queue_info_nce(query, key, self.queue.vectors, self.temperature)
 
     def after_step(self, progress: float) -> None:
         for keys in self.pending:

@@ -14,14 +14,12 @@ Differs from the authors' code: for ResNet their predictor does not end in a Bat
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from untaught.blocks.mlp import mlp
 from untaught.blocks.teacher import Teacher, cosine_momentum
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.gather import gather
-from untaught.ops.info_nce import info_nce, own_rows
+from untaught.ops.contrastive import momentum_info_nce
 from untaught.ranges import Positive, Share, Size, in_range
 
 
@@ -51,13 +49,8 @@ class MoCoV3(Method):
     def forward(self, views: list[View], progress: float) -> Terms:
         queries = [self.predictor(self.projector(self.encoder(view))) for view in views]
         first, second = (self.key_projector(self.key_encoder(view)) for view in views)
-        return {"info_nce": self.contrast(queries[0], second) + self.contrast(queries[1], first)}
-
-    def contrast(self, query: Tensor, key: Tensor) -> Tensor:
-        """query, key (B,D) of the same samples -> a scalar. Algorithm 1's ctr."""
-        keys = gather(F.normalize(key.float(), dim=1))
-        loss = info_nce(F.normalize(query.float(), dim=1), keys, own_rows(query), self.temperature)
-        return 2 * self.temperature * loss
+        first_way, second_way = (momentum_info_nce(*pair, self.temperature) for pair in zip(queries, (second, first), strict=True))
+        return {"info_nce": first_way + second_way}
 
     def after_step(self, progress: float) -> None:
         for teacher in (self.key_encoder, self.key_projector):

@@ -12,15 +12,14 @@ here is a thirteenth of the data, at least 256. Temperature 0.1.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.blocks.queue import Queue
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.ops.contrastive import nearest, neighbour_info_nce
 from untaught.ops.gather import gather
-from untaught.ops.info_nce import info_nce, own_rows
 from untaught.ranges import Positive, Size, in_range
 
 
@@ -57,17 +56,9 @@ class NNCLR(Method):
         predicted = [F.normalize(self.predictor(z).float(), dim=1) for z in projected]
         first, second = (F.normalize(z.detach().float(), dim=1) for z in projected)
         self.pending.append(gather(first))
-        loss = self.contrast(self.nearest(first), predicted[1]) + self.contrast(self.nearest(second), predicted[0])
-        return {"info_nce": loss / 2}
-
-    def nearest(self, z: Tensor) -> Tensor:
-        """z (B,D) of length 1 -> the vector of the queue nearest to each, (B,D). Equation 4."""
-        with torch.autocast(z.device.type, enabled=False):
-            return self.queue.vectors[(z @ self.queue.vectors.T).argmax(1)]
-
-    def contrast(self, neighbour: Tensor, predicted: Tensor) -> Tensor:
-        """neighbour, predicted (B,D) of length 1 -> a scalar. Equation 3."""
-        return info_nce(neighbour, gather(predicted), own_rows(predicted), self.temperature)
+        pairs = zip((first, second), reversed(predicted), strict=True)
+        found = [neighbour_info_nce(nearest(z, self.queue.vectors), other, self.temperature) for z, other in pairs]
+        return {"info_nce": (found[0] + found[1]) / 2}
 
     def after_step(self, progress: float) -> None:
         for projections in self.pending:

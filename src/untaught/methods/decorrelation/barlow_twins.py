@@ -9,13 +9,11 @@ Loss:   the cross-correlation matrix of the two views, each dimension standardis
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.gather import gather
+from untaught.ops.decorrelation import barlow_twins
 from untaught.ranges import Size, Weight, in_range
 
 
@@ -44,9 +42,5 @@ class BarlowTwins(Method):
         return [self.projector(self.encoder(view)) for view in views]  # two passes: BatchNorm sees one view
 
     def objective(self, projected: list[Tensor], progress: float) -> Terms:
-        a, b = (F.batch_norm(gather(z.float()), None, None, training=True) for z in projected)
-        with torch.autocast(a.device.type, enabled=False):
-            correlation = a.T @ b / len(a)
-        diagonal = correlation.diagonal()
-        redundancy = correlation.square().sum() - diagonal.square().sum()
-        return {"invariance": (1 - diagonal).square().sum(), "redundancy": self.redundancy * redundancy}
+        invariance, redundancy = barlow_twins(*projected)
+        return {"invariance": invariance, "redundancy": self.redundancy * redundancy}

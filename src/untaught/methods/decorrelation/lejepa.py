@@ -18,11 +18,10 @@ from torch import Tensor
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.draws import Draws
-from untaught.ops.gather import gather, world_size
+from untaught.ops.sigreg import sigreg
 from untaught.ranges import Share, Size, in_range
 
 LARGE = 2  # views that the others predict: the first ones
-POINTS, LAST = 17, 3.0  # of the integral over frequencies
 
 
 class LeJEPA(Method):
@@ -60,23 +59,8 @@ class LeJEPA(Method):
         z = torch.stack(projected).float()  # (V,B,D)
         prediction = (z - z[:LARGE].mean(0)).square().mean()
         drawn = Draws(0, 0, self.step.view(1), 0).normal(z.shape[-1], self.directions)[0]
-        with torch.autocast(z.device.type, enabled=False):
-            seen = z @ (drawn / drawn.norm(dim=0))
         share = self.regularisation
-        return {"prediction": (1 - share) * prediction, "sigreg": share * epps_pulley(seen).mean()}
+        return {"prediction": (1 - share) * prediction, "sigreg": share * sigreg(z, drawn)}
 
     def after_step(self, progress: float) -> None:
         self.step += 1
-
-
-def epps_pulley(x: Tensor) -> Tensor:
-    """x (V,B,M), samples along dimension 1 -> (V,M): B times the integral of |their characteristic function - the standard
-    normal's|^2 with the weight exp(-t^2 / 2), over all processes' samples."""
-    t = torch.linspace(0, LAST, POINTS, device=x.device)[1:]  # at 0 both functions are 1
-    normal = (-t.square() / 2).exp()
-    weight = torch.full_like(t, 2 * LAST / (POINTS - 1)) * normal
-    weight[-1] /= 2
-    angle = x.unsqueeze(-1) * t
-    real, imaginary = (gather(part.mean(1).unsqueeze(0)).mean(0) for part in (angle.cos(), angle.sin()))  # (V,M,T)
-    distance = (real - normal).square() + imaginary.square()
-    return x.shape[1] * world_size() * (distance * weight).sum(-1)

@@ -10,13 +10,11 @@ Differs from the authors' code: the variance term is not halved; the paper does 
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.decorrelation import vicreg_terms
-from untaught.ops.gather import gather
+from untaught.ops.decorrelation import vicreg
 from untaught.ranges import Size, Weight, in_range
 
 
@@ -48,9 +46,7 @@ class VICReg(Method):
 
     def objective(self, projected: list[Tensor], progress: float) -> Terms:
         w_invariance, w_variance, w_covariance = self.weights
-        a, b = (z.float() for z in projected)
-        invariance = F.mse_loss(a, b)
-        variance, covariance = vicreg_terms(gather(a), gather(b))
+        invariance, variance, covariance = vicreg(*projected)
         return {
             "invariance": w_invariance * invariance,
             "variance": w_variance * variance,

@@ -16,14 +16,12 @@ closest matches are kept in both matchings (by default the code keeps all that a
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.blocks.maps import map_shapes, pooled_and_maps
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.decorrelation import vicreg_terms
-from untaught.ops.gather import gather
+from untaught.ops.decorrelation import vicreg
 from untaught.ops.masking import take
 from untaught.ranges import Share, Size, Weight, in_range
 
@@ -94,9 +92,9 @@ class VICRegL(Method):
     def vicreg(self, a: Tensor, b: Tensor) -> Terms:
         """a, b (B,D) or (B,K,D), each of whose K ranks is taken by itself -> VICReg's weighted terms."""
         w_invariance, w_variance, w_covariance = self.weights
-        variance, covariance = vicreg_terms(*(gather(z).movedim(0, -2) for z in (a, b)))
+        invariance, variance, covariance = vicreg(a, b)
         return {
-            "invariance": w_invariance * F.mse_loss(a, b),
+            "invariance": w_invariance * invariance,
             "variance": w_variance * variance,
             "covariance": w_covariance * covariance,
         }

@@ -12,16 +12,13 @@ For numerical safety 1e-6 is added to the variances.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.groups import groups
+from untaught.ops.whitening import w_mse
 from untaught.ranges import Size, in_range
-
-SAFETY = 1e-6
 
 
 class WMSE(Method):
@@ -52,23 +49,10 @@ class WMSE(Method):
         return [self.projector(self.encoder(view)) for view in views]  # two passes: BatchNorm sees one view
 
     def objective(self, projected: list[Tensor], progress: float) -> Terms:
-        a, b = (groups(z.float(), self.slice) for z in projected)
+        a = groups(projected[0], self.slice)
         if self.training and a.shape[1] <= a.shape[2]:
             raise UserError(
                 f"W-MSE whitens width={a.shape[2]} dimensions, which needs more samples; the batch (or its part on one device) has "
                 f"{a.shape[1]}; give a batch_size of {2 * a.shape[2]} or more, or width={max(1, a.shape[1] // 2)}"
             )
-        a, b = whiten(a), whiten(b)
-        return {"distance": (2 - 2 * F.cosine_similarity(a, b, dim=-1)).mean()}
-
-
-def whiten(z: Tensor) -> Tensor:
-    """z (...,N,D), N > D -> (...,N,D) of mean 0 and covariance (divisor N - 1) 1: W (z - mean), where W is the inverse of the lower
-    triangular Cholesky factor of the covariance. Section 3."""
-    with torch.autocast(z.device.type, enabled=False):
-        z = z - z.mean(-2, keepdim=True)
-        one = torch.eye(z.shape[-1], device=z.device)
-        factor, _ = torch.linalg.cholesky_ex(
-            z.mT @ z / (z.shape[-2] - 1) + SAFETY * one
-        )  # without a check, which would wait for the device
-        return torch.linalg.solve_triangular(factor, z.mT, upper=False).mT
+        return {"distance": w_mse(projected[0], projected[1], self.slice)}

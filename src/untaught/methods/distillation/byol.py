@@ -12,12 +12,10 @@ What is kept is the online encoder, as in the paper. The teacher's BatchNorm has
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor
-
 from untaught.blocks.mlp import mlp
 from untaught.blocks.teacher import Teacher, cosine_momentum
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.ops.cosine import cosine_distance
 from untaught.ranges import Share, Size, in_range
 
 
@@ -45,13 +43,8 @@ class BYOL(Method):
     def forward(self, views: list[View], progress: float) -> Terms:
         predicted = [self.predictor(self.projector(self.encoder(view))) for view in views]
         first, second = (self.teacher_projector(self.teacher_encoder(view)) for view in views)
-        return {"distance": distance(predicted[0], second) + distance(predicted[1], first)}
+        return {"distance": cosine_distance(predicted[0], second) + cosine_distance(predicted[1], first)}
 
     def after_step(self, progress: float) -> None:
         for teacher in (self.teacher_encoder, self.teacher_projector):
             teacher.follow(cosine_momentum(self.momentum, progress))
-
-
-def distance(predicted: Tensor, target: Tensor) -> Tensor:
-    """predicted, target (B,D) -> the mean of their squared distances on the unit sphere: a scalar. Equation 2."""
-    return (2 - 2 * F.cosine_similarity(predicted.float(), target.float())).mean()

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from untaught.blocks.teacher import Teacher, ramp
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.masking import hide, masked_mean
+from untaught.ops.masking import hide
+from untaught.ops.reconstruction import masked_smooth_l1
 from untaught.ranges import Few, Positive, Share, in_range
 
 
@@ -60,8 +61,7 @@ class Data2Vec(Method):
         assert view.mask is not None
         seen = self.encoder.context(hide(self.encoder.embed(view)[0], view.mask, self.mask)).tokens
         assert seen is not None
-        each = F.smooth_l1_loss(self.head(seen).float(), self.target(view), reduction="none", beta=self.beta).mean(-1)
-        return {"distance": masked_mean(each, view.mask)}
+        return {"distance": masked_smooth_l1(self.head(seen), self.target(view), view.mask, self.beta)}
 
     def target(self, view: View) -> Tensor:
         """-> (B,N,D)."""

@@ -25,8 +25,8 @@ from torch import Tensor
 from untaught.blocks.prototypes import PrototypeHead, prototypes_for
 from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.cross_view import cross_view_entropy
 from untaught.ops.gather import gather
+from untaught.ops.self_distillation import dino
 from untaught.ranges import Positive, Positives, Share, Size, Start, in_range
 
 LARGE = 2  # views that the teacher sees: the first ones
@@ -78,8 +78,7 @@ class DINO(Method):
     def cross_entropy(self, said: Tensor, taught: Tensor, progress: float) -> Tensor:
         """The student's said (S,B,K) and the teacher's taught (T,B,K), T <= S, whose first T are of the same crops -> a scalar."""
         sharp = ramp(self.teacher_temperature, self.teacher_warmup, progress)
-        target = ((taught - self.centre) / sharp).softmax(-1)
-        return cross_view_entropy((said / self.temperature).log_softmax(-1), target)
+        return dino(said, taught, self.centre, self.temperature, sharp)
 
     def before_step(self, progress: float) -> None:
         if progress < self.frozen:

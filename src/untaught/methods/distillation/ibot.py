@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from untaught.blocks.prototypes import PrototypeHead, prototypes_for
 from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.cross_view import cross_view_entropy, token_entropy
 from untaught.ops.gather import gather
 from untaught.ops.masking import hide, take
+from untaught.ops.self_distillation import dino, ibot_tokens
 from untaught.ranges import Positive, Positives, Share, Size, Start, in_range
 
 LARGE = 2  # views that the teacher sees: the first ones
@@ -84,20 +84,11 @@ class IBOT(Method):
         said_tokens = self.head(take(seen.tokens, places)).float()  # (2B,M,K)
         taught_tokens = self.teacher_head(take(whole.tokens, places)).float()
         self.pending.append(gather(torch.stack([taught.mean(0), taught_tokens.mean((0, 1))])[None]).mean(0))
+        how = self.temperature, ramp(self.teacher_temperature, self.teacher_warmup, progress)
         return {
-            "cross_entropy": cross_view_entropy(
-                self.log_said(said).unflatten(0, (-1, rows)), self.target(taught, 0, progress).unflatten(0, (-1, rows))
-            ),
-            "tokens": token_entropy(self.log_said(said_tokens), self.target(taught_tokens, 1, progress), hidden.gather(1, places)),
+            "cross_entropy": dino(said.unflatten(0, (-1, rows)), taught.unflatten(0, (-1, rows)), self.centre[0], *how),
+            "tokens": ibot_tokens(said_tokens, taught_tokens, hidden.gather(1, places), self.centre[1], *how),
         }
-
-    def log_said(self, said: Tensor) -> Tensor:
-        return (said / self.temperature).log_softmax(-1)
-
-    def target(self, taught: Tensor, kind: int, progress: float) -> Tensor:
-        """The teacher's taught (..., K), of pooled vectors (kind 0) or tokens (1), centred and sharpened."""
-        sharp = ramp(self.teacher_temperature, self.teacher_warmup, progress)
-        return ((taught - self.centre[kind]) / sharp).softmax(-1)
 
     def before_step(self, progress: float) -> None:
         if progress < self.frozen:

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from untaught.blocks.teacher import Teacher, ramp
 from untaught.blocks.transformer import Transformer, sine_positions
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.masking import first, masked_mean, take, visible
+from untaught.ops.masking import first, take, visible
+from untaught.ops.reconstruction import masked_smooth_l1
 from untaught.ranges import FewOrNone, Share, Size, in_range
 
 
@@ -75,8 +76,7 @@ class IJEPA(Method):
         places = first(targets, (tokens.shape[1] - self.seen) // targets.shape[1])  # as many as the largest target has
         counted = targets.gather(2, places)
         want = take(F.layer_norm(tokens.float(), tokens.shape[-1:]), places.flatten(1)).unflatten(1, places.shape[1:])
-        each = F.smooth_l1_loss(self.predict(view, places, counted).float(), want, reduction="none").mean(-1)
-        return {"distance": masked_mean(each, counted)}
+        return {"distance": masked_smooth_l1(self.predict(view, places, counted), want, counted)}
 
     def predict(self, view: View, places: Tensor, counted: Tensor) -> Tensor:
         """What the teacher says at places (B,T,A) of each of T targets, of which those counted (B,T,A) bool -> (B,T,A,D)."""

@@ -17,17 +17,14 @@ What is kept is the teacher's encoder, as in the paper.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from untaught.blocks.prototypes import PrototypeHead
 from untaught.blocks.teacher import Teacher, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.gather import gather
 from untaught.ops.masking import take, visible
-from untaught.ops.sinkhorn import sinkhorn
+from untaught.ops.self_distillation import msn
 from untaught.ranges import FewOrNone, Positive, Share, Size, Weight, in_range
 
 
@@ -77,14 +74,8 @@ class MSN(Method):
 
     def terms(self, anchors: Tensor, target: Tensor) -> Terms:
         """anchors (A x B, K), target (B,K): cosines to the prototypes."""
-        log_said = (anchors / self.temperature).log_softmax(-1)
-        sharp = ((target / self.temperature).log_softmax(-1) / self.sharpening).log_softmax(-1)
-        wanted = sinkhorn(sharp, 1.0, self.iterations).repeat(len(anchors) // len(target), 1)
-        mean = gather(log_said.exp().mean(0, keepdim=True)).mean(0)
-        return {
-            "cross_entropy": -(wanted * log_said).sum(-1).mean(),
-            "me_max": self.me_max * (math.log(len(mean)) - torch.special.entr(mean).sum()),
-        }
+        cross_entropy, me_max = msn(anchors, target, self.temperature, self.sharpening, self.iterations)
+        return {"cross_entropy": cross_entropy, "me_max": self.me_max * me_max}
 
     def after_step(self, progress: float) -> None:
         for teacher in (self.teacher_encoder, self.teacher_projector):

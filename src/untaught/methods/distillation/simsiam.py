@@ -11,11 +11,11 @@ As in the authors' code, the projector's last BatchNorm has no scale and shift o
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.ops.cosine import negative_cosine
 from untaught.ranges import Size, in_range
 
 
@@ -49,8 +49,3 @@ class SimSiam(Method):
     def objective(self, projected: list[Tensor], progress: float) -> Terms:
         a, b = projected
         return {"distance": (negative_cosine(self.predictor(a), b) + negative_cosine(self.predictor(b), a)) / 2}
-
-
-def negative_cosine(predicted: Tensor, target: Tensor) -> Tensor:
-    """predicted, target (B,D) -> a scalar; no gradient through the target. Equations 1 and 3."""
-    return -F.cosine_similarity(predicted.float(), target.detach().float()).mean()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from untaught.blocks.transformer import Transformer, sine_positions
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.masking import take, visible
+from untaught.ops.reconstruction import masked_reconstruction
 from untaught.ranges import FewOrNone, Size, in_range
 
 
@@ -57,12 +58,7 @@ class MAE(Method):
         (view,) = views
         assert view.mask is not None
         assert view.target is not None
-        said = self.restore(view)
-        target = view.target
-        if self.normalise:
-            target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
-        error = (said.float() - target).square().mean(-1)
-        return {"reconstruction": (error * view.mask).sum() / view.mask.sum()}
+        return {"reconstruction": masked_reconstruction(self.restore(view), view.target, view.mask, self.normalise)}
 
     def restore(self, view: View) -> Tensor:
         """The decoder's word for every token: (B,N,P), in the units of the (normalised) target."""

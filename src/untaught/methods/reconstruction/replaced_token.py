@@ -17,13 +17,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.cross_entropy import mean_cross_entropy
 from untaught.ops.draws import Draws
 from untaught.ops.masking import masked_mean
+from untaught.ops.reconstruction import replaced_token_detection
 from untaught.ops.sampling import linear_sample
 from untaught.ranges import Weight, Within, in_range
 
@@ -65,11 +65,10 @@ class ReplacedToken(Method):
         assert tokens is not None
         score = self.discriminator(tokens).squeeze(2).float()
         replaced = (shown != view.target).float()
-        each = F.binary_cross_entropy_with_logits(score, replaced, reduction="none")
         valid = torch.ones_like(view.mask) if view.valid is None else view.valid
         return {
             "generation": generation,
-            "discrimination": self.discrimination * masked_mean(each, valid),
+            "discrimination": self.discrimination * replaced_token_detection(score, replaced, valid),
             "replaced": masked_mean(replaced, valid),
         }
 

@@ -1,0 +1,38 @@
+"""How far what is restored or predicted at masked tokens is from what was there."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from untaught.ops.masking import masked_mean
+
+
+def masked_reconstruction(restored: Tensor, target: Tensor, mask: Tensor, normalise: bool = True) -> Tensor:
+    """MAE's loss. He, Chen, Xie, Li, Dollar, Girshick 2022, section 3, https://arxiv.org/abs/2111.06377
+
+    restored, target (B,N,P), the numbers (pixels) of every token; mask (B,N) bool, the tokens that were masked -> a scalar: the mean
+    squared error at the masked tokens. normalise: each token of the target is first brought to mean 0 and variance 1.
+    """
+    if normalise:
+        target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
+    error = (restored.float() - target).square().mean(-1)
+    return (error * mask).sum() / mask.sum()
+
+
+def masked_smooth_l1(predicted: Tensor, target: Tensor, mask: Tensor, beta: float = 1.0) -> Tensor:
+    """The loss of data2vec (Baevski et al. 2022, section 3.4, https://arxiv.org/abs/2202.03555, beta 2) and of I-JEPA's authors' code.
+
+    predicted, target (...,D), mask (...) bool, the tokens that count -> a scalar: smooth L1, averaged over dimensions and over the
+    counted tokens of all processes. beta: error from which it grows as a line. Give the target without gradient, from a teacher.
+    """
+    return masked_mean(F.smooth_l1_loss(predicted.float(), target, reduction="none", beta=beta).mean(-1), mask)
+
+
+def replaced_token_detection(score: Tensor, replaced: Tensor, valid: Tensor) -> Tensor:
+    """ELECTRA's discriminator loss. Clark, Luong, Le, Manning 2020, section 2, https://arxiv.org/abs/2003.10555
+
+    score (B,T), the logit that a token was replaced; replaced (B,T), 1 where it was, 0 elsewhere; valid (B,T) bool -> a scalar: binary
+    cross-entropy averaged over the valid tokens of all processes.
+    """
+    return masked_mean(F.binary_cross_entropy_with_logits(score.float(), replaced.float(), reduction="none"), valid)
