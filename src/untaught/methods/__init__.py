@@ -29,5 +29,6 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing them impo
     "seq2seq_denoising": "untaught.methods.reconstruction.seq2seq_denoising:Seq2SeqDenoising",
     "replaced_token": "untaught.methods.reconstruction.replaced_token:ReplacedToken",
     "tsdae": "untaught.methods.reconstruction.tsdae:TSDAE",
+    "bigan": "untaught.methods.adversarial.bigan:BiGAN",
     "clm": "untaught.methods.autoregression.clm:CLM",
 }
