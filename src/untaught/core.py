@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -52,6 +53,7 @@ class View:
         return self._map(lambda value: value[rows])
 
     def to(self, device: Any) -> View:
+        """The view on a device."""
         return self._map(lambda value: value.to(device, non_blocking=True))
 
     @property
@@ -200,12 +202,16 @@ class Method(nn.Module):
     `forward`, `backward`, `before_step`, `optimizer.step` and `after_step`, in that order, trains the method.
     A method that defines the pair `project` and `objective`, with forward = objective(project(views)),
     can be trained with cached gradients.
+    An adversarial method names its `players` and defines `turn` in place of `forward`: in each step every player in turn is
+    given its terms and moves its own parameters, so that the next one sees them moved.
     """
 
     views: tuple[str, ...]  # in the order that forward reads them
     needs: frozenset[str] = frozenset()  # what the encoder must offer
     whole: str = "whole"  # the view in which the encoder is used and exported
     groups: dict[str, dict[str, Any]] = {}  # optimizer overrides by parameter prefix
+    players: dict[str, tuple[str, ...]] = {}  # adversaries in the order of their turns: player -> its modules and parameters
+    training_defaults: Options = {}  # options of the training loop whose default is the paper's, not the loop's
     find_unused_parameters: bool = False  # whether a step may leave parameters without a gradient
     padded: bool = True  # whether padded views may come: what is not valid must change no loss
 
@@ -223,14 +229,49 @@ class Method(nn.Module):
         self.pending: list[Any] = []
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        """The weighted terms of a batch, in the order of `views`; progress: share of the training that is done, from 0 to 1."""
+        """The weighted terms of a batch, in the order of `views`; progress: share of the training that is done, from 0 to 1.
+
+        Those of all players where there are players, each with gradients for its player's parameters alone.
+        """
+        if not self.players:
+            raise NotImplementedError
+        terms: Terms = {}
+        for player in self.players:
+            with self.only(player):
+                terms |= self.turn(player, views, progress)
+        return terms
+
+    def turn(self, player: str, views: list[View], progress: float) -> Terms:
+        """The terms that this player minimises. Called within `only(player)`: the other players' parameters are constants."""
         raise NotImplementedError
 
-    def validate(self, views: list[View], progress: float) -> Terms:
-        """The terms on views that are not trained on: `forward`, of which nothing stays in `pending`."""
+    def player_of(self, name: str) -> str:
+        """The player that a parameter belongs to, by its name; "" where there are no players. Raises UserError unless it is exactly one."""
+        owners = [player for player, parts in self.players.items() if any(f"{name}.".startswith(f"{part}.") for part in parts)]
+        if self.players and len(owners) != 1:
+            belongs = f"belongs to {' and '.join(owners)}" if owners else "belongs to no player"
+            raise UserError(
+                f"{type(self).__name__}: the parameter {name} {belongs}; name it under exactly one of {', '.join(self.players)}"
+            )
+        return owners[0] if owners else ""
+
+    @contextmanager
+    def only(self, player: str) -> Iterator[None]:
+        """Within it, no parameters require gradients but the player's."""
+        others = [p for name, p in self.named_parameters() if p.requires_grad and self.player_of(name) != player]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
+
+    def validate(self, views: list[View], progress: float, player: str = "") -> Terms:
+        """The terms on views that are not trained on, of one player where it is named; nothing stays in `pending`."""
         before = len(self.pending)
         try:
-            return self(views, progress)
+            return self.turn(player, views, progress) if player else self(views, progress)
         finally:
             del self.pending[before:]
 
@@ -246,7 +287,7 @@ class Method(nn.Module):
         """On entering an epoch, once: what it learns of the samples is a persistent buffer of `facts.rows`."""
 
     def before_step(self, progress: float) -> None:
-        """After backward, before the optimizer."""
+        """After backward, before the optimizer; with players, in every turn."""
 
     def after_step(self, progress: float) -> None:
         """After the optimizer: teachers, queues, clamps."""

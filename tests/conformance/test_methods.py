@@ -84,40 +84,51 @@ def test_terms_stay_float32_under_autocast(name: str, modality: str) -> None:
 def test_the_gradient_is_the_slope_of_the_loss_and_reaches_every_parameter(name: str, modality: str) -> None:
     method, views, batch = build(CLASSES[name], modality)
     made = views(batch, 0)
-    loss = total(method(made, 0.5))
-    loss.backward()
+    total(method(made, 0.5)).backward()
     assert [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None] == []
     pooling = {"model.fc_norm.weight", "model.fc_norm.bias"}  # of a ViT: only pooled vectors go through it
     without = [n for n, p in method.encoder.named_parameters() if n not in pooling and (p.grad is None or not p.grad.any())]
     assert without == []
     if name in NOT_THE_SLOPE or name not in METHODS:
         return
-    trained = [(p, p.grad.clone()) for p in method.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([gradient for _, gradient in trained])
-    step, losses = 3e-4 * loss.detach().abs() / norm, []  # along the gradient, so that the loss changes by as much of it
-    for way in (step, -2 * step):
-        with torch.no_grad():
-            for parameter, gradient in trained:
-                parameter.add_(gradient * (way / norm))
-        losses.append(total(method(made, 0.5)).double())
-    assert float((losses[0] - losses[1]).detach() / (2 * step)) == pytest.approx(float(norm), rel=0.05)
+    for player in method.players or ("",):
+        loss = total(moved(method, player, made))
+        trained = [(p, p.grad.clone()) for n, p in method.named_parameters() if p.grad is not None and method.player_of(n) == player]
+        norm = torch.nn.utils.get_total_norm([gradient for _, gradient in trained])
+        step, losses = 3e-4 * loss.detach().abs() / norm, []  # along the gradient, so that the loss changes by as much of it
+        for way in (step, -2 * step, step):
+            with torch.no_grad():
+                for parameter, gradient in trained:
+                    parameter.add_(gradient * (way / norm))
+            losses.append(total(moved(method, player, made)).double())
+        assert float((losses[0] - losses[1]).detach() / (2 * step)) == pytest.approx(float(norm), rel=0.05)
+
+
+def moved(method: Method, player: str, views: list[View]) -> dict[str, Tensor]:
+    """The terms of a player's turn; of a method without players all."""
+    if not player:
+        return method(views, 0.5)
+    with method.only(player):
+        return method.turn(player, views, 0.5)
 
 
 @each
 def test_the_loss_falls(name: str, modality: str) -> None:
-    method, views, batch = build(CLASSES[name], modality)
-    optimizer = torch.optim.Adam(method.parameters(), 3e-3)
-    made, losses = views(batch, 0), []
-    for _ in range(15):
-        loss = total(method(made, 0.5))
-        optimizer.zero_grad()
-        loss.backward()
-        method.before_step(0.5)
-        optimizer.step()
-        method.after_step(0.5)
-        method.pending.clear()
-        losses.append(loss.item())
-    assert losses[-1] < 0.9 * max(losses[:2])  # the first may be against a queue's random vectors
+    for player in CLASSES[name].players or ("",):  # each against others that stand still
+        method, views, batch = build(CLASSES[name], modality)
+        optimizer = torch.optim.Adam(method.parameters(), 3e-3)
+        made, losses = views(batch, 0), []
+        for _ in range(15):
+            loss = total(moved(method, player, made))
+            optimizer.zero_grad()
+            loss.backward()
+            method.before_step(0.5)
+            optimizer.step()
+            method.after_step(0.5)
+            method.pending.clear()
+            losses.append(loss.item())
+        little = 0.95 if player else 0.9  # against an untrained opponent there is little to win
+        assert losses[-1] < little * max(losses[:2])  # the first may be against a queue's random vectors
 
 
 @each
@@ -289,6 +300,22 @@ def test_groups_name_parameters_that_there_are(cls: type[Method]) -> None:
     assert [p for p in method.groups if not any(n.startswith(p) for n, _ in method.named_parameters())] == []
 
 
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES.values() if cls.players], ids=lambda cls: cls.__name__)
+def test_each_turn_reaches_the_parameters_of_its_player_alone(cls: type[Method]) -> None:
+    assert cls.find_unused_parameters, "the parameters of the players that wait have no gradient"
+    method, views, batch = build(cls, next(kind for name, kind in GRID if CLASSES[name] is cls))
+    made, seen = views(batch, 0), set()
+    for player in method.players:
+        method.zero_grad()
+        terms = moved(method, player, made)
+        total(terms).backward()
+        reached = {n for n, p in method.named_parameters() if p.grad is not None}
+        assert reached == {n for n, p in method.named_parameters() if p.requires_grad and method.player_of(n) == player}
+        assert not seen & terms.keys()
+        seen |= terms.keys()
+    assert method(made, 0.5).keys() == seen
+
+
 @each
 def test_what_is_kept_is_an_encoder(name: str, modality: str) -> None:
     method, _, _ = build(CLASSES[name], modality)
@@ -394,6 +421,7 @@ WRONG = {
     ],
     "deepcluster": [{"temperature": 0.0}, {"prototypes": 0}, {"clusterings": 0}, {"iterations": 0}, {"hidden": 0}, {"width": 0}],
     "replaced_token": [{"generator": 0.0}, {"generator": 1.5}, {"discrimination": -1.0}, {"discrimination": float("nan")}],
+    "bigan": [{"width": 0}, {"maps": 0}],
     "tsdae": [{"depth": 0}, {"heads": 0}, {"heads": 5}],
     "mae": [{"decoder_width": 100}, {"decoder_width": -4}, {"decoder_depth": -1}],
 }

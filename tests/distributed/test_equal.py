@@ -43,9 +43,11 @@ CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {  # name -> method, whethe
     "fsdp mae": ("mae", True, {"strategy": "fsdp"}),
     "fsdp hybrid": ("byol+dino:0.5", True, {"strategy": "fsdp"}),
     "clipped": ("byol", False, {"clip": 0.1}),
+    "players accumulated": ("bigan", False, {"accumulate": 2, "clip": 0.1}),
     "muon": ("dino", True, {"optimizer": "muon", "lr": 0.002}),
 }
 KNOBS: dict[str, dict[str, Any]] = {
+    "bigan": {"maps": 8},
     "w_mse": {"width": 4, "slice": 6},
     "dino": {"prototypes": 32, "hidden": 16, "frozen": 0.0},
     "swav": {"frozen": 0.0, "queue_start": 0.3},

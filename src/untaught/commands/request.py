@@ -108,7 +108,7 @@ def resolve(asked: Asked, resume: bool) -> Request:
     _check_at_hand(asked)
     cls, modality = method_class(asked.chosen), modality_named(asked.modality)
     knobs = sort_knobs(asked.knobs, cls, modality, Recipe)
-    recipe = Recipe(**knobs["loop"])
+    recipe = Recipe(**(cls.training_defaults | knobs["loop"]))
     return Request(asked, given, resume, before, changes, cls, modality, knobs, recipe, view_names(cls, modality, knobs["views"]))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from untaught.surroundings import settle
 
 if TYPE_CHECKING:  # for editors and type checkers; the table below is what counts
+    from untaught.methods.adversarial.bigan import BiGAN as BiGAN
     from untaught.methods.autoregression.clm import CLM as CLM
     from untaught.methods.clustering.deepcluster import DeepCluster as DeepCluster
     from untaught.methods.clustering.swav import SwAV as SwAV
@@ -70,6 +71,7 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing them impo
     "seq2seq_denoising": "untaught.methods.reconstruction.seq2seq_denoising:Seq2SeqDenoising",
     "replaced_token": "untaught.methods.reconstruction.replaced_token:ReplacedToken",
     "tsdae": "untaught.methods.reconstruction.tsdae:TSDAE",
+    "bigan": "untaught.methods.adversarial.bigan:BiGAN",
     "clm": "untaught.methods.autoregression.clm:CLM",
 }
 

@@ -84,6 +84,8 @@ def hybrid_of(members: dict[str, tuple[type[Method], float]]) -> type[Hybrid]:
     Raises UserError where the encoder would be used in two ways.
     """
     title = title_of({name: weight for name, (_, weight) in members.items()})
+    if adversarial := [name for name, (cls, _) in members.items() if cls.players]:
+        raise UserError(f"{title}: {adversarial[0]} has players that step in turn, and can't be joined with others; train it alone")
     wholes = {cls.whole: name for name, (cls, _) in members.items()}
     if len(wholes) > 1:
         said = ", ".join(f"{name} on {whole}" for whole, name in wholes.items())

@@ -285,7 +285,8 @@ class Health:
 
         hooks = [head.register_forward_hook(partial(see, name)) for name, head in _heads_of(self.method)]
         try:
-            loss = _sum(self._terms(self.read, progress))
+            terms = self._terms(self.read, progress)
+            loss = None if self.method.players else _sum(terms)  # a player's loss need not fall where it learns
         except UserError:  # of a method that needs more samples than are looked at
             return {}, None
         finally:
@@ -299,8 +300,9 @@ class Health:
         return sights, loss
 
     def _terms(self, views: list[View], progress: float) -> Terms:
+        """With players, those of the encoder's."""
         with _looking(self.method, self.bf16, self.device, training=True):
-            return self.method.validate(views, progress)
+            return self.method.validate(views, progress, self.method.player_of("encoder"))
 
     def _dimensions(self) -> int:
         """In float32: what bfloat16 rounds away has every dimension."""
@@ -342,12 +344,13 @@ class Health:
 
 
 def _heads_of(method: Method) -> Iterator[tuple[str, nn.Module]]:
-    """What a method has beside encoder and teachers, by name; of a hybrid, what its methods have."""
+    """What a method has beside encoder and teachers, by name; of a hybrid, what its methods have. None of the encoder's adversaries."""
     for place, part in method.named_modules():
         if isinstance(part, Method):
             prefix = f"{place.removeprefix('methods.')}." if place else ""
             for name, head in part.named_children():
-                if head is not method.encoder and not isinstance(head, Teacher | nn.ModuleDict):
+                owners = {part.player_of(f"{name}.{inner}") for inner, _ in head.named_parameters()} or {""}
+                if head is not method.encoder and not isinstance(head, Teacher | nn.ModuleDict) and owners == {part.player_of("encoder")}:
                     yield f"{prefix}{name}", head
 
 

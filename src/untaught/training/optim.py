@@ -33,6 +33,8 @@ def optimizer_for(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
     A group of the method may set its `lr`, or `lr_scale`, its share of the recipe's, and keep it throughout (schedule "constant").
     """
     sharded = recipe.strategy == "fsdp"
+    if sharded and method.players:
+        raise UserError(f"strategy=fsdp: {type(method).__name__} has players that step in turn, which needs strategy=ddp")
     if sharded and recipe.optimizer not in SHARDED:
         raise UserError(f"optimizer={recipe.optimizer}: is not known to work with strategy=fsdp; {', '.join(SHARDED)} do")
     groups = parameter_groups(method, recipe.weight_decay)
@@ -54,7 +56,10 @@ def optimizer_for(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def parameter_groups(method: Method, weight_decay: float) -> list[dict[str, Any]]:
-    """Muon's own advice: rows of an embedding, of which a step touches some, are AdamW's (`use_fallback`)."""
+    """No group holds parameters of two players: "player" is whose they are.
+
+    Muon's own advice: rows of an embedding, of which a step touches some, are AdamW's (`use_fallback`).
+    """
     groups: dict[tuple, dict[str, Any]] = {}
     rows = {id(part.weight) for part in method.modules() if isinstance(part, nn.Embedding)}
     for name, parameter in method.named_parameters():
@@ -64,6 +69,8 @@ def parameter_groups(method: Method, weight_decay: float) -> list[dict[str, Any]
         decays = parameter.ndim > 1 and not name.endswith(("pos_embed", "cls_token", "reg_token"))
         if id(parameter) in rows:
             own = {**own, "use_fallback": True}
+        if player := method.player_of(name):
+            own = {**own, "player": player}
         key = (*sorted(own.items()), decays)
         group = groups.setdefault(key, {"params": [], "weight_decay": weight_decay if decays else 0.0, **own})
         group["params"].append(parameter)

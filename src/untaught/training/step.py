@@ -74,9 +74,38 @@ class TrainingStep:
         recipe = self.recipe
         assert recipe.lr is not None
         set_rate(self.optimizer, recipe.lr, rate(recipe.schedule, recipe.warmup, progress))
-        self.optimizer.zero_grad(set_to_none=True)
-        backward = self._backward_cached if recipe.cache_gradients else self._backward
-        terms = backward(step, views, progress)
+        terms: Terms = {}
+        bads, norms = [], []
+        for player in self.method.players or ("",):
+            with self.turn_of(player):
+                made, bad, norm = self.move(player, step, views, progress)
+            terms |= made
+            bads.append(bad)
+            norms.append(norm)
+        self.method.after_step(progress)
+        summed = {name for name, value in terms.items() if value.requires_grad}
+        bad, norm = torch.stack(bads).any(), torch.stack(norms).amax()  # of players, the largest norm
+        return Outcome({name: value.detach() for name, value in terms.items()}, summed, bad, norm)
+
+    @contextmanager
+    def turn_of(self, player: str) -> Iterator[None]:
+        """Within it, gradients reach this player's parameters alone, and its groups are all that the optimizer has."""
+        if not player:
+            yield
+            return
+        groups = self.optimizer.param_groups
+        self.optimizer.param_groups = [group for group in groups if group["player"] == player]
+        try:
+            with self.method.only(player):
+                yield
+        finally:
+            self.optimizer.param_groups = groups
+
+    def move(self, player: str, step: int, views: list[View], progress: float) -> tuple[Terms, Tensor, Tensor]:
+        """One update, of one player where there are players -> terms, whether the gradient is not finite, its norm."""
+        recipe = self.recipe
+        self.method.zero_grad(set_to_none=True)
+        terms = self._backward_cached(step, views, progress) if recipe.cache_gradients else self._backward(player, step, views, progress)
         self.method.before_step(progress)
 
         gradients = [local_shard(p.grad) for p in self.parameters if p.grad is not None]
@@ -88,9 +117,7 @@ class TrainingStep:
             share = (recipe.clip / (norm.nan_to_num(1.0) + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
             torch._foreach_mul_(gradients, share)  # type: ignore[attr-defined]
         self.wrapped_optimizer.step()
-        self.method.after_step(progress)
-        summed = {name for name, value in terms.items() if value.requires_grad}
-        return Outcome({name: value.detach() for name, value in terms.items()}, summed, bad, norm)
+        return terms, bad, norm
 
     @property
     def lr(self) -> float:
@@ -102,13 +129,14 @@ class TrainingStep:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def _backward(self, step: int, views: list[View], progress: float) -> Terms:
+    def _backward(self, player: str, step: int, views: list[View], progress: float) -> Terms:
         total: Terms = {}
         parts = self.recipe.accumulate
+        first = list(self.method.players).index(player) * parts if player else 0
         for part, micro in enumerate(_cut(views, parts)):
-            self._reseed(step, part)
+            self._reseed(step, first + part)
             with self.group.no_sync(self.wrapped, part < parts - 1):
-                terms = self.call("forward", micro, progress)
+                terms = self.call("turn", player, micro, progress) if player else self.call("forward", micro, progress)
                 self.fabric.backward(_loss(terms) / parts)
             total = {name: total.get(name, 0) + value / parts for name, value in terms.items()}
         return total
