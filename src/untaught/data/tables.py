@@ -17,6 +17,7 @@ import numpy as np
 
 from untaught.core import Modality, Record, UserError
 from untaught.data.addresses import Address, address_name, file_size, open_address
+from untaught.data.conll import COLUMNS, ENDINGS, Conll
 from untaught.data.decoding import FAULTS_OF_OURS, ahead, processors
 from untaught.data.delimited import TOLD, Delimited, check_told
 from untaught.data.identity import content_hash, file_facts, fingerprint
@@ -29,6 +30,7 @@ KINDS = {
     "parquet": (".parquet",),
     "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz"),
     "json": (".jsonl", ".json", ".jsonl.gz", ".json.gz"),
+    "conll": ENDINGS,
     "webdataset": (".tar",),
 }
 LABELS = ("label", "labels", "class", "target", "fine_label", "cls")
@@ -78,6 +80,9 @@ def open_tables(
     first = everything[0]
     label, split = (_told(asked, option, first, where) for asked, option in ((choice.label, "label"), (choice.split, "split")))
     chosen = {name: _choose(name, first, modality, choice.columns) for name in modality.fields}
+    for name, column in chosen.items():
+        if other := next((one for one, same in chosen.items() if same == column and one != name), None):
+            raise UserError(f"column {column} of {where} would be the {other} and the {name}; say which is with --columns {name}=NAME")
     for table in everything:  # a test part may come without labels
         if missing := {*chosen.values(), *([split] if split else [])} - set(table.columns):
             raise UserError(f"{table.name} has no column {sorted(missing)[0]}, which {first.name} has; give files of one kind")
@@ -196,10 +201,10 @@ def read_files(
 
 
 def _check_reading(reading: Mapping[str, str], kind: str | None, name: str) -> None:
-    allowed = {"csv": tuple(TOLD), "json": ("encoding",)}.get(kind or "", ())
+    allowed = {"csv": tuple(TOLD), "json": ("encoding",), "conll": ("encoding",)}.get(kind or "", ())
     for key, value in reading.items():
         if key not in allowed:
-            kinds = "csv or json" if key == "encoding" else "csv"
+            kinds = "csv, json or conll" if key == "encoding" else "csv"
             raise UserError(f"--columns {key}={value} came, but {name} is no {kinds} file; leave it out")
     check_told(reading)
 
@@ -292,6 +297,9 @@ def _read_webdataset(address: Address, columns: Columns) -> Table:
 def _read_text(address: Address, suffixes: Collection[str], reading: Mapping[str, str]) -> Table:
     """csv and json, read once to know their columns and rows: cells of csv are text as written, values of json keep their types."""
     csv = kind_of(address) == "csv"
+    if kind_of(address) == "conll":
+        sentences = Conll(address, reading.get("encoding"))
+        return Table(sentences.name, COLUMNS, sentences.rows, sentences.read, said=sentences.said)
     file = Delimited(address, reading, suffixes) if csv else Objects(address, reading.get("encoding"))
     table = Table(address_name(address), file.columns, file.rows, file.read, written=csv, said=file.said)
     table.folder = address.parent if isinstance(address, Path) else None
