@@ -165,7 +165,9 @@ class Segment(Task):
 def classes_of(found: np.ndarray, binary: bool, ignore: int) -> list[int]:
     """The values that are classes, of those found; of binary masks 0 and one other."""
     values = [int(value) for value in found if value != ignore]
-    return [0, *([max(values)] if values[-1:] == [255] else [1])] if binary and any(values) else values
+    if binary and any(values):
+        values = [value for value in (0, 255 if values[-1] == 255 else 1) if value != ignore]
+    return values
 
 
 def numbering(values: list[int], binary: bool, ignore: int) -> np.ndarray:
