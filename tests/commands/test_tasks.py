@@ -63,7 +63,7 @@ def test_squares_are_found(tmp_path: Path, capfd: Any) -> None:
     assert table["share_255"].mean() == pytest.approx(100 / (24 * 32), abs=0.06)
     with pytest.raises(ut.UserError, match="is already there; choose another --out"):
         model.predict(data, tmp_path / "masks")
-    with pytest.raises(ut.UserError, match="Tag learns tags, which image data do not have; they have masks|needs an encoder with tokens"):
+    with pytest.raises(ut.UserError, match=r"Tag learns tags, which image data do not have; they have masks|needs an encoder with tokens"):
         run.finetune(data, "tag", out=tmp_path / "no")
 
 

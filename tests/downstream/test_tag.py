@@ -150,7 +150,7 @@ def test_the_loss_and_the_table_by_loops() -> None:
     log = made.network(view).log_softmax(2)
     loss = -(log[0, 1, 1] + log[0, 3, 0] + log[1, 2, 4]) / 3
     assert made([view], 0.0)["cross_entropy"].item() == pytest.approx(loss.item(), rel=1e-5)
-    predictions = {key: value for key, value in made.predict(view).items()}
+    predictions = made.predict(view)
     assert predictions["log_probabilities"][0, 2].argmax() == 0, "a word without a place is outside"
     assert made.judge(predictions, target.numpy()) == pytest.approx((loss.item() * 3 + 20) / 4, rel=1e-4)
     table = made.table({**predictions, "row": np.array([5, 9]), "name": np.array(["p", "q"], object)}).to_pydict()
