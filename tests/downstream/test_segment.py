@@ -24,7 +24,7 @@ STATISTICS = {"mean": [0.0], "std": [1.0]}
 def task(values: tuple[int, ...] = (0, 1, 2), encoder: Any = None, **knobs: Any) -> Segment:
     torch.manual_seed(0)
     encoder = encoder or ConvSmall(width=4)
-    shapes = [list(m.shape[1:]) for m in encoder.features(torch.zeros(1, 3, SIDE, SIDE), want=("maps",)).maps]
+    shapes = [list(m.shape[1:]) for m in encoder.features(View(torch.zeros(1, 3, SIDE, SIDE)), want=("maps",)).maps]
     return Segment(encoder, {"values": list(values), "maps": shapes, "side": SIDE}, **knobs).eval()
 
 
@@ -161,7 +161,7 @@ def test_facts_of_a_strange_file_are_refused(facts: dict[str, Any]) -> None:
 
 def test_a_prediction_is_as_large_as_its_image_and_in_the_values_of_the_masks() -> None:
     made = task((0, 255), binary=True, ignore=-1)
-    view = View(torch.randn(2, 3, SIDE, SIDE), where={"size": torch.tensor([[50, 30], [20, 40]])})
+    view = View(torch.randn(2, 3, SIDE, SIDE), meta={"size": torch.tensor([[50, 30], [20, 40]])})
     predictions = {**made.predict(view), "row": np.arange(2), "name": np.array(["a", "b"], object)}
     (first, one), (second, other) = made.files(predictions)
     assert (first, one.size, second, other.size) == ("a", (50, 30), "b", (20, 40))

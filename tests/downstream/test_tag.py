@@ -49,33 +49,33 @@ def test_the_first_token_of_a_word_carries_its_tag(layout: Options) -> None:
 
     tokenizer, (view, found) = tokenizer_of(layout), seen(RECORDS, layout)
     assert found.target is not None
-    assert found.where is not None
+    assert found.meta is not None
     assert [[TAGS[n] for n in row if n >= 0] for row in found.target.tolist()] == [TRUTH, TRUTH[2:4]]
     for row, words in enumerate((WORDS, WORDS[2:4])):
-        places = found.where["words"][row, : len(words)].tolist()
+        places = found.meta["words"][row, : len(words)].tolist()
         assert places == sorted(set(places))
         for place, word in zip(places, words, strict=True):
             token = tokenizer.decode([int(view.x[row, place])]).strip().lower()
             assert (token and word.lower().startswith(token.replace("##", ""))) or token in ("[unk]", "")
-        assert found.where["count"][row] == len(words)
+        assert found.meta["count"][row] == len(words)
 
 
 def test_a_view_that_drops_and_cuts_takes_the_words_along(layout: Options) -> None:
     view, found = seen(RECORDS, layout, delete=0.4)
     whole, kept = seen(RECORDS, layout)
-    assert found.where is not None
-    assert kept.where is not None
+    assert found.meta is not None
+    assert kept.meta is not None
     lost = 0
     for row in range(2):
-        for place, before in zip(found.where["words"][row].tolist(), kept.where["words"][row].tolist(), strict=True):
+        for place, before in zip(found.meta["words"][row].tolist(), kept.meta["words"][row].tolist(), strict=True):
             assert place < 0 or view.x[row, place] == whole.x[row, before]
             lost += place < 0 <= before
     assert lost > 0
     _, cut = seen(RECORDS[:1], layout, length=6)
-    assert cut.where is not None
+    assert cut.meta is not None
     assert cut.target is not None
-    assert (cut.where["words"] < 0).any()
-    assert cut.where["words"].max() < 6
+    assert (cut.meta["words"] < 0).any()
+    assert cut.meta["words"].max() < 6
     assert (cut.target >= 0).all(), "a word that is cut off is not forgotten"
 
 
@@ -145,8 +145,8 @@ def test_the_loss_and_the_table_by_loops() -> None:
     made, x = tagger(), torch.randint(5, 300, (2, 8))
     words, target = torch.tensor([[1, 3, -1], [2, -1, -1]]), torch.tensor([[1, 0, 3], [4, -1, -1]])
     spelled = torch.tensor([list(b"a\nbc\nd"), list(b"e" + b"\n" * 5)])
-    where = {"words": words, "spelled": spelled, "count": torch.tensor([3, 1])}
-    view = View(x, target=target, where=where)
+    meta = {"words": words, "spelled": spelled, "count": torch.tensor([3, 1])}
+    view = View(x, target=target, meta=meta)
     log = made.network(view).log_softmax(2)
     loss = -(log[0, 1, 1] + log[0, 3, 0] + log[1, 2, 4]) / 3
     assert made([view], 0.0)["cross_entropy"].item() == pytest.approx(loss.item(), rel=1e-5)

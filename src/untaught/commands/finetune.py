@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -258,14 +259,14 @@ class Tuner:
             say(advice)
 
     def decide(self, rows: np.ndarray, scratch: bool) -> Recipe:
-        """Fills in what was left open, from the number of labels; 3e-4 was chosen on held-out rows of CIFAR-10's training part."""
+        """Fills in what was left open, from the number of labels and by the task."""
         recipe, decided = self.recipe, {}
         if recipe.batch_size is None:
             decided["batch_size"] = min(len(rows), 64 if len(rows) < 4096 else 256)
         elif recipe.batch_size > len(rows):
             raise UserError(f"batch_size={recipe.batch_size} is larger than the labels, {len(rows)} to learn from; choose at most that")
         if recipe.lr is None:
-            decided["lr"] = 1e-3 if scratch else 3e-4
+            decided["lr"] = 1e-3 if scratch else self.cls.lr
         if recipe.epochs is recipe.steps is recipe.minutes is None:
             batch = recipe.batch_size or decided["batch_size"]
             decided["steps"] = max(400, 15 * (len(rows) // batch))

@@ -36,6 +36,7 @@ class Tag(Task):
     """facts: the names of the `tags`."""
 
     needs = frozenset({"tokens"})
+    lr = 1e-3  # its head begins as drawn
     target = "tags"
 
     @in_range

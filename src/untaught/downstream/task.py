@@ -46,6 +46,7 @@ class Task(Method):
     views = ("light",)
     percent: ClassVar[bool] = True  # whether scores are shares
     target: ClassVar[str | None] = None  # which of the modality's targets; None: labels
+    lr: ClassVar[float] = 3e-4  # of fine-tuning where none is given; chosen on held-out rows of CIFAR-10's training part
     by_class: ClassVar[bool] = False  # whether each sample is of one class: labels=10/class
     meaning: ClassVar[tuple[str, ...]] = ()  # knobs that belong to the facts
     files: Callable[[Predictions], list[tuple[str, Any]]] | None = None  # (sample's name, PIL image) of predictions that are images

@@ -86,7 +86,7 @@ def follow(batch: Batch, view: View) -> View:
     """target (B,W) the tag of each word, -1 where it has none.
 
     meta["words"] (B,W): the place of its first token in the view, -1 where there is none (cut off, or dropped by the view);
-    meta["spelled"] (B,bytes): the words, a line each; where["count"] (B,): how many they are.
+    meta["spelled"] (B,bytes): the words, a line each; meta["count"] (B,): how many they are.
     """
     assert view.meta is not None
     at, valid, source = batch[AT].long(), batch[f"{AT}_valid"], view.meta["source"]
