@@ -61,3 +61,13 @@ def test_words_are_text_to_pretrain_on(tmp_path: Path) -> None:
 
     (part,) = open_source(tmp_path / "a.conll", TEXT).parts.values()
     assert [read(record["text"]) for record in part] == ["Ann sees New York", "It rains"]
+
+
+def test_numbers_of_tags_have_the_names_of_their_data_set(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = ["O", "B-person", "B-place"]
+    kinds = {"tokens": datasets.Sequence(datasets.Value("string")), "ner_tags": datasets.Sequence(datasets.ClassLabel(names=names))}
+    rows = {"tokens": [words for words, _ in SENTENCES], "ner_tags": [[names.index(tag) for tag in tags] for _, tags in SENTENCES]}
+    data = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    data.to_parquet(tmp_path / "a.parquet")
+    assert records(data) == records(tmp_path / "a.parquet") == {"all": SENTENCES}
