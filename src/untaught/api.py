@@ -326,7 +326,8 @@ def predict(
         return Run(place).predict(data, **options)
     target = _place(out)
     if target is not None:
-        check_ending(target, PREDICTIONS)
+        if target.suffix:  # a folder, of masks
+            check_ending(target, PREDICTIONS)
     found = model if isinstance(model, Model) else Model(place)
     return found.predict(data, target, columns=columns, batch_size=batch_size)  # type: ignore[call-overload]
 
