@@ -325,7 +325,7 @@ def predict(
     if not isinstance(model, Model) and isinstance(data, str) and speaks(Path(place)) and not names_data(data):
         return Run(place).predict(data, **options)
     target = _place(out)
-    if target is not None:
+    if target is not None and target.suffix:  # without one it is a folder, of masks
         check_ending(target, PREDICTIONS)
     found = model if isinstance(model, Model) else Model(place)
     return found.predict(data, target, columns=columns, batch_size=batch_size)  # type: ignore[call-overload]

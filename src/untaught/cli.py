@@ -135,7 +135,7 @@ def finetune(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="as labels=1% draws=5 train=partial balance=logits lr=3e-4")
     ] = None,
     data: Annotated[str, typer.Option(help="labelled data: class folders, a table, arrays")] = "",
-    task: Annotated[str, typer.Option(help="classify, or regress for a number")] = "classify",
+    task: Annotated[str, typer.Option(help="classify; regress for a number; segment for masks; tag for words")] = "classify",
     out: Annotated[Path | None, typer.Option(help="the folder of the model; RUN/finetuned")] = None,
     columns: Columns = None,
     label: Annotated[str | None, typer.Option(help="the column of labels")] = None,
@@ -154,7 +154,7 @@ def finetune(
 def predict(
     model: Annotated[Path, typer.Argument(help="the folder that finetune wrote, or its run folder; or the run of a language model")],
     data: Annotated[str, typer.Argument(help="a folder, a table, an archive, .npy/.npz; or a text, for a language model")],
-    out: Annotated[Path, typer.Option("--out", "-o", help=".csv or .parquet")] = Path("predictions.csv"),
+    out: Annotated[Path, typer.Option("--out", "-o", help=".csv or .parquet; of masks also a folder")] = Path("predictions.csv"),
     columns: Columns = None,
     batch_size: Annotated[int, typer.Option(help="samples read at once")] = 256,
     tokens: Annotated[int, typer.Option(help="of a text: how many to go on for")] = 60,

@@ -337,4 +337,6 @@ class Modality:
     kept: Callable[[Options], Files] = lambda layout: {}  # the files of a layout that is known
     files: tuple[str, ...] = ()  # their names
     expects: Callable[[str], Options] = lambda encoder: {}  # wishes that an encoder's name brings along
+    targets: dict[str, Any] = field(default_factory=dict)  # what tasks can learn of its records beside labels: data.target.Target by name
+    paired: Any = None  # the Target whose files lie beside those of records
     captions: Callable[[View, Options], list[str]] | None = None  # what names a sample better than its place in the data

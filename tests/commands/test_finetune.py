@@ -149,11 +149,11 @@ def test_best_keeps_the_least_and_counts_since_then() -> None:
         def settle(self, outputs: np.ndarray, truth: np.ndarray) -> None:
             self.settled = float(outputs[0, 0])
 
-        outcome = staticmethod(lambda outputs, facts: outputs)
-        scores = staticmethod(lambda outcome, truth: {})
+        outcome = staticmethod(lambda outputs, truth: outputs)
+        scores = staticmethod(lambda outcome: {})
 
     task = Task()
-    best = BestWeights(task, lambda: task.network.weight.detach().numpy(), np.zeros(1), patience=2)
+    best: Any = BestWeights(task, lambda: (task.network.weight.detach().numpy(), np.zeros(1)), patience=2)  # type: ignore[arg-type,return-value]
     for value, enough in ((3.0, False), (1.0, False), (2.0, False), (1.5, True)):
         nn.init.constant_(task.network.weight, value)
         assert best() == {"validation_loss": value}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from untaught.config.registry import build_encoder
 from untaught.config.train_config import Recipe
 from untaught.core import Options
 from untaught.downstream.classify import Classify
+from untaught.downstream.task import Predictions
 from untaught.evaluation.calibration import best_temperature
 from untaught.modalities.image import IMAGE
 from untaught.pipeline.view_pipeline import view_options
@@ -122,16 +122,19 @@ def test_what_is_said_and_kept_is_the_mean_over_draws_on_both_sides(
     def train(self: Tuner, features: str, draw: int, scratch: Path) -> Any:
         (scratch / "encoder").mkdir(exist_ok=True)
         (scratch / "encoder" / "metrics.jsonl").touch()
-        return SimpleNamespace(network=torch.nn.Linear(1, right[features, draw]), facts={"temperature": 1.0, "classes": ["dark", "light"]})
+        made = Classify(encoder()[0], {"temperature": 1.0, "classes": ["dark", "light"]})
+        made.right = right[features, draw]  # type: ignore[assignment]
+        return made
 
-    def outputs(self: Tuner, network: torch.nn.Linear, rows: np.ndarray) -> np.ndarray:
+    def predictions(self: Tuner, task: Any, rows: np.ndarray) -> tuple[Predictions, np.ndarray]:
         seen.append(rows.tolist())
-        said = self.truth[rows]
-        said[network.out_features :] = 1 - said[network.out_features :]
-        return np.eye(2, dtype=np.float32)[said] * 9
+        truth = self.truth[rows]
+        said = truth.copy()
+        said[task.right :] = 1 - said[task.right :]
+        return {"logits": np.eye(2, dtype=np.float32)[said] * 9}, truth
 
     monkeypatch.setattr(Tuner, "train", train)
-    monkeypatch.setattr(Tuner, "outputs", outputs)
+    monkeypatch.setattr(Tuner, "predictions", predictions)
     monkeypatch.setattr(module, "save_network", lambda *_: None)
     model = tuned(POOLED, tmp_path, draws=2)
     assert seen == [list(range(200, 220))] * 4
@@ -205,15 +208,15 @@ def test_the_head_begins_as_a_probe_of_the_training_rows_alone(tmp_path: Path) -
     begun = []
 
     class Spied(Classify):
-        def begin(self, features: np.ndarray, truth: np.ndarray) -> None:
-            begun.append((features, truth))
-            super().begin(features, truth)
+        def begin(self, encode: Any, targets: np.ndarray) -> None:
+            begun.append((encode(), targets))
+            super().begin(encode, targets)
 
     made = tuner(POOLED, Spied, steps=1)
     rows, _ = made.plans[0]
     made.train("encoder", 0, tmp_path)
     ((features, truth),) = begun
-    np.testing.assert_allclose(features, made.outputs(encoder()[0], rows), atol=1e-6)
+    np.testing.assert_allclose(features, made.pooled(encoder()[0], rows), atol=1e-6)
     assert truth.tolist() == made.truth[rows].tolist()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -62,21 +61,21 @@ def stepped(network: Network) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 @pytest.mark.parametrize(("learning", "moving"), [(None, {0, 1, 2}), (1, {2}), (2, {1, 2}), (9, {0, 1, 2}), (0, set())])
 def test_only_the_last_layers_move_batch_norm_included(learning: int | None, moving: set[int]) -> None:
     torch.manual_seed(0)
-    before, after = stepped(Network(ConvSmall(width=4), 2, learning))
+    before, after = stepped(Network(ConvSmall(width=4), nn.Linear(8 * 4, 2), learning))
     for name, value in after.items():
         learns = name.startswith("head") or int(name.split(".")[2]) in moving
         assert torch.equal(before[name], value) is not learns, name
 
 
 def test_rates_fall_towards_the_input() -> None:
-    groups = Network(ConvSmall(width=2), 2).groups("network.", 0.5)
+    groups = Network(ConvSmall(width=2), nn.Linear(8 * 2, 2)).groups("network.", 0.5)
     rates = {name.split(".")[3]: own["lr_scale"] for name, own in groups.items()}
     assert rates == {"0": 0.125, "1": 0.25, "2": 0.5}
     assert not any(name.startswith("network.head") for name in groups)
 
 
 def test_the_head_is_exact_under_autocast() -> None:
-    network = Network(ConvSmall(width=2), 3)
+    network = Network(ConvSmall(width=2), nn.Linear(8 * 2, 3))
     with torch.autocast("cpu", torch.bfloat16):
         assert network(View(torch.randn(2, 3, 32, 32))).dtype == torch.float32
 
@@ -84,5 +83,5 @@ def test_the_head_is_exact_under_autocast() -> None:
 @pytest.mark.parametrize(("last", "decay", "said"), [(0, 0.5, "last=0"), (1, 0.0, "layer_decay=0.0"), (1, 1.5, "layer_decay=1.5")])
 def test_wrong_knobs_are_named(last: int, decay: float, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        Classify(ConvSmall(width=2), ("a", "b"), np.array([0, 1]), train="partial", last=last, layer_decay=decay)
+        Classify(ConvSmall(width=2), {"classes": ["a", "b"], "temperature": 1.0}, train="partial", last=last, layer_decay=decay)
     assert [learning_layers(train, 2) for train in ("frozen", "partial", "full")] == [0, 2, None]

@@ -245,7 +245,7 @@ def fine_tuned(copy: Path, **facts: Any) -> Path:
 
     torch.manual_seed(0)
     outputs = 3 if facts["task"] == "classify" else 1
-    save_network(Network(encoder, outputs), copy / "finetuned", {**config, **facts})
+    save_network(Network(encoder, torch.nn.Linear(encoder.width, outputs)), copy / "finetuned", {**config, **facts})
     return copy / "finetuned"
 
 

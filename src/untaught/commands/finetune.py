@@ -6,13 +6,14 @@ import copy
 import dataclasses
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import untaught
 from untaught.config.overrides import knobs_of, parse, unknown
@@ -20,17 +21,21 @@ from untaught.config.registry import modality_named, resolve
 from untaught.config.train_config import Recipe
 from untaught.console import say, warn
 from untaught.core import Batch, Encoder, Modality, Options, UserError, View
-from untaught.data.labels import doubts, hold_out
+from untaught.data.labels import hold_out
 from untaught.data.loader import Loader
-from untaught.data.parts import held_out_part
+from untaught.data.parts import TRAIN, VAL, held_out_part
+from untaught.data.store import Store, sizes
 from untaught.downstream import TASKS
+from untaught.downstream.predicting import Follow, collect, predict
+from untaught.downstream.task import Predictions, Task
 from untaught.evaluation.evaluator import merge_rows
-from untaught.evaluation.features import collect, encode
-from untaught.evaluation.interval import Measured, measure
-from untaught.pipeline.dataset import Material, differing, look
+from untaught.evaluation.features import collect as collect_features
+from untaught.evaluation.features import encode
+from untaught.evaluation.interval import Measured
+from untaught.pipeline.dataset import Material, Parts, differing, look
 from untaught.pipeline.pretrained import build_from, save_network
 from untaught.pipeline.seen_rows import Known
-from untaught.pipeline.view_pipeline import Views, convolves, used_view, view_options
+from untaught.pipeline.view_pipeline import Views, convolves, view_options
 from untaught.ranges import Count, Few, Within, check
 from untaught.storage.atomic import make_room
 from untaught.storage.run_dir import free_path
@@ -42,8 +47,8 @@ EVALUATIONS = 20  # of the validation part, over the whole budget
 VALIDATED = 5_000  # samples of it at most
 FEW = 20  # validation samples under which nothing can be chosen by them
 PROBED = 10_000  # training samples that the head's linear probe is fitted on, at most
-UNBALANCED = 3  # times as many samples of one class as of another, from which on it is said
 BATCH = 512  # samples encoded at once
+DENSE = 64  # of tasks that predict more than one thing a sample
 
 
 @dataclass(frozen=True)
@@ -96,13 +101,20 @@ def finetune(
     """
     if task not in TASKS:
         raise unknown("task", task, TASKS)
-    cls = resolve(TASKS[task])
+    cls: type[Task] = resolve(TASKS[task])
     modality = modality_named(config["modality"])
     sorted_knobs = _sort(knobs or {}, cls, modality)
     loop: Options = {"optimizer": "adamw"} | sorted_knobs["loop"]
     trial, recipe = Trial(**sorted_knobs["trial"]), Recipe(**loop)
-    if trial.amount[1] and task != "classify":
+    if trial.amount[1] and not cls.by_class:
         raise UserError(f"labels={trial.labels}: --task {task} has no classes; give all or a share as 1%")
+    if cls.needs - encoder.offers:
+        raise UserError(
+            f"--task {task} needs an encoder with {', '.join(sorted(cls.needs))}; {config['encoder']} offers {_offers(encoder)}"
+        )
+    reading, target = cls.reading(modality), cls.target_of(modality)
+    if target and label:
+        columns, label = {**(columns or {}), target.name: label}, None
     names = tuple(name if name in modality.views else config["view"] for name in cls.views)
     options = view_options(names, modality, config["layout"], sorted_knobs["view"])
     place = path.parent if path.name == "encoder" else path
@@ -113,9 +125,11 @@ def finetune(
         raise UserError(f"{folder} is already there; choose another --out")
     make_room(folder)
 
-    material = look(data, modality, columns=columns, label=label, split=split, layout=config["layout"])
+    material = look(data, reading, columns=columns, label=label, split=split, layout=cls.layout(modality, config["layout"]))
+    if target and (found := target.learn((record for part in material.source.parts.values() for record in part), material.layout)):
+        material.layout = {**material.layout, **found}
     _tell_differences(material, config)
-    material.open(False, recipe.seed, known.divider(material, own=False) if known else None)
+    material.open(False, recipe.seed, _divider(material, known, recipe.seed, target is not None))
     tuner = Tuner(encoder, config, material, task, cls, recipe, trial, sorted_knobs["task"], names, options)
     tuner.tell()
     outcomes: dict[str, list[np.ndarray]] = {}
@@ -125,20 +139,17 @@ def finetune(
             for features in ("encoder", "random_init") if tuner.compares else ("encoder",):
                 trained = tuner.train(features, draw, Path(scratch))
                 if tuner.test is not None:
-                    outputs = tuner.outputs(trained.network, tuner.test)
-                    outcomes.setdefault(features, []).append(cls.outcome(outputs, trained.facts))
+                    outcomes.setdefault(features, []).append(trained.outcome(*tuner.predictions(trained, tuner.test)))
                 if features == "encoder" and draw == 0:
                     kept = trained
-        measured = {}
-        if tuner.test is not None:
-            limits = (0.0, 1.0) if cls.percent else (-np.inf, np.inf)
-            measured = {features: measure(cls.scores, each, tuner.truth[tuner.test], limits) for features, each in outcomes.items()}
+        measured = {features: cls.metrics(each) for features, each in outcomes.items()}
         rows = [row for features, scores in measured.items() for row in tuner.rows(features, scores)]
         described = {"untaught": untaught.__version__, "task": task, **kept.facts}
         described |= {key: config[key] for key in ("method", "encoder", "encoder_knobs", "modality", "view", "layout", "statistics")}
         described |= {"knobs": dict(knobs or {}), "resolved": tuner.resolved, "scores": rows}
         metrics = (Path(scratch) / "encoder" / "metrics.jsonl").read_text()
-        save_network(kept.network, folder, described, {"metrics.jsonl": metrics})
+        files = {name: content.decode() for name, content in modality.kept(config["layout"]).items()}
+        save_network(kept.network, folder, described, {"metrics.jsonl": metrics, **files})
     if rows and ours:
         merge_rows(place / "evaluation.json", rows)
     tuner.report(measured)
@@ -146,11 +157,11 @@ def finetune(
     return folder, kept.network.eval(), described
 
 
-class Labelled:
-    """Views with the label of every sample as their target."""
+class Targeted:
+    """Views with the targets of their samples."""
 
-    def __init__(self, views: Views, truth: Tensor) -> None:
-        self.views, self.truth, self.names = views, truth, views.names
+    def __init__(self, views: Views, follow: Follow) -> None:
+        self.views, self.follow, self.names = views, follow, views.names
 
     @property
     def channels_last(self) -> bool:
@@ -161,9 +172,8 @@ class Labelled:
         self.views.channels_last = value
 
     def __call__(self, batch: Batch, epoch: int) -> list[View]:
-        views = self.views(batch, epoch)
-        target = self.truth.to(batch["index"].device)[batch["index"]]
-        return [dataclasses.replace(view, target=target) for view in views]
+        with torch.no_grad():
+            return [self.follow(batch, view) for view in self.views(batch, epoch)]
 
 
 class Tuner:
@@ -185,14 +195,11 @@ class Tuner:
         self.encoder, self.config, self.material, self.task, self.cls = encoder, config, material, task, cls
         self.recipe, self.trial, self.knobs, self.names, self.options = recipe, trial, knobs, names, options
         modality = material.modality
-        self.whole = used_view(modality, material.layout, config["view"], config["statistics"])
+        self.used = cls.used_view(modality, material.layout, config["view"], config["statistics"])
         store = material.store
         assert store is not None
-        if store.labels is None:
-            raise UserError(f"the data has no labels; give class folders, or a table with --label COLUMN ({material.source.what})")
-        self.classes = store.classes
-        self.truth: np.ndarray = cls.read(store.labels, store.classes)
-        known = cls.known(self.truth)
+        self.targets = cls.targets(store, modality, material.source.what, knobs)
+        known, self.truth = self.targets.known, self.targets.strata
         parts = {name: rows[known[rows]] for name, rows in material.parts.items()}
         if missing := int((~known).sum()):
             warn(f"{missing:,} of {len(store):,} {modality.noun} have no label and are left out")
@@ -200,7 +207,10 @@ class Tuner:
         self.test = parts[held_out] if held_out else None
         self.validation = parts["val"] if held_out == "test" and len(parts.get("val", ())) >= FEW else None
         self.pool = parts["train"]
-        self._check_labels()
+        if self.test is None:
+            warn(f"no labelled {modality.noun} are held out: the model will be trained, but not measured")
+        for said in cls.check_targets(self.targets, self.pool, self.test, modality.noun):
+            warn(said)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         anew = not config["encoder"].startswith(("module:", "timm/local-dir:"))
         self.compares = trial.scratch and anew
@@ -209,23 +219,6 @@ class Tuner:
         self.bf16 = False
         self.resolved: Options = {}
         self.plans = [self._divide(draw) for draw in range(trial.draws)]
-
-    def _check_labels(self) -> None:
-        noun, truth = self.material.modality.noun, self.truth[self.pool]
-        if self.test is None:
-            warn(f"no labelled {noun} are held out: the model will be trained, but not measured")
-        if not self.classes or self.task != "classify":
-            if len(np.unique(truth)) < 2:
-                raise UserError(f"the {len(truth):,} training labels are all alike; at least 2 different ones are needed")
-            return
-        counts = np.bincount(truth, minlength=len(self.classes))
-        there = [name for name, count in zip(self.classes, counts, strict=True) if count]
-        if len(there) < 2:
-            raise UserError(f"the training labels name {len(there)} class{f' ({there[0]})' if there else 'es'}; at least 2 are needed")
-        if single := [name for name, count in zip(self.classes, counts, strict=True) if count == 1]:
-            warn(f"{_listed(single)} {'has' if len(single) == 1 else 'have'} one training sample: too few to learn or to measure by")
-        for doubt in doubts(truth, self.truth[self.test], self.classes, f"{noun} to test") if self.test is not None else ():
-            warn(doubt)
 
     def _divide(self, draw: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The training rows of a draw, and its validation rows."""
@@ -257,27 +250,23 @@ class Tuner:
         noun = self.material.modality.noun
         say(f"split     {self.material.how_split}")
         amount = "" if self.trial.labels == "all" else f" ({self.trial.labels}{f', {self.trial.draws} draws' * (self.trial.draws > 1)})"
-        kinds = f"{len(self.classes)} classes, " if self.task == "classify" else ""
         chosen = f"{len(validation):,} to stop by and calibrate" if validation is not None else "none to stop by"
         tested = f"{len(self.test):,} to test" if self.test is not None else "none to test"
-        say(f"labels    {kinds}{len(rows):,} {noun} to learn from{amount}, {chosen}, {tested}")
+        say(f"labels    {self.targets.about}{len(rows):,} {noun} to learn from{amount}, {chosen}, {tested}")
         if validation is None and self.trial.validation:
             warn(f"too few labels for a validation part (under {FEW}): the whole budget is trained, probabilities are not calibrated")
-        if self.task == "classify":
-            counts = np.bincount(self.truth[rows], minlength=len(self.classes))
-            most, least = counts.max(), counts[counts > 0].min()
-            if most > UNBALANCED * least and self.knobs.get("balance", "none") == "none":
-                say(f"classes   unbalanced, {least:,} to {most:,} samples; if the rare ones matter as much, try balance=logits")
+        if advice := self.cls.advice(self.targets, rows, self.knobs):
+            say(advice)
 
     def decide(self, rows: np.ndarray, scratch: bool) -> Recipe:
-        """Fills in what was left open, from the number of labels; 3e-4 was chosen on held-out rows of CIFAR-10's training part."""
+        """Fills in what was left open, from the number of labels and by the task."""
         recipe, decided = self.recipe, {}
         if recipe.batch_size is None:
             decided["batch_size"] = min(len(rows), 64 if len(rows) < 4096 else 256)
         elif recipe.batch_size > len(rows):
             raise UserError(f"batch_size={recipe.batch_size} is larger than the labels, {len(rows)} to learn from; choose at most that")
         if recipe.lr is None:
-            decided["lr"] = 1e-3 if scratch else 3e-4
+            decided["lr"] = 1e-3 if scratch else self.cls.lr
         if recipe.epochs is recipe.steps is recipe.minutes is None:
             batch = recipe.batch_size or decided["batch_size"]
             decided["steps"] = max(400, 15 * (len(rows) // batch))
@@ -293,10 +282,9 @@ class Tuner:
         torch.manual_seed(recipe.seed + draw)
         encoder = build_from(self.config) if fresh else copy.deepcopy(self.encoder)
         knobs = {**self.knobs, "train": "full", "layer_decay": 1.0} if fresh else self.knobs
-        task = self.cls(encoder, self.classes, self.truth[rows], **knobs)
-        views: Any = Labelled(
-            Views(self.names, self.material.modality, self.options, self.config["statistics"], recipe.seed + draw),
-            torch.tensor(self.truth),
+        task = self.cls.built(encoder, self.cls.learned(self.targets, rows, encoder, self.example()), knobs)
+        views: Any = Targeted(
+            Views(self.names, self.material.modality, self.options, self.config["statistics"], recipe.seed + draw), self.targets.follow
         )
         store = self.material.store
         assert store is not None
@@ -306,7 +294,7 @@ class Tuner:
         step, best, watched = TrainingStep(task, recipe), None, {}
         self.bf16 = step.bf16
         if validation is not None:
-            best = BestWeights(task, lambda: self.outputs(task.network, validation), self.truth[validation], self.trial.patience)
+            best = BestWeights(task, lambda: self.predictions(task, validation), self.trial.patience)
             watched = {"evaluate": best, "enough": best.enough}
         title = {"encoder": "fine-tuning", "random_init": "from scratch"}[features]
         if self.trial.draws > 1:
@@ -315,7 +303,7 @@ class Tuner:
         trainer = Trainer(step, views, loader, folder, names, **watched, resumable=False, evaluations=EVALUATIONS, title=title)
         if self.trial.probe and not fresh:
             probed = np.sort(np.random.default_rng(draw).permutation(rows)[:PROBED])
-            task.begin(self.outputs(encoder, probed), self.truth[probed])
+            task.begin(lambda: self.pooled(encoder, probed), self.truth[probed])
             if best:
                 best()  # the probe itself may be the best
         trainer.run()
@@ -329,12 +317,26 @@ class Tuner:
         say(f"trained   {title}: {stopped} in {trainer.seconds:.0f} s" + (f", validation loss {best.least:.3f}" if best else ""))
         return task
 
-    def outputs(self, network: nn.Module, rows: np.ndarray) -> np.ndarray:
-        """What a network gives for rows of the store, as they are -> (N, D) float32."""
-        self.whole.channels_last = convolves(network)
+    def example(self) -> View:
+        """The view of one sample, as the network is used."""
+        store = self.material.store
+        assert store is not None
+        batch = {name: torch.from_numpy(values) for name, values in store.gather(self.pool[:1]).items()}
+        return self.used({**batch, "index": torch.from_numpy(self.pool[:1])}, 0)[0]
+
+    def predictions(self, task: Task, rows: np.ndarray) -> tuple[Predictions, np.ndarray]:
+        """What a task predicts of rows of the store (n,), and their targets."""
+        self.used.channels_last = convolves(task.network)
+        batches = self.material.in_order(rows, BATCH if self.cls.target is None else DENSE).batches(0)
+        view = lambda batch: self.used(batch, 0)[0]  # noqa: E731
+        return collect(predict(task, batches, view, self.targets.follow, self.device, self.bf16, self.material.names))
+
+    def pooled(self, encoder: nn.Module, rows: np.ndarray) -> np.ndarray:
+        """The pooled vectors of rows of the store (n,) -> (n, D) float32."""
+        self.used.channels_last = convolves(encoder)
         loader = self.material.in_order(rows, BATCH)
-        view = lambda batch: self.whole(batch, 0)[0]  # noqa: E731
-        return collect(encode(network, loader.batches(0), view, self.device, self.bf16, self.material.names), len(rows))
+        view = lambda batch: self.used(batch, 0)[0]  # noqa: E731
+        return collect_features(encode(encoder, loader.batches(0), view, self.device, self.bf16, self.material.names), len(rows))
 
     def rows(self, features: str, scores: dict[str, Measured]) -> list[Options]:
         """Rows of evaluation.json."""
@@ -357,10 +359,9 @@ class Tuner:
         said = lambda score, sign="": (  # noqa: E731
             f"{number(score.mean, sign)}{'' if sign else unit} ({number(score.interval[0], sign)} to {number(score.interval[1], sign)})"
         )
-        counts = np.bincount(self.truth[self.test]) if self.task == "classify" else np.ones(1)
-        unbalanced = counts.max() > 1.5 * counts[counts > 0].min()
+        spared = self.cls.spared(self.truth[self.test])
         for name, score in measured["encoder"].items():
-            if name in ("balanced_accuracy", "macro_f1") and not unbalanced:
+            if name in spared:
                 continue
             line = f"{name.replace('_', ' '):<18} fine-tuned {said(score)}"
             if scratch := measured.get("random_init", {}).get(name):
@@ -392,5 +393,23 @@ def _tell_differences(material: Material, config: Options) -> None:
         warn(f"the {material.modality.noun} are of {asks}; the encoder was trained on {trained}, to which they are converted")
 
 
-def _listed(names: list[str]) -> str:
-    return "class " + ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+def _offers(encoder: Encoder) -> str:
+    return ", ".join(sorted(encoder.offers)) or "pooled vectors alone"
+
+
+def _divider(material: Material, known: Known | None, seed: int, fields: bool) -> Callable[[Store], Parts]:
+    """Which rows are for what. fields: targets are not labels; where the data have no parts, 20% of the rows are held out, of those that
+    the encoder was not trained on."""
+
+    def divide(store: Store) -> Parts:
+        rows, how = known.divider(material, own=False)(store) if known else store.parts(seed)
+        if not fields or len(rows) > 1 or store.labels is not None:
+            return rows, how
+        unseen = ~np.isin(store.hashes, known.trained) if known is not None and known.trained is not None else np.ones(len(store), bool)
+        held_out = hold_out(np.where(unseen, 0, -1), seed)
+        if not held_out.any():
+            return rows, how
+        rows = {TRAIN: np.flatnonzero(~held_out), VAL: np.flatnonzero(held_out)}
+        return rows, f"80/20 seed {seed}: {sizes(rows)}"
+
+    return divide

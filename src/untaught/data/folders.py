@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from untaught.core import Modality, Record, UserError
 from untaught.data.addresses import Address
+from untaught.data.beside import Pairs, missing, pair
 from untaught.data.identity import file_facts, fingerprint
 from untaught.data.labels import numbered
 from untaught.data.parts import PARTS, TRAIN, Part, Source, sort_parts
@@ -58,10 +59,13 @@ def is_record(path: Path, modality: Modality) -> bool:
     return path.name.lower().endswith(tuple(modality.suffixes))
 
 
-def open_folder(root: Path, modality: Modality, listing: Listing) -> Source | None:
-    """Files of the modality among those listed under root, or None when there are none."""
+def open_folder(root: Path, modality: Modality, listing: Listing, told: str | None = None) -> Source | None:
+    """Files of the modality among those listed under root, or None when there are none.
+
+    told: of records with a target's file beside them, the ending or the folder by which that is known.
+    """
     members, skipped = _select(listing.members, modality)
-    return _open(members, skipped + listing.skipped, root, modality, f"under {root}") if members else None
+    return _open(members, skipped + listing.skipped, root, modality, f"under {root}", told=told) if members else None
 
 
 def open_files(paths: Sequence[Path], modality: Modality, where: str, arranged: bool) -> Source:
@@ -87,23 +91,49 @@ def unfold(found: Sequence[Address]) -> tuple[list[Address], list[tuple[str, str
 
 
 def _open(
-    members: list[Member], skipped: list[tuple[str, str]], root: Path, modality: Modality, where: str, arranged: bool = True
+    members: list[Member],
+    skipped: list[tuple[str, str]],
+    root: Path,
+    modality: Modality,
+    where: str,
+    arranged: bool = True,
+    told: str | None = None,
 ) -> Source:
     field = _field(modality)
+    members, pairs, skipped = _paired(members, modality, told, skipped)
 
     def build(chosen: list[tuple[Member, int | None]]) -> Part:
         def at(number: int) -> Record:
             member, label = chosen[number]
             path = root / member.name
             facts = (str(path.absolute()), member.size, member.stamp)
-            return {field: path, "label": label, "name": member.given or member.name, "facts": facts}
+            record = {field: path, "label": label, "name": member.given or member.name, "facts": facts}
+            return {**record, modality.paired.name: root / pairs.mate[member.name]} if pairs and modality.paired else record
 
         return Part(len(chosen), lambda: (at(i) for i in range(len(chosen))), at)
 
-    return _arrange(members, skipped, root, modality, build, where, arranged)
+    return _arrange(members, skipped, root, modality, build, where, arranged, pairs)
 
 
-def open_archive(path: Path, modality: Modality) -> Source:
+def _paired(
+    members: list[Member], modality: Modality, told: str | None, skipped: list[tuple[str, str]]
+) -> tuple[list[Member], Pairs | None, list[tuple[str, str]]]:
+    """The records' files, which file belongs to each, and what is passed over. Without targets in the fields their files are left out."""
+    target = modality.paired
+    if target is None:
+        return members, None, skipped
+    names = [member.name for member in members]
+    pairs = pair(names, target, told, modality.noun)
+    if target.name not in modality.fields:
+        taken = set(pairs.mate.values())
+        left = [(name, f"is the {target.name} of another file") for name in sorted(taken)]
+        return [member for member in members if member.name not in taken], None, skipped + left
+    if not pairs.mate:
+        raise missing(names, target, told, modality.noun)
+    return [member for member in members if member.name in pairs.mate], pairs, skipped + pairs.alone
+
+
+def open_archive(path: Path, modality: Modality, told: str | None = None) -> Source:
     """The folder inside a .zip or .tar, never extracted: nothing is written, no link is followed."""
     try:
         listing = list_zip(path) if path.name.lower().endswith(".zip") else list_tar(path)
@@ -117,6 +147,7 @@ def open_archive(path: Path, modality: Modality) -> Source:
     if not members:
         raise nothing(modality, path, len(listing.members), skipped)
     read = read_zip if path.name.lower().endswith(".zip") else read_tar
+    members, pairs, skipped = _paired(members, modality, told, skipped)
 
     def build(chosen: list[tuple[Member, int | None]]) -> Part:
         field = _field(modality)
@@ -126,9 +157,23 @@ def open_archive(path: Path, modality: Modality) -> Source:
             for name, content in read(path, labels):
                 yield {field: content, "label": labels[name], "name": name}
 
-        return Part(len(chosen), records)
+        def pairs_of_records() -> Iterator[Record]:
+            """A record as soon as both its files have come: neighbours at once; of an archive sorted by kind, all of one kind wait."""
+            assert pairs is not None
+            assert modality.paired is not None
+            of = {pairs.mate[name]: name for name in labels}
+            waiting: dict[str, tuple[str, bytes | Exception]] = {}
+            for name, content in read(path, {*labels, *of}):
+                own, other = of.get(name, name), waiting.pop(of.get(name) or pairs.mate[name], None)
+                if other is None:
+                    waiting[name] = name, content
+                    continue
+                image, mask = (other[1], content) if name in of else (content, other[1])
+                yield {field: image, modality.paired.name: mask, "label": labels[own], "name": own}
 
-    return _arrange(members, skipped, path, modality, build, f"under {path}")
+        return Part(len(chosen), pairs_of_records if pairs else records)
+
+    return _arrange(members, skipped, path, modality, build, f"under {path}", pairs=pairs)
 
 
 def nothing(modality: Modality, root: Path, files: int, skipped: list[tuple[str, str]]) -> UserError:
@@ -296,7 +341,14 @@ def _select(found: list[Member], modality: Modality) -> tuple[list[Member], list
 
 
 def _arrange(
-    members: list[Member], skipped: list[tuple[str, str]], root: Path, modality: Modality, build, where: str, arranged: bool = True
+    members: list[Member],
+    skipped: list[tuple[str, str]],
+    root: Path,
+    modality: Modality,
+    build,
+    where: str,
+    arranged: bool = True,
+    pairs: Pairs | None = None,
 ) -> Source:
     """Parts (where `arranged`) and classes from the folders that the files lie in."""
     folders = [PurePosixPath(member.name).parts[:-1] for member in members]
@@ -318,11 +370,13 @@ def _arrange(
     for member, part, name in zip(members, parts, names, strict=True):
         chosen.setdefault(part, []).append((member, numbers[name] if labelled and name is not None else None))
     what = f"{len(members):,} {modality.noun} " + (f"in {len(numbers):,} class folders " if labelled else "without labels ") + where
+    what += f", {pairs.said}" if pairs else ""
     if parted and arranged:
         what += " (" + ", ".join(f"{part} {len(rows):,}" for part, rows in sort_parts(chosen).items()) + ")"
         if beside := sorted({folder[0] for folder in folders if folder and _part_of_folder(folder[0]) is None}):
             what += f"; training rows without a class: those in {', '.join(beside[:3])}{' ...' if len(beside) > 3 else ''}"
-    facts = [file_facts(root)[0], *((member.name, member.size, member.stamp) for member in members), sorted(modality.suffixes)]
+    paired = [sorted(pairs.mate.items())] if pairs else []
+    facts = [file_facts(root)[0], *paired, *((member.name, member.size, member.stamp) for member in members), sorted(modality.suffixes)]
     built = {part: build(rows) for part, rows in sort_parts(chosen).items()}
     return Source(what, built, tuple(numbers) if labelled else None, fingerprint([*facts, *([] if arranged else ["listed"])]), skipped)
 
@@ -347,7 +401,7 @@ def _parted(folders: list[tuple[str, ...]]) -> bool:
 
 
 def _field(modality: Modality) -> str:
-    if len(modality.fields) > 1:
+    if len(modality.fields) > 1 and modality.paired is None:
         raise UserError(
             f"files alone do not say which is {' and which is '.join(modality.fields)}; give a table (csv, json, parquet) that lists them"
         )

@@ -105,8 +105,9 @@ def _open_path(data: str | Path, modality: Modality, choice: Choice, progress: P
         return _open_folder(path, modality, choice, progress, encoding)
     facts = file_facts(path)
     if folders.is_archive(path):
+        choice, told = _beside(choice, modality)
         choice.refuse(name)
-        return at_rest(folders.open_archive(path, modality), [facts])
+        return at_rest(folders.open_archive(path, modality, told), [facts])
     if ".txt" in modality.suffixes and texts.is_text(path):
         return at_rest(texts.open_texts([path], modality, str(path), _unit(choice, modality), encoding), [facts])
     if folders.is_record(path, modality):
@@ -143,14 +144,15 @@ def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progr
     described = [member for member in members if member.name.lower() in METADATA]
     if described and (source := _open_metadata(described, members, modality, choice, path)) is not None:
         return source
-    source = folders.open_folder(path, modality, listing)
+    plain, told = _beside(choice, modality)
+    source = folders.open_folder(path, modality, listing, told)
     if source is not None:
-        choice.refuse(f"a folder of {modality.noun}")
+        plain.refuse(f"a folder of {modality.noun}")
         return source
     known = [member for member in members if tables.kind_of(member)]
     if len(known) == 1 and folders.is_archive(known[0]):
-        choice.refuse(str(known[0]))
-        return folders.open_archive(known[0], modality)
+        plain.refuse(str(known[0]))
+        return folders.open_archive(known[0], modality, told)
     if not known:
         raise folders.nothing(modality, path, len(members), [(member.name, "") for member in listing.members] + listing.skipped)
     source = _open_files(members, modality, choice, str(path), progress, encoding)
@@ -230,6 +232,14 @@ def _open_kind(
     source = at_rest(tables.open_tables(opened, modality, facts, said, choice), local)
     source.skipped += skipped + [(address_name(address), f"not one of the {kind} {noun}s") for address in found if kinds[address] != kind]
     return source
+
+
+def _beside(choice: Choice, modality: Modality) -> tuple[Choice, str | None]:
+    """The choice without what it says of files that lie beside those of records, and that."""
+    if modality.paired is None:
+        return choice, None
+    name = modality.paired.name
+    return replace(choice, columns={key: value for key, value in choice.columns.items() if key != name}), choice.columns.get(name)
 
 
 def _unit(choice: Choice, modality: Modality) -> str | None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from untaught.core import Modality, Record, UserError
 from untaught.data.addresses import Address, address_name, file_size, open_address
+from untaught.data.conll import COLUMNS, ENDINGS, Conll
 from untaught.data.decoding import FAULTS_OF_OURS, ahead, processors
 from untaught.data.delimited import TOLD, Delimited, check_told
 from untaught.data.identity import content_hash, file_facts, fingerprint
@@ -29,6 +30,7 @@ KINDS = {
     "parquet": (".parquet",),
     "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz"),
     "json": (".jsonl", ".json", ".jsonl.gz", ".json.gz"),
+    "conll": ENDINGS,
     "webdataset": (".tar",),
 }
 LABELS = ("label", "labels", "class", "target", "fine_label", "cls")
@@ -47,6 +49,7 @@ class Table:
     rows: int | None
     read: Callable[..., Iterator[dict[str, Any]]]  # (columns): these of every row; (columns, start): of a shard, from a row on
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the value names of columns that have some
+    sequences: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the value names of columns of lists of numbers that have some
     media: tuple[str, ...] = ()  # columns that hold whole encoded files
     folder: Path | None = None  # where relative paths start
     scan: bool = True  # False: reading a whole column is not cheap (a remote stream)
@@ -78,6 +81,9 @@ def open_tables(
     first = everything[0]
     label, split = (_told(asked, option, first, where) for asked, option in ((choice.label, "label"), (choice.split, "split")))
     chosen = {name: _choose(name, first, modality, choice.columns) for name in modality.fields}
+    for name, column in chosen.items():
+        if other := next((one for one, same in chosen.items() if same == column and one != name), None):
+            raise UserError(f"column {column} of {where} would be the {other} and the {name}; say which is with --columns {name}=NAME")
     for table in everything:  # a test part may come without labels
         if missing := {*chosen.values(), *([split] if split else [])} - set(table.columns):
             raise UserError(f"{table.name} has no column {sorted(missing)[0]}, which {first.name} has; give files of one kind")
@@ -98,7 +104,9 @@ def open_tables(
             for i, row in enumerate(_rows(table, [column for column in wanted if column in table.columns], start), start):
                 if any(row[column] != value for column, value in within.items()):
                     continue
-                record: Record = {name: _value(row[column], table, column in listings) for name, column in chosen.items()}
+                record: Record = {
+                    name: _value(_named(row[column], table, column), table, column in listings) for name, column in chosen.items()
+                }
                 if label is not None:
                     record["label"] = number(row.get(label))
                 files = [row[column] for column in chosen.values() if column in listings or column in table.media]
@@ -196,10 +204,10 @@ def read_files(
 
 
 def _check_reading(reading: Mapping[str, str], kind: str | None, name: str) -> None:
-    allowed = {"csv": tuple(TOLD), "json": ("encoding",)}.get(kind or "", ())
+    allowed = {"csv": tuple(TOLD), "json": ("encoding",), "conll": ("encoding",)}.get(kind or "", ())
     for key, value in reading.items():
         if key not in allowed:
-            kinds = "csv or json" if key == "encoding" else "csv"
+            kinds = "csv, json or conll" if key == "encoding" else "csv"
             raise UserError(f"--columns {key}={value} came, but {name} is no {kinds} file; leave it out")
     check_told(reading)
 
@@ -258,6 +266,7 @@ def _read_parquet(address: Address) -> Table:
     classes = {
         name: tuple(kind["names"]) for name, kind in described.items() if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"
     }
+    sequences = {name: tuple(inner["names"]) for name, kind in described.items() if (inner := _of_list(kind)).get("_type") == "ClassLabel"}
     media = tuple(c.name for c in schema if types.is_struct(c.type) and c.type.get_field_index("bytes") >= 0)
 
     at_once = max(1, min(ROWS, BYTES * rows // max(size, 1)))
@@ -274,7 +283,7 @@ def _read_parquet(address: Address) -> Table:
 
     local = isinstance(address, Path)
     folder = address.parent if local else None
-    return Table(address_name(address), tuple(schema.names), rows, read, classes, media, folder, local, lambda: rows, size)
+    return Table(address_name(address), tuple(schema.names), rows, read, classes, sequences, media, folder, local, lambda: rows, size)
 
 
 def _read_webdataset(address: Address, columns: Columns) -> Table:
@@ -286,12 +295,17 @@ def _read_webdataset(address: Address, columns: Columns) -> Table:
     # what is known of a remote one depends on what was read before, and no run may depend on that
     rows, size = (tar.count(), tar.size) if isinstance(address, Path) else (None, 0)
     short = f"breaks off after {rows:,} samples ({tar.broken})" if tar.broken else None
-    return Table(tar.name, tuple(columns.endings), rows, partial(columns.read, tar), {}, columns.media, None, False, tar.count, size, short)
+    return Table(
+        tar.name, tuple(columns.endings), rows, partial(columns.read, tar), {}, {}, columns.media, None, False, tar.count, size, short
+    )
 
 
 def _read_text(address: Address, suffixes: Collection[str], reading: Mapping[str, str]) -> Table:
     """csv and json, read once to know their columns and rows: cells of csv are text as written, values of json keep their types."""
     csv = kind_of(address) == "csv"
+    if kind_of(address) == "conll":
+        sentences = Conll(address, reading.get("encoding"))
+        return Table(sentences.name, COLUMNS, sentences.rows, sentences.read, said=sentences.said)
     file = Delimited(address, reading, suffixes) if csv else Objects(address, reading.get("encoding"))
     table = Table(address_name(address), file.columns, file.rows, file.read, written=csv, said=file.said)
     table.folder = address.parent if isinstance(address, Path) else None
@@ -312,6 +326,8 @@ def of_dataset(dataset: Any, name: str) -> Table:
         columns, kinds = tuple(features), dict(features)
     media = tuple(column for column, kind in kinds.items() if hasattr(kind, "decode_example") and hasattr(kind, "decode"))
     classes = {column: tuple(kind.names) for column, kind in kinds.items() if type(kind).__name__ == "ClassLabel"}
+    inner = {column: getattr(kind, "feature", None) for column, kind in kinds.items()}
+    sequences = {column: tuple(kind.names) for column, kind in inner.items() if type(kind).__name__ == "ClassLabel"}
     dataset = dataset.with_format(None)
     for column in media:
         dataset = dataset.cast_column(column, replace(kinds[column], decode=False))
@@ -322,6 +338,7 @@ def of_dataset(dataset: Any, name: str) -> Table:
         len(dataset) if known else None,
         lambda wanted: iter(dataset.select_columns(list(wanted))),
         classes,
+        sequences,
         media,
         scan=known,
     )
@@ -446,6 +463,22 @@ def _value(value: Any, table: Table, listed: bool) -> Any:
     elif isinstance(value, list):
         value = np.asarray(value)
     return table.folder / value if isinstance(value, Path) and table.folder else value
+
+
+def _of_list(kind: Any) -> dict[str, Any]:
+    """How a Hugging Face table describes what a column of lists holds; empty for other columns."""
+    inner = kind.get("feature") if isinstance(kind, dict) else kind[0] if isinstance(kind, list) and len(kind) == 1 else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _named(value: Any, table: Table, column: str) -> Any:
+    """A list of numbers that have names as the names."""
+    names = table.sequences.get(column)
+    if not names or not isinstance(value, list):
+        return value
+    if wrong := [number for number in value if not isinstance(number, int) or not 0 <= number < len(names)]:
+        return ValueError(f"its {column} holds {wrong[0]}; numbers from 0 to {len(names) - 1} have names")
+    return [names[number] for number in value]
 
 
 def _linked(table: Table, value: Any) -> Path | None:

@@ -15,6 +15,7 @@ import numpy as np
 from untaught.core import Record
 from untaught.data.checksum import digest_of_row
 from untaught.data.column import Column, Growing
+from untaught.data.target import TARGET
 
 PROGRESS, LABELS = "progress.json", "labels.jsonl"
 EVERY = 5.0  # seconds between two saves
@@ -61,7 +62,7 @@ class Unfinished:
             self.columns[name].append([arrays[name] for _, arrays in good])
         self.own["part"].append(np.full(len(good), part, np.uint8))
         self.own["name"].append([np.frombuffer(r["name"].encode("utf-8", "surrogateescape"), np.uint8) for r, _ in good])
-        self.own["hash"].append(np.array([digest_of_row(arrays) for _, arrays in good], np.uint64))
+        self.own["hash"].append(np.array([digest_of_row(_own(arrays)) for _, arrays in good], np.uint64))
         self.own["number"].append(np.array(numbers, np.int64))
         if good:
             self.labels.write(json.dumps([_plain(record.get("label")) for record, _ in good]) + "\n")
@@ -105,6 +106,11 @@ class Unfinished:
         self.labels.close()
         for file in self.files:
             file.file.close()
+
+
+def _own(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Without the columns of a target: a picture is the same with another mask."""
+    return {name: array for name, array in arrays.items() if not name.startswith(TARGET)}
 
 
 def _plain(label: Any) -> Any:

@@ -8,50 +8,100 @@ temperature (Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599, section 4.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from untaught.core import Encoder, Method, Options, Terms, UserError, View
+from untaught.core import Encoder, Modality, Options, Terms, UserError, View
+from untaught.data.labels import doubts
+from untaught.data.store import Store
+from untaught.downstream.labels import follow_labels, labels_of
 from untaught.downstream.network import Decay, Network, learning_layers
+from untaught.downstream.task import Predictions, Targets, Task, array
 from untaught.evaluation.calibration import best_temperature, calibration_error, cross_entropy, softmax
 from untaught.ranges import Few, in_range
+
+if TYPE_CHECKING:
+    import pyarrow
 
 PROBE_C = 0.1  # of the logistic regression on standardised features
 COLDEST = 1e-3  # temperature of a calibration, and one over the hottest
 UNLIKELY = -10.0  # the head's bias for a class without a training sample
+UNBALANCED = 3  # times as many samples of one class as of another, from which on it is said
 
 
-class Classify(Method):
-    """classes: their names. truth: the training labels (N,) int from 0. The label of a sample is its view's target."""
+class Classify(Task):
+    """facts: the `classes`, the `counts` of their training samples, the `temperature` of a calibration."""
 
-    views = ("light",)
-    percent = True  # scores are shares
+    by_class = True
 
     @in_range
     def __init__(
         self,
         encoder: Encoder,
-        classes: tuple[str, ...],
-        truth: np.ndarray,
+        facts: Options,
         *,
         train: Literal["full", "partial", "frozen"] = "full",
         last: Few = 1,
         layer_decay: Decay = 0.75,
         balance: Literal["none", "weights", "logits"] = "none",
     ) -> None:
-        super().__init__()
-        self.network = Network(encoder, len(classes), learning_layers(train, last))
+        super().__init__(encoder, facts)
+        self.classes, self.temperature = _checked(facts)
+        self.network = Network(encoder, nn.Linear(encoder.width, len(self.classes)), learning_layers(train, last))
         self.groups = self.network.groups("network.", layer_decay)
-        self.classes, self.temperature = classes, 1.0
-        counts = torch.from_numpy(np.bincount(truth, minlength=len(classes))).float().clamp(min=1)
+        counts = torch.tensor(facts.get("counts", [1] * len(self.classes))).float().clamp(min=1)
         self.weights: Tensor | None
         self.priors: Tensor | None
         self.register_buffer("weights", counts.sum() / (len(counts) * counts) if balance == "weights" else None, persistent=False)
         self.register_buffer("priors", (counts / counts.sum()).log() if balance == "logits" else None, persistent=False)
+
+    # ------------------------------------------------------------------------------------------------------ targets
+
+    @classmethod
+    def targets(cls, store: Store, modality: Modality, what: str, knobs: Options) -> Targets:
+        labels = labels_of(store, what)
+        if labels.dtype.kind == "f":
+            shown = ", ".join(f"{value:g}" for value in labels[np.isfinite(labels)][:3])
+            raise UserError(f"the labels are measured numbers ({shown} ...); use --task regress, or give classes")
+        truth = np.asarray(labels, np.int64)
+        return Targets(
+            truth >= 0, truth, follow_labels(truth), {"classes": store.classes, "temperature": 1.0}, f"{len(store.classes)} classes, "
+        )
+
+    @classmethod
+    def check_targets(cls, targets: Targets, train: np.ndarray, test: np.ndarray | None, noun: str) -> list[str]:
+        classes, truth = targets.facts["classes"], targets.strata[train]
+        counts = np.bincount(truth, minlength=len(classes))
+        there = [name for name, count in zip(classes, counts, strict=True) if count]
+        if len(there) < 2:
+            raise UserError(f"the training labels name {len(there)} class{f' ({there[0]})' if there else 'es'}; at least 2 are needed")
+        said = []
+        if single := [name for name, count in zip(classes, counts, strict=True) if count == 1]:
+            said.append(f"{_listed(single)} {'has' if len(single) == 1 else 'have'} one training sample: too few to learn or to measure by")
+        return said + (doubts(truth, targets.strata[test], classes, f"{noun} to test") if test is not None else [])
+
+    @classmethod
+    def learned(cls, targets: Targets, train: np.ndarray, encoder: Encoder, example: View) -> Options:
+        return {**targets.facts, "counts": np.bincount(targets.strata[train], minlength=len(targets.facts["classes"])).tolist()}
+
+    @classmethod
+    def advice(cls, targets: Targets, train: np.ndarray, knobs: Options) -> str:
+        counts = np.bincount(targets.strata[train], minlength=len(targets.facts["classes"]))
+        most, least = counts.max(), counts[counts > 0].min()
+        if most <= UNBALANCED * least or knobs.get("balance", "none") != "none":
+            return ""
+        return f"classes   unbalanced, {least:,} to {most:,} samples; if the rare ones matter as much, try balance=logits"
+
+    @property
+    def facts(self) -> Options:
+        return {"classes": list(self.classes), "temperature": self.temperature}
+
+    # ------------------------------------------------------------------------------------------------------ training
 
     def forward(self, views: list[View], progress: float) -> Terms:
         """One view, x (B, ...) with target (B,) int64."""
@@ -64,14 +114,11 @@ class Classify(Method):
             logits = logits + self.priors
         return {"cross_entropy": F.cross_entropy(logits, view.target, self.weights), "train_accuracy": right}
 
-    @property
-    def kept(self) -> Encoder:
-        return self.network.encoder
-
-    def begin(self, features: np.ndarray, truth: np.ndarray) -> None:
-        """Sets the head to a linear probe: features (N,D), truth (N,) int."""
+    def begin(self, encode: Callable[[], np.ndarray], targets: np.ndarray) -> None:
+        """Sets the head to a linear probe: encode() -> pooled vectors (N,D), targets (N,) int."""
         from sklearn.linear_model import LogisticRegression
 
+        features, truth = encode(), targets
         mean, std = features.mean(0), features.std(0) + 1e-6
         balanced = "balanced" if self.weights is not None or self.priors is not None else None
         probe = LogisticRegression(C=PROBE_C, max_iter=200, class_weight=balanced).fit((features - mean) / std, truth)
@@ -80,42 +127,33 @@ class Classify(Method):
         bias[probe.classes_] = 0
         weight[known], bias[known] = probe.coef_ / std, probe.intercept_ - (probe.coef_ / std) @ mean
         with torch.no_grad():
-            self.network.head.weight.copy_(torch.from_numpy(weight))
-            self.network.head.bias.copy_(torch.from_numpy(bias))
+            self.network.head.weight.copy_(torch.from_numpy(weight))  # type: ignore[operator,union-attr]
+            self.network.head.bias.copy_(torch.from_numpy(bias))  # type: ignore[operator,union-attr]
 
-    def judge(self, outputs: np.ndarray, truth: np.ndarray) -> float:
-        """Less is better: cross-entropy at its best temperature. An overconfident network that errs less is the better one."""
-        return cross_entropy(outputs / best_temperature(outputs, truth), truth)
+    # --------------------------------------------------------------------------------------------------- predictions
 
-    def settle(self, outputs: np.ndarray, truth: np.ndarray) -> None:
-        """Calibrates on validation outputs (N, classes)."""
-        self.temperature = best_temperature(outputs, truth)
+    def predict(self, view: View) -> Predictions:
+        """logits (B, classes)."""
+        return {"logits": array(self.network(view))}
 
-    @property
-    def facts(self) -> Options:
-        """What it takes to read the network's outputs."""
-        return {"classes": list(self.classes), "temperature": self.temperature}
+    def judge(self, predictions: Predictions, truth: np.ndarray) -> float:
+        """Cross-entropy at its best temperature. An overconfident network that errs less is the better one."""
+        logits = predictions["logits"]
+        return cross_entropy(logits / best_temperature(logits, truth), truth)
 
-    @staticmethod
-    def outputs(facts: Options) -> int:
-        """Raises UserError for facts that may come from anyone and can't be."""
-        classes, temperature = facts.get("classes"), facts.get("temperature")
-        if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-            raise UserError("its config.json names no classes; copy the whole folder, or fine-tune again")
-        if type(temperature) is bool or not isinstance(temperature, int | float) or not COLDEST <= temperature <= 1 / COLDEST:
-            raise UserError(f"its temperature is {str(temperature)[:40]}; a number from {COLDEST:g} to {1 / COLDEST:g} is needed")
-        return len(classes)
+    def settle(self, predictions: Predictions, truth: np.ndarray) -> None:
+        """Calibrates."""
+        self.temperature = best_temperature(predictions["logits"], truth)
+
+    def outcome(self, predictions: Predictions, truth: np.ndarray) -> np.ndarray:
+        """-> (N, 3): the predicted class, its probability, and the true class."""
+        probabilities = softmax(predictions["logits"] / self.temperature)
+        return np.stack([probabilities.argmax(1), probabilities.max(1), truth], 1)
 
     @staticmethod
-    def outcome(outputs: np.ndarray, facts: Options) -> np.ndarray:
-        """outputs (N, classes) -> (N, 2): the class said, and its probability."""
-        probabilities = softmax(outputs / facts["temperature"])
-        return np.stack([probabilities.argmax(1), probabilities.max(1)], 1)
-
-    @staticmethod
-    def scores(outcome: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-        """outcome (N, 2), truth (N,) -> accuracy, its mean over classes, macro F1, and the expected calibration error."""
-        said = outcome[:, 0].astype(np.int64)
+    def scores(outcome: np.ndarray) -> dict[str, float]:
+        """Accuracy, its mean over classes, macro F1, and the expected calibration error."""
+        said, truth = outcome[:, 0].astype(np.int64), outcome[:, 2].astype(np.int64)
         size = int(max(said.max(), truth.max())) + 1
         right = said == truth
         hits, there, told = (np.bincount(rows, minlength=size) for rows in (truth[right], truth, said))
@@ -127,25 +165,34 @@ class Classify(Method):
             "calibration_error": calibration_error(outcome[:, 1], right),
         }
 
-    @staticmethod
-    def columns(outputs: np.ndarray, facts: Options) -> dict[str, Any]:
-        """outputs (N, classes) -> label, probability, and p_CLASS for every class, (N,) each."""
-        probabilities = softmax(outputs / facts["temperature"])
+    @classmethod
+    def spared(cls, targets: np.ndarray) -> tuple[str, ...]:
+        """Of test classes of about one size, what equals the accuracy."""
+        counts = np.bincount(targets)
+        return () if counts.max() > 1.5 * counts[counts > 0].min() else ("balanced_accuracy", "macro_f1")
+
+    def table(self, predictions: Predictions) -> pyarrow.Table:
+        """row, name, label, probability, and p_CLASS for every class."""
+        import pyarrow as pa
+
+        probabilities = softmax(predictions["logits"] / self.temperature)
         said = probabilities.argmax(1)
-        return {
-            "label": [facts["classes"][i] for i in said],
+        own = {
+            "label": [self.classes[i] for i in said],
             "probability": probabilities.max(1).astype(np.float32),
-            **{f"p_{name}": probabilities[:, i].astype(np.float32) for i, name in enumerate(facts["classes"])},
+            **{f"p_{name}": probabilities[:, i].astype(np.float32) for i, name in enumerate(self.classes)},
         }
+        return pa.table({"row": predictions["row"], "name": list(predictions["name"]), **own})
 
-    @staticmethod
-    def read(labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-        """The labels of a store -> (N,) int64, -1 where there is none."""
-        if labels.dtype.kind == "f":
-            shown = ", ".join(f"{value:g}" for value in labels[np.isfinite(labels)][:3])
-            raise UserError(f"the labels are measured numbers ({shown} ...); use --task regress, or give classes")
-        return np.asarray(labels, np.int64)
 
-    @staticmethod
-    def known(truth: np.ndarray) -> np.ndarray:
-        return truth >= 0
+def _checked(facts: Options) -> tuple[tuple[str, ...], float]:
+    classes, temperature = facts.get("classes"), facts.get("temperature")
+    if not isinstance(classes, list | tuple) or not classes or not all(isinstance(name, str) for name in classes):
+        raise UserError("its config.json names no classes; copy the whole folder, or fine-tune again")
+    if type(temperature) is bool or not isinstance(temperature, int | float) or not COLDEST <= temperature <= 1 / COLDEST:
+        raise UserError(f"its temperature is {str(temperature)[:40]}; a number from {COLDEST:g} to {1 / COLDEST:g} is needed")
+    return tuple(classes), float(temperature)
+
+
+def _listed(names: list[str]) -> str:
+    return "class " + ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -14,25 +15,47 @@ from untaught.ranges import Within
 Decay = Annotated[float, Within(1e-3, 1)]  # of a layer's learning rate to that of the layer above it
 
 
+Read = Callable[[Encoder, View], Any]  # what a head reads of an encoder's view
+
+
+def pooled(encoder: Encoder, view: View) -> Tensor:
+    """(B,D)."""
+    return encoder(view).float()
+
+
+def tokens(encoder: Encoder, view: View) -> Tensor:
+    """(B,N,D). Only with "tokens"."""
+    found = encoder.features(view, want=("tokens",)).tokens
+    assert found is not None
+    return found.float()
+
+
+def maps(encoder: Encoder, view: View) -> list[Tensor]:
+    """(B,Di,hi,wi) each, fine to coarse. Only with "maps"."""
+    found = encoder.features(view, want=("maps",)).maps
+    assert found is not None
+    return [m.float() for m in found]
+
+
 class Network(nn.Module):
-    """A view -> (B, outputs) float32: a linear head on the pooled vectors of an encoder.
+    """A view -> head(read(encoder, view)) in float32: pooled vectors, tokens or maps, and a head on them.
 
     Of the encoder's layers, counted from the input, the last `learning` learn (None: all). The others stand still as in use,
     BatchNorm statistics and dropout included.
     """
 
-    def __init__(self, encoder: Encoder, outputs: int, learning: int | None = None) -> None:
+    def __init__(self, encoder: Encoder, head: nn.Module, learning: int | None = None, read: Read = pooled) -> None:
         super().__init__()
-        self.encoder, self.head = encoder, nn.Linear(encoder.width, outputs)
+        self.encoder, self.head, self.read = encoder, head, read
         self.layers = layer_numbers(encoder)
         count = max(self.layers.values(), default=-1) + 1
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(learning is None or self.layers[name] >= count - learning)
 
     def forward(self, view: View) -> Tensor:
-        pooled = self.encoder(view)
-        with torch.autocast(pooled.device.type, enabled=False):
-            return self.head(pooled.float())
+        found = self.read(self.encoder, view)
+        with torch.autocast(view.x.device.type, enabled=False):
+            return self.head(found)
 
     def train(self, mode: bool = True) -> Network:
         super().train(mode)

@@ -5,40 +5,81 @@ The head begins as a ridge regression on the frozen encoder (as in classify.py).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from untaught.core import Encoder, Method, Options, Terms, UserError, View
+from untaught.core import Encoder, Modality, Options, Terms, UserError, View
+from untaught.data.store import Store
+from untaught.downstream.labels import follow_labels, labels_of
 from untaught.downstream.network import Decay, Network, learning_layers
+from untaught.downstream.task import Predictions, Targets, Task, array
 from untaught.ranges import Few, in_range
+
+if TYPE_CHECKING:
+    import pyarrow
 
 LARGEST = 1e30  # of a label: more is none
 
 
-class Regress(Method):
-    """truth: the training labels (N,) float. The label of a sample is its view's target."""
+class Regress(Task):
+    """facts: `mean` and `std` of the training labels."""
 
-    views = ("light",)
     percent = False  # scores are in the unit of the labels
 
     @in_range
     def __init__(
         self,
         encoder: Encoder,
-        classes: tuple[str, ...],
-        truth: np.ndarray,
+        facts: Options,
         *,
         train: Literal["full", "partial", "frozen"] = "full",
         last: Few = 1,
         layer_decay: Decay = 0.75,
     ) -> None:
-        super().__init__()
-        self.network = Network(encoder, 1, learning_layers(train, last))
+        super().__init__(encoder, facts)
+        self.mean, self.std = _checked(facts)
+        self.network = Network(encoder, nn.Linear(encoder.width, 1), learning_layers(train, last))
         self.groups = self.network.groups("network.", layer_decay)
-        self.mean, self.std = float(truth.mean()), float(truth.std())
+
+    # ------------------------------------------------------------------------------------------------------ targets
+
+    @classmethod
+    def targets(cls, store: Store, modality: Modality, what: str, knobs: Options) -> Targets:
+        """Class names must be numbers."""
+        labels = labels_of(store, what)
+        if labels.dtype.kind == "f":
+            truth = np.where(np.isfinite(labels), labels, np.nan)
+        else:
+            values = []
+            for name in store.classes:
+                try:
+                    values.append(float(name))
+                except ValueError:
+                    raise UserError(f"the label {name!r} is no number, and --task regress needs numbers; use --task classify") from None
+            truth = np.where(labels >= 0, np.array(values)[labels], np.nan)
+        return Targets(np.isfinite(truth), truth, follow_labels(truth), {})
+
+    @classmethod
+    def check_targets(cls, targets: Targets, train: np.ndarray, test: np.ndarray | None, noun: str) -> list[str]:
+        if len(np.unique(targets.strata[train])) < 2:
+            raise UserError(f"the {len(train):,} training labels are all alike; at least 2 different ones are needed")
+        return []
+
+    @classmethod
+    def learned(cls, targets: Targets, train: np.ndarray, encoder: Encoder, example: View) -> Options:
+        truth = targets.strata[train]
+        return {"mean": float(truth.mean()), "std": float(truth.std())}
+
+    @property
+    def facts(self) -> Options:
+        return {"mean": self.mean, "std": self.std}
+
+    # ------------------------------------------------------------------------------------------------------ training
 
     def forward(self, views: list[View], progress: float) -> Terms:
         """One view, x (B, ...) with target (B,) float64."""
@@ -47,77 +88,59 @@ class Regress(Method):
         target = ((view.target - self.mean) / self.std).float()
         return {"squared_error": F.mse_loss(self.network(view)[:, 0], target)}
 
-    @property
-    def kept(self) -> Encoder:
-        return self.network.encoder
-
-    def begin(self, features: np.ndarray, truth: np.ndarray) -> None:
-        """Sets the head to a linear probe: features (N,D), truth (N,)."""
+    def begin(self, encode: Callable[[], np.ndarray], targets: np.ndarray) -> None:
+        """Sets the head to a linear probe: encode() -> pooled vectors (N,D), targets (N,)."""
         from sklearn.linear_model import RidgeCV
 
+        features, truth = encode(), targets
         mean, std = features.mean(0), features.std(0) + 1e-6
         probe = RidgeCV(np.logspace(-1, 5, 13)).fit((features - mean) / std, (truth - self.mean) / self.std)
         weight = probe.coef_ / std
         with torch.no_grad():
-            self.network.head.weight.copy_(torch.from_numpy(weight[None]))
-            self.network.head.bias.fill_(float(probe.intercept_ - weight @ mean))
+            self.network.head.weight.copy_(torch.from_numpy(weight[None]))  # type: ignore[operator,union-attr]
+            self.network.head.bias.fill_(float(probe.intercept_ - weight @ mean))  # type: ignore[operator,union-attr]
 
-    def judge(self, outputs: np.ndarray, truth: np.ndarray) -> float:
-        """Less is better: the mean squared error in deviations."""
-        return float((((truth - self.mean) / self.std - outputs[:, 0]) ** 2).mean())
+    # --------------------------------------------------------------------------------------------------- predictions
 
-    def settle(self, outputs: np.ndarray, truth: np.ndarray) -> None:
-        """There is nothing to calibrate."""
+    def predict(self, view: View) -> Predictions:
+        """output (B,) in deviations."""
+        return {"output": array(self.network(view))[:, 0]}
 
-    @property
-    def facts(self) -> Options:
-        """What it takes to read the network's outputs."""
-        return {"mean": self.mean, "std": self.std}
+    def _values(self, predictions: Predictions) -> np.ndarray:
+        """(N,) in the unit of the labels."""
+        return predictions["output"].astype(np.float64) * self.std + self.mean
 
-    @staticmethod
-    def outputs(facts: Options) -> int:
-        """Raises UserError for facts that may come from anyone and can't be."""
-        for name in ("mean", "std"):
-            value = facts.get(name)
-            if type(value) is bool or not isinstance(value, int | float) or not abs(value) < LARGEST:
-                raise UserError(f"its {name} of the labels is {str(value)[:40]}; a finite number is needed")
-        if not facts["std"] > 0:
-            raise UserError(f"its std of the labels is {facts['std']}; it must be above 0")
-        return 1
+    def judge(self, predictions: Predictions, truth: np.ndarray) -> float:
+        """The mean squared error in deviations."""
+        return float((((truth - self.mean) / self.std - predictions["output"]) ** 2).mean())
+
+    def outcome(self, predictions: Predictions, truth: np.ndarray) -> np.ndarray:
+        """-> (N, 2): the predicted and the true value."""
+        return np.stack([self._values(predictions), truth], 1)
 
     @staticmethod
-    def outcome(outputs: np.ndarray, facts: Options) -> np.ndarray:
-        """outputs (N, 1) -> (N,) in the unit of the labels."""
-        return outputs[:, 0].astype(np.float64) * facts["std"] + facts["mean"]
-
-    @staticmethod
-    def scores(outcome: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-        """outcome (N,), truth (N,) -> mean absolute error, root mean squared error, and R2 against the mean of `truth`."""
-        error = outcome - truth
+    def scores(outcome: np.ndarray) -> dict[str, float]:
+        """Mean absolute error, root mean squared error, and R2 against the mean of the true values."""
+        said, truth = outcome.T
+        error = said - truth
         return {
             "mae": float(np.abs(error).mean()),
             "rmse": float(np.sqrt((error**2).mean())),
             "r2": float(1 - (error**2).sum() / max(((truth - truth.mean()) ** 2).sum(), 1e-12)),
         }
 
-    @staticmethod
-    def columns(outputs: np.ndarray, facts: Options) -> dict[str, Any]:
-        """outputs (N, 1) -> value (N,)."""
-        return {"value": Regress.outcome(outputs, facts)}
+    def table(self, predictions: Predictions) -> pyarrow.Table:
+        """row, name, value."""
+        import pyarrow as pa
 
-    @staticmethod
-    def read(labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-        """The labels of a store -> (N,) float64, NaN where there is none; class names must be numbers."""
-        if labels.dtype.kind == "f":
-            return np.where(np.isfinite(labels), labels, np.nan)
-        values = []
-        for name in classes:
-            try:
-                values.append(float(name))
-            except ValueError:
-                raise UserError(f"the label {name!r} is no number, and --task regress needs numbers; use --task classify") from None
-        return np.where(labels >= 0, np.array(values)[labels], np.nan)
+        return pa.table({"row": predictions["row"], "name": list(predictions["name"]), "value": self._values(predictions)})
 
-    @staticmethod
-    def known(truth: np.ndarray) -> np.ndarray:
-        return np.isfinite(truth)
+
+def _checked(facts: Options) -> tuple[float, float]:
+    for name in ("mean", "std"):
+        value = facts.get(name)
+        if type(value) is bool or not isinstance(value, int | float) or not abs(value) < LARGEST:
+            raise UserError(f"its {name} of the labels is {str(value)[:40]}; a finite number is needed")
+    if not facts["std"] > 0:
+        raise UserError(f"its std of the labels is {facts['std']}; it must be above 0")
+    return facts["mean"], facts["std"]

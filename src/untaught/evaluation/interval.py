@@ -44,19 +44,18 @@ class Measured:
 
 
 def measure(
-    scores: Callable[[np.ndarray, np.ndarray], dict[str, float]],
+    scores: Callable[[np.ndarray], dict[str, float]],
     outcomes: list[np.ndarray],
-    truth: np.ndarray,
     limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> dict[str, Measured]:
-    """Scores by name of the outcomes (N, ...), one a draw, on the same test samples with truth (N,); every call resamples alike."""
+    """Scores by name of the outcomes (N, ...), one a draw, on the same test samples; every call resamples alike."""
     random = np.random.default_rng(0)
-    plain = [scores(outcome, truth) for outcome in outcomes]
+    plain = [scores(outcome) for outcome in outcomes]
     again = {name: np.zeros(RESAMPLES) for name in plain[0]}
     for number in range(RESAMPLES):
-        rows = random.integers(0, len(truth), len(truth))
+        rows = random.integers(0, len(outcomes[0]), len(outcomes[0]))
         for outcome in outcomes:
-            for name, value in scores(outcome[rows], truth[rows]).items():
+            for name, value in scores(outcome[rows]).items():
                 again[name][number] += value / len(outcomes)
     return {name: Measured(np.array([draw[name] for draw in plain]), again[name], limits) for name in again}
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from untaught.config.registry import modality_named
 from untaught.console import progress_bar, say, warn
-from untaught.core import Batch, Options, UserError
+from untaught.core import Batch, Modality, Options, UserError
 from untaught.data.column import Growing
 from untaught.data.loader import Loader
 from untaught.data.sources import open_source, peek
@@ -44,8 +44,9 @@ class Embedder:
         columns: dict[str, str] | None = None,
         batch_size: Samples = 256,
         verb: str = "embed",
+        modality: Modality | None = None,
     ) -> None:
-        self.modality = modality_named(config["modality"])
+        self.modality = modality or modality_named(config["modality"])
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.encoder, self.layout, self.batch_size = encoder.to(self.device), config["layout"], batch_size
         self.source = open_source(data, self.modality, columns=columns, encoding=self.layout.get("encoding"))
@@ -70,10 +71,8 @@ class Embedder:
         with progress_bar(self.verb) as bar:
             task = bar.add_task("", total=total, note="")
             for reading in self._read():
-                bf16 = has_bfloat16(self.device.type)
-                view = lambda batch: self.view(batch, 0)[0]  # noqa: E731
-                for index, vectors in encode(self.encoder, reading.batches, view, self.device, bf16, reading.names):
-                    given += len(vectors)
+                for index, vectors in self._encoded(reading):
+                    given += len(index)
                     bar.update(task, completed=given)
                     names = [name.encode("utf-8", "backslashreplace").decode() for name in reading.names(index)]
                     yield Embedded(reading.rows(index), names, vectors)
@@ -82,6 +81,11 @@ class Embedder:
         if not given:
             why = "".join(f" ({name}: {reason})" for name, reason in self.skipped[len(self.source.skipped) :][:1])
             raise UserError(f"nothing to {self.verb}: none of the {self.modality.noun} can be read{why}")
+
+    def _encoded(self, reading: Reading) -> Iterator[tuple[np.ndarray, Any]]:
+        """(index (B,), what is made of a batch)."""
+        view = lambda batch: self.view(batch, 0)[0]  # noqa: E731
+        return encode(self.encoder, reading.batches, view, self.device, has_bfloat16(self.device.type), reading.names)
 
     def _read(self) -> Iterator[Reading]:
         """The store that a run has packed of this data, else every part, decoded now."""
@@ -99,11 +103,11 @@ class Embedder:
 
 
 class Embedded(NamedTuple):
-    """A batch: the rows' numbers (B,) int64 among all records, their names, and vectors (B, width) float32."""
+    """A batch: the rows' numbers (B,) int64 among all records, their names, and vectors (B, width) float32, or what else was made of it."""
 
     rows: np.ndarray
     names: list[str]
-    vectors: np.ndarray
+    vectors: Any
 
 
 class Reading(NamedTuple):

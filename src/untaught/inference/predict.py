@@ -1,28 +1,38 @@
-"""What a fine-tuned model says of new data."""
+"""Predictions of a fine-tuned model on new data."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 
 from untaught.config.overrides import unknown
-from untaught.config.registry import resolve
+from untaught.config.registry import modality_named, resolve
 from untaught.console import say
 from untaught.core import Encoder, Options, UserError
 from untaught.downstream import TASKS
-from untaught.downstream.network import Network
-from untaught.inference.embed import Embedder, write_file
+from untaught.downstream.predicting import predict
+from untaught.downstream.task import Predictions, Task
+from untaught.inference.embed import Embedder, Reading, write_file
 from untaught.inference.endings import check_ending
+from untaught.ops.precision import has_bfloat16
 from untaught.pipeline.pretrained import load_network
+from untaught.pipeline.view_pipeline import convolves
+from untaught.storage.atomic import make_room, whole
 from untaught.storage.cells import plain_cells
 from untaught.storage.safe_load import read_json
 from untaught.storage.safe_open import inside
 
 if TYPE_CHECKING:
     import pyarrow
+
+
+DENSE = 64  # samples at once, at most, of a task that predicts more than one thing a sample
 
 
 def holds_model(path: Path) -> bool:
@@ -47,31 +57,53 @@ def load_model(path: Path) -> tuple[nn.Module, Options]:
 
 
 def _with_head(encoder: Encoder, config: Options) -> nn.Module:
+    return _task_of(config).built(encoder, config).network
+
+
+def _task_of(config: Options) -> type[Task]:
     if config["task"] not in TASKS:
         raise unknown("task", str(config["task"]), TASKS)
-    return Network(encoder, resolve(TASKS[config["task"]]).outputs(config))
+    return resolve(TASKS[config["task"]])
 
 
-class Predictor:
+class Predictor(Embedder):
     """Reads new data as the model's own was read, and gives its predictions, a table a batch, in the source's order."""
 
     def __init__(
         self, network: nn.Module, config: Options, data: Any, columns: dict[str, str] | None = None, batch_size: int = 256
     ) -> None:
-        self.config, self.task = config, resolve(TASKS[config["task"]])
-        self.embedder = Embedder(network, config, data, columns, batch_size, verb="predict")
+        cls, modality = _task_of(config), modality_named(config["modality"])
+        self.task = cls.built(network.encoder, config)  # type: ignore[arg-type]
+        self.task.network = network  # type: ignore[assignment]
+        target = cls.target_of(modality)
+        batch_size = batch_size if target is None else min(batch_size, DENSE)
+        super().__init__(network, config, data, columns, batch_size, "predict", cls.reading(modality, labelled=False))
+        self.layout = cls.layout(modality, self.layout)
+        self.view = cls.used_view(modality, self.layout, config["view"], config["statistics"])
+        self.view.channels_last = convolves(network)
+        self.follow = target.follow if target else lambda batch, view: view
 
-    def __iter__(self) -> Iterator[pyarrow.Table]:
-        import pyarrow as pa
+    def _encoded(self, reading: Reading) -> Iterator[tuple[np.ndarray, Any]]:
+        view = lambda batch: self.view(batch, 0)[0]  # noqa: E731
+        bf16 = has_bfloat16(self.device.type)
+        found = predict(self.task.to(self.device), reading.batches, view, self.follow, self.device, bf16, reading.names)
+        return ((index, predictions) for index, predictions, _ in found)
 
-        for rows, names, outputs in self.embedder:
-            yield pa.table({"row": rows, "name": names, **self.task.columns(outputs, self.config)})
+    def predictions(self) -> Iterator[Predictions]:
+        """A batch after the other, with "row" and "name" of the samples."""
+        for rows, names, predictions in super().__iter__():
+            yield {**predictions, "row": rows, "name": np.array(names, object)}
+
+    def __iter__(self) -> Iterator[pyarrow.Table]:  # type: ignore[override]
+        return map(self.task.table, self.predictions())
 
 
 def write_predictions(predictor: Predictor, out: Path) -> int:
-    """To .csv or .parquet, batch by batch; written whole or not at all. Returns the number of rows."""
+    """To .csv or .parquet, batch by batch; to a folder, of a task that predicts files. Written whole or not at all -> rows or files."""
     from pyarrow import csv, parquet
 
+    if predictor.task.files and not out.suffix:
+        return _write_files(predictor, out)
     writers: dict[str, Callable[..., Any]] = {".csv": csv.CSVWriter, ".parquet": parquet.ParquetWriter}
     check_ending(out, tuple(writers))
 
@@ -89,3 +121,40 @@ def write_predictions(predictor: Predictor, out: Path) -> int:
     count = write_file(out, write)
     say(f"wrote     {count:,} predictions to {out}")
     return count
+
+
+def _write_files(predictor: Predictor, out: Path) -> int:
+    """NAME.png of each sample in the folder `out`, which must be new, and predictions.csv beside them."""
+    from pyarrow import csv
+
+    files = predictor.task.files
+    assert files is not None
+    make_room(out)
+    if os.path.lexists(out):
+        raise UserError(f"{out} is already there; choose another --out")
+    used: set[str] = set()
+    with whole(out) as partial:
+        partial.mkdir(parents=True)
+        writer = None
+        for predictions in predictor.predictions():
+            for name, image in files(predictions):
+                stem = _plain_stem(name, used)
+                image.save(partial / f"{stem}.png")
+            table = plain_cells(predictor.task.table(predictions))
+            writer = writer or csv.CSVWriter(str(partial / "predictions.csv"), table.schema)
+            writer.write_table(table)
+        assert writer is not None
+        writer.close()
+    say(f"wrote     {len(used):,} masks to {out}")
+    return len(used)
+
+
+def _plain_stem(name: str, used: set[str]) -> str:
+    """train/a.jpg -> train_a: no folder outside, no name twice."""
+    stem = re.sub(r"[^\w.-]+", "_", str(PurePosixPath(name).with_suffix("")).strip("/"))[-150:].lstrip("._") or "mask"
+    number, first = 1, stem
+    while stem in used:
+        number += 1
+        stem = f"{first}-{number}"
+    used.add(stem)
+    return stem

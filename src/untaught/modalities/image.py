@@ -26,6 +26,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from untaught.core import Batch, Modality, Options, Record, UserError, View
+from untaught.data.target import Target
+from untaught.modalities import masks
 from untaught.modalities.reading import readable
 from untaught.ops import colour, warp
 from untaught.ops.draws import Draws
@@ -386,6 +388,15 @@ def _to_array(picture: Image.Image) -> np.ndarray:
         if picture.mode not in ("L", "RGB") and not _is_deep(picture):
             picture = picture.convert("L" if picture.mode in ("1", "LA") else "RGB")
         return np.asarray(picture)
+
+
+def decode_with_mask(record: Record, layout: Options) -> dict[str, np.ndarray]:
+    """As `decode`, and target.size (2,) int32, the image's width and height; with a mask target.mask (S,S) uint8."""
+    arrays = decode(record, layout)
+    arrays[masks.SIZE] = masks.size_of(open_picture(record["image"]), record)
+    if "mask" in record:
+        arrays[masks.MASK] = masks.read_mask(record["mask"], open_picture(record["mask"]), layout["side"], float(arrays["aspect"]))
+    return arrays
 
 
 def fit(batch: Batch, layout: Options) -> Options:
@@ -754,10 +765,17 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < 1e6
 
 
+FIELDS = {"image": ("image", "img", "picture", "pixels", "photo", "path", "file", "filename", "file_name", "x")}
+MASK = Target(
+    fields=FIELDS | {"mask": ("masks", "segmentation", "segmentation_mask", "annotation", "label_mask", "mask_path", "mask_file")},
+    decode=decode_with_mask,
+    **masks.MASKS,
+)
+
 IMAGE = Modality(
     name="image",
     noun="pictures",
-    fields={"image": ("image", "img", "picture", "pixels", "photo", "path", "file", "filename", "file_name", "x")},
+    fields=FIELDS,
     suffixes=frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm", ".jp2", ".avif"]),
     plan=plan,
     decode=decode,
@@ -785,4 +803,5 @@ IMAGE = Modality(
     },
     doubt=doubt,
     adapt=adapt,
+    targets={"masks": MASK},
 )

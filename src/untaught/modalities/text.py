@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.core import Batch, Modality, Options, Record, UserError, View
+from untaught.data.target import Target
+from untaught.modalities import tags
 from untaught.modalities.reading import readable
 from untaught.modalities.tokenizer import KINDS, adopt, kept, learn, library, read, starts, stops, texts_of, tokenizer_of
 from untaught.ops.draws import Draws
@@ -62,6 +64,15 @@ def decode(record: Record, layout: Options) -> dict[str, np.ndarray]:
     if sep is not None and record.get("ends", True):
         ids.append(sep)
     return {"ids": np.array(ids, np.int32)}
+
+
+def decode_words(record: Record, layout: Options) -> dict[str, np.ndarray]:
+    """As `decode`, of a record of words with or without tags, and the columns of tags.py."""
+    words = tags.words_of(read(record["tokens"], layout["encoding"]) if isinstance(record["tokens"], bytes) else record["tokens"])
+    text = " ".join(words)
+    arrays = decode({**record, "text": text}, layout)
+    offsets = tokenizer_of(layout).encode(text, add_special_tokens=False).offsets
+    return {**arrays, **tags.columns(record, layout, words, tags.aligned(text, words, offsets))}
 
 
 def fit(batch: Batch, layout: Options) -> Options:
@@ -144,8 +155,25 @@ def whole(batch: Batch, draws: Draws, options: Options, statistics: Options) -> 
         batch = _cropped(batch, draws, options, statistics)
     x, valid = _framed(batch, options, statistics)
     if options.get("delete"):
-        x, valid = _drop(x, valid, _ordinary(x, valid, statistics) & (draws.uniform(x.shape[1]) < options["delete"]), statistics)
+        x, valid = _drop(x, valid, _gone(x, valid, draws, options, statistics), statistics)
     return View(x, valid)
+
+
+def _gone(x: Tensor, valid: Tensor | None, draws: Draws, options: Options, statistics: Options) -> Tensor:
+    return _ordinary(x, valid, statistics) & (draws.uniform(x.shape[1]) < options["delete"])
+
+
+def traced(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+    """As `whole`, and meta["source"] (B,T): the place of each token in the document, -1 of special tokens and padding."""
+    x, valid = _framed(batch, options, statistics)
+    source = torch.arange(x.shape[1], device=x.device) - int(statistics["special"].get("cls") is not None)
+    source = torch.where(_ordinary(x, valid, statistics), source, -1)
+    if options.get("delete"):
+        gone = _gone(x, valid, draws, options, statistics)
+        source = source.gather(1, first(~gone if valid is None else valid & ~gone, x.shape[1]))
+        x, valid = _drop(x, valid, gone, statistics)
+        source = torch.where(valid, source, -1)
+    return View(x, valid, meta={"source": source})
 
 
 def masked_tokens(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
@@ -412,10 +440,21 @@ def expects(encoder: str) -> Options:
     return {"tokenizer": place} if family == "transformers" and place else {}
 
 
+FIELD = ("text", "sentence", "body", "content", "document", "review", "question", "title")
+TAGGED = Target(
+    name="tags",
+    noun="tagged documents",
+    fields={"tokens": ("words", *FIELD), "tags": ("ner_tags", "ner", "labels", "iob", "pos_tags", "pos")},
+    decode=decode_words,
+    follow=tags.follow,
+    ragged=(tags.TAGS, tags.AT, tags.WORDS),
+    learn=tags.learn,
+)
+
 TEXT = Modality(
     name="text",
     noun="documents",
-    fields={"text": ("text", "sentence", "body", "content", "document", "review", "question", "title")},
+    fields={"text": (*FIELD, "tokens", "words")},
     suffixes=frozenset([".txt", ".text", ".md", ".rst", ".txt.gz"]),
     plan=plan,
     decode=decode,
@@ -423,7 +462,8 @@ TEXT = Modality(
     presets=presets,
     check=check,
     views={
-        **dict.fromkeys(("whole", "global", "global2", "light"), whole),
+        **dict.fromkeys(("whole", "light"), traced),
+        **dict.fromkeys(("global", "global2"), whole),
         "masked_tokens": masked_tokens,
         "next_tokens": next_tokens,
         "deleted": deleted,
@@ -450,4 +490,5 @@ TEXT = Modality(
     files=("tokenizer.json", "tokenizer_config.json"),
     expects=expects,
     captions=captions,
+    targets={"tags": TAGGED},
 )

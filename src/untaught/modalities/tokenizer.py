@@ -237,6 +237,9 @@ def read(value: Any, encoding: str = "utf-8") -> str:
             raise UserError(f"encoding={encoding}: is not known to Python; utf-8, latin-1 or cp1252 are") from error
     if isinstance(value, Exception):
         raise value
+    if isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1:  # words, as of a corpus with tags
+        words = [str(word) for word in value if isinstance(word, str)]
+        value = " ".join(words) if len(words) == len(value) else value
     if not isinstance(value, str):
         raise ValueError(f"{type(value).__name__} is no text; a string, or the path of a text file is")
     try:

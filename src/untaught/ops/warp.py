@@ -36,3 +36,9 @@ def warp(pixels: Tensor, affine: Tensor, size: int) -> Tensor:
     """pixels (B,C,H,W) float seen through affine (B,2,3) -> (B,C,size,size), bilinear, reflected at the borders."""
     grid = F.affine_grid(affine, [pixels.shape[0], 1, size, size], align_corners=False)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def warp_classes(classes: Tensor, affine: Tensor, size: int) -> Tensor:
+    """classes (B,H,W) uint8 seen through affine (B,2,3) -> (B,size,size) uint8: the nearest one, reflected at the borders as `warp`."""
+    grid = F.affine_grid(affine, [len(classes), 1, size, size], align_corners=False)
+    return F.grid_sample(classes[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0].byte()

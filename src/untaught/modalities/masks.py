@@ -1,0 +1,75 @@
+"""Masks beside images: a class for every pixel, stored as the image is and seen through the same geometry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from untaught.core import Batch, Options, Record, View
+from untaught.data.target import TARGET
+from untaught.ops import warp
+
+MASK, SIZE = f"{TARGET}mask", f"{TARGET}size"  # columns: (S,S) uint8; (2,) width and height of the original
+RATIO = 0.02  # by which the shape of a mask may differ from its image's
+
+
+def read_mask(value: Any, opened: Any, side: int, aspect: float) -> np.ndarray:
+    """What `opened` gives for a mask's record, an image or an array -> (side, side) uint8 of the nearest pixels. Raises ValueError."""
+    if isinstance(opened, Image.Image):
+        if opened.mode in ("RGB", "RGBA"):
+            opened = _one_channel(np.asarray(opened.convert("RGB")))
+        elif opened.mode == "1":
+            opened = opened.convert("L")
+        elif opened.mode == "LA":
+            opened = opened.getchannel(0)
+        opened = np.asarray(opened)  # of a palette the numbers, not the colours
+    elif opened.ndim == 3:
+        opened = opened[:, :, 0] if opened.shape[2] == 1 else _one_channel(opened)
+    if opened.dtype == bool:
+        opened = opened.astype(np.uint8)
+    if opened.dtype.kind not in "ui" or opened.min() < 0 or opened.max() > 255:
+        raise ValueError(f"a mask of {opened.dtype} up to {opened.max()}; each pixel must be the number of its class, from 0 to 255")
+    height, width = opened.shape
+    if abs(width / height / aspect - 1) > RATIO:
+        raise ValueError(f"its mask is {width} x {height}, of another shape than the image: are they of one image?")
+    mask = Image.fromarray(opened.astype(np.uint8))
+    return np.asarray(mask.resize((side, side), Image.Resampling.NEAREST))
+
+
+def _one_channel(array: np.ndarray) -> np.ndarray:
+    if (array[:, :, :1] != array).any():
+        raise ValueError("its mask has colours; give one channel (or a palette) with the number of each pixel's class")
+    return array[:, :, 0]
+
+
+def size_of(opened: Any, record: Record) -> np.ndarray:
+    """Width and height of an image (2,) int32, upright."""
+    if not isinstance(opened, Image.Image):
+        height, width = opened.shape[:2] if opened.shape[-1] <= 4 or opened.ndim == 2 else opened.shape[1:]
+        return np.array([width, height], np.int32)
+    turned = opened.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    return np.array(opened.size[::-1] if turned else opened.size, np.int32)
+
+
+def follow(batch: Batch, view: View) -> View:
+    """target (B,size,size) uint8, the mask through the view's affine; the images' sizes are geometry."""
+    meta = {**(view.meta or {}), "size": batch[SIZE]}
+    if MASK not in batch:
+        return replace(view, meta=meta)
+    return replace(view, meta=meta, target=warp.warp_classes(batch[MASK], meta["affine"], view.x.shape[-1]))
+
+
+MASKS: Options = {
+    "name": "mask",
+    "noun": "masks",
+    "follow": follow,
+    "whole": {"ratio": (0.01, 100.0)},  # the whole image squashed to a square: every pixel is predicted
+    "endings": ("_mask", "_seg", "_gt", "_label", "_labels"),
+    "folders": (
+        ("images", "image", "imgs", "img", "photos", "jpegimages"),
+        ("masks", "mask", "labels", "annotations", "segmentations", "segmentationclass", "gt"),
+    ),
+}

@@ -1,0 +1,110 @@
+"""Masks beside images: which files belong together, in folders, archives and tables, and what is refused."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from untaught.core import Modality, UserError
+from untaught.data.sources import open_source
+from untaught.downstream.segment import Segment
+from untaught.modalities.image import IMAGE
+
+READING = Segment.reading(IMAGE)
+
+
+def image(path: Path, value: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 12), value, np.uint8)).save(path)
+
+
+def pairs(data: Any, modality: Modality = READING, **how: Any) -> dict[str, tuple[int, int]]:
+    """name -> the values of image and mask; of each part after the other."""
+    found = {}
+    for part in open_source(data, modality, **how).parts.values():
+        for record in part:
+            arrays = modality.decode(record, {"side": 8, "channels": 1, "bits": 8})
+            found[Path(record["name"]).name] = int(arrays["pixels"][0, 0, 0]), int(arrays["target.mask"][0, 0])
+    return found
+
+
+@pytest.mark.parametrize("form", ["{0}.png {0}_mask.png", "images/{0}.png masks/{0}.png", "train/imgs/{0}.png train/labels/{0}.png"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_mask_is_found_by_its_ending_or_its_folder(form: str, packed: bool, tmp_path: Path) -> None:
+    own, mask = form.split()
+    for number in range(4):
+        image(tmp_path / "data" / own.format(f"x{number}"), 100 + number)
+        image(tmp_path / "data" / mask.format(f"x{number}"), number)
+    data = tmp_path / "data"
+    if packed:
+        data = tmp_path / "data.tar"
+        with tarfile.open(data, "w") as archive:
+            archive.add(tmp_path / "data", ".")
+    assert pairs(data) == {f"x{number}.png": (100 + number, number) for number in range(4)}
+    assert "each with its mask (" in open_source(data, READING).what
+
+
+def test_an_ending_or_a_folder_is_told(tmp_path: Path) -> None:
+    for number in range(2):
+        image(tmp_path / "a" / f"x{number}.png", 9)
+        image(tmp_path / "a" / f"x{number}-truth.png", 1)
+        image(tmp_path / "b" / "shots" / f"x{number}.png", 9)
+        image(tmp_path / "b" / "truth" / f"x{number}.png", 1)
+    for folder, told in (("a", "-truth"), ("b", "truth")):
+        if folder == "a":
+            with pytest.raises(UserError, match=r"no file has a mask beside it among 4 pictures .* give --label ENDING or --label FOLDER"):
+                open_source(tmp_path / folder, READING)
+        found = pairs(tmp_path / folder, columns={"mask": told}) if folder == "a" else {}
+        assert set(found.values()) <= {(9, 1)}
+    assert len(pairs(tmp_path / "a", columns={"mask": "-truth"})) == 2
+
+
+def test_files_without_a_mate_are_named(tmp_path: Path) -> None:
+    for name in ("a", "a_mask", "b", "c_mask"):
+        image(tmp_path / f"{name}.png", 1)
+    source = open_source(tmp_path, READING)
+    assert source.rows == 1
+    assert source.skipped == [("b.png", "has no mask beside it"), ("c_mask.png", "is a mask of nothing")]
+    image(tmp_path / "a_seg.png", 1)
+    with pytest.raises(UserError, match="are both the mask of a; keep one, or say which with --label"):
+        open_source(tmp_path, READING)
+
+
+def test_new_data_leave_the_masks_out(tmp_path: Path) -> None:
+    for name in ("a", "a_mask", "b"):
+        image(tmp_path / f"{name}.png", 1)
+    source = open_source(tmp_path, Segment.reading(IMAGE, labelled=False))
+    assert [record["name"] for part in source.parts.values() for record in part] == ["a.png", "b.png"]
+
+
+def test_a_table_lists_masks(tmp_path: Path) -> None:
+    image(tmp_path / "a.png", 7)
+    image(tmp_path / "m.png", 3)
+    (tmp_path / "list.csv").write_text("file,mask\na.png,m.png\n")
+    assert pairs(tmp_path / "list.csv", columns={"image": "file"}) == {"a.png": (7, 3)}
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (np.zeros((12, 8), np.uint8), "its mask is 8 x 12, of another shape than the image"),
+        (np.dstack([np.zeros((8, 12), np.uint8)] * 2 + [np.ones((8, 12), np.uint8)]), "its mask has colours"),
+        (np.full((8, 12), 300, np.int32), "a mask of int32 up to 300"),
+    ],
+)
+def test_what_is_no_mask_is_said(mask: np.ndarray, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        READING.decode({"image": np.zeros((8, 12), np.uint8), "mask": mask}, {"side": 8, "channels": 1, "bits": 8})
+
+
+def test_a_palette_holds_numbers_not_colours() -> None:
+    mask = Image.fromarray(np.array([[0, 2]] * 2, np.uint8), "P")
+    mask.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    arrays = READING.decode({"image": np.zeros((2, 2), np.uint8), "mask": mask}, {"side": 2, "channels": 1, "bits": 8})
+    assert arrays["target.mask"].tolist() == [[0, 2], [0, 2]]
+    assert arrays["target.size"].tolist() == [2, 2]
