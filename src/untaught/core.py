@@ -195,6 +195,7 @@ class Method(nn.Module):
 
     `forward` changes nothing that outlives the step but BatchNorm statistics; what a teacher or a queue
     needs is appended to `pending`, one entry a micro-batch, and consumed by `after_step`.
+    Padding of a view (not `valid`) changes neither loss nor gradients.
     A method that defines the pair `project` and `objective`, with forward = objective(project(views)),
     can be trained with cached gradients.
     """
@@ -204,7 +205,6 @@ class Method(nn.Module):
     whole: str = "whole"  # the view in which the encoder is used and exported
     groups: dict[str, dict[str, Any]] = {}  # optimizer overrides by parameter prefix
     find_unused_parameters: bool = False  # whether a step may leave parameters without a gradient
-    padded: bool = True  # whether padded views may come: what is not valid must change no loss
 
     encoder: Encoder
 

@@ -29,7 +29,6 @@ NOWHERE = -100  # the cluster of a sample that none was found for, which the los
 
 class DeepCluster(Method):
     views = ("global", "global", *("local",) * 6)
-    padded = False
     centroids: Tensor  # (H,K,D)
     clusters: Tensor  # (H,rows) int64
 

@@ -27,7 +27,6 @@ POINTS, LAST = 17, 3.0  # of the integral over frequencies
 
 class LeJEPA(Method):
     views = ("global", "global2", *("local",) * 6)
-    padded = False
     step: Tensor  # () int64, steps behind
 
     @in_range

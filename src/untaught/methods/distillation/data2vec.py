@@ -26,7 +26,6 @@ from untaught.ranges import Few, Positive, Share, in_range
 class Data2Vec(Method):
     views = ("blocks",)
     needs = frozenset({"tokens", "layers"})
-    padded = False
 
     @in_range
     def __init__(
@@ -58,10 +57,11 @@ class Data2Vec(Method):
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
         assert view.mask is not None
-        seen = self.encoder.context(hide(self.encoder.embed(view)[0], view.mask, self.mask)).tokens
+        tokens, valid = self.encoder.embed(view)
+        seen = self.encoder.context(hide(tokens, view.mask, self.mask), valid).tokens
         assert seen is not None
         each = F.smooth_l1_loss(self.head(seen).float(), self.target(view), reduction="none", beta=self.beta).mean(-1)
-        return {"distance": masked_mean(each, view.mask)}
+        return {"distance": masked_mean(each, view.mask if valid is None else view.mask & valid)}
 
     def target(self, view: View) -> Tensor:
         """-> (B,N,D)."""

@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from untaught.blocks.transformer import Transformer, sine_positions
+from untaught.blocks.transformer import Transformer, rows_for, sine_positions
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.masking import take, visible
+from untaught.ops.masking import masked_mean, shown, take
 from untaught.ranges import FewOrNone, Size, in_range
 
 
@@ -22,7 +22,6 @@ class MAE(Method):
     views = ("masked",)
     needs = frozenset({"tokens"})
     find_unused_parameters = True  # the encoder's pooling
-    padded = False
     positions: Tensor  # of the decoder, (N, width)
 
     @in_range
@@ -57,21 +56,35 @@ class MAE(Method):
         (view,) = views
         assert view.mask is not None
         assert view.target is not None
-        said = self.restore(view)
+        said = self.restore(view).float()
+        if view.target_valid is not None:
+            error = self.error_where(said, view.target, view.target_valid)
+            return {"reconstruction": masked_mean(error, view.mask & view.target_valid.any(-1))}
         target = view.target
         if self.normalise:
             target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
-        error = (said.float() - target).square().mean(-1)
-        return {"reconstruction": (error * view.mask).sum() / view.mask.sum()}
+        return {"reconstruction": masked_mean((said - target).square().mean(-1), view.mask)}
+
+    def error_where(self, said: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """said, target, valid (B,N,P) -> (B,N): the mean squared error of the valid values of each token, normalised by those."""
+        count = valid.sum(-1, keepdim=True)
+        target = torch.where(valid, target, 0.0)
+        if self.normalise:
+            away = torch.where(valid, target - target.sum(-1, keepdim=True) / count.clamp(min=1), 0.0)
+            target = away / (away.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1) + 1e-6).sqrt()
+        return torch.where(valid, said - target, 0.0).square().sum(-1) / count.squeeze(-1).clamp(min=1)
 
     def restore(self, view: View) -> Tensor:
         """The decoder's word for every token: (B,N,P), in the units of the (normalised) target."""
         assert view.mask is not None
-        at = visible(view.mask, self.seen)
-        tokens, _ = self.encoder.embed(view)
-        kept = self.encoder.context(take(tokens, at), at=at).tokens
+        tokens, valid = self.encoder.embed(view)
+        at, at_valid = shown(view.mask, valid, self.seen)
+        kept = self.encoder.context(take(tokens, at), at_valid, at=at).tokens
         assert kept is not None
         kept = self.into(kept)
-        full = self.mask.to(kept.dtype).expand(tokens.shape[0], tokens.shape[1], -1)
+        mask = self.mask.to(kept.dtype)
+        if at_valid is not None:
+            kept = torch.where(at_valid.unsqueeze(-1), kept, mask)
+        full = mask.expand(tokens.shape[0], tokens.shape[1], -1)
         full = full.scatter(1, at.unsqueeze(-1).expand_as(kept), kept)
-        return self.out(self.decoder(full + self.positions))
+        return self.out(self.decoder(full + rows_for(self.positions, full.shape[1]), valid))
