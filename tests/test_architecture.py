@@ -113,7 +113,7 @@ def test_targets_in_tables_are_of_their_own_package() -> None:
 
 def test_core_is_small_and_imports_nothing_of_ours() -> None:
     core = ROOT / "core.py"
-    assert len(core.read_text().splitlines()) < 200
+    assert len(core.read_text().splitlines()) < 300
     assert list(imports(core)) == []
 
 

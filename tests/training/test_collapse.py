@@ -213,7 +213,7 @@ def test_alignment_and_uniformity_are_those_of_wang_and_isola() -> None:
     batch, encoder = {key: value[:64] for key, value in digits().items()}, built.kept.eval()
     whole = Views(("whole",), IMAGE, [IMAGE.presets(LAYOUT)["whole"]], views.statistics, seed=0)
     with torch.no_grad():
-        x, a, b = (nn.functional.normalize(encoder(view.x)).double() for view in (*whole(batch, 0), *views(batch, 0)))
+        x, a, b = (nn.functional.normalize(encoder(view)).double() for view in (*whole(batch, 0), *views(batch, 0)))
     pairs = [float((x[i] - x[j]).square().sum()) for i in range(64) for j in range(i)]
     assert looked["uniformity"] == pytest.approx(math.log(sum(math.exp(-2 * squared) for squared in pairs) / len(pairs)), rel=1e-4)
     assert looked["alignment"] == pytest.approx(float((a - b).square().sum() / 64), rel=1e-4)
