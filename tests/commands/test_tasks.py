@@ -91,7 +91,7 @@ def test_names_are_tagged(tmp_path: Path, capfd: Any) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.conll").write_text("\n\n".join(lines[:150]))
     (tmp_path / "data" / "test.conll").write_text("\n\n".join(lines[150:]))
-    small = {"encoder__width": 32, "encoder__depth": 1, "encoder__heads": 2, "length": 16, "vocabulary": 300}
+    small: Any = {"encoder__width": 32, "encoder__depth": 1, "encoder__heads": 2, "length": 16, "vocabulary": 300}
     run = ut.pretrain(tmp_path / "data" / "train.conll", "mlm", modality="text", out=tmp_path / "run", steps=2, batch_size=16, **small)
     capfd.readouterr()
     model = run.finetune(tmp_path / "data", "tag", out=tmp_path / "model", steps=60, batch_size=32, lr=1e-2, **TINY)

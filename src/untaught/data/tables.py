@@ -326,7 +326,7 @@ def of_dataset(dataset: Any, name: str) -> Table:
         columns, kinds = tuple(features), dict(features)
     media = tuple(column for column, kind in kinds.items() if hasattr(kind, "decode_example") and hasattr(kind, "decode"))
     classes = {column: tuple(kind.names) for column, kind in kinds.items() if type(kind).__name__ == "ClassLabel"}
-    inner = {column: getattr(kind, "feature", None) for column, kind in kinds.items()}
+    inner: dict[str, Any] = {column: getattr(kind, "feature", None) for column, kind in kinds.items()}
     sequences = {column: tuple(kind.names) for column, kind in inner.items() if type(kind).__name__ == "ClassLabel"}
     dataset = dataset.with_format(None)
     for column in media:
