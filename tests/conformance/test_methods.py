@@ -19,19 +19,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toys import MODALITIES, ToyConv, build, text_batch, toy_encoder, toy_fit
+from toys import BATCHES, MODALITIES, ToyConv, build, text_batch, toy_encoder, toy_fit
 
 from untaught.config.help import meanings_of
 from untaught.config.registry import check_needs, method_class
-from untaught.core import Encoder, Method, UserError, View
+from untaught.core import Encoder, Facts, Method, UserError, View
 from untaught.methods import METHODS
-from untaught.pipeline.view_pipeline import check_padding
 from untaught.training import checkpoint
 from untaught.training.optim import parameter_groups
 
 NAMES = os.environ.get("UNTAUGHT_METHODS", ",".join(METHODS)).split(",")
 CLASSES: dict[str, type[Method]] = {name: method_class(name) for name in NAMES}
 PAIRED = {"simclr", "vicreg", "byol"}  # of the methods that compare views of a sample, those that are asked on text: all would take long
+SERIES = {"dino", "mae", "data2vec"}  # those that are asked all on series; other padding is asked of every method
 
 NOT_THE_SLOPE = {  # methods whose gradient is not the loss's own, by a stop-gradient that is part of the algorithm, and of what
     "simsiam": "algorithm 1: of the projections that are predicted",
@@ -47,6 +47,8 @@ def meets(name: str, cls: type[Method], kind: str) -> bool:
     """Whether the method is asked on this modality: it offers the views; on text, ours are asked that read words, and the paired ones."""
     if not set(cls.views) <= set(MODALITIES[kind].views):
         return False
+    if kind == "series":
+        return name in SERIES or name not in METHODS
     return kind == "image" or name in PAIRED or name not in METHODS or "words" in cls.needs
 
 
@@ -326,38 +328,81 @@ def test_what_is_kept_is_an_encoder(name: str, modality: str) -> None:
 # ------------------------------------------------------------------------------------------------------------------ text
 
 
-PADDED = {
-    name: cls
+PICTURES = {"cpc", "deep_infomax", "vicregl"}  # methods that read maps or patches of pictures, and refuse what has padding
+PADDED = [
+    (name, kind)
     for name, cls in CLASSES.items()
-    if cls.padded and set(cls.views) <= set(MODALITIES["text"].views) and name != "cpc"  # which refuses all but pictures
-}
+    for kind in ("text", "series")
+    if name not in PICTURES and set(cls.views) <= set(MODALITIES[kind].views)
+]
+GARBAGE = {"text": 9, "series": 7.5}
 
 
-@pytest.mark.parametrize(("name", "cls"), PADDED.items(), ids=PADDED)
-def test_other_padding_is_the_same_loss(name: str, cls: type[Method]) -> None:
-    method, views, batch = build(cls, "text")
-    more = text_batch(batch["ids"].shape[1] + 7)
-    assert more["ids"].shape[1] > batch["ids"].shape[1]
-    garbage = torch.where(more["ids_valid"], more["ids"], 9)  # what is not valid is not read
-    method.eval()
-    want = method(views(batch, 0), 0.0)
-    for other in (more, {**more, "ids": garbage}):
-        found = method(views(other, 0), 0.0)
+def longer(view: View, kind: str, patch: int, more: int) -> View:
+    """The same view with `more` tokens of padding, and other values in the padding there was."""
+
+    def wider(value: Tensor | None, by: int, axis: int = 1, fill: float = 0) -> Tensor | None:
+        if value is None:
+            return None
+        shape = [by if i == axis else n for i, n in enumerate(value.shape)]
+        return torch.cat([value, value.new_full(shape, fill)], axis)
+
+    steps, x = more * patch, view.x
+    if view.valid is not None:
+        valid = view.valid if x.ndim == 2 else view.valid.unsqueeze(2)
+        x = torch.where(valid, x, torch.tensor(GARBAGE[kind], dtype=x.dtype))
+    valid = torch.ones(x.shape[:2], dtype=torch.bool) if view.valid is None else view.valid
+    meta = {key: wider(value, more, 2) if key == "targets" else value for key, value in (view.meta or {}).items()}
+    return View(
+        wider(x, steps, fill=GARBAGE[kind]),
+        wider(valid, steps),
+        wider(view.mask, more),
+        wider(view.target, more, fill=GARBAGE[kind]),
+        wider(
+            torch.ones_like(view.target, dtype=torch.bool) if view.target is not None and view.target_valid is None else view.target_valid,
+            more,
+        ),
+        meta,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(("name", "kind"), PADDED)
+def test_other_padding_is_the_same_loss_and_the_same_gradients(name: str, kind: str) -> None:
+    """In training, BatchNorm included; the batch's padding, and that of its views."""
+    method, views, batch = build(CLASSES[name], kind)
+    made = views(batch, 0)
+    patch = getattr(method.encoder, "patch", 1)
+    field = "ids" if kind == "text" else "values"
+    wide = BATCHES[kind](batch[field].shape[1] + 7)
+    valid = wide[f"{field}_valid"] if kind == "text" else wide[f"{field}_valid"].unsqueeze(2)
+    garbage = torch.where(valid, wide[field], torch.tensor(GARBAGE[kind]).to(wide[field].dtype))
+    others = [views({**wide, field: garbage}, 0), [longer(view, kind, patch, 3) for view in made]]
+    state = {key: value.clone() for key, value in method.state_dict().items()}
+
+    def learned(views: list[View]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        method.load_state_dict(state)
+        method.zero_grad()
+        method.pending.clear()
+        terms = method(views, 0.5)
+        total(terms).backward()
+        return terms, {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
+
+    want, slopes = learned(made)
+    for other in others:
+        found, gradients = learned(other)
         for term, value in want.items():
-            torch.testing.assert_close(found[term], value, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(found[term], value, atol=1e-5, rtol=1e-4, msg=lambda said, term=term: f"{term}: {said}")
+        assert gradients.keys() == slopes.keys()
+        scale = max(float(slope.abs().max()) for slope in slopes.values())
+        for n, slope in slopes.items():
+            torch.testing.assert_close(gradients[n], slope, atol=1e-4 * scale, rtol=1e-3, msg=lambda said, n=n: f"{n}: {said}")
 
 
-@pytest.mark.parametrize("name", ["mlm", "dino", "mae", "simclr+swav"])
-def test_a_method_that_would_read_padding_is_refused_where_there_is_some(name: str) -> None:
-    cls, x = method_class(name), torch.zeros(2, 4)
-    views = [View(x)] * len(cls.views)
-    check_padding(cls, MODALITIES["text"], cls.views, views)
-    views[-1] = View(x, valid=x == 0)
-    if name == "mlm":
-        return check_padding(cls, MODALITIES["text"], cls.views, views)
-    with pytest.raises(UserError, match=rf"would read the padding of the view {cls.views[-1]} as data: .* choose .* --method mlm"):
-        check_padding(cls, MODALITIES["text"], cls.views, views)
-    return None
+@pytest.mark.parametrize("name", ["deep_infomax", "vicregl"])
+def test_a_method_of_maps_refuses_padding(name: str) -> None:
+    view = View(torch.zeros(2, 4, 1), torch.ones(2, 4, dtype=torch.bool), meta={"affine": torch.eye(2, 3).expand(2, 2, 3)})
+    with pytest.raises(UserError, match="reads maps, whose places padding would fill"):
+        method_class(name)(ToyConv(), Facts(rows=2, views={"light": view}))  # type: ignore[call-arg]
 
 
 CAUSAL = {name: cls for name, cls in CLASSES.items() if "causal" in cls.needs}

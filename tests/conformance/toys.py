@@ -16,10 +16,13 @@ from torch import nn
 from untaught.config.overrides import knobs_of
 from untaught.config.train_config import Recipe
 from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, View
+from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.language import bart, bert, gpt, modernbert
+from untaught.encoders.patch_series import PatchSeries
 from untaught.encoders.timm import vit_mini
 from untaught.methods.composite import Hybrid
 from untaught.modalities.image import IMAGE
+from untaught.modalities.series import SERIES
 from untaught.modalities.text import TEXT, decode, learn, plan
 from untaught.pipeline.view_pipeline import Views, view_names, view_options
 from untaught.training.feature_pass import Survey
@@ -30,6 +33,7 @@ ROWS = 24
 OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the network's dropout, of which the toys have none
     "image": {},
     "text": {"global.delete": 0.2, "global2.delete": 0.2},
+    "series": {},
 }
 KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more samples than there are here
     "CPC": {"rows": 1, "group": 2},
@@ -58,6 +62,12 @@ class ToyConv(Encoder):
 def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
     if modality == "text":
         return toy_language({"bart": bart, "gpt": gpt, "bert": bert, "modernbert": modernbert}[TEXT.encoder_for(text_layout(), needs)])
+    if modality == "series":
+        return (
+            PatchSeries(channels=2, length=24, patch=2, width=32, depth=2, heads=2)
+            if needs
+            else ConvSeries(channels=2, hidden=8, width=16, depth=1)
+        )
     return vit_mini(size=16, patch_size=4, embed_dim=32, depth=2, num_heads=2) if needs else ToyConv()
 
 
@@ -108,12 +118,30 @@ def text_batch(width: int = 0) -> Batch:
     return {"ids": ids, "ids_valid": valid, "index": torch.arange(ROWS)}
 
 
+def series_batch(width: int = 0) -> Batch:
+    """Waves of four frequencies on two channels, of different lengths, a little noise: (B,T,2) float32, T is `width` at least."""
+    generator = torch.Generator().manual_seed(0)
+    length = torch.randint(12, 25, (ROWS,), generator=generator)
+    length[0] = 24
+    time, kind = torch.arange(24.0), torch.arange(ROWS) % 4
+    waves = torch.stack([(time * (k + 1) / 4 + p).sin() for k, p in zip(kind, torch.rand(ROWS, generator=generator), strict=True)])
+    values = torch.stack([waves, waves.roll(2, 1)], 2) + 0.1 * torch.randn(ROWS, 24, 2, generator=generator)
+    values = torch.nn.functional.pad(values, (0, 0, 0, max(width - 24, 0)))
+    valid = torch.arange(values.shape[1]) < length.unsqueeze(1)
+    return {"values": torch.where(valid.unsqueeze(2), values, 0.0), "values_valid": valid, "index": torch.arange(ROWS)}
+
+
+SERIES_LAYOUT = {"channels": 2, "length": 24, "missing": False, "normalise": "channel", "ragged": ["values"]}
+
+
 def layout_of(modality: str) -> dict[str, Any]:
+    if modality == "series":
+        return dict(SERIES_LAYOUT)
     return text_layout() if modality == "text" else {"size": 16, "side": 16, "channels": 3, "bits": 8, "preset": "small"}
 
 
-BATCHES = {"image": image_batch, "text": text_batch}
-MODALITIES: dict[str, Modality] = {"image": IMAGE, "text": TEXT}
+BATCHES = {"image": image_batch, "text": text_batch, "series": series_batch}
+MODALITIES: dict[str, Modality] = {"image": IMAGE, "text": TEXT, "series": SERIES}
 
 
 def toy_knobs(cls: Any) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from untaught.core import Encoder, View
+from untaught.core import Encoder, UserError, View
 
 
 def map_shapes(encoder: Encoder, example: View) -> list[tuple[int, int, int]]:
-    """(D,h,w) of each map that the encoder makes of such a view."""
+    """(D,h,w) of each map that the encoder makes of such a view. Raises UserError for views with padding."""
+    if example.valid is not None:
+        raise UserError("this method reads maps, whose places padding would fill; choose a method of pooled vectors or tokens")
     training = encoder.training
     with torch.no_grad():
         maps = encoder.eval().features(example, want=("maps",)).maps

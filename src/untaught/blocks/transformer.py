@@ -62,6 +62,11 @@ class Transformer(nn.Module):
         return self.norm(x)
 
 
+def rows_for(positions: Tensor, count: int) -> Tensor:
+    """The first `count` of sine_positions; beyond the table, which only a grid of one axis can have, they are computed."""
+    return positions[:count] if count <= len(positions) else sine_positions((count,), positions.shape[1]).to(positions)
+
+
 def sine_positions(grid: tuple[int, ...], width: int) -> Tensor:
     """Sines and cosines of the position along each axis of the grid, an equal share of the width an axis -> (N, width).
 

@@ -36,7 +36,7 @@ from untaught.pipeline import preprocessor as learned
 from untaught.pipeline.dataset import Material, look, tell_skipped
 from untaught.pipeline.pretrained import for_inference, save_encoder, save_speaker
 from untaught.pipeline.seen_rows import STREAMED, Known, keep_rows
-from untaught.pipeline.view_pipeline import Views, check_padding, view_options
+from untaught.pipeline.view_pipeline import Views, view_options
 from untaught.report.samples import keep_sample, keep_views
 from untaught.signals import Interrupted
 from untaught.storage.run_dir import Folder, write_run
@@ -190,7 +190,6 @@ def build_method(
     cls, knobs = request.cls, request.knobs["method"]
     two = views({key: value[:2] for key, value in example.items()}, 0)
     views.check_encoder(encoder, two, request.modality.presets(data.layout)[cls.whole])
-    check_padding(cls, request.modality, views.names, two)
     check_views(two, (recipe.batch_size or 1) // recipe.accumulate // group.size)
     if recipe.cache_gradients and not hasattr(cls, "project"):
         raise UserError(f"cache_gradients: {cls.__name__} has no project and objective to cache between")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from untaught.core import Modality, UserError
-from untaught.data import arrays, folders, lists, tables, texts
+from untaught.data import arrays, folders, lists, tables, texts, ts
 from untaught.data.addresses import Address, address_facts, address_name, expand, is_pattern, is_remote
 from untaught.data.delimited import TOLD
 from untaught.data.identity import file_facts
@@ -110,6 +110,9 @@ def _open_path(data: str | Path, modality: Modality, choice: Choice, progress: P
         return at_rest(folders.open_archive(path, modality, told), [facts])
     if ".txt" in modality.suffixes and texts.is_text(path):
         return at_rest(texts.open_texts([path], modality, str(path), _unit(choice, modality), encoding), [facts])
+    if ts.is_ts(path) and folders.is_record(path, modality):
+        choice.refuse(name)
+        return at_rest(ts.open_ts([path], modality, str(path)), [facts])
     if folders.is_record(path, modality):
         choice.refuse(name)
         return folders.open_files([path], modality, str(path), arranged=False)
@@ -144,6 +147,9 @@ def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progr
     described = [member for member in members if member.name.lower() in METADATA]
     if described and (source := _open_metadata(described, members, modality, choice, path)) is not None:
         return source
+    if listed := [member for member in members if ts.is_ts(member) and folders.is_record(member, modality)]:
+        choice.refuse(f"a folder of {modality.noun}")
+        return at_rest(ts.open_ts(listed, modality, str(path)), [file_facts(member) for member in listed])
     plain, told = _beside(choice, modality)
     source = folders.open_folder(path, modality, listing, told)
     if source is not None:
@@ -208,6 +214,9 @@ def _open_kind(
         opened = texts.open_texts(paths, modality, where, _unit(choice, modality), encoding)
         return at_rest(opened, [file_facts(path) for path in paths])
     records = [address for address in found if isinstance(address, Path) and folders.is_record(address, modality)]
+    if records and all(map(ts.is_ts, records)):
+        choice.refuse("series files")
+        return at_rest(ts.open_ts(records, modality, where), [file_facts(path) for path in records])
     if records:
         choice.refuse("files of one record each")
         source = folders.open_files(records, modality, where, arranged=not listed)

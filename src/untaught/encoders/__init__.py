@@ -9,5 +9,7 @@ ENCODERS: dict[str, tuple[str, str]] = {  # name -> ("module:function", what it 
     "gpt": ("untaught.encoders.language:gpt", "transformers' GPT-2, 4 blocks of width 256, for text; each token sees those before it"),
     "llama": ("untaught.encoders.language:llama", "transformers' Llama, 4 blocks of width 256, for text; gpt's task, rotary positions"),
     "bart": ("untaught.encoders.language:bart", "transformers' BART, 3 + 3 blocks of width 256, for text; encoder and decoder"),
+    "conv_series": ("untaught.encoders.conv_series:ConvSeries", "dilated convolutions over time, for series of any length"),
+    "patch_series": ("untaught.encoders.patch_series:PatchSeries", "a transformer of 4 blocks whose tokens are patches of a series"),
     "transformers/NAME": ("untaught.encoders.language:language", "any language model of transformers, by a folder or its name on the hub"),
 }

@@ -97,7 +97,6 @@ def hybrid_of(members: dict[str, tuple[type[Method], float]]) -> type[Hybrid]:
         "views": tuple(view for view, _ in views),
         "needs": frozenset().union(*(cls.needs for cls, _ in members.values())),
         "whole": next(iter(wholes)),
-        "padded": all(cls.padded for cls, _ in members.values()),
         "find_unused_parameters": any(cls.find_unused_parameters for cls, _ in members.values()),
         "__doc__": f"{title}: {Hybrid.__doc__}",
     }

@@ -1,3 +1,7 @@
 """Kinds of data: record -> arrays (once), batch -> views (every step, batched, on the device), view -> picture."""
 
-MODALITIES: dict[str, str] = {"image": "untaught.modalities.image:IMAGE", "text": "untaught.modalities.text:TEXT"}
+MODALITIES: dict[str, str] = {
+    "image": "untaught.modalities.image:IMAGE",
+    "text": "untaught.modalities.text:TEXT",
+    "series": "untaught.modalities.series:SERIES",
+}

@@ -66,6 +66,19 @@ def visible(hidden: Tensor, count: int) -> Tensor:
     return first(~hidden, count)
 
 
+def shown(mask: Tensor, valid: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:
+    """mask (B,N) bool, valid (B,N) bool or None -> the places (B,K) of the tokens that an encoder is shown, and which of the K are tokens.
+
+    Without padding K is `count`, the number of tokens that are not masked, and all of them are (None). With padding that number differs
+    by sample and K is N: the places of masked tokens and of padding come last.
+    """
+    if valid is None:
+        return visible(mask, count), None
+    free = ~mask & valid
+    at = first(free, mask.shape[1])
+    return at, free.gather(1, at)
+
+
 def first(chosen: Tensor, count: int) -> Tensor:
     """chosen (..., N) bool -> (..., count): the chosen places in order, and the others behind them where they are fewer."""
     return (~chosen).int().argsort(dim=-1, stable=True)[..., :count]

@@ -50,16 +50,6 @@ def view_options(names: tuple[str, ...], modality: Modality, layout: Options, ov
     return result
 
 
-def check_padding(method: type[Method], modality: Modality, names: tuple[str, ...], examples: list[View]) -> None:
-    """Raises UserError where a view has padding that the method would read as data. examples: each view of a few samples."""
-    padded = next((name for name, view in zip(names, examples, strict=True) if view.valid is not None), None)
-    if padded is not None and not method.padded:
-        raise UserError(
-            f"{method.__name__} would read the padding of the view {padded} as data: {modality.noun} differ in length; choose another "
-            f"method, as --method {modality.method}, or views without padding"
-        )
-
-
 def _kind(default: Any) -> Any:
     if isinstance(default, tuple):
         return tuple[tuple(type(part) for part in default)]  # type: ignore[misc]
@@ -90,7 +80,7 @@ class Views:
         for name, options in zip(self.names, self.options, strict=True):
             if options.get("patch") == 0:
                 options["patch"] = patch
-            if patch and "any_size" in encoder.offers and (size := options["size"]) % patch:
+            if patch and "any_size" in encoder.offers and (size := options.get("size", 0)) % patch:
                 options["size"] = max(1, round(size / patch)) * patch
                 self.told[f"{name}.size={options['size']}"] = f"not {size}: a multiple of the encoder's patch of {patch}"
 

@@ -28,7 +28,6 @@ LARGE = 2  # views of the larger size: the first ones
 
 class DeepCluster(Method):
     views = ("global", "global", *("local",) * 6)
-    padded = False
     centroids: Tensor  # (H,K,D)
     clusters: Tensor  # (H,rows) int64
 

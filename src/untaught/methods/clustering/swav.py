@@ -33,7 +33,6 @@ LARGE = 2  # views that are assigned: the first ones
 
 class SwAV(Method):
     views = ("global", "global", *("local",) * 6)
-    padded = False
 
     @in_range
     def __init__(

@@ -47,7 +47,6 @@ class Bridge(nn.Module):
 class DeepInfoMax(Method):
     views = ("light",)
     needs = frozenset({"maps"})
-    padded = False
     step: Tensor  # () int64, steps behind
 
     @in_range

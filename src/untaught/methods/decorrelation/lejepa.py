@@ -26,7 +26,6 @@ LARGE = 2  # views that the others predict: the first ones
 
 class LeJEPA(Method):
     views = ("global", "global2", *("local",) * 6)
-    padded = False
     step: Tensor  # () int64, steps behind
 
     @in_range

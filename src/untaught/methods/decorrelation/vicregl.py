@@ -42,7 +42,6 @@ class EachPlace(nn.Module):
 class VICRegL(Method):
     views = ("global", "global2")
     needs = frozenset({"maps"})
-    padded = False
 
     @in_range
     def __init__(

@@ -27,7 +27,6 @@ from untaught.ranges import Few, Positive, Share, in_range
 class Data2Vec(Method):
     views = ("blocks",)
     needs = frozenset({"tokens", "layers"})
-    padded = False
 
     @in_range
     def __init__(
@@ -59,9 +58,12 @@ class Data2Vec(Method):
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
         assert view.mask is not None
-        seen = self.encoder.context(hide(self.encoder.embed(view)[0], view.mask, self.mask)).tokens
+        tokens, valid = self.encoder.embed(view)
+        seen = self.encoder.context(hide(tokens, view.mask, self.mask), valid).tokens
         assert seen is not None
-        return {"distance": masked_smooth_l1(self.head(seen), self.target(view), view.mask, self.beta)}
+        return {
+            "distance": masked_smooth_l1(self.head(seen), self.target(view), view.mask if valid is None else view.mask & valid, self.beta)
+        }
 
     def target(self, view: View) -> Tensor:
         """-> (B,N,D)."""

@@ -34,7 +34,6 @@ LARGE = 2  # views that the teacher sees: the first ones
 
 class DINO(Method):
     views = ("global", "global2", *("local",) * 6)
-    padded = False
     centre: Tensor  # (K,)
 
     @in_range

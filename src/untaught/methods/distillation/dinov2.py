@@ -38,7 +38,6 @@ LARGE = 2  # views that the teacher sees: the first ones
 class DINOv2(Method):
     views = ("global_blocks", "global2_blocks", *("local",) * 8)
     needs = frozenset({"tokens"})
-    padded = False
 
     @in_range
     def __init__(

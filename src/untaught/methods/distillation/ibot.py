@@ -23,7 +23,7 @@ from untaught.blocks.prototypes import PrototypeHead, prototypes_for
 from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.gather import gather
-from untaught.ops.masking import hide, take
+from untaught.ops.masking import hide, joined_count, take
 from untaught.ops.self_distillation import dino, ibot_tokens
 from untaught.ranges import Positive, Positives, Share, Size, Start, in_range
 
@@ -33,7 +33,6 @@ LARGE = 2  # views that the teacher sees: the first ones
 class IBOT(Method):
     views = ("global_blocks", "global2_blocks", *("local",) * 10)
     needs = frozenset({"tokens"})
-    padded = False
     centre: Tensor  # (2,K) of pooled vectors, and of tokens
 
     @in_range
@@ -83,7 +82,7 @@ class IBOT(Method):
         taught = self.teacher_head(whole.pooled).float()
         said_tokens = self.head(take(seen.tokens, places)).float()  # (2B,M,K)
         taught_tokens = self.teacher_head(take(whole.tokens, places)).float()
-        self.pending.append(gather(torch.stack([taught.mean(0), taught_tokens.mean((0, 1))])[None]).mean(0))
+        self.pending.append(gather(torch.stack([taught.mean(0), mean_token(taught_tokens, places, valid)])[None]).mean(0))
         how = self.temperature, ramp(self.teacher_temperature, self.teacher_warmup, progress)
         return {
             "cross_entropy": dino(said.unflatten(0, (-1, rows)), taught.unflatten(0, (-1, rows)), self.centre[0], *how),
@@ -98,3 +97,12 @@ class IBOT(Method):
         self.centre.lerp_(torch.stack(self.pending).mean(0), 1 - self.centre_momentum)
         for teacher in (self.teacher_encoder, self.teacher_head):
             teacher.follow(cosine_momentum(self.momentum, progress))
+
+
+def mean_token(x: Tensor, places: Tensor, valid: Tensor | None) -> Tensor:
+    """x (B,M,K) of tokens at places (B,M), valid (B,N) or None: the mean over those that are not padding (K,); the mean of the processes'
+    is that of all."""
+    if valid is None:
+        return x.mean((0, 1))
+    counted = valid.gather(1, places)
+    return (x * counted.unsqueeze(-1)).sum((0, 1)) / joined_count(counted)

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.blocks.teacher import Teacher, ramp
-from untaught.blocks.transformer import Transformer, sine_positions
+from untaught.blocks.transformer import Transformer, rows_for, sine_positions
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.masking import first, take, visible
+from untaught.ops.masking import first, shown, take
 from untaught.ops.reconstruction import masked_smooth_l1
 from untaught.ranges import FewOrNone, Share, Size, in_range
 
@@ -32,7 +32,6 @@ from untaught.ranges import FewOrNone, Share, Size, in_range
 class IJEPA(Method):
     views = ("multiblock",)
     needs = frozenset({"tokens"})
-    padded = False
     positions: Tensor  # of the predictor, (N, width)
 
     @in_range
@@ -70,10 +69,13 @@ class IJEPA(Method):
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
         assert view.meta is not None
-        tokens = self.teacher_encoder.features(view, ("tokens",)).tokens
+        taught = self.teacher_encoder.features(view, ("tokens",))
+        tokens = taught.tokens
         assert tokens is not None
         targets = view.meta["targets"]  # (B,T,N)
-        places = first(targets, (tokens.shape[1] - self.seen) // targets.shape[1])  # as many as the largest target has
+        whole = tokens.shape[1]
+        most = (whole - self.seen) // targets.shape[1] if taught.valid is None else whole  # as many as the largest target has
+        places = first(targets, most)
         counted = targets.gather(2, places)
         want = take(F.layer_norm(tokens.float(), tokens.shape[-1:]), places.flatten(1)).unflatten(1, places.shape[1:])
         return {"distance": masked_smooth_l1(self.predict(view, places, counted), want, counted)}
@@ -81,14 +83,17 @@ class IJEPA(Method):
     def predict(self, view: View, places: Tensor, counted: Tensor) -> Tensor:
         """What the teacher says at places (B,T,A) of each of T targets, of which those counted (B,T,A) bool -> (B,T,A,D)."""
         assert view.mask is not None
-        at = visible(view.mask, self.seen)
-        tokens, _ = self.encoder.embed(view)
-        context = self.encoder.context(take(tokens, at), at=at).tokens
+        tokens, valid = self.encoder.embed(view)
+        at, at_valid = shown(view.mask, valid, self.seen)
+        context = self.encoder.context(take(tokens, at), at_valid, at=at).tokens
         assert context is not None
-        context = self.into(context) + self.positions[at]
-        asked = (self.mask + self.positions[places]).flatten(0, 1).to(context.dtype)
+        positions = rows_for(self.positions, tokens.shape[1])
+        context = self.into(context) + positions[at]
+        asked = (self.mask + positions[places]).flatten(0, 1).to(context.dtype)
         x = torch.cat([context.repeat_interleave(places.shape[1], 0), asked], 1)
-        said = self.predictor(x, F.pad(counted.flatten(0, 1), (self.seen, 0), value=True))[:, self.seen :]
+        seen = torch.ones_like(at, dtype=torch.bool) if at_valid is None else at_valid
+        attended = torch.cat([seen.repeat_interleave(places.shape[1], 0), counted.flatten(0, 1)], 1)
+        said = self.predictor(x, attended)[:, at.shape[1] :]
         return self.out(said).unflatten(0, places.shape[:2])
 
     def after_step(self, progress: float) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from untaught.blocks.prototypes import PrototypeHead
 from untaught.blocks.teacher import Teacher, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.masking import take, visible
+from untaught.ops.masking import shown, take
 from untaught.ops.self_distillation import msn
 from untaught.ranges import FewOrNone, Positive, Share, Size, Weight, in_range
 
@@ -31,7 +31,6 @@ from untaught.ranges import FewOrNone, Positive, Share, Size, Weight, in_range
 class MSN(Method):
     views = ("global", "global_masked", *("local",) * 10)
     needs = frozenset({"tokens"})
-    padded = False
 
     @in_range
     def __init__(
@@ -65,8 +64,9 @@ class MSN(Method):
     def forward(self, views: list[View], progress: float) -> Terms:
         whole, masked, small = views[0], views[1], View.cat(views[2:])
         assert masked.mask is not None
-        at = visible(masked.mask, self.seen)
-        large = self.encoder.context(take(self.encoder.embed(masked)[0], at), at=at, want=("pooled",)).pooled
+        tokens, valid = self.encoder.embed(masked)
+        at, at_valid = shown(masked.mask, valid, self.seen)
+        large = self.encoder.context(take(tokens, at), at_valid, at=at, want=("pooled",)).pooled
         anchors = torch.cat([self.head(large), self.head(self.encoder(small))])  # crops of one size through BatchNorm together
         with torch.no_grad():
             target = self.head.cosines(self.teacher_projector(self.teacher_encoder(whole)))

@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from untaught.blocks.transformer import Transformer, sine_positions
+from untaught.blocks.transformer import Transformer, rows_for, sine_positions
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.masking import take, visible
+from untaught.ops.masking import shown, take
 from untaught.ops.reconstruction import masked_reconstruction
 from untaught.ranges import FewOrNone, Size, in_range
 
@@ -23,7 +23,6 @@ class MAE(Method):
     views = ("masked",)
     needs = frozenset({"tokens"})
     find_unused_parameters = True  # the encoder's pooling
-    padded = False
     positions: Tensor  # of the decoder, (N, width)
 
     @in_range
@@ -58,16 +57,19 @@ class MAE(Method):
         (view,) = views
         assert view.mask is not None
         assert view.target is not None
-        return {"reconstruction": masked_reconstruction(self.restore(view), view.target, view.mask, self.normalise)}
+        return {"reconstruction": masked_reconstruction(self.restore(view), view.target, view.mask, self.normalise, view.target_valid)}
 
     def restore(self, view: View) -> Tensor:
         """The decoder's word for every token: (B,N,P), in the units of the (normalised) target."""
         assert view.mask is not None
-        at = visible(view.mask, self.seen)
-        tokens, _ = self.encoder.embed(view)
-        kept = self.encoder.context(take(tokens, at), at=at).tokens
+        tokens, valid = self.encoder.embed(view)
+        at, at_valid = shown(view.mask, valid, self.seen)
+        kept = self.encoder.context(take(tokens, at), at_valid, at=at).tokens
         assert kept is not None
         kept = self.into(kept)
-        full = self.mask.to(kept.dtype).expand(tokens.shape[0], tokens.shape[1], -1)
+        mask = self.mask.to(kept.dtype)
+        if at_valid is not None:
+            kept = torch.where(at_valid.unsqueeze(-1), kept, mask)
+        full = mask.expand(tokens.shape[0], tokens.shape[1], -1)
         full = full.scatter(1, at.unsqueeze(-1).expand_as(kept), kept)
-        return self.out(self.decoder(full + self.positions))
+        return self.out(self.decoder(full + rows_for(self.positions, full.shape[1]), valid))

@@ -1,0 +1,89 @@
+"""A transformer whose tokens are patches of a series, as in PatchTST. Nie et al., ICLR 2023, section 3.1. https://arxiv.org/abs/2211.14730
+
+Differs from PatchTST: a token has all channels of its time steps, patches do not overlap, positions are fixed sines (so that any length
+will do) and blocks are pre-norm. The pooled vector is the mean over valid tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from untaught.blocks.transformer import Transformer, sine_positions
+from untaught.core import Encoder, Features, UserError, View
+from untaught.ranges import Few, Width, in_range
+
+TOKENS = 20  # about so many in the longest series, where no patch is given
+
+
+class PatchSeries(Encoder):
+    """x (B,T,C), valid (B,T) -> pooled (B,D), tokens and layers (B,N,D), N = ceil(T / patch); a token is valid if a time step is."""
+
+    offers = frozenset({"tokens", "layers", "any_size"})
+
+    @in_range
+    def __init__(
+        self,
+        *,
+        channels: int = 1,
+        length: int = 128,
+        width: Width = 96,
+        depth: Few = 4,
+        heads: Few = 4,
+        patch: Few | None = None,  # time steps of a token; about 20 tokens in the longest series if none
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise UserError(f"encoder.width={width}: must be a multiple of its {heads} heads")
+        self.width, self.patch = width, max(1, round(length / TOKENS)) if patch is None else patch
+        self.inside = nn.Linear(channels * self.patch, width)
+        self.transformer = Transformer(width, depth, heads)
+
+    @property
+    def blocks(self) -> nn.Module:
+        return self.transformer.blocks
+
+    def grid(self, view: View) -> tuple[int, ...]:
+        return (-(-view.x.shape[1] // self.patch),)
+
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        return self.context(*self.embed(view), want=want)
+
+    def embed(self, view: View) -> tuple[Tensor, Tensor | None]:
+        x, valid = view.x, view.valid
+        if valid is not None:
+            x = torch.where(valid.unsqueeze(2), x, 0.0)
+        if behind := -x.shape[1] % self.patch:
+            x = F.pad(x, (0, 0, 0, behind))
+            valid = None if valid is None else F.pad(valid, (0, behind))
+        tokens = self.inside(x.unflatten(1, (-1, self.patch)).flatten(2))
+        return tokens, None if valid is None else valid.unflatten(1, (-1, self.patch)).any(2)
+
+    def context(
+        self,
+        tokens: Tensor,
+        valid: Tensor | None = None,
+        at: Tensor | None = None,
+        causal: bool = False,
+        want: tuple[str, ...] = ("tokens",),
+    ) -> Features:
+        if causal:
+            raise UserError("patch_series sees both sides of a token; a causal method needs a decoder such as gpt")
+        if at is None:
+            positions = sine_positions((tokens.shape[1],), self.width).to(tokens)
+        else:
+            share = self.width // 2
+            frequency = 1 / 10000 ** (torch.arange(share, device=tokens.device, dtype=torch.float64) / share)
+            angle = at.unsqueeze(2) * frequency
+            positions = F.pad(torch.cat([angle.sin(), angle.cos()], 2), (0, self.width - 2 * share)).to(tokens)
+        x, layers = tokens + positions, []
+        mask = None if valid is None else valid[:, None, None, :]
+        for block in self.transformer.blocks:
+            x = block(x, mask)
+            layers.append(x)
+        x = self.transformer.norm(x)
+        pooled = None
+        if "pooled" in want:
+            pooled = x.mean(1) if valid is None else (x * valid.unsqueeze(2)).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+        return Features(pooled, x if "tokens" in want else None, valid, layers if "layers" in want else None)
