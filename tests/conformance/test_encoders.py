@@ -62,7 +62,7 @@ def pictures(channels: int = 3, size: int = 32) -> Tensor:
 
 
 def test_the_table_has_no_encoder_that_is_not_tested_here() -> None:
-    assert set(ENCODERS) == {"conv_small", "vit_mini", "timm/NAME", *FAMILIES, "transformers/NAME"}
+    assert set(ENCODERS) == {"conv_small", "vit_mini", "timm/NAME", *FAMILIES, "conv_series", "patch_series", "transformers/NAME"}
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 32), (3, 48), (4, 96)])

@@ -1,0 +1,146 @@
+"""Series: what is read of files and arrays, how views are made, and that nothing depends on what it lies beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from untaught.core import UserError, View
+from untaught.data.sources import open_source
+from untaught.encoders.conv_series import ConvSeries
+from untaught.encoders.patch_series import PatchSeries
+from untaught.modalities.series import SERIES, decode, plan
+from untaught.ops.draws import Draws
+from untaught.pipeline.dataset import batch_of
+
+NAN = float("nan")
+
+
+def records(missing: bool = False) -> list[dict[str, Any]]:
+    random = np.random.default_rng(0)
+    rows = [random.normal(size=(2, length)) for length in (20, 7, 13, 20)]
+    if missing:
+        rows[1][0, 2:4] = NAN
+    return [{"series": row, "name": str(i)} for i, row in enumerate(rows)]
+
+
+def view(name: str, found: list[dict[str, Any]], layout: dict[str, Any], **options: Any) -> View:
+    batch, _ = batch_of(found, SERIES, layout)
+    statistics = SERIES.fit(batch_of(records(), SERIES, plan(records(), {}))[0], layout)
+    own = SERIES.presets(layout)[name] | ({"patch": 4} if "patch" in SERIES.presets(layout)[name] else {}) | options
+    return SERIES.views[name](batch, Draws(0, 0, batch["index"], 0), own, statistics)
+
+
+@pytest.mark.parametrize("name", SERIES.views)
+def test_a_series_is_shown_alike_whatever_lies_beside_it(name: str) -> None:
+    layout = plan(records(), {})
+    every, alone = view(name, records(), layout), view(name, records()[:2], layout)
+    for field in ("x", "valid", "mask", "target", "target_valid"):
+        value, own = getattr(every, field), getattr(alone, field)
+        assert (value is None) == (own is None)
+        if value is not None:
+            assert torch.equal(value[:2, : own.shape[1]], own)
+
+
+def test_a_missing_value_is_zero_and_said_by_a_channel() -> None:
+    layout = plan(records(True), {})
+    assert layout["missing"]
+    shown = view("whole", records(True), layout)
+    assert shown.x.shape == (4, 20, 4)
+    assert shown.x[1, 2:4, 0].tolist() == [0, 0]
+    assert shown.x[1, :8, 2].tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
+    masked = view("masked", records(True), layout, scale=(1.0, 1.0))
+    assert masked.target is not None
+    assert masked.target_valid is not None
+    assert masked.target_valid.sum() == 2 * (20 + 7 + 13 + 20) - 2
+
+
+def test_whole_views_are_normalised_by_channel_or_by_sample() -> None:
+    found = records()
+    by_channel = view("whole", found, plan(found, {}))
+    torch.testing.assert_close(by_channel.x[by_channel.valid].mean(0), torch.zeros(2), atol=1e-5, rtol=0)
+    by_sample = view("whole", found, plan(found, {"normalise": "sample"}))
+    own = by_sample.x[1, :7]
+    torch.testing.assert_close(own.std(0, correction=0), torch.ones(2))
+    plainly = view("whole", found, plan(found, {"normalise": "none"}))
+    torch.testing.assert_close(plainly.x[1, :7], torch.from_numpy(found[1]["series"].T).float())
+
+
+@pytest.mark.parametrize(("name", "rate"), [("masked", 0.4), ("blocks", 0.5)])
+def test_a_share_of_each_series_own_tokens_is_masked(name: str, rate: float) -> None:
+    shown = view(name, records(), plan(records(), {}), scale=(1.0, 1.0))
+    assert shown.mask is not None
+    tokens = shown.valid.unflatten(1, (-1, 4)).any(2)
+    assert tokens.sum(1).tolist() == [5, 2, 4, 5]
+    assert not (shown.mask & ~tokens).any()
+    assert shown.mask.sum(1).tolist() == [min(max(round(rate * n), 1), n - 1) for n in (5, 2, 4, 5)]
+
+
+def test_ts_files_are_read_with_parts_classes_and_missing_values(tmp_path: Path) -> None:
+    head = "# a comment\n@problemName Toy\n@timestamps false\n@classLabel true a b\n@data\n"
+    (tmp_path / "Toy_TRAIN.ts").write_text(head + "1,2,3:4,5,6:a\n1,?,3,4:0,1,2,3:b\n")
+    (tmp_path / "Toy_TEST.ts").write_text(head + "7,8:9,10:b\n")
+    source = open_source(tmp_path, SERIES)
+    assert source.classes == ("a", "b")
+    assert {name: part.rows for name, part in source.parts.items()} == {"train": 2, "test": 1}
+    found = list(source.parts["train"])
+    assert [record["label"] for record in found] == [0, 1]
+    layout = plan(found, {})
+    assert (layout["channels"], layout["length"], layout["missing"]) == (2, 4, True)
+    np.testing.assert_array_equal(decode(found[1], layout)["values"], [[1, 0], [NAN, 1], [3, 2], [4, 3]])
+
+
+def test_a_ts_file_that_is_wrong_is_refused_by_line(tmp_path: Path) -> None:
+    (tmp_path / "x.ts").write_text("@classLabel true\n@data\n1,2,x:a\n")
+    with pytest.raises(UserError, match=r"x.ts, line 3: .*numbers with commas"):
+        open_source(tmp_path / "x.ts", SERIES)
+    (tmp_path / "y.ts").write_text("@timestamps true\n@data\n(0,1):a\n")
+    with pytest.raises(UserError, match="has time stamps, which are not read"):
+        open_source(tmp_path / "y.ts", SERIES)
+
+
+@pytest.mark.parametrize(
+    ("given", "want"),
+    [
+        (np.arange(3.0), [[0], [1], [2]]),
+        ([[1, 2, NAN], [3, NAN, NAN]], [[1, 3], [2, NAN]]),
+        ("1,?,3;4,5,6", [[1, 4], [NAN, 5], [3, 6]]),
+    ],
+)
+def test_arrays_and_text_become_time_by_channel(given: Any, want: Any) -> None:
+    np.testing.assert_array_equal(decode({"series": given}, {"channels": np.shape(want)[1]})["values"], np.array(want, np.float32))
+
+
+@pytest.mark.parametrize("given", [np.zeros((2, 3, 4)), [NAN, NAN], [1.0, float("inf")], "1,two"])
+def test_what_is_no_series_is_refused(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"shape|no values|not finite|could not"):
+        decode({"series": given}, {"channels": 1})
+
+
+@pytest.mark.parametrize(
+    "encoder", [ConvSeries(channels=2, width=8, hidden=8, depth=2), PatchSeries(channels=2, width=16, heads=2, patch=4)]
+)
+def test_an_encoder_does_not_read_padding(encoder: Any) -> None:
+    x = torch.randn(3, 12, 2)
+    valid = torch.arange(12) < torch.tensor([[12], [9], [5]])
+    want = encoder(View(x, valid))
+    wide = torch.cat([torch.where(valid.unsqueeze(2), x, 9.0), torch.full((3, 7, 2), 9.0)], 1)
+    torch.testing.assert_close(encoder(View(wide, torch.cat([valid, torch.zeros(3, 7, dtype=torch.bool)], 1))), want)
+    torch.testing.assert_close(encoder(View(x[2:, :5])), want[2:])
+    if "tokens" in encoder.offers:
+        tokens, own = encoder.embed(View(x, valid))
+        at = torch.tensor([2, 0, 1]).expand(3, -1)
+        some = encoder.context(tokens.gather(1, at.unsqueeze(2).expand(-1, -1, 16)), own.gather(1, at), at=at, want=("pooled",)).pooled
+        torch.testing.assert_close(some, want)
+
+
+def test_the_line_plot_has_a_line_and_grey_where_tokens_are_masked() -> None:
+    shown = view("masked", records(), plan(records(), {}))
+    pixels = SERIES.picture(shown, {"patch": 4, "missing": False}, {})
+    assert pixels.shape == (4, 48, 96, 3)
+    assert (pixels == 215).all(3).any()
+    assert (pixels == (31, 119, 180)).all(3).any((1, 2)).all()
