@@ -171,7 +171,7 @@ def test_visible_patches_do_not_enter_the_loss(mae: MAE, view: View) -> None:
 def test_the_decoder_finds_each_token_at_its_own_place(mae: MAE, view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     assert view.mask is not None
     came: list[Tensor] = []
-    monkeypatch.setattr(mae.decoder, "forward", lambda x: came.append(x) or x)
+    monkeypatch.setattr(mae.decoder, "forward", lambda x, valid=None: came.append(x) or x)
     mae.restore(view)
     (full,) = came
     at = visible(view.mask, mae.seen)

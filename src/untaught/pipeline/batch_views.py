@@ -12,7 +12,7 @@ from untaught.core import Batch, Encoder, Facts, Options, UserError, View
 from untaught.data.sources import open_source, peek
 from untaught.pipeline.dataset import batch_of
 from untaught.pipeline.preprocessor import learn
-from untaught.pipeline.view_pipeline import Views, check_padding, view_names, view_options
+from untaught.pipeline.view_pipeline import Views, view_names, view_options
 
 SAMPLE = 1000  # records of the sample that size, channels and statistics are taken from
 
@@ -81,7 +81,6 @@ class BatchViews:
         views.fit_encoder(encoder)
         examples = views(self._example, 0)
         views.check_encoder(encoder, examples, self.modality.presets(self.layout)[self.method.whole])
-        check_padding(self.method, self.modality, self._names, examples)
         world = torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
         return Facts(rows, dict(zip(self._names, examples, strict=True)), views.statistics, world)
 
