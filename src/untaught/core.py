@@ -200,7 +200,7 @@ class Method(nn.Module):
     `forward` changes nothing that outlives the step but BatchNorm statistics; what a teacher or a queue needs is appended to
     `pending`, one entry a micro-batch, and read by `after_step`, after which the list is emptied: any loop that calls
     `forward`, `backward`, `before_step`, `optimizer.step` and `after_step`, in that order, trains the method.
-    Padding of a view (not `valid`) changes neither loss nor gradients.
+    Padding of a view (where `valid` is False) changes neither loss nor gradients.
     A method that defines the pair `project` and `objective`, with forward = objective(project(views)),
     can be trained with cached gradients.
     An adversarial method names its `players` and defines `turn` in place of `forward`: in each step every player in turn is

@@ -14,20 +14,23 @@ def masked_reconstruction(restored: Tensor, target: Tensor, mask: Tensor, normal
 
     restored, target (B,N,P), the numbers (pixels) of every token; mask (B,N) bool, the tokens that were masked -> a scalar: the mean
     squared error at the masked tokens of all processes. normalise: each token of the target is first brought to mean 0 and variance 1.
-    valid (B,N,P) bool: the numbers that are no padding; a token is normalised and scored by those, and not counted without any.
+    valid (B,N,P) bool: numbers that are neither padding nor missing, by which alone a token is normalised and judged.
     """
-    restored = restored.float()
-    if valid is None:
-        if normalise:
-            target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
-        return masked_mean((restored - target).square().mean(-1), mask)
+    if valid is not None:
+        return masked_mean(_error_where(restored.float(), target, valid, normalise), mask & valid.any(-1))
+    if normalise:
+        target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
+    return masked_mean((restored.float() - target).square().mean(-1), mask)
+
+
+def _error_where(restored: Tensor, target: Tensor, valid: Tensor, normalise: bool) -> Tensor:
+    """(B,N,P) each -> (B,N): the mean squared error of the valid numbers of each token."""
     count = valid.sum(-1, keepdim=True)
     target = torch.where(valid, target, 0.0)
     if normalise:
         away = torch.where(valid, target - target.sum(-1, keepdim=True) / count.clamp(min=1), 0.0)
         target = away / (away.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1) + 1e-6).sqrt()
-    error = torch.where(valid, restored - target, 0.0).square().sum(-1) / count.squeeze(-1).clamp(min=1)
-    return masked_mean(error, mask & valid.any(-1))
+    return torch.where(valid, restored - target, 0.0).square().sum(-1) / count.squeeze(-1).clamp(min=1)
 
 
 def masked_smooth_l1(predicted: Tensor, target: Tensor, mask: Tensor, beta: float = 1.0) -> Tensor:

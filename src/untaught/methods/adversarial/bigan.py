@@ -89,7 +89,6 @@ class BiGAN(Method):
     groups = {"": {"betas": (0.5, 0.999)}}
     training_defaults = {"optimizer": "adam", "lr": 2e-4, "weight_decay": 2.5e-5, "warmup": 0.0}
     find_unused_parameters = True  # those of the player that waits
-    padded = False
     step: Tensor  # () int64, steps behind
 
     @in_range
