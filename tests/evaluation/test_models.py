@@ -6,13 +6,15 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 import torch
 from planted import SIDE, planted
 from torch import nn
 
+import untaught as ut
 from untaught.config.registry import build_encoder
-from untaught.core import Options
+from untaught.core import Options, UserError
 from untaught.evaluation.evaluate import evaluate
 from untaught.evaluation.evaluator import Scorer
 from untaught.evaluation.models import drawn_anew, open_subject, untrained_encoder
@@ -92,3 +94,27 @@ def test_weights_are_drawn_anew_by_seed_in_a_copy() -> None:
     assert not again[0].training
     module.scale = nn.Parameter(torch.ones(3))  # which no reset_parameters draws
     assert drawn_anew(module, 0) is None
+
+
+def test_a_checkpoint_of_text_stands_beside_the_run_that_went_on_from_it(tmp_path: Path, bare_runs: None) -> None:
+    checkpoint = Path(__file__).parents[1] / "old_runs" / "mlm" / "method"
+    name = f"transformers/{checkpoint}"
+    small: Any = {"steps": 2, "batch_size": 16, "length": 16, "evaluate_every": 0, "precision": "float32"}
+    run = ut.pretrain("builtin:topics", "mlm", modality="text", encoder=name, out=tmp_path / "run", **small)
+    texts = [f"a list of {i} numbers" if i % 2 else f"the file {i} is closed" for i in range(60)]
+    labelled = pyarrow.table({"text": texts, "label": [i % 2 for i in range(60)]})
+    rows = ut.evaluate(run, labelled, against=[name])
+    assert {row["features"] for row in rows} >= {"encoder", "random_init", "raw", f"against:{name}"}
+    alone = ut.evaluate(name, labelled, modality="text", out=tmp_path / "alone.json")
+    assert {row["features"] for row in alone} == {"encoder", "random_init", "raw"}
+    scores = [
+        {(row["probe"], row["labels"], row["metric"]): row["mean"] for row in found if row["features"] == features}
+        for found, features in ((rows, f"against:{name}"), (alone, "encoder"))
+    ]
+    assert len(scores[0]) > 3
+    assert scores[0] == scores[1]
+    other = ut.pretrain(
+        "builtin:topics", "mlm", modality="text", out=tmp_path / "other", **small, **{"vocabulary": 200, "encoder.width": 16}
+    )
+    with pytest.raises(UserError, match="has another tokenizer than the data are read with"):
+        ut.evaluate(other, labelled, against=[name])

@@ -118,7 +118,7 @@ def _open(
 ) -> Material:
     """Data read as the encoder's own was, with what that changes said. known: of the run; own: whether the data are to be the run's."""
     modality = subject.modality
-    wishes = {"size": subject.size} if subject.size else {}
+    wishes = ({"size": subject.size} if subject.size else {}) | subject.brought
     material = look(data, modality, columns=columns, label=label, split=split, wishes=wishes, layout=subject.layout)
     for key, (found, takes) in differing(material.peeked, modality, subject.layout).items() if subject.layout else ():
         if key == "channels" and 1 not in (found, takes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Subject:
     size: int | None = None
     statistics: Options | None = None
     run: Path | None = None  # the run folder that it is of
+    brought: Options = field(default_factory=dict)  # of the layout, what it brings along where data are read for it, as a tokenizer
 
     def shown(self, layout: Options, statistics: Options, names: tuple[str, ...]) -> Views:
         """The views `names` of material of this layout, in the size and the normalisation that this network knows."""
@@ -141,6 +142,8 @@ def _timm(name: str, modality: Modality) -> Subject:
 
 
 def _transformers(name: str, modality: Modality) -> Subject:
+    if brought := modality.expects(f"transformers/{name}"):
+        return _with_own_files(name, modality, brought)
     from untaught.encoders.transformers import shown_as, transformers_encoder
 
     size, statistics = _shown(f"transformers/{name}", lambda: shown_as(name))
@@ -153,6 +156,22 @@ def _transformers(name: str, modality: Modality) -> Subject:
 
     untrained = lambda layout: _seeded(lambda: build(layout, pretrained=False))  # noqa: E731
     return Subject(f"transformers/{name}", modality, build, untrained, size=size, statistics=statistics)
+
+
+def _with_own_files(name: str, modality: Modality, brought: Options) -> Subject:
+    """A checkpoint by whose own files (a tokenizer) raw data are read."""
+
+    def given(layout: Options) -> Options:
+        assert modality.learn is not None
+        own, _ = modality.learn((), {**layout, **brought})
+        if any(own[key] != layout[key] for key in brought):
+            what = " and ".join(brought)
+            raise UserError(f"transformers/{name} has another {what} than the data are read with; evaluate it by itself, or a run of it")
+        return modality.input(layout)
+
+    build = lambda layout: build_encoder(f"transformers/{name}", given(layout), {}).eval()  # noqa: E731
+    untrained = lambda layout: untrained_encoder(f"transformers/{name}", given(layout), {}, 0)  # noqa: E731
+    return Subject(f"transformers/{name}", modality, build, untrained, brought=brought)
 
 
 def _seeded(make: Callable[[], Encoder]) -> Encoder:
