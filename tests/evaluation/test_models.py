@@ -105,7 +105,7 @@ def test_a_checkpoint_of_text_stands_beside_the_run_that_went_on_from_it(tmp_pat
     labelled = pyarrow.table({"text": texts, "label": [i % 2 for i in range(60)]})
     rows = ut.evaluate(run, labelled, against=[name])
     assert {row["features"] for row in rows} >= {"encoder", "random_init", "raw", f"against:{name}"}
-    with pytest.raises(UserError, match="length=128: .* has 16 positions"):  # read by its own tokenizer, and not as pictures
+    with pytest.raises(UserError, match=r"length=128: .* has 16 positions"):  # read by its own tokenizer, and not as pictures
         ut.evaluate(name, labelled, modality="text", out=tmp_path / "alone.json")
     small |= {"vocabulary": 200, "encoder__width": 16}
     other = ut.pretrain("builtin:topics", "mlm", modality="text", out=tmp_path / "other", **small)
