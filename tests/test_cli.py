@@ -73,7 +73,7 @@ WRONG_KNOBS = {
     "cache_gradients=4 accumulate=2": "accumulate and cache_gradients both cut the batch",
     "size=0": "size=0: must be a whole number from 4 to 4,096",
     "--method simcrl": "unknown method simcrl; did you mean simclr",
-    "--encoder conv_smal": "unknown encoder conv_smal; did you mean conv_small?",
+    "--encoder conv_smal": "unknown encoder conv_smal; did you mean conv_small or conv_series?",
     "--modality pictures": "unknown modality pictures; ",
     "--columns photo=x": "--columns photo=... is no field of pictures; allowed: image",
     "--label nope": "label",

@@ -28,7 +28,7 @@ def test_readmes_tree_names_every_room():
     assert rooms == set(re.findall(r"^  (\w+)/ ", README, re.M))
 
 
-@pytest.mark.parametrize("number", [0, 1, 2], ids=["function", "class", "players"])
+@pytest.mark.parametrize("number", [0, 1, 3], ids=["function", "class", "players"])
 def test_a_method_in_the_documents_trains(number, tmp_path, monkeypatch):
     code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/methods.md").read_text(), re.S)[number]
     monkeypatch.chdir(tmp_path)

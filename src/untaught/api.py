@@ -47,7 +47,7 @@ class Run:
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder that was trained, in eval mode: encoder(x) -> (B, width)."""
+        """The encoder that was trained, in eval mode: encoder(view) -> (B, width)."""
         return self._loaded[0]
 
     @property

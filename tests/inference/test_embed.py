@@ -13,7 +13,7 @@ from torch import nn
 
 from untaught.api import Model, Run
 from untaught.config.registry import modality_named
-from untaught.core import UserError
+from untaught.core import Encoder, Features, UserError, View
 from untaught.data.sources import open_source
 from untaught.data.store import pack
 from untaught.inference.embed import Embedder, rows_beside, vectors_of, write_vectors
@@ -25,20 +25,24 @@ CONFIG: Any = {"modality": "image", "layout": LAYOUT, "view": "whole", "statisti
 THERE = [0, 1, 3, 4, 5, 7, 8, 10]  # by part: train, then test
 
 
-class Mean(nn.Module):
-    """The mean of each channel, by which a picture is known again."""
+class Mean(Encoder):
+    """The mean of each channel, by which an image is known again."""
 
     width = 3
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.mean((2, 3))
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        return Features(pooled=view.x.mean((2, 3)))
 
 
-class Red(Mean):
-    """One number."""
+class First(nn.Module):
+    """A fine-tuned network whose outputs are the first features of its encoder."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x)[:, :1]
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.encoder, self.outputs = Mean(), outputs
+
+    def forward(self, view: View) -> torch.Tensor:
+        return self.encoder(view)[:, : self.outputs]
 
 
 @pytest.fixture(autouse=True)
@@ -84,20 +88,20 @@ def test_files_say_it_too(tmp_path: Path) -> None:
 
 def test_predictions_say_it_too() -> None:
     config = {**CONFIG, "task": "classify", "classes": ["a", "b", "c"], "temperature": 1.0}
-    tables = list(Predictor(Mean(), config, records(), batch_size=3))
+    tables = list(Predictor(First(3), config, records(), batch_size=3))
     assert [row for table in tables for row in table["row"].to_pylist()] == THERE
 
 
 def test_predictions_are_counted_over_all_batches(tmp_path: Path) -> None:
     config = {**CONFIG, "task": "classify", "classes": ["a", "b", "c"], "temperature": 1.0}
-    assert write_predictions(Predictor(Mean(), config, records(), batch_size=3), tmp_path / "said.parquet") == 8
+    assert write_predictions(Predictor(First(3), config, records(), batch_size=3), tmp_path / "said.parquet") == 8
     assert parquet.read_table(tmp_path / "said.parquet")["row"].to_pylist() == THERE
 
 
 def test_vectors_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
     class Broken(Mean):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return 1 / ((super().forward(x) * 16).round() - 3)  # of the fourth picture an infinity
+        def forward(self, view: View) -> torch.Tensor:
+            return 1 / ((super().forward(view) * 16).round() - 3)  # of the fourth picture an infinity
 
     for out in ("v.npy", "v.parquet"):
         with pytest.raises(UserError, match=r"not finite for 1 of 3 samples, the first train row 3"):
@@ -106,8 +110,7 @@ def test_vectors_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
 
 
 def test_a_run_reads_the_column_that_is_named() -> None:
-    run = Run.__new__(Run)
-    run.encoder, run.config = Mean(), CONFIG  # type: ignore[assignment]
+    run = Run("run", Mean(), CONFIG)
     pixels = np.ones((4, 8, 8, 3), np.float32)
     data = {"image": pixels * 0.25, "other": pixels * 0.75}
     assert np.allclose(run.embed(data, columns={"image": "other"}), 0.75, atol=0.01)
@@ -115,7 +118,7 @@ def test_a_run_reads_the_column_that_is_named() -> None:
 
 def test_so_does_a_model(tmp_path: Path) -> None:
     config = {**CONFIG, "task": "regress", "mean": 0.0, "std": 1.0}
-    model = Model(tmp_path, Red(), config)
+    model = Model(tmp_path, First(1), config)
     pixels = np.ones((4, 8, 8, 3), np.float32)
     data = {"image": pixels * 0.25, "other": pixels * 0.75}
     assert np.allclose(model.predict(data, columns={"image": "other"})["value"], 0.75, atol=0.01)
