@@ -172,6 +172,22 @@ def test_padding_is_not_averaged(tmp_path: Path) -> None:
     assert formats._transformers(encoder, config, tmp_path / "encoder", (ids.where(valid, 0), valid)).deviation < 1e-4
 
 
+@pytest.mark.parametrize("name", ["conv_series", "patch_series"])
+@pytest.mark.parametrize(("lengths", "patch"), [((26, 3, 17), 4), ((26, 3, 17), 1), ((3, 2, 1), 4)])
+def test_series_of_any_length_are_exported(name: str, lengths: tuple[int, ...], patch: int, tmp_path: Path) -> None:
+    knobs = {"width": 8, "heads": 2, "depth": 1, "patch": patch} if name == "patch_series" else {"width": 8, "hidden": 4, "depth": 1}
+    encoder = build_encoder(name, {"channels": 2, "length": 26}, knobs).eval()
+    x = torch.randn(3, max(lengths), 2)
+    valid = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    with torch.no_grad():
+        said = formats._torch(encoder, {}, tmp_path, formats._lengthened(encoder, (x, valid)))
+        program = torch.export.load(said.path).module()
+        for steps in (5, 40):
+            x, valid = torch.randn(4, steps, 2), torch.rand(4, steps) < torch.arange(1, 0, -0.3).unsqueeze(1)
+            valid[:, 0] = True
+            torch.testing.assert_close(program(x, valid), encoder(View(x, valid)))
+
+
 @pytest.mark.parametrize("wrong", [1, 3])
 def test_a_program_that_is_right_for_one_size_of_batch_alone_is_refused(
     wrong: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ def attention(
 
     Fused where that is fast. On a CPU it is not: PyTorch's fused backward in bfloat16 takes 30 times as long as plain products.
     """
-    weighed = q.shape[:-1].numel() * k.shape[-2]
+    weighed = math.prod(q.shape[:-1]) * k.shape[-2]  # not numel(), which makes a traced size a constant
     if q.device.type != "cpu" or not torch.is_grad_enabled() or weighed > LARGE:
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal and mask is None, scale=scale)
     if causal and mask is None:

@@ -54,11 +54,13 @@ class PatchSeries(Encoder):
         x, valid = view.x, view.valid
         if valid is not None:
             x = torch.where(valid.unsqueeze(2), x, 0.0)
-        if behind := -x.shape[1] % self.patch:
-            x = F.pad(x, (0, 0, 0, behind))
-            valid = None if valid is None else F.pad(valid, (0, behind))
-        tokens = self.inside(x.unflatten(1, (-1, self.patch)).flatten(2))
-        return tokens, None if valid is None else valid.unflatten(1, (-1, self.patch)).any(2)
+        count = -(-x.shape[1] // self.patch)
+        behind = count * self.patch - x.shape[1]  # padded even by 0: a traced program must not branch on the length
+        x = F.pad(x, (0, 0, 0, behind))
+        tokens = self.inside(x.reshape(x.shape[0], count, self.patch * x.shape[2]))
+        if valid is not None:
+            valid = F.pad(valid, (0, behind)).reshape(x.shape[0], count, self.patch).any(2)
+        return tokens, valid
 
     def context(
         self,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.core import Encoder, Options, UserError
@@ -59,7 +60,7 @@ def _torch(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Export
     path = folder / "model.pt2"
     check_replaceable(path, "move it away")
     with whole(path) as partial, _quiet():
-        few, shapes = _traced(x)
+        few, shapes = _traced(encoder, x)
         program = torch.export.export(OfTensors(encoder), few, dynamic_shapes=shapes)
         buffer = io.BytesIO()  # torch's own file writer ends the process where the disk is full
         torch.export.save(program, buffer)
@@ -81,7 +82,7 @@ def _onnx(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exporte
     check_replaceable(path, "move it away")
     with whole(path) as partial, _quiet():
         export: Any = torch.onnx.export
-        few, shapes = _traced(x)
+        few, shapes = _traced(encoder, x)
         names: Options = {"input_names": list(shapes), "output_names": ["features"]}
         export(OfTensors(encoder), few, str(partial), dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False, **names)
         session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
@@ -92,11 +93,26 @@ def _onnx(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exporte
     return Exported(path, "onnx", f"onnxruntime.InferenceSession('{path}')", deviation, len(x[0]))
 
 
-def _traced(x: Inputs) -> tuple[Inputs, Options]:
-    """Two samples to trace by, and which of their axes may differ: the batch, and the length of ragged ones."""
+def _traced(encoder: Encoder, x: Inputs) -> tuple[Inputs, Options]:
+    """Two samples to trace with, and which of their axes are dynamic: the batch, and the length of ragged ones."""
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
-    axes: dict[int, Any] = {0: batch} if len(x) == 1 else {0: batch, 1: torch.export.Dim("length", min=2, max=x[0].shape[1])}
+    axes: dict[int, Any] = {0: batch}
+    if len(x) > 1:
+        longest = 1 << 20 if x[0].is_floating_point() else x[0].shape[1]  # ids have a table of positions, which ends
+        axes[1] = torch.export.Dim("length", min=_shortest(encoder), max=longest)
     return tuple(part[:2].clone() for part in x), {name: dict(axes) for name in ("x", "valid")[: len(x)]}
+
+
+def _shortest(encoder: Encoder) -> int:
+    """Time steps that a traced program needs, padding counted: a tracer takes a dynamic axis (here that of tokens) to be longer than 1."""
+    return max(2, getattr(encoder, "patch", 1) + 1)
+
+
+def _lengthened(encoder: Encoder, x: Inputs) -> Inputs:
+    """Ragged samples with padding up to the length that a traced program needs."""
+    if len(x) == 1 or (behind := _shortest(encoder) - x[0].shape[1]) <= 0:
+        return x
+    return tuple(F.pad(part, (0, 0) * (part.ndim - 2) + (0, behind)) for part in x)
 
 
 def _fed(names: list[str], x: Inputs) -> Options:
@@ -148,7 +164,7 @@ def export(
     try:
         x = real_input(run if folder != run else run.parent if run.name == "encoder" else run, config, data, columns)
         with torch.no_grad(), TRACING:
-            return FORMATS[kind](encoder, config, folder, x)
+            return FORMATS[kind](encoder, config, folder, _lengthened(encoder, x))
     except UserError:
         raise
     except Exception as error:  # whatever a tracer can't follow
