@@ -59,6 +59,25 @@ def test_a_missing_value_is_zero_and_said_by_a_channel() -> None:
     assert masked.target_valid.sum() == 2 * (20 + 7 + 13 + 20) - 2
 
 
+def test_a_missing_value_that_the_layout_does_not_have_is_refused_unless_it_is_wished_for() -> None:
+    layout = plan(records(), {})
+    with pytest.raises(ValueError, match=r"time step 2 of channel 0 is missing, .* missing=True"):
+        decode(records(True)[1], layout)
+    wished = plan(records(), {"missing": True})
+    assert wished["missing"]
+    assert view("whole", records(True), wished).x[1, 2:4, 2].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_dropped_time_step_is_no_target(missing: bool) -> None:
+    layout = plan(records(), {"missing": missing})
+    shown = view("masked", records(), layout, scale=(1.0, 1.0), drop=0.5)
+    assert shown.target is not None
+    assert shown.target_valid is not None
+    assert torch.equal(shown.target_valid, shown.target != 0)
+    assert 0 < shown.target_valid.sum() < 2 * (20 + 7 + 13 + 20)
+
+
 def test_whole_views_are_normalised_by_channel_or_by_sample() -> None:
     found = records()
     by_channel = view("whole", found, plan(found, {}))

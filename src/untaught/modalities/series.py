@@ -31,7 +31,7 @@ HIGH, WIDE = 48, 96  # pixels of the line plot
 
 
 def plan(records: list[Record], wishes: Options) -> Options:
-    """Channels, the longest length, and whether values are missing, of a sample of the records."""
+    """Channels, the longest length, and whether values are missing (unless `missing` is given), of a sample of the records."""
     normalise = wishes.get("normalise", "channel")
     if normalise not in ("channel", "sample", "none"):
         raise UserError(f"normalise={normalise}: must be channel, sample or none")
@@ -49,17 +49,22 @@ def plan(records: list[Record], wishes: Options) -> Options:
     return {
         "channels": channels.pop(),
         "length": max(map(len, found)),
-        "missing": any(bool(np.isnan(values).any()) for values in found),
+        "missing": any(bool(np.isnan(values).any()) for values in found) if (given := wishes.get("missing")) is None else bool(given),
         "normalise": normalise,
         "ragged": ["values"],
     }
 
 
 def decode(record: Record, layout: Options) -> dict[str, np.ndarray]:
-    """-> "values" (T,C) float32, NaN where one is missing."""
+    """-> "values" (T,C) float32, NaN where one is missing. Raises ValueError for missing values where the layout has none: an encoder
+    without channels that mark them would take them for the mean."""
     values = _values(record["series"])
     if values.shape[1] != layout["channels"]:
         raise ValueError(f"{values.shape[1]} channels, not {layout['channels']}")
+    if not layout.get("missing", True) and np.isnan(values).any():
+        step, channel = np.argwhere(np.isnan(values))[0].tolist()
+        where = f"time step {step} of channel {channel}"
+        raise ValueError(f"{where} is missing, and the layout has no missing values; fill it in, or train with missing=True")
     return {"values": values}
 
 
@@ -162,6 +167,11 @@ def whole(batch: Batch, draws: Draws, options: Options, statistics: Options) -> 
 
 def augmented(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
     """A crop, warped and with noise: x (B,T,C), T the same for every batch; meta["span"] (B,2), its first and last time step."""
+    return _augmented(batch, draws, options, statistics)[0]
+
+
+def _augmented(batch: Batch, draws: Draws, options: Options, statistics: Options) -> tuple[View, Tensor]:
+    """The view of `augmented`, and where its values are known (B,T,C): neither padding, nor missing, nor dropped."""
     values, there = _normalised(batch, options, statistics)
     length = batch["values_valid"].sum(1)
     low, high = options["scale"]
@@ -192,20 +202,16 @@ def augmented(batch: Batch, draws: Draws, options: Options, statistics: Options)
         there = there & (draws.uniform(wide) >= options["drop"]).unsqueeze(2)
     view = _finished(x, there, valid, options)
     view.meta = {"span": torch.stack([start, start + count - 1], 1)}
-    return view
+    return view, there
 
 
 def masked(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
     """Tokens of `patch` time steps, a share `rate` of each series' own masked; the target is every token's values (B,N,P), of which
-    target_valid are neither padding nor missing."""
-    view, tokens = _tokens(batch, draws, options, statistics)
+    target_valid are neither padding, nor missing, nor dropped."""
+    view, tokens, there = _tokens(batch, draws, options, statistics)
     mask = _spans(draws, tokens, (options["rate"] * tokens.sum(1)).round(), options["span"])
-    channels = view.x.shape[2] // (2 if options["missing"] else 1)
     patches = lambda part: part.unflatten(1, (-1, options["patch"])).flatten(2)  # noqa: E731
-    there = view.valid.unsqueeze(2).expand(-1, -1, channels)
-    if options["missing"]:
-        there = there & (view.x[:, :, channels:] == 0)
-    return View(view.x, view.valid, mask, patches(view.x[:, :, :channels]), patches(there), view.meta)
+    return View(view.x, view.valid, mask, patches(view.x[:, :, : there.shape[2]]), patches(there), view.meta)
 
 
 def blocks(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
@@ -213,7 +219,7 @@ def blocks(batch: Batch, draws: Draws, options: Options, statistics: Options) ->
 
     meta["places"] (B,M): M places that include all the masked ones, those first. M is the same for every batch.
     """
-    view, tokens = _tokens(batch, draws, options, statistics)
+    view, tokens, _ = _tokens(batch, draws, options, statistics)
     low, high = options["rates"]
     share = draws.uniform(low=low, high=high) * draws.chance(options["masking"])
     mask = _spans(draws, tokens, (share * tokens.sum(1)).round(), options["span"], least=0)
@@ -223,7 +229,7 @@ def blocks(batch: Batch, draws: Draws, options: Options, statistics: Options) ->
 
 def multiblock(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
     """A context of tokens (not masked), and meta["targets"] (B,T,N) bool: runs of tokens outside of it, to be predicted."""
-    view, tokens = _tokens(batch, draws, options, statistics)
+    view, tokens, _ = _tokens(batch, draws, options, statistics)
     count, number = tokens.sum(1, keepdim=True), options["targets"]
     low, high = options["target_scale"]
     size = ((low + draws.uniform(number) * (high - low)) * count).round().clamp(min=1)
@@ -233,12 +239,12 @@ def multiblock(batch: Batch, draws: Draws, options: Options, statistics: Options
     return View(view.x, view.valid, targets.any(1), meta={**(view.meta or {}), "targets": targets})
 
 
-def _tokens(batch: Batch, draws: Draws, options: Options, statistics: Options) -> tuple[View, Tensor]:
-    """A view, and which of its tokens hold some of the series (B,N)."""
+def _tokens(batch: Batch, draws: Draws, options: Options, statistics: Options) -> tuple[View, Tensor, Tensor]:
+    """A view, which of its tokens hold some of the series (B,N), and where its values are known (B,T,C)."""
     if not options["patch"]:
         raise UserError("patch=0: this encoder has no tokens; give patch, or the encoder patch_series")
-    view = augmented(batch, draws, options, statistics)
-    return view, view.valid.unflatten(1, (-1, options["patch"])).any(2)
+    view, there = _augmented(batch, draws, options, statistics)
+    return view, view.valid.unflatten(1, (-1, options["patch"])).any(2), there
 
 
 def _spans(draws: Draws, tokens: Tensor, count: Tensor, span: int, least: int = 1) -> Tensor:
@@ -355,5 +361,5 @@ SERIES = Modality(
     preprocessing=preprocessing,
     method="simclr",
     batch=64,
-    knobs={"normalise": Literal["channel", "sample", "none"]},
+    knobs={"normalise": Literal["channel", "sample", "none"], "missing": bool},
 )
