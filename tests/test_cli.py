@@ -178,7 +178,7 @@ def test_an_empty_folder(cli: Cli, tmp_path: Path) -> None:
 
 def test_one_picture(cli: Cli, tmp_path: Path) -> None:
     words = ("pretrain", write_pictures(tmp_path / "one", 1), "steps=1", "size=16")
-    assert cli(*words).error.startswith("1 picture to train on; at least 2 are needed")
+    assert cli(*words).error.startswith("1 sample (pictures) to train on; at least 2 are needed")
 
 
 def bomb(path: Path) -> None:

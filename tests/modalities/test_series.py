@@ -15,7 +15,7 @@ from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.patch_series import PatchSeries
 from untaught.modalities.series import SERIES, decode, plan
 from untaught.ops.draws import Draws
-from untaught.pipeline.dataset import batch_of
+from untaught.pipeline.dataset import batch_of, differing
 
 NAN = float("nan")
 
@@ -120,6 +120,22 @@ def test_a_ts_file_that_is_wrong_is_refused_by_line(tmp_path: Path) -> None:
     (tmp_path / "y.ts").write_text("@timestamps true\n@data\n(0,1):a\n")
     with pytest.raises(UserError, match="has time stamps, which are not read"):
         open_source(tmp_path / "y.ts", SERIES)
+    (tmp_path / "z.ts").write_text("1,2,3:a\n")
+    with pytest.raises(UserError, match="has no @data line"):
+        open_source(tmp_path / "z.ts", SERIES)
+    (tmp_path / "cut.ts").write_text("@classLabel true a b\n@data\n1,2,3:1,2,3:a\n1,2,3:?,2,3:?\n1,2,3:1,2")
+    with pytest.raises(UserError, match=r"cut.ts, line 5: the label '1,2' is not one of .* \(a, b\); the line may be cut short"):
+        open_source(tmp_path / "cut.ts", SERIES)
+
+
+def test_series_of_one_time_step_are_refused() -> None:
+    with pytest.raises(UserError, match="every series has 1 time step; at least 2 are needed"):
+        plan([{"series": [0.5]}, {"series": "3"}], {})
+
+
+def test_series_are_never_said_to_be_converted_to_another_length() -> None:
+    layout = plan(records(), {"missing": True})
+    assert differing([{"series": np.arange(5.0)}], SERIES, layout) == {}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +152,7 @@ def test_arrays_and_text_become_time_by_channel(given: Any, want: Any) -> None:
 
 @pytest.mark.parametrize("given", [np.zeros((2, 3, 4)), [NAN, NAN], [1.0, float("inf")], "1,two"])
 def test_what_is_no_series_is_refused(given: Any) -> None:
-    with pytest.raises(ValueError, match=r"shape|no values|not finite|could not"):
+    with pytest.raises(ValueError, match=r"shape|no values|infinite|'two' is not a number"):
         decode({"series": given}, {"channels": 1})
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from command import Cli
@@ -20,14 +21,17 @@ from toy import Spread, fit
 from untaught.config.registry import method_class
 from untaught.core import Encoder, Facts, Features, Method, Terms, UserError, View
 from untaught.encoders.conv_small import ConvSmall
+from untaught.encoders.patch_series import PatchSeries
 from untaught.encoders.timm import vit_mini
 from untaught.methods.distillation.byol import BYOL
 from untaught.methods.reconstruction.mae import MAE
 from untaught.modalities.image import IMAGE
+from untaught.modalities.series import SERIES
 from untaught.modalities.text import TEXT
 from untaught.ops.cosine import cosine_distance
-from untaught.pipeline.view_pipeline import Views, view_names, view_options
-from untaught.training.collapse import RULES, Health, Measures, Sight, _distinct, _sight, broken
+from untaught.pipeline.dataset import batch_of
+from untaught.pipeline.view_pipeline import Views, used_view, view_names, view_options
+from untaught.training.collapse import RULES, Health, Measures, Sight, _distinct, _same, _sight, broken
 from untaught.training.trainer import Collapsed
 
 LAYOUT = {"size": 16, "side": 8, "channels": 1, "bits": 8, "preset": "upright"}
@@ -301,6 +305,35 @@ def test_faults_of_what_is_given_are_named_at_the_first_look() -> None:
     assert "all views of a sample are identical" in verdict(untrained("simclr", ("whole", "whole"))[2])
     assert "is shown what it is to restore" in verdict(untrained(VisibleMAE)[2])
     assert "lie in 4 dimensions" in verdict(untrained("simclr", encoder=Narrow())[2])
+
+
+def series_health(method: type[Method]) -> Health:
+    random = np.random.default_rng(0)
+    found = [{"series": random.normal(size=(2, length)), "name": str(i)} for i, length in enumerate([20, 13, 16, 20] * 4)]
+    layout = SERIES.plan(found, {})
+    batch, _ = batch_of(found, SERIES, layout)
+    encoder = PatchSeries(channels=2, length=20, width=8, heads=2, depth=1, patch=4)
+    names = view_names(method, SERIES)
+    views = Views(names, SERIES, view_options(names, SERIES, layout, {}), SERIES.fit(batch, layout), seed=0)
+    views.fit_encoder(encoder)
+    built: Any = method
+    facts = Facts(len(found), dict(zip(names, views(batch, 0), strict=True)), views.statistics)
+    whole = used_view(SERIES, layout, "whole", views.statistics)
+    return Health(built(encoder, facts), views, whole, batch, {})
+
+
+def test_hidden_patches_of_series_are_not_shown() -> None:
+    torch.manual_seed(0)
+    assert series_health(MAE).first.shown == 0.0
+    assert series_health(VisibleMAE).first.shown == 1.0
+
+
+def test_views_of_several_inputs_are_compared_by_all_of_them() -> None:
+    a, b = torch.tensor([[1.0], [1.0], [2.0], [2.0]]), torch.tensor([[1], [2], [3], [3]])
+    assert _distinct(View({"a": a, "b": b})) == 0.75
+    assert _same([View({"a": a, "b": b}), View({"a": a.clone(), "b": b})])
+    assert not _same([View({"a": a, "b": b}), View({"a": a, "b": b + 1})])
+    assert not _same([View({"a": a, "b": b}), View(a)])
 
 
 def test_dropout_tells_identical_views_apart() -> None:

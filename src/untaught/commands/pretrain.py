@@ -312,7 +312,7 @@ def decide(recipe: Recipe, material: Material, group: ProcessGroup) -> Recipe:
     if material.runs and not rows:
         raise UserError(f"the {material.modality.noun} hold fewer values than one sample of {material.runs[1]}; choose a smaller length")
     if rows == 1:
-        raise UserError(f"1 {material.modality.noun.rstrip('s')} to train on; at least 2 are needed, and hundreds to learn anything")
+        raise UserError(f"1 sample ({material.modality.noun}) to train on; at least 2 are needed, and hundreds to learn anything")
     batch_size = recipe.batch_size
     if batch_size is None:
         batch_size = 1 << max(1, min(material.modality.batch, rows // 4 if rows else 256).bit_length() - 1)

@@ -50,6 +50,7 @@ def open_ts(paths: Sequence[Path], modality: Modality, where: str) -> Source:
 def _read(path: Path) -> list[tuple[list[np.ndarray], str | None]]:
     """Each series' channels, which may differ in length, and its label as text."""
     labelled, begun, rows = True, False, []
+    declared: list[str] = []
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -62,6 +63,7 @@ def _read(path: Path) -> list[tuple[list[np.ndarray], str | None]]:
             words = text.lower().split()
             if words[0] in ("@classlabel", "@targetlabel"):
                 labelled = len(words) > 1 and words[1] == "true"
+                declared = text.split()[2:] if words[0] == "@classlabel" else []
             elif words[0] == "@timestamps" and words[1:2] == ["true"]:
                 raise UserError(f"{path} has time stamps, which are not read; resample it to equal steps, or leave them out")
             begun = words[0] == "@data"
@@ -74,6 +76,12 @@ def _read(path: Path) -> list[tuple[list[np.ndarray], str | None]]:
             raise UserError(f"{path}, line {number}: {error}; numbers with commas between them are needed, ? for a missing one") from error
         if not parts:
             raise UserError(f"{path}, line {number} has no series, only a label; its header says @classLabel true")
+        if declared and label not in (*declared, "", "?"):
+            few = ", ".join(declared[:5]) + (", ..." if len(declared) > 5 else "")
+            cause = "the line may be cut short" if number == len(lines) else "mend the label or the header"
+            raise UserError(f"{path}, line {number}: the label {str(label)[:20]!r} is not one of its header's @classLabel ({few}); {cause}")
+    if not begun and any(line.strip() for line in lines):
+        raise UserError(f"{path} has no @data line, after which series are read; add one, or save the series as .csv or .npy")
     return rows
 
 

@@ -46,6 +46,8 @@ def plan(records: list[Record], wishes: Options) -> Options:
     channels = {values.shape[1] for values in found}
     if len(channels) > 1:
         raise UserError(f"series of {' and '.join(map(str, sorted(channels)))} channels came; all must have as many")
+    if max(map(len, found)) < 2:
+        raise UserError("every series has 1 time step; at least 2 are needed: arrays (n, time), or a list of numbers a record")
     return {
         "channels": channels.pop(),
         "length": max(map(len, found)),
@@ -74,7 +76,7 @@ def _values(given: Any) -> np.ndarray:
     Raises ValueError for anything else.
     """
     if isinstance(given, str):
-        rows = [[math.nan if cell.strip() in ("", "?") else float(cell) for cell in part.split(",")] for part in given.split(";")]
+        rows = [[_number(cell) for cell in part.split(",")] for part in given.split(";")]
         if len({len(row) for row in rows}) > 1:
             raise ValueError("its channels differ in length")
         given = rows
@@ -83,11 +85,18 @@ def _values(given: Any) -> np.ndarray:
     if values.ndim != 2:
         raise ValueError(f"its shape is {values.shape}; (time,) or (channel, time) is allowed")
     if np.isinf(values).any() or np.abs(values[np.isfinite(values)]).max(initial=0) > 1e30:
-        raise ValueError("it has values that are not finite")
+        raise ValueError("it has values that are infinite or beyond 1e30")
     known = np.flatnonzero(np.isfinite(values).any(0))
     if not len(known):
         raise ValueError("it has no values")
     return np.ascontiguousarray(values[:, : known[-1] + 1].T, np.float32)
+
+
+def _number(cell: str) -> float:
+    try:
+        return math.nan if cell.strip() in ("", "?") else float(cell)
+    except ValueError:
+        raise ValueError(f"{cell.strip()[:20]!r} is not a number; 1,2,?,4 is allowed, with a semicolon between channels") from None
 
 
 def fit(batch: Batch, layout: Options) -> Options:

@@ -158,7 +158,10 @@ def differing(records: list[Record], modality: Modality, layout: Options) -> dic
     if modality.learn is not None:  # its files say how anything is read
         return {}
     try:
-        found, trained = modality.input(modality.plan(records, {})), modality.input(layout)
+        planned = modality.plan(records, {})
+        if planned.get("ragged"):  # of any length, read as in training
+            return {}
+        found, trained = modality.input(planned), modality.input(layout)
     except UserError:  # it can't be told alone: whoever reads it all says what can't be read
         return {}
     return {key: (found[key], trained[key]) for key in trained if found[key] != trained[key]}

@@ -317,7 +317,7 @@ class Health:
         Of tokens, the share that the view leaves as they were. Of anything else, whether the loss changes with what is hidden.
         """
         for place, view in enumerate(self.read):
-            if view.target is None:
+            if view.target is None or isinstance(view.x, dict):
                 continue
             if view.target.shape == view.x.shape and not view.x.is_floating_point():
                 asked = view.mask if view.mask is not None else view.target_valid
@@ -325,7 +325,9 @@ class Health:
                 return float((same if asked is None else same[asked]).float().mean())
             if view.mask is not None and view.x.is_floating_point():
                 grid = self.method.encoder.grid(view)
-                hidden = F.interpolate(view.mask.float().unflatten(1, grid).unsqueeze(1), view.x.shape[2:])  # nearest
+                places = view.x.shape[1:2] if len(grid) == 1 else view.x.shape[2:]  # of series (B,T,C), of images (B,C,H,W)
+                hidden = F.interpolate(view.mask.float().unflatten(1, grid).unsqueeze(1), places)  # nearest
+                hidden = hidden.transpose(1, 2) if len(grid) == 1 else hidden
                 other = replace(view, x=torch.where(hidden > 0, view.x.roll(1, 0), view.x))
                 both = [self._terms([*self.read[:place], view, *self.read[place + 1 :]], 0.0) for view in (view, other)]
                 a, b = map(_sum, both)
@@ -356,6 +358,9 @@ def _heads_of(method: Method) -> Iterator[tuple[str, nn.Module]]:
 
 def _distinct(view: View) -> float:
     """Of samples; of texts, of what stands in a window of tokens: runs of one document repeated begin anywhere in it."""
+    if isinstance(view.x, dict):  # a sample is a copy if all its inputs are
+        numbers = [part.flatten(1).unique(dim=0, return_inverse=True)[1] for part in view.x.values()]
+        return len(torch.stack(numbers, 1).unique(dim=0)) / max(len(view), 1)
     if view.x.is_floating_point() or view.x.shape[1] < WINDOW:
         pieces = view.x.flatten(1)
     else:
@@ -367,8 +372,8 @@ def _distinct(view: View) -> float:
 
 def _same(views: list[View]) -> bool:
     """Whether there are several views and they are one."""
-    first, *others = (view.x for view in views)
-    return bool(others) and all(x.shape == first.shape and torch.equal(x, first) for x in others)
+    first, *others = (view.x if isinstance(view.x, dict) else {"": view.x} for view in views)
+    return bool(others) and all(x.keys() == first.keys() and all(torch.equal(x[key], first[key]) for key in x) for x in others)
 
 
 def _drops(method: Method) -> bool:
