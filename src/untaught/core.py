@@ -329,6 +329,7 @@ class Modality:
     method: str = "simclr"  # what is trained with if nothing else is said ...
     batch: int = 512  # ... and in steps of so many samples at most
     knobs: dict[str, Any] = field(default_factory=dict)  # what a user may wish of the layout: name -> type, with its range
+    numbered: bool = False  # whether a record of the one field may lie in numbered columns of a table: t0, t1, ...
     doubt: Callable[[tuple[int, ...], bool], str | None] = lambda shape, tensor: None  # (of an array, is it torch's) -> are rows no records
     adapt: Callable[[list[Record], Options], Options] = lambda records, layout: layout  # (of new data, layout) -> the one to read it by
     runs: Callable[[list[Options]], tuple[str, int] | None] = lambda views: None  # a ragged field read as one stream, so much a sample

@@ -128,6 +128,24 @@ def test_a_ts_file_that_is_wrong_is_refused_by_line(tmp_path: Path) -> None:
         open_source(tmp_path / "cut.ts", SERIES)
 
 
+def test_numbered_columns_of_a_table_are_a_series(tmp_path: Path) -> None:
+    (tmp_path / "wide.csv").write_text("t1,t0,t2,label\n2,1,,a\n5,,6.5,b\n")
+    source = open_source(tmp_path / "wide.csv", SERIES)
+    assert "series from column t0 to t2, label from column label" in source.what
+    found = list(source.parts["all"])
+    assert [record["label"] for record in found] == [0, 1]
+    layout = plan(found, {})
+    np.testing.assert_array_equal(decode(found[0], layout)["values"], [[1], [2]])
+    np.testing.assert_array_equal(decode(found[1], layout)["values"], [[NAN], [5], [6.5]])
+    (tmp_path / "word.csv").write_text("t0,t1,t2\n1,two,3\n")
+    (record,) = open_source(tmp_path / "word.csv", SERIES).parts["all"]
+    with pytest.raises(ValueError, match="'two' is not a number"):
+        decode(record, layout)
+    (tmp_path / "gap.csv").write_text("t0,t2,label\n1,2,a\n")
+    with pytest.raises(UserError, match=r"no column of gap.csv is known to hold the series"):
+        open_source(tmp_path / "gap.csv", SERIES)
+
+
 def test_series_of_one_time_step_are_refused() -> None:
     with pytest.raises(UserError, match="every series has 1 time step; at least 2 are needed"):
         plan([{"series": [0.5]}, {"series": "3"}], {})

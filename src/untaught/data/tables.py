@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,6 +36,7 @@ KINDS = {
 }
 LABELS = ("label", "labels", "class", "target", "fine_label", "cls")
 LISTED = ("file_name", "file", "filename", "path")  # columns that usually hold the paths of a listing
+MANY = 40  # columns that a message names
 ROWS, BYTES = 256, 4 << 20  # read at once, at most: bounded memory
 REMOTE = 16  # remote files opened at once
 FEW = 5  # rows that may all differ
@@ -58,6 +60,7 @@ class Table:
     short: str | None = None  # why a shard's last rows are missing
     written: bool = False  # whether cells are text, whatever they hold
     said: str = ""  # how the file was read, where its name does not say so
+    joined: str = ""  # a column of lists, each of a row's numbered columns
 
 
 def kind_of(address: Address) -> str | None:
@@ -77,6 +80,8 @@ def open_tables(
     facts: what tells the tables from others; None: the contents of the columns that are read.
     """
     tables = sort_parts(tables)
+    if modality.numbered and not choice.columns:
+        tables = {part: [_joined(table, modality, {choice.label, choice.split}) for table in members] for part, members in tables.items()}
     everything = [table for part in tables.values() for table in part]
     first = everything[0]
     label, split = (_told(asked, option, first, where) for asked, option in ((choice.label, "label"), (choice.split, "split")))
@@ -425,6 +430,8 @@ def _choose(name: str, table: Table, modality: Modality, columns: dict[str, str]
             return found
     if len(table.media) == 1:
         return table.media[0]
+    if table.joined:
+        return table.joined
     if len(modality.fields) == 1 and modality.suffixes:
         for usual in LISTED:
             if (found := _find(usual, table)) and _lists_files([table], found, modality):
@@ -434,8 +441,34 @@ def _choose(name: str, table: Table, modality: Modality, columns: dict[str, str]
     raise UserError(f"no column of {table.name} is known to hold the {name}: they are {_list(table)}; say which with --columns {name}=NAME")
 
 
+def _joined(table: Table, modality: Modality, taken: set[str | None]) -> Table:
+    """The table with its numbered columns (t0, t1, ...) as one column of lists, if it has one such run and no column for the field."""
+    (name, usual), *_ = modality.fields.items()
+    if any(_find(known, table) for known in (name, *usual)):
+        return table
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for column in table.columns:
+        if column not in taken and (found := re.fullmatch(r"(.*?)(\d{1,9})", column.strip())):
+            groups.setdefault(found[1], []).append((int(found[2]), column))
+    runs = [sorted(group) for group in groups.values() if len(group) > 1]
+    if len(runs) != 1 or [number for number, _ in runs[0]] not in (list(range(len(runs[0]))), list(range(1, len(runs[0]) + 1))):
+        return table
+    steps = [column for _, column in runs[0]]
+    joined = f"{steps[0]} to {steps[-1]}"
+
+    def read(columns: Sequence[str], *start: int) -> Iterator[dict[str, Any]]:
+        asked = [column for column in columns if column != joined]
+        for row in table.read([*asked, *steps] if joined in columns else asked, *start):
+            own = {column: row[column] for column in asked}
+            yield {**own, joined: [row[step] for step in steps]} if joined in columns else own
+
+    rest = tuple(column for column in table.columns if column not in set(steps))
+    return replace(table, columns=(*rest, joined), read=read, joined=joined)
+
+
 def _list(table: Table) -> str:
-    return ", ".join(table.columns)
+    more = len(table.columns) - MANY
+    return ", ".join(table.columns[:MANY]) + (f" and {more} more" if more > 0 else "")
 
 
 def _lists_files(tables: list[Table], column: str, modality: Modality) -> bool:

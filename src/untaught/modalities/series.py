@@ -80,6 +80,8 @@ def _values(given: Any) -> np.ndarray:
         if len({len(row) for row in rows}) > 1:
             raise ValueError("its channels differ in length")
         given = rows
+    if isinstance(given, np.ndarray) and given.dtype.kind == "U":  # cells of csv
+        given = [_number(cell) for cell in given.reshape(-1).tolist()]
     values = np.asarray(given, np.float64)
     values = values[None] if values.ndim == 1 else values
     if values.ndim != 2:
@@ -370,5 +372,6 @@ SERIES = Modality(
     preprocessing=preprocessing,
     method="simclr",
     batch=64,
+    numbered=True,
     knobs={"normalise": Literal["channel", "sample", "none"], "missing": bool},
 )
