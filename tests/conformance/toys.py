@@ -131,7 +131,7 @@ def series_batch(width: int = 0) -> Batch:
     return {"values": torch.where(valid.unsqueeze(2), values, 0.0), "values_valid": valid, "index": torch.arange(ROWS)}
 
 
-SERIES_LAYOUT = {"channels": 2, "length": 24, "missing": False, "normalise": "channel", "ragged": ["values"]}
+SERIES_LAYOUT = {"channels": 2, "length": 24, "missing": False, "standardise": "channel", "ragged": ["values"]}
 
 
 def layout_of(modality: str) -> dict[str, Any]:

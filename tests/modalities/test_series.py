@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from untaught.config.registry import method_class
 from untaught.core import UserError, View
 from untaught.data.sources import open_source
 from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.patch_series import PatchSeries
+from untaught.methods import METHODS
 from untaught.modalities.series import SERIES, decode, plan
 from untaught.ops.draws import Draws
 from untaught.pipeline.dataset import batch_of, differing
@@ -82,10 +85,10 @@ def test_whole_views_are_normalised_by_channel_or_by_sample() -> None:
     found = records()
     by_channel = view("whole", found, plan(found, {}))
     torch.testing.assert_close(by_channel.x[by_channel.valid].mean(0), torch.zeros(2), atol=1e-5, rtol=0)
-    by_sample = view("whole", found, plan(found, {"normalise": "sample"}))
+    by_sample = view("whole", found, plan(found, {"standardise": "sample"}))
     own = by_sample.x[1, :7]
     torch.testing.assert_close(own.std(0, correction=0), torch.ones(2))
-    plainly = view("whole", found, plan(found, {"normalise": "none"}))
+    plainly = view("whole", found, plan(found, {"standardise": "none"}))
     torch.testing.assert_close(plainly.x[1, :7], torch.from_numpy(found[1]["series"].T).float())
 
 
@@ -144,6 +147,12 @@ def test_numbered_columns_of_a_table_are_a_series(tmp_path: Path) -> None:
     (tmp_path / "gap.csv").write_text("t0,t2,label\n1,2,a\n")
     with pytest.raises(UserError, match=r"no column of gap.csv is known to hold the series"):
         open_source(tmp_path / "gap.csv", SERIES)
+
+
+def test_no_method_has_a_knob_of_the_same_name() -> None:
+    """The method would get the value."""
+    for name in METHODS:
+        assert not SERIES.knobs.keys() & inspect.signature(method_class(name)).parameters.keys(), name
 
 
 def test_series_of_one_time_step_are_refused() -> None:

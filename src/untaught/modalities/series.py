@@ -32,9 +32,9 @@ HIGH, WIDE = 48, 96  # pixels of the line plot
 
 def plan(records: list[Record], wishes: Options) -> Options:
     """Channels, the longest length, and whether values are missing (unless `missing` is given), of a sample of the records."""
-    normalise = wishes.get("normalise", "channel")
-    if normalise not in ("channel", "sample", "none"):
-        raise UserError(f"normalise={normalise}: must be channel, sample or none")
+    standardise = wishes.get("standardise", "channel")
+    if standardise not in ("channel", "sample", "none"):
+        raise UserError(f"standardise={standardise}: must be channel, sample or none")
     found, faults = [], []
     for record in records:
         try:
@@ -52,7 +52,7 @@ def plan(records: list[Record], wishes: Options) -> Options:
         "channels": channels.pop(),
         "length": max(map(len, found)),
         "missing": any(bool(np.isnan(values).any()) for values in found) if (given := wishes.get("missing")) is None else bool(given),
-        "normalise": normalise,
+        "standardise": standardise,
         "ragged": ["values"],
     }
 
@@ -159,14 +159,14 @@ def presets(layout: Options) -> dict[str, Options]:
     length, channels = layout.get("length"), layout.get("channels")
     if type(length) is not int or length < 1 or type(channels) is not int or channels < 1:
         raise UserError(f"a layout of series has a length and a number of channels; {layout} came")
-    own = {"length": max(length, 2), "normalise": layout.get("normalise", "channel"), "missing": bool(layout.get("missing"))}
+    own = {"length": max(length, 2), "standardise": layout.get("standardise", "channel"), "missing": bool(layout.get("missing"))}
     return {name: {**own, **options} for name, options in VIEWS.items()}
 
 
 def check(options: Options) -> str | None:
     """What is wrong with a view's options, or None."""
-    if options["normalise"] not in ("channel", "sample", "none"):
-        return f"normalise={options['normalise']}: must be channel, sample or none"
+    if options["standardise"] not in ("channel", "sample", "none"):
+        return f"standardise={options['standardise']}: must be channel, sample or none"
     return outside(options, RANGES)
 
 
@@ -290,10 +290,10 @@ def _normalised(batch: Batch, options: Options, statistics: Options) -> tuple[Te
     values = batch["values"].float()
     there = values.isfinite() & batch["values_valid"].unsqueeze(2)
     values = torch.where(there, values, 0.0)
-    if options["normalise"] == "channel":
+    if options["standardise"] == "channel":
         mean, std = (torch.tensor(statistics[key], device=values.device, dtype=torch.float32) for key in ("mean", "std"))
         values = (values - mean) / std
-    elif options["normalise"] == "sample":
+    elif options["standardise"] == "sample":
         count = there.sum(1, keepdim=True).clamp(min=1)
         values = values - values.sum(1, keepdim=True) / count
         values = values / ((values * there).square().sum(1, keepdim=True) / count).sqrt().clamp(min=1e-6)
@@ -327,9 +327,10 @@ def picture(view: View, options: Options, statistics: Options) -> np.ndarray:
         dark = dark | F.interpolate(view.mask.cpu().float().unsqueeze(1), WIDE).squeeze(1).bool()
     pixels = torch.where(dark[:, None, :, None], torch.tensor(215, dtype=torch.uint8), pixels)
     rows = torch.arange(HIGH)[None, :, None]
+    ahead = torch.cat([shown[:, 1:], shown[:, -1:]], 1)  # no line leads into padding
     for channel in range(min(channels, len(COLOURS)) - 1, -1, -1):
         own = level[:, :, channel]
-        other = torch.cat([own[:, 1:], own[:, -1:]], 1)
+        other = torch.where(ahead, torch.cat([own[:, 1:], own[:, -1:]], 1), own)
         drawn = (rows >= torch.minimum(own, other)[:, None]) & (rows <= torch.maximum(own, other)[:, None]) & shown[:, None]
         pixels = torch.where(drawn.unsqueeze(3), torch.tensor(COLOURS[channel], dtype=torch.uint8), pixels)
     return pixels.numpy()
@@ -344,7 +345,7 @@ def encoder_input(layout: Options) -> Options:
 
 
 def preprocessing(layout: Options, statistics: Options) -> Options:
-    own = {key: layout[key] for key in ("channels", "missing", "normalise")}
+    own = {key: layout[key] for key in ("channels", "missing", "standardise")}
     return own | {key: [float(value) for value in statistics[key]] for key in ("mean", "std")}
 
 
@@ -373,5 +374,5 @@ SERIES = Modality(
     method="simclr",
     batch=64,
     numbered=True,
-    knobs={"normalise": Literal["channel", "sample", "none"], "missing": bool},
+    knobs={"standardise": Literal["channel", "sample", "none"], "missing": bool},
 )
