@@ -54,7 +54,7 @@ def test_the_command_line_imports_the_api_alone() -> None:
 
 
 def test_the_package_is_typed_in_the_wheel_too(tmp_path: Path) -> None:
-    build = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(ROOT.parent.parent))
+    build = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(Path(__file__).parents[1]))
     import zipfile
 
     wheel = next(iter(build.build(directory=str(tmp_path), versions=["standard"])))
