@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def metrics(model: ut.Model) -> list[dict[str, Any]]:
 
 
 def test_a_classifier_learns_predicts_and_is_kept(run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    run = ut.load(shutil.copytree(run.path, tmp_path / "run"))  # other tests fine-tune the shared one
     model = run.finetune(digits, out=tmp_path / "model", **LONGER)
     assert {path.name for path in model.path.iterdir()} == {"model.safetensors", "config.json", "metrics.jsonl"}
     rows = rows_of(model.scores)
