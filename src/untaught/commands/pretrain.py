@@ -34,7 +34,7 @@ from untaught.evaluation.evaluator import Scorer
 from untaught.evaluation.models import untrained_encoder
 from untaught.pipeline import preprocessor as learned
 from untaught.pipeline.dataset import Material, look, tell_skipped
-from untaught.pipeline.pretrained import for_inference, save_encoder, save_speaker
+from untaught.pipeline.pretrained import save_encoder, save_speaker
 from untaught.pipeline.seen_rows import STREAMED, Known, keep_rows
 from untaught.pipeline.view_pipeline import Views, view_options
 from untaught.report.samples import keep_sample, keep_views
@@ -285,7 +285,7 @@ def conclude(run: Run) -> Trained:
     config = run.group.on_rank_zero(save)
     if run.group.sharded and not run.group.is_rank_zero:
         return Trained(run.folder.path)
-    return Trained(run.folder.path, for_inference(run.kept.cpu()), config)
+    return Trained(run.folder.path, run.kept.cpu().eval(), config)
 
 
 def score(run: Run) -> None:

@@ -10,6 +10,7 @@ from untaught.config.overrides import parse, unknown
 from untaught.config.registry import MethodLike, check_needs, method_class, modality_named
 from untaught.core import Batch, Encoder, Facts, Options, UserError, View
 from untaught.data.sources import open_source, peek
+from untaught.ops.gather import world_size
 from untaught.pipeline.dataset import batch_of
 from untaught.pipeline.preprocessor import learn
 from untaught.pipeline.view_pipeline import Views, view_names, view_options
@@ -81,8 +82,7 @@ class BatchViews:
         views.fit_encoder(encoder)
         examples = views(self._example, 0)
         views.check_encoder(encoder, examples, self.modality.presets(self.layout)[self.method.whole])
-        world = torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
-        return Facts(rows, dict(zip(self._names, examples, strict=True)), views.statistics, world)
+        return Facts(rows, dict(zip(self._names, examples, strict=True)), views.statistics, world_size())
 
     def used(self, batch: Any) -> View:
         """The view in which the encoder is used and exported; nothing in it is random."""
