@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 import untaught as ut
-from untaught.config.registry import build_untrained
+from untaught.config.registry import build_random_init
 from untaught.core import View
 from untaught.encoders.plain import Plain
 from untaught.methods.adversarial.bigan import draw_weights
@@ -84,7 +84,7 @@ def encoders(folder: Path, config: dict[str, Any]) -> tuple[nn.Module, nn.Module
     """The trained encoder, and the same at random init."""
     torch.manual_seed(1)
     if not config["encoder"].startswith("module:"):
-        return ut.Run(folder).encoder, build_untrained(config["encoder"], {"channels": 1, "size": 28}, config["encoder_knobs"])
+        return ut.Run(folder).encoder, build_random_init(config["encoder"], {"channels": 1, "size": 28}, config["encoder_knobs"])
     trained, untrained = (Plain(Halvings(), {"channels": 1, "size": 28}) for _ in range(2))
     trained.load_state_dict(load_file(folder / "encoder" / "model.safetensors"))
     return trained, untrained

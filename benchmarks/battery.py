@@ -36,9 +36,9 @@ def main() -> None:
 
     torch.manual_seed(0)
     encoder = build_encoder("conv_small", {"channels": 3, "size": 32}, {"width": asked.width // 8})
-    material = look(str(DATA / "cifar10"), modality_named("image"), columns=None, label=None, split=None, wishes={})
-    material.open(False, seed=0)
-    scorer = Scorer(material, "whole", torch.device("cpu"), has_bfloat16("cpu"), seed=0)
+    dataset = look(str(DATA / "cifar10"), modality_named("image"), columns=None, label=None, split=None, overrides={})
+    dataset.open(False, seed=0)
+    scorer = Scorer(dataset, "whole", torch.device("cpu"), has_bfloat16("cpu"), seed=0)
     train, test = (scorer.features(encoder, rows) for rows in (scorer.bank, scorer.queries))
     encoded = Encoded(test, train, scorer.labels(scorer.queries), scorer.labels(scorer.bank))
 

@@ -180,7 +180,7 @@ def cases() -> list[Case]:
     """Every method on every modality that offers its views, and what is planted."""
     classes = {name: method_class(name) for name in METHODS}
     images = [Case(name, name) for name, cls in classes.items() if set(cls.views) <= set(IMAGE.views)]
-    without = ("cpc", "deep_infomax")  # they read maps of pictures, though text offers their view
+    without = ("cpc", "deep_infomax")  # they read maps of images, though text offers their view
     texts = [Case(f"text: {name}", name, modality="text") for name, cls in classes.items() if set(cls.views) <= set(TEXT.views)]
     return [*planted(), *images, *(case for case in texts if case.method not in without and "maps" not in classes[str(case.method)].needs)]
 
@@ -267,7 +267,7 @@ def train(case: Case, seed: int, steps: int, folder: Path) -> dict[str, Any]:
         del knobs["encoder.width"]
     out = folder / "run"
     shutil.rmtree(out, ignore_errors=True)
-    spent, look = [0.0], health.Health.__call__
+    spent, look = [0.0], health.CollapseDetector.__call__
 
     def timed(*given: Any) -> dict[str, Any]:
         began = time.perf_counter()
@@ -276,7 +276,7 @@ def train(case: Case, seed: int, steps: int, folder: Path) -> dict[str, Any]:
         finally:
             spent[0] += time.perf_counter() - began
 
-    health.Health.__call__ = timed  # type: ignore[method-assign]
+    health.CollapseDetector.__call__ = timed  # type: ignore[method-assign]
     result: dict[str, Any] = {"name": case.name, "seed": seed, "steps": steps}
     began = time.process_time()
     try:
@@ -284,7 +284,7 @@ def train(case: Case, seed: int, steps: int, folder: Path) -> dict[str, Any]:
     except Exception as fault:
         result["fault"] = f"{type(fault).__name__}: {fault}"
     finally:
-        health.Health.__call__ = look  # type: ignore[method-assign]
+        health.CollapseDetector.__call__ = look  # type: ignore[method-assign]
     result |= {"seconds": time.process_time() - began, "looks": spent[0]}
     if (out / "metrics.jsonl").exists():
         rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

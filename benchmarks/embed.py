@@ -1,8 +1,8 @@
-"""Pictures a second: `embed` from files or arrays to vectors on disk, beside the encoder's own forward pass on ready tensors.
+"""Images a second: `embed` from files or arrays to vectors on disk, beside the encoder's own forward pass on ready tensors.
 
-python benchmarks/embed.py [--encoder conv_small] [--pictures 50000] [--rounds 3]
+python benchmarks/embed.py [--encoder conv_small] [--images 50000] [--rounds 3]
 
-Both use the same encoder, precision, batch and threads. The forward pass is given normalised pictures that lie in memory; `embed`
+Both use the same encoder, precision, batch and threads. The forward pass is given normalised images that lie in memory; `embed`
 opens the source, decodes, makes the views and writes an .npy. Sources: CIFAR-10 as encoded files in its parquet, the same files after a
 run has packed them, and as an array.
 Wall time, since decoding and computing share the cores; in turn, medians of the rounds.
@@ -26,7 +26,7 @@ DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data"))
 
 
 def export(folder: Path, count: int) -> dict[str, Path]:
-    """The first `count` pictures as a parquet of encoded files, twice, and as one array."""
+    """The first `count` images as a parquet of encoded files, twice, and as one array."""
     from PIL import Image
     from pyarrow import parquet
 
@@ -71,15 +71,15 @@ def contest(encoder_name: str, sources: dict[str, Path], folder: Path, count: in
     contestants = {"forward alone": forward, **{f"embed, {name}": lambda s=source: embed(s) for name, source in sources.items()}}
     times = take_turns(contestants, rounds, clock=time.perf_counter)
     own = times["forward alone"].median
-    print(f"\n{encoder_name}, {count:,} pictures of 32 x 32, batch {batch}, {torch.get_num_threads()} threads\n")
+    print(f"\n{encoder_name}, {count:,} images of 32 x 32, batch {batch}, {torch.get_num_threads()} threads\n")
     rows = [[name, f"{1 / t.median:.0f}", f"{1 / t.best:.0f}", f"{own / t.median:.1%}"] for name, t in times.items()]
-    print(table(["", "pictures/s, median", "best", "of the forward pass"], rows))
+    print(table(["", "images/s, median", "best", "of the forward pass"], rows))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", action="append", help="conv_small and timm/resnet18 if not given")
-    parser.add_argument("--pictures", type=int, default=50_000)
+    parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()

@@ -1,4 +1,4 @@
-"""SimCLR on CIFAR-10 from encoded files, pictures a second: untaught against a plain PyTorch loop with lightly's parts.
+"""SimCLR on CIFAR-10 from encoded files, images a second: untaught against a plain PyTorch loop with lightly's parts.
 
 python benchmarks/end_to_end.py [--encoder conv_small] [--encoder timm/resnet18] [--rounds 3]         (pip install lightly)
 
@@ -122,7 +122,7 @@ def contest(folder: Path, runs: Path, encoder: str, batch: int, steps: int, roun
     pairs = {"lightly, float32": "untaught, default", "lightly, bf16": "untaught, bf16", "lightly, bf16, channels_last": "untaught, bf16"}
     print(f"\n{encoder}, batch {batch}, {rounds} rounds of {steps - WARM} steps; start and packing {packing:.1f} s\n")
     print(table(
-        ["", "pictures/s, median", "lowest to highest", "ratio of ours to it", "in each round"],
+        ["", "images/s, median", "lowest to highest", "ratio of ours to it", "in each round"],
         [
             [name, f"{speed[name]:.0f}", spread[name], *(ratios(seconds[pairs[name]], seconds[name]) if name in pairs else ("", ""))]
             for name in seconds
@@ -140,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", action="append", help="conv_small and timm/resnet18 if not given")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pictures", type=int, default=10_240)
+    parser.add_argument("--images", type=int, default=10_240)
     parser.add_argument("--batch", type=int, help="512; 256 for anything but conv_small")
     parser.add_argument("--steps", type=int, help="of each run; 16, or 8 for anything but conv_small")
     for hidden in ("--bf16", "--channels-last"):
@@ -154,7 +154,7 @@ def main() -> None:
         sys.exit(f"no data in {DATA.resolve()}; set UNTAUGHT_DATA to the folder that holds cifar10/")
     print(machine())
     with tempfile.TemporaryDirectory() as scratch:
-        folder, runs = Path(scratch) / "pictures", Path(scratch) / "runs"
+        folder, runs = Path(scratch) / "images", Path(scratch) / "runs"
         folder.mkdir()
         runs.mkdir()
         export(folder, asked.pictures)

@@ -3,14 +3,14 @@
 python benchmarks/gpu_images.py [--out runs/gpu] [--methods simclr byol] [--epochs 200] [--leg 570] [--seconds 570] [KEY=VALUE ...]
 
 One command does all of it. What is done already, in --out, is not done again, so the same command goes on after a limit of time.
-- 5,000 pictures of the training part, 500 a class, are set aside as validation; the other 45,000 train, and are held on the GPU as
+- 5,000 images of the training part, 500 a class, are set aside as validation; the other 45,000 train, and are held on the GPU as
   uint8, where the views are made. Choices are made by the validation part alone: other knobs go with another --out.
 - First two epochs of each method are profiled, of which the second counts: shares of the time of data, views and compute, with the GPU
-  waited for at each border; pictures a second, with and without that waiting (two views are one picture); and the limit, which is what
+  waited for at each border; images a second, with and without that waiting (two views are one image); and the limit, which is what
   the network alone does, forward and backward of two views that are there, in bf16.
 - Then each trains to --epochs, in legs of --leg seconds: a leg ends by a signal, on which the run is saved, and the next goes on.
   --seconds ends the whole command between legs.
-- Then the test part is looked at, once: kNN and the rest of the battery, with all 50,000 training pictures as bank.
+- Then the test part is looked at, once: kNN and the rest of the battery, with all 50,000 training images as bank.
 Printed at the end: the table for RESULTS.md, and scores for recipes/images/*.yaml. Published elsewhere after 200 epochs, kNN: SimCLR 84.7
 in 98 minutes on an A6000, BYOL 86.9. Without a GPU it runs as well, where --encoder and --epochs ask for little.
 """
@@ -58,7 +58,7 @@ class Waiting(fit.Clock):
 
 
 def set_aside(data: Path, to: Path, count: int) -> Path:
-    """The training part with a column that says which pictures are for validation, the same number of each class."""
+    """The training part with a column that says which images are for validation, the same number of each class."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -85,7 +85,7 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 
 
 def profile(method: str, data: Path, out: Path, asked: argparse.Namespace) -> dict[str, float]:
-    """Shares of an epoch's time, pictures a second with and without waiting for the GPU, and of the network alone."""
+    """Shares of an epoch's time, images a second with and without waiting for the GPU, and of the network alone."""
     said = out / f"{method}.json"
     if said.exists():
         return json.loads(said.read_text())
@@ -105,7 +105,7 @@ def profile(method: str, data: Path, out: Path, asked: argparse.Namespace) -> di
 
 
 def network_alone(run: dict[str, Any], batch: int) -> float:
-    """Pictures a second of forward and backward of two views that are there, in bf16 where the device has it."""
+    """Images a second of forward and backward of two views that are there, in bf16 where the device has it."""
     modality, device = modality_named(run["modality"]), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     given = modality.input(run["layout"])
     network: Any = build_encoder(run["encoder"], given, run["resolved"]["encoder"])
@@ -200,7 +200,7 @@ def main(words: list[str] | None = None) -> None:
     print(f"{device}; {machine()}\n")
 
     profiles = {method: profile(method, data, asked.out / "profile", asked) for method in asked.methods}
-    head = ["method", "data", "views", "compute", "pictures/s, waiting", "pictures/s", "the network alone", "of that"]
+    head = ["method", "data", "views", "compute", "images/s, waiting", "images/s", "the network alone", "of that"]
     lines = []
     for method, found in profiles.items():
         shares = [f"{found[key]:.1%}" for key in ("data", "views", "compute")]

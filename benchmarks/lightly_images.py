@@ -1,4 +1,4 @@
-"""SimCLR, VICReg, MAE and DINO as lightly's own examples write them, on a folder of 32 x 32 pictures. peers_images.py runs it.
+"""SimCLR, VICReg, MAE and DINO as lightly's own examples write them, on a folder of 32 x 32 images. peers_images.py runs it.
 
 python benchmarks/lightly_images.py METHOD FOLDER OUT --batch 128 --steps 8 [--seconds 60] [--bf16]             (pip install lightly)
 

@@ -47,9 +47,9 @@ def main() -> None:
         from untaught.pipeline.dataset import look
 
         source = str(DATA / "cifar10" / "test.parquet")
-        material = look(source, modality_named("image"), columns=None, label=None, split=None, wishes={})
-        material.open(stream=False, seed=0)
-        loader = material.training(asked.batch, seed=0)
+        dataset = look(source, modality_named("image"), columns=None, label=None, split=None, overrides={})
+        dataset.open(stream=False, seed=0)
+        loader = dataset.training(asked.batch, seed=0)
         alone = take_turns({"loader": lambda: sum(1 for _ in loader.batches(0))}, rounds=9)["loader"]
     step = shares.pop("ms a step")
     print(table(

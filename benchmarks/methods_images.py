@@ -5,7 +5,7 @@ python benchmarks/methods_images.py [--method simclr ...] [--minutes 1] [--seeds
 Each method trains in a process of its own, with the encoder that fits it (conv_small, or vit_mini where it needs tokens, a
 smaller one where it needs many steps) and the batch and knobs of BATCHES and KNOBS, else at the defaults.
 Scores are of a held-out fifth of the training part, seed 0, so that choices may be made by them;
-with --test of the test part, and training has the whole training part. Pictures a second are those of training, by the clock; memory is
+with --test of the test part, and training has the whole training part. Images a second are those of training, by the clock; memory is
 the peak of resident memory of the whole process. --jobs 2 trains two at a time and shares the threads out (OMP_NUM_THREADS says otherwise).
 A method that has been measured in --out is not measured again.
 Without UNTAUGHT_DATA, scikit-learn's digits stand in for CIFAR-10.
@@ -42,7 +42,7 @@ KNOBS = {
     **dict.fromkeys(("ijepa", "data2vec", "msn"), SMALL),
     **{name: [*SMALL, "prototypes=512"] for name in ("ibot", "dinov2")},  # scores of every token: they take most of a step
 }
-HEAD = ["method", "encoder", "batch", "steps", "pictures/s", "peak MiB", "kNN", "linear", "1% labels", "untrained (kNN, linear)", "health"]
+HEAD = ["method", "encoder", "batch", "steps", "images/s", "peak MiB", "kNN", "linear", "1% labels", "untrained (kNN, linear)", "health"]
 
 
 def command(name: str, data: str, out: Path, minutes: float, seed: int) -> list[str]:
@@ -90,7 +90,7 @@ def probe(run: Path) -> dict[str, Any]:
     from untaught.evaluation.knn import knn_accuracy
     from untaught.evaluation.linear import LinearProbe
     from untaught.evaluation.low_label import DRAWS, draw
-    from untaught.evaluation.models import open_subject
+    from untaught.evaluation.models import open_model
     from untaught.ops.precision import has_bfloat16
     from untaught.pipeline.dataset import look
     from untaught.pipeline.pretrained import load_encoder
@@ -98,10 +98,10 @@ def probe(run: Path) -> dict[str, Any]:
 
     console.quiet = True
     said = read_run(run / "run.yaml")
-    subject = open_subject(str(run))
-    material = look(said["data"], subject.modality, columns=None, label=None, split=None, wishes=said["layout"])
-    material.open(False, seed=0)
-    scorer = Scorer(material, subject.view, torch.device("cpu"), has_bfloat16("cpu"), 0)
+    model = open_model(str(run))
+    dataset = look(said["data"], model.modality, columns=None, label=None, split=None, overrides=said["layout"])
+    dataset.open(False, seed=0)
+    scorer = Scorer(dataset, model.view, torch.device("cpu"), has_bfloat16("cpu"), 0)
     train, test = scorer.labels(scorer.bank), scorer.labels(scorer.queries)
     encoder, config = load_encoder(run)
     named = " ".join([config["encoder"], *(f"{key}={value}" for key, value in config["encoder_knobs"].items())])
@@ -111,7 +111,7 @@ def probe(run: Path) -> dict[str, Any]:
     if place.exists():
         result |= json.loads(place.read_text())
     else:
-        networks["untrained_"] = subject.untrained(material.layout)
+        networks["untrained_"] = model.untrained(dataset.layout)
     for who, network in networks.items():
         bank, queries = scorer.features(network, scorer.bank), scorer.features(network, scorer.queries)
         result[f"{who}knn20"] = knn_accuracy(bank, train, queries, test)[20]

@@ -1,6 +1,6 @@
-"""Pictures a second into a store: photographs of 500 x 375 as JPEG, packed cold, beside what one would write oneself.
+"""Images a second into a store: photographs of 500 x 375 as JPEG, packed cold, beside what one would write oneself.
 
-python benchmarks/packing.py [--pictures 2000] [--rounds 3] [--side 96 --side 144]
+python benchmarks/packing.py [--images 2000] [--rounds 3] [--side 96 --side 144]
 
 Peers give the same squares: Pillow's full decoding and resizing in a loop, and torchvision's ImageFolder behind a DataLoader with two
 workers. All take turns; medians of the rounds. Processor time is that of all threads and workers, so that other jobs on the machine
@@ -96,7 +96,7 @@ def contest(folder: Path, cache: Path, side: int, rounds: int) -> list[list[str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--side", type=int, action="append", help="stored: 96 is for views of 64, 144 of 96 (a CPU's own choice), 336 of 224"
@@ -110,7 +110,7 @@ def main() -> None:
         rows = [
             r for side in asked.side or (96, 144) for r in contest(Path(scratch) / "photos", Path(scratch) / "cache", side, asked.rounds)
         ]
-    head = ["side", "", "processor ms a picture", "pictures/s of two whole cores", "by the clock", "of ours", "mean difference"]
+    head = ["side", "", "processor ms an image", "images/s of two whole cores", "by the clock", "of ours", "mean difference"]
     print(table(head, rows))
 
 

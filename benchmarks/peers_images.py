@@ -5,11 +5,11 @@ python benchmarks/peers_images.py [--method simclr ...] [--rounds 2] [--steps 8]
 Both train the same encoder of timm (ResNet-18 with a 3x3 stem; a ViT of 6 blocks, width 192 and a class token for MAE and DINO)
 with the same batch on the same encoded files; lightly's side, lightly_images.py, is what its examples have. "default" is float32 for
 lightly and what precision=auto chooses for us; then both in the other's precision. Each run is a process of its own, in turn. The first
-steps are not counted, nor is our packing. Pictures a second are the median over rounds of a run's mean, by the clock, and by the
+steps are not counted, nor is our packing. Images a second are the median over rounds of a run's mean, by the clock, and by the
 processor's time of the process and its workers, which counts where other jobs use the machine (OMP_NUM_THREADS=1); ratios by both.
 Memory is the peak of resident memory of the whole process (of lightly's the largest, workers apart), ours with packing and export.
-Then each trains for the same seconds, at its defaults, and our kNN measures both frozen encoders on 1,000 test pictures with a bank of
-2,000 training pictures, each shown pictures normalised as it was trained on. Labels are read for that alone.
+Then each trains for the same seconds, at its defaults, and our kNN measures both frozen encoders on 1,000 test images with a bank of
+2,000 training images, each shown images normalised as it was trained on. Labels are read for that alone.
 Without UNTAUGHT_DATA, scikit-learn's digits (drawn at 32 x 32 in colour) stand in for CIFAR-10.
 """
 
@@ -56,7 +56,7 @@ PAIRS = {"lightly, default": ("untaught, default", "untaught, float32"), "lightl
 
 
 def rows(part: str, count: int) -> Iterator[tuple[bytes, int]]:
-    """Encoded pictures and their labels."""
+    """Encoded images and their labels."""
     if DATA.exists():
         import pyarrow.parquet as pq
 
@@ -78,7 +78,7 @@ def rows(part: str, count: int) -> Iterator[tuple[bytes, int]]:
 
 
 def decoded(part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (N,32,32,3) uint8 and labels (N,)."""
+    """Images (N,32,32,3) uint8 and labels (N,)."""
     pictures, labels = zip(*rows(part, count), strict=True)
     return np.stack([np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")) for picture in pictures]), np.array(labels)
 
@@ -236,26 +236,26 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="of each run whose speed is measured; 0 leaves it out")
     parser.add_argument("--seconds", type=float, default=45, help="of training before kNN; 0 leaves it out")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--pictures", type=int, default=10_240, help="to train on")
+    parser.add_argument("--images", type=int, default=10_240, help="to train on")
     asked = parser.parse_args()
     methods, began = asked.method or [*METHODS], time.perf_counter()
     print(machine())
     print(f"\n{'CIFAR-10' if DATA.exists() else 'digits'}, batch {asked.batch}, {torch.get_num_threads()} threads\n")
     print(table(["loss on the same tensors", "lightly", "untaught", "apart", "gradients apart"], losses()))
     with tempfile.TemporaryDirectory() as scratch:
-        folder, runs = Path(scratch) / "pictures", Path(scratch) / "runs"
+        folder, runs = Path(scratch) / "images", Path(scratch) / "runs"
         folder.mkdir()
         runs.mkdir()
         for number, (picture, _) in enumerate(rows("train", asked.pictures)):
             (folder / f"{number:05d}.{'webp' if DATA.exists() else 'png'}").write_bytes(picture)
         if asked.steps:
             print(f"\n{asked.rounds} rounds of {asked.steps} steps, {WARM} of them not counted\n", flush=True)
-            head = ["method", "", "pictures/s", "a processor second", "untaught, default over it", "untaught, float32 over it", "peak MiB"]
+            head = ["method", "", "images/s", "a processor second", "untaught, default over it", "untaught, float32 over it", "peak MiB"]
             for method in methods:
                 print(table(head, speed(method, folder, runs, asked)) + "\n", flush=True)
         if asked.seconds:
             bank, queries = decoded("train", BANK), decoded("test", QUERIES)
-            print(f"\nkNN (k = 20) after {asked.seconds:g} s of training, {len(queries[1]):,} test pictures, bank of {len(bank[1]):,}\n")
+            print(f"\nkNN (k = 20) after {asked.seconds:g} s of training, {len(queries[1]):,} test images, bank of {len(bank[1]):,}\n")
             head = ["method", "untaught", "lightly", "untrained", "steps: ours, theirs"]
             for method in methods:
                 print(table(head, [equal_time(method, folder, runs, asked, bank, queries)]) + "\n", flush=True)

@@ -41,7 +41,7 @@ class Job:
     """One step of a run, rank by rank: bytes, seconds, and bytes a second."""
 
     ranks: int
-    batch: int  # pictures of a rank in a step
+    batch: int  # images of a rank in a step
     compute: float  # seconds of a rank's forward and backward pass
     jitter: float  # their standard deviation, as a share
     decode: float  # seconds in which a rank's loader makes a batch, reading not counted
@@ -84,7 +84,7 @@ class Job:
 
 @dataclass
 class Outcome:
-    """Of a simulated run: pictures a second of all ranks, and the shares of a rank's time that went to waiting."""
+    """Of a simulated run: images a second of all ranks, and the shares of a rank's time that went to waiting."""
 
     pictures_per_second: float
     data: float  # for its loader
@@ -155,13 +155,13 @@ def simulate(job: Job, steps: int, seed: int = 0) -> Outcome:
 
 # ------------------------------------------------------------------------------------------------------- on paper
 
-SIDE, STORED, ENCODED = 224, 336, 110e3  # pixels of a view and of a stored picture (1.5 times that); bytes of a JPEG of ImageNet
+SIDE, STORED, ENCODED = 224, 336, 110e3  # pixels of a view and of a stored image (1.5 times that); bytes of a JPEG of ImageNet
 FLOPS, PEAK, REACHED = 35.2e9, 989e12, 0.4  # of ViT-B/16 forward on one view; of an H100 or H200 in bf16; the share that is reached
 WEIGHTS = 86e6
-PER_GPU = REACHED * PEAK / (3 * 2 * FLOPS)  # pictures a second of SimCLR: two views, and a backward pass of twice the forward
-DECODED = 750.0  # pictures of 500 x 375 that one core decodes in a second
+PER_GPU = REACHED * PEAK / (3 * 2 * FLOPS)  # images a second of SimCLR: two views, and a backward pass of twice the forward
+DECODED = 750.0  # images of 500 x 375 that one core decodes in a second
 CORES = 12  # beside each GPU
-SEEN = {1e6: 300, 1e8: 10, 1e9: 3}  # pictures of the data -> epochs
+SEEN = {1e6: 300, 1e8: 10, 1e9: 3}  # images of the data -> epochs
 LINK = 50e9  # bytes a second a GPU: 400 Gbit
 LATENCY = 8e-6
 SHARED = 100e9  # bytes a second of a large parallel file system
@@ -170,7 +170,7 @@ RESTART = 300.0  # seconds until a restarted run trains again
 
 
 def paper(ranks: int, stored: bool = False, norms: int = 0) -> Job:
-    """ViT-B/16, SimCLR, 256 pictures a GPU; from the GPU's own disk, or as encoded shards from the shared storage."""
+    """ViT-B/16, SimCLR, 256 images a GPU; from the GPU's own disk, or as encoded shards from the shared storage."""
     batch = 256
     compute = batch / PER_GPU
     return Job(
@@ -224,7 +224,7 @@ def data_table() -> str:
             ]
         )
     head = [
-        "pictures",
+        "images",
         "encoded",
         "stored",
         "core-hours to decode once",
@@ -263,7 +263,7 @@ def scaling_table(steps: int = 60) -> str:
             efficiency = found.pictures_per_second / ranks / PER_GPU
             shares = [f"{share:.0%}" for share in (found.data, found.others, found.network, found.checkpoints)]
             rows.append([name, f"{ranks:,}", number(found.pictures_per_second), f"{efficiency:.0%}", *shares])
-    head = ["case", "GPUs", "pictures/s", "of one GPU alone", "waits: data", "others", "network", "checkpoints"]
+    head = ["case", "GPUs", "images/s", "of one GPU alone", "waits: data", "others", "network", "checkpoints"]
     return table(head, rows)
 
 
@@ -310,7 +310,7 @@ def ping(result: str) -> None:
 def apart(scratch: Path) -> tuple[float, float]:
     """Two processes of one thread, each by itself on half a batch, at once -> seconds of a step, their deviation as a share."""
     given = {
-        "data": scratch / "pictures.npz",
+        "data": scratch / "images.npz",
         "encoder": "conv_small",
         "batch": BATCH // 2,
         "steps": STEPS,
@@ -341,7 +341,7 @@ def check(rounds: int = 3) -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         os.environ["UNTAUGHT_CACHE"] = str(scratch / "cache")
-        np.savez(scratch / "pictures.npz", x=np.random.default_rng(0).integers(0, 256, (4096, 32, 32, 3), dtype=np.uint8))
+        np.savez(scratch / "images.npz", x=np.random.default_rng(0).integers(0, 256, (4096, 32, 32, 3), dtype=np.uint8))
         for _ in range(rounds):
             launch([__file__, "--ping", str(scratch / "ping.json")], 2)
             small, bandwidth = json.loads((scratch / "ping.json").read_text())
@@ -356,7 +356,7 @@ def check(rounds: int = 3) -> None:
             found.append([2 * job.batch / compute, predicted, measured, measured / predicted])
             print(f"apart {found[-1][0]:.0f}/s, predicted {predicted:.0f}/s, measured {measured:.0f}/s; jitter {jitter:.0%}")
     medians = [statistics.median(column) for column in zip(*found, strict=True)]
-    head = ["two processes apart, pictures/s", "predicted together", "measured together", "measured to predicted"]
+    head = ["two processes apart, images/s", "predicted together", "measured together", "measured to predicted"]
     print(table(head, [[*(f"{value:.0f}" for value in medians[:3]), f"{medians[3]:.2f}"]]))
 
 
@@ -371,7 +371,7 @@ def main() -> None:
     if asked.check:
         check()
         return
-    print(f"One GPU: {PER_GPU:,.0f} pictures/s\n")
+    print(f"One GPU: {PER_GPU:,.0f} images/s\n")
     for part in (data_table(), scaling_table(), faults_table()):
         print(part, end="\n\n")
 

@@ -1,8 +1,8 @@
-"""SimCLR in one process and in several of one machine, pictures a second, and what sending takes.
+"""SimCLR in one process and in several of one machine, images a second, and what sending takes.
 
 python benchmarks/scaling.py [--encoder conv_small] [--encoder timm/resnet18] [--rounds 3] [--processes 1 2]
 
-One process has all threads of the machine, of N each has an N-th (on GPUs: one each). The same batch, shared out; pictures of
+One process has all threads of the machine, of N each has an N-th (on GPUs: one each). The same batch, shared out; images of
 32 pixels that were drawn once; float32 or bf16 as precision=auto chooses. The command is our own, in turns; its first steps are
 not counted. "sending" is what a step spends in gathering of embeddings and BatchNorm's statistics, waiting for the slowest
 included; gradients are reduced while they are made, and "reducing, alone" is one such sum by itself.
@@ -76,11 +76,11 @@ def train(asked: argparse.Namespace) -> None:
 def measure(
     scratch: Path, encoder: str, processes: int, batch: int, steps: int, every: int = EVERY, precision: str = "auto"
 ) -> list[float]:
-    """-> pictures a second, seconds of sending a step, seconds of one sum of all gradients, the first loss."""
+    """-> images a second, seconds of sending a step, seconds of one sum of all gradients, the first loss."""
     from untaught.distributed.launch import launch
 
     result, out = scratch / "result.json", scratch / f"run{time.monotonic_ns()}"
-    given = {"data": scratch / "pictures.npz", "out": out, "result": result, "encoder": encoder, "batch": batch, "steps": steps}
+    given = {"data": scratch / "images.npz", "out": out, "result": result, "encoder": encoder, "batch": batch, "steps": steps}
     given |= {"every": every, "precision": precision}
     command = [__file__, "--train", *(str(word) for key, value in given.items() for word in (f"--{key}", value))]
     if processes == 1:
@@ -117,7 +117,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         os.environ["UNTAUGHT_CACHE"] = str(scratch / "cache")
-        np.savez(scratch / "pictures.npz", x=np.random.default_rng(0).integers(0, 256, (4096, 32, 32, 3), dtype=np.uint8))
+        np.savez(scratch / "images.npz", x=np.random.default_rng(0).integers(0, 256, (4096, 32, 32, 3), dtype=np.uint8))
         for encoder in asked.encoder or ["conv_small", "timm/resnet18"]:
             small = encoder == "conv_small"
             batch, steps = asked.batch or (512 if small else 256), asked.steps or (20 if small else 10)
@@ -133,7 +133,7 @@ def main() -> None:
             apart = {world: abs(loss / losses[worlds[0]] - 1) for world, loss in losses.items()}
             print(f"\n{encoder}, batch {batch}, {len(found[worlds[0]])} rounds of {steps} steps\n")
             print(table(
-                ["processes", "pictures/s, median", f"to {worlds[0]}", "best", "sending, ms a step", "reducing, alone, ms", "loss apart"],
+                ["processes", "images/s, median", f"to {worlds[0]}", "best", "sending, ms a step", "reducing, alone, ms", "loss apart"],
                 [
                     [str(world), f"{speed:.0f}", f"{speed / alone:.2f}", f"{max(each[0] for each in found[world]):.0f}"]
                     + ([f"{1000 * sending:.1f}", f"{1000 * reducing:.1f}", f"{apart[world]:.0e}"] if world > 1 else [""] * 3)

@@ -1,4 +1,4 @@
-"""Pictures a second of every method on CIFAR-10, and what a picture costs beside simclr with the same encoder and batch.
+"""Images a second of every method on CIFAR-10, and what an image costs beside simclr with the same encoder and batch.
 
 python benchmarks/speed_images.py [--method byol ...] [--rounds 3] [--steps 8] [--write]
 
@@ -42,7 +42,7 @@ def encoder_of(method: str) -> tuple[str, ...]:
 
 
 def speed(folder: Path, runs: Path, method: str, encoder: tuple[str, ...], batch: int, steps: int) -> float:
-    """Pictures a second of the counted steps of one run."""
+    """Images a second of the counted steps of one run."""
     out = Path(tempfile.mkdtemp(dir=runs))
     fixed = {"steps": WARM + steps, "batch_size": batch, "log_every": 1, "warmup": 0, "schedule": "constant", "health_every": 0}
     name, *of_encoder = encoder
@@ -71,7 +71,7 @@ def main() -> None:
     found: dict[str, list[float]] = {name: [] for name in asked.method}
     costs: dict[str, list[float]] = {name: [] for name in asked.method}
     with tempfile.TemporaryDirectory() as scratch:
-        folder, runs = Path(scratch) / "pictures", Path(scratch) / "runs"
+        folder, runs = Path(scratch) / "images", Path(scratch) / "runs"
         folder.mkdir()
         runs.mkdir()
         os.environ["UNTAUGHT_CACHE"] = str(Path(scratch) / "cache")
@@ -84,7 +84,7 @@ def main() -> None:
                     costs[name].append(beside / found[name][-1])
     print(f"{machine()}; load {os.getloadavg()[1]:.1f}; {asked.rounds} rounds of {asked.steps} steps\n")
     said = lambda values: "{:.3g} ({:.3g} to {:.3g})".format(*span(values))  # noqa: E731
-    print(table(["method", "batch", "pictures/s", "cost beside simclr"], [
+    print(table(["method", "batch", "images/s", "cost beside simclr"], [
         [name, str(BATCHES.get(name, BATCH)), said(found[name]), said(costs[name])] for name in sorted(found, key=lambda n: span(costs[n]))
     ]))  # fmt: skip
     if asked.write:

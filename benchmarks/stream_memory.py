@@ -1,6 +1,6 @@
 """Resident memory of a streamed run on 1 GB and on 20 GB of photographs: it must not depend on the data's size.
 
-python benchmarks/stream_memory.py [--gigabytes 1 20] [--kind tar] [--picture jpg] [--scratch FOLDER]
+python benchmarks/stream_memory.py [--gigabytes 1 20] [--kind tar] [--image jpg] [--scratch FOLDER]
 
 Photographs of 500 x 375 as JPEG, or uncompressed (ppm: a tenth of the processor's time a gigabyte), in shards of 100 MB. Ten shards are
 written, and the others are links to them under names of their own, each opened, counted, shuffled and decoded as a file of its own.
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[1, 20])
     parser.add_argument("--kind", choices=["tar", "parquet"], default="tar")
-    parser.add_argument("--picture", choices=["jpg", "ppm"], default="jpg")
+    parser.add_argument("--image", choices=["jpg", "ppm"], default="jpg")
     parser.add_argument("--scratch", type=Path, help="where 1.1 GB are written; the system's folder for such if not given")
     asked = parser.parse_args()
     if not (DATA / "flickr8k_mini").exists():
@@ -106,7 +106,7 @@ def main() -> None:
             ends = [f"{statistics.median(part):.0f}" for part in (samples[:quarter], samples[-quarter:])]
             first = first or peak
             rows.append([f"{size / 1e9:.1f} GB", f"{peak:.0f}", f"{peak / first:.2f}", *ends, f"{seconds:.0f}"])
-    print(f"\none epoch of {asked.kind} shards of {asked.picture} files\n")
+    print(f"\none epoch of {asked.kind} shards of {asked.image} files\n")
     print(table(["data", "peak MiB", "to the first", "median of the first quarter", "of the last", "seconds"], rows))
 
 

@@ -53,7 +53,7 @@ class _Ids:
 def ours(name: str, encoder: Any, rows: int, length: int, vocabulary: int, **knobs: Any) -> Callable[[], None]:
     """One step of our loop, views included."""
     from untaught.config.registry import method_class
-    from untaught.config.train_config import Recipe
+    from untaught.config.train_config import TrainConfig
     from untaught.core import Facts
     from untaught.modalities.text import TEXT
     from untaught.pipeline.view_pipeline import Views, view_names, view_options
@@ -65,7 +65,7 @@ def ours(name: str, encoder: Any, rows: int, length: int, vocabulary: int, **kno
     views = Views(names, TEXT, view_options(names, TEXT, layout, {}), layout, seed=0)
     data = _Ids(rows, length, vocabulary)
     method = cls(encoder, Facts(rows))
-    recipe = Recipe(steps=1 << 20, batch_size=rows, lr=1e-3, **knobs)
+    recipe = TrainConfig(steps=1 << 20, batch_size=rows, lr=1e-3, **knobs)
     train_step, done = TrainingStep(method.train(), recipe), itertools.count()
     return lambda: train_step(next(done), views(data.batch, 0), 0.0) and None
 

@@ -48,7 +48,7 @@ def task(name: str) -> tuple[Rows, Rows]:
         return tuple([(row["text"], row["label"]) for row in rows] for rows in parts)  # type: ignore[return-value]
     if name == "newsgroups20":
         parts = [list(csv.DictReader(io.StringIO(unpacked(f"newsgroups20/{part}.csv.gz")))) for part in ("train", "test")]
-        return tuple([(f"{row['subject']}\n{row['text']}", row["group"]) for row in rows] for rows in parts)  # type: ignore[return-value]
+        return tuple([(f"{row['model']}\n{row['text']}", row["group"]) for row in rows] for rows in parts)  # type: ignore[return-value]
     if name == "sst2":
         parts = [unpacked(f"sst2/{part}.tsv.gz").splitlines() for part in ("train", "dev")]
         return tuple([tuple(line.rsplit("\t", 1)) for line in lines] for lines in parts)  # type: ignore[return-value]

@@ -1,10 +1,10 @@
-"""Two SimCLR views a picture, one thread: untaught against lightly, torchvision v2 and kornia.
+"""Two SimCLR views an image, one thread: untaught against lightly, torchvision v2 and kornia.
 
 python benchmarks/views.py [--size 32] [--size 224] [--rounds 15]        (pip install lightly kornia torchvision)
 
-32 px: CIFAR-10 pictures. 224 px: photos stored at 256 px. Everyone starts from decoded pictures, lightly from PIL's, as it
+32 px: CIFAR-10 images. 224 px: photos stored at 256 px. Everyone starts from decoded images, lightly from PIL's, as it
 documents, the others from uint8 tensors, and ends with normalised float32 (B,3,size,size), twice. Strengths are lightly's
-defaults (SimCLR's); "small" is our preset for pictures up to 64 px, half the strength of colour and no blur.
+defaults (SimCLR's); "small" is our preset for images up to 64 px, half the strength of colour and no blur.
 torchvision "batched" draws one crop and one colour for the whole batch, which is no valid SimCLR; it shows what the pixels cost.
 Processor time is counted, not the wall's. Contestants take turns; the ratio is of medians.
 """
@@ -126,7 +126,7 @@ def contest(size: int, rounds: int) -> None:
     images = pictures(size, count)
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]).transpose(0, 3, 1, 2).copy())
     photo = PRESETS["photo"]["global"]
-    share = 64 if size <= 64 else 16  # of the pictures that the slow ones get
+    share = 64 if size <= 64 else 16  # of the images that the slow ones get
     contestants = {"untaught": ours(pixels, size, photo)}
     if size <= 64:
         contestants = {

@@ -1,9 +1,9 @@
 """A data set whose scores are known: what leaks between its parts changes them by far more than a tolerance.
 
-Every training picture has one bright place of its own, and a class drawn without regard to it, so that nothing can be told of one
-from the others. Test pictures are copies of training pictures, and 30% of their labels are those of the originals. Validation
-pictures are copies whose labels are all the originals'. By neighbours or a linear probe, then, the training part taken for the test
-part gives 100%, the validation part 100%, and a right measurement 30%, of pixels and of any encoder that keeps pictures apart.
+Every training image has one bright place of its own, and a class drawn without regard to it, so that nothing can be told of one
+from the others. Test images are copies of training images, and 30% of their labels are those of the originals. Validation
+images are copies whose labels are all the originals'. By neighbours or a linear probe, then, the training part taken for the test
+part gives 100%, the validation part 100%, and a right measurement 30%, of pixels and of any encoder that keeps images apart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from untaught.core import Encoder, Features, View
 from untaught.modalities.image import IMAGE
-from untaught.pipeline.dataset import Material, look
+from untaught.pipeline.dataset import Dataset, look
 
 SIDE, CLASSES = 16, 3
 TRAIN, VAL, TEST = 150, 60, 60
@@ -40,7 +40,7 @@ def planted(val: int = VAL) -> pd.DataFrame:
     return pd.DataFrame({"image": list(pixels.reshape(-1, SIDE, SIDE)), "label": names, "split": split})
 
 
-def material(frame: pd.DataFrame, seed: int = 0, **columns: Any) -> Material:
+def dataset(frame: pd.DataFrame, seed: int = 0, **columns: Any) -> Dataset:
     """The frame, packed and cut into its parts."""
     found = look(frame, IMAGE, columns=None, label="label", split="split" if "split" in frame else None, **columns)
     found.open(False, seed)

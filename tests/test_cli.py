@@ -51,7 +51,7 @@ WRONG_KNOBS = {
     "lr=-1": "lr=-1: must be a number from 1e-12 to 1,000,000 or none",
     "lr=nan": "lr=nan: must be a number from 1e-12 to 1,000,000 or none",
     "batch_size=0": "batch_size=0: must be a whole number from 1 to 1,048,576 or none",
-    "batch_size=9999": "batch_size=9999 is larger than the data, 1438 pictures to train on; choose at most 1438",
+    "batch_size=9999": "batch_size=9999 is larger than the data, 1438 images to train on; choose at most 1438",
     "epochs=two": "epochs=two: must be a whole number from 1 to 1,000,000 or none",
     "temperature=0": "temperature=0: must be a number from 1e-06 to 1,000,000",
     "temperature=abc": "temperature=abc: must be a number",
@@ -74,8 +74,8 @@ WRONG_KNOBS = {
     "size=0": "size=0: must be a whole number from 4 to 4,096",
     "--method simcrl": "unknown method simcrl; did you mean simclr",
     "--encoder conv_smal": "unknown encoder conv_smal; did you mean conv_small or conv_series?",
-    "--modality pictures": "unknown modality pictures; ",
-    "--columns photo=x": "--columns photo=... is no field of pictures; allowed: image",
+    "--modality images": "unknown modality images; ",
+    "--columns photo=x": "--columns photo=... is no field of images; allowed: image",
     "--label nope": "label",
     "--bogus": "no such option: --bogus",
 }
@@ -178,7 +178,7 @@ def test_an_empty_folder(cli: Cli, tmp_path: Path) -> None:
 
 def test_one_picture(cli: Cli, tmp_path: Path) -> None:
     words = ("pretrain", write_pictures(tmp_path / "one", 1), "steps=1", "size=16")
-    assert cli(*words).error.startswith("1 sample (pictures) to train on; at least 2 are needed")
+    assert cli(*words).error.startswith("1 sample (images) to train on; at least 2 are needed")
 
 
 def bomb(path: Path) -> None:
@@ -200,7 +200,7 @@ def cut_short(path: Path) -> None:
 DAMAGED: dict[str, Callable[[Path], object]] = {
     "cut.png": cut_short,
     "zero.png": lambda path: path.write_bytes(b""),
-    "text.png": lambda path: path.write_text("no picture"),
+    "text.png": lambda path: path.write_text("no image"),
     "bomb.png": bomb,
 }
 
@@ -210,10 +210,10 @@ def test_unreadable_pictures_are_skipped_counted_and_named(cli: Cli, tmp_path: P
     folder = write_pictures(tmp_path / "photos", 12)
     for name, make in DAMAGED.items():
         make(folder / name)
-    (folder / "notes.txt").write_text("no picture, and not called one")
+    (folder / "notes.txt").write_text("no image, and not called one")
     done = cli("pretrain", folder, *TINY, f"stream={stream}", "--out", tmp_path / "run")
     assert done.code == 0, done.err
-    assert "warning: 4 left out that are no readable pictures: " in done.err
+    assert "warning: 4 left out that are no readable images: " in done.err
     assert done.err.count("bomb.png") <= 1
     assert sum(name in done.err for name in DAMAGED) >= 3
     assert (tmp_path / "run" / "encoder").is_dir()
@@ -295,7 +295,7 @@ def test_vectors_agree_in_parquet_npy_and_python_in_the_datas_order(cli: Cli, ru
 
 def test_embed_skips_counts_and_names_what_it_cannot_read(cli: Cli, run: Path, tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "photos", 3)
-    (folder / "001.png").write_text("no picture")
+    (folder / "001.png").write_text("no image")
     done = cli("embed", run, folder, "-o", tmp_path / "v.parquet")
     assert done.code == 0
     assert [Path(n).name for n in parquet.read_table(tmp_path / "v.parquet")["name"].to_pylist()] == ["000.png", "002.png"]
@@ -328,7 +328,7 @@ def test_embed_without_a_whole_encoder(cli: Cli, run: Path, photos: Path, tmp_pa
 def test_embed_of_data_with_more_channels_than_the_encoder_has_seen(cli: Cli, run: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "deep.npy", np.zeros((4, 7, 20, 20), np.uint8))
     said = cli("embed", run, tmp_path / "deep.npy", "-o", tmp_path / "v.npy").error
-    assert said.startswith("nothing to embed: none of the pictures can be read")
+    assert said.startswith("nothing to embed: none of the images can be read")
     assert not (tmp_path / "v.npy").exists()
 
 

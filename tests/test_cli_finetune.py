@@ -17,7 +17,7 @@ TINY = ("steps=3", "precision=float32")
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Dark and bright pictures in class folders."""
+    """Dark and bright images in class folders."""
     root = tmp_path_factory.mktemp("data") / "labelled"
     for i in range(48):
         place = root / ("bright" if i % 2 else "dark") / f"{i:02}.png"
@@ -39,7 +39,7 @@ def run(cli: Cli, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def model(cli: Cli, run: Path, labelled: Path) -> Path:
     done = cli("finetune", run, "--data", labelled, "steps=20", "precision=float32")
     assert done.code == 0, done.err
-    assert "classes, 38 pictures to learn from, none to stop by" in done.err
+    assert "classes, 38 images to learn from, none to stop by" in done.err
     assert "accuracy           fine-tuned " in done.err
     assert "from scratch" in done.err
     assert "balanced accuracy" not in done.err  # the classes are
@@ -72,19 +72,19 @@ def listing(folder: Path, labelled: Path, rows: list[str]) -> Path:
     folder.mkdir(exist_ok=True)
     file = folder / "list.csv"
     file.write_text("file,value\n" + "\n".join(rows) + "\n")
-    shutil.copytree(labelled, folder / "pictures", dirs_exist_ok=True)
+    shutil.copytree(labelled, folder / "images", dirs_exist_ok=True)
     return file
 
 
 def test_files_that_a_csv_names_and_are_not_there_are_counted_and_named(cli: Cli, run: Path, labelled: Path, tmp_path: Path) -> None:
-    names = [f"pictures/{'bright' if i % 2 else 'dark'}/{i:02}.png" for i in range(40)]
+    names = [f"images/{'bright' if i % 2 else 'dark'}/{i:02}.png" for i in range(40)]
     values = [f"{name},{i % 2 * 3.5 + 0.25}" for i, name in enumerate(names)]
-    file = listing(tmp_path / "t", labelled, [*values, "pictures/gone.png,1.5", "pictures/lost.png,2.5", "pictures/bright/41.png,"])
+    file = listing(tmp_path / "t", labelled, [*values, "images/gone.png,1.5", "images/lost.png,2.5", "images/bright/41.png,"])
     done = cli("finetune", run, "--data", file, "--label", "value", "--task", "regress", "--out", tmp_path / "m", *TINY, "scratch=no")
     assert done.code == 0, done.err
-    assert "2 left out that are no readable pictures: " in done.err
+    assert "2 left out that are no readable images: " in done.err
     assert "gone.png" in done.err
-    assert "1 of 41 pictures have no label and are left out" in done.err
+    assert "1 of 41 images have no label and are left out" in done.err
     assert "r2" in done.err
     assert cli("predict", tmp_path / "m", labelled, "-o", tmp_path / "v.csv").code == 0
     assert csv.read_csv(tmp_path / "v.csv").column_names == ["row", "name", "value"]
@@ -110,7 +110,7 @@ def test_faults_are_one_line(cli: Cli, run: Path, model: Path, labelled: Path, t
         ("finetune", foreign, *given): f"{foreign} holds a model that is none of untaught's encoders",
         ("finetune", model, *given): f"{model} holds a fine-tuned model, no bare encoder",
         ("finetune", run, "--data", tmp_path / "gone"): f"{tmp_path / 'gone'} is not there",
-        ("finetune", run, "--data", tmp_path / "empty"): f"no pictures in {tmp_path / 'empty'}",
+        ("finetune", run, "--data", tmp_path / "empty"): f"no images in {tmp_path / 'empty'}",
         ("finetune", run, "--data", labelled / "dark"): "the data has no labels; give class folders, or a table with --label COLUMN",
         (
             "finetune",
@@ -126,7 +126,7 @@ def test_faults_are_one_line(cli: Cli, run: Path, model: Path, labelled: Path, t
         ("predict", run / "encoder", labelled): f"{run / 'encoder'} holds no fine-tuned model",
         ("predict", bare, labelled): f"{bare} has no model.safetensors",
         ("predict", cut, labelled): f"{cut} can't be loaded: ",
-        ("predict", model, tmp_path / "empty"): f"no pictures in {tmp_path / 'empty'}",
+        ("predict", model, tmp_path / "empty"): f"no images in {tmp_path / 'empty'}",
         ("predict", model, labelled, "-o", "said.txt"): "said.txt: the ending says the format; .csv and .parquet are known",
         ("embed", run, labelled, "-o", "said.txt"): "said.txt: the ending says the format; .parquet and .npy are known",
     }.items():
@@ -145,5 +145,5 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(cli: Cli, run
 def test_new_pictures_of_another_kind_are_converted_and_that_is_said(cli: Cli, run: Path, labelled: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "grey.npy", np.random.default_rng(0).integers(0, 256, (6, 16, 16), dtype=np.uint8))
     done = cli("embed", run, tmp_path / "grey.npy", "-o", tmp_path / "grey_vectors.npy")
-    assert "layout    pictures of channels 1 are read with channels 3, as in training" in done.err
+    assert "layout    images of channels 1 are read with channels 3, as in training" in done.err
     assert "channels" not in cli("embed", run, labelled, "-o", tmp_path / "vectors.npy").err

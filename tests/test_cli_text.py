@@ -75,7 +75,7 @@ def test_pictures_are_no_text(cli: Cli) -> None:
     said = cli("pretrain", "builtin:topics", *SMALL, "--method", "cpc", "steps=1").error
     gpt = cli("pretrain", "builtin:topics", *SMALL, "--method", "mlm", "--encoder", "gpt", "steps=1").error
     assert "MLM needs an encoder that offers bidirectional" in gpt
-    assert said == "CPC cuts pictures into patches, and these samples are none; allowed: image"
+    assert said == "CPC cuts images into patches, and these samples are none; allowed: image"
 
 
 def test_a_table_of_sentences_without_a_header(cli: Cli, tmp_path: Path) -> None:

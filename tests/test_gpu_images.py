@@ -1,4 +1,4 @@
-"""The command for one GPU does all of its work on a CPU too, on a few pictures: profile, legs that go on, scores taken once."""
+"""The command for one GPU does all of its work on a CPU too, on a few images: profile, legs that go on, scores taken once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """48 pictures of 4 classes to train on, 16 to test on, as Hugging Face has CIFAR-10."""
+    """48 images of 4 classes to train on, 16 to test on, as Hugging Face has CIFAR-10."""
     for part, count in (("train", 48), ("test", 16)):
         rows: dict[str, list[Any]] = {"image": [], "label": []}
         for i in range(count):
@@ -58,7 +58,7 @@ def test_it_profiles_trains_in_legs_and_scores_once(
     gpu.main(words)
     assert legs == [99, 99]
     trained = [json.loads(line) for line in rows.read_text().splitlines()]
-    assert [row["step"] for row in trained] == list(range(1, 81))  # 40 of the 48 pictures train: two steps an epoch
+    assert [row["step"] for row in trained] == list(range(1, 81))  # 40 of the 48 images train: two steps an epoch
     profiled = json.loads((out / "profile" / "simclr.json").read_text())
     assert profiled["data"] + profiled["views"] + profiled["compute"] == pytest.approx(1)
     assert min(profiled[key] for key in ("waiting", "free", "limit")) > 0

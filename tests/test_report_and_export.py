@@ -19,7 +19,7 @@ TINY = ("steps=3", "encoder.width=8", "size=16", "batch_size=8", "precision=floa
 
 @pytest.fixture(scope="session")
 def shown(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on labelled pictures in class folders."""
+    """A run on labelled images in class folders."""
     place = tmp_path_factory.mktemp("shown")
     for i in range(32):
         folder = place / "photos" / ("<b>cats" if i % 2 else "dogs")

@@ -1,4 +1,4 @@
-"""A loop's worth of small parts, so that the loop is tested without data, pictures or networks worth the name."""
+"""A loop's worth of small parts, so that the loop is tested without data, images or networks worth the name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import Batch, Encoder, Features, Method, Terms, View
 from untaught.training.step import TrainingStep
 from untaught.training.trainer import Trainer
@@ -86,7 +86,7 @@ def fit(folder: Path, method: Method, views: int = 1, **knobs: Any) -> Trainer:
     plain = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0}
     folder.mkdir(exist_ok=True)
     length = {} if {"minutes", "epochs", "steps"} & set(knobs) else {"steps": 1}
-    recipe = Recipe(**{**plain, "batch_size": 8, "precision": "float32", **length, **knobs})
+    recipe = TrainConfig(**{**plain, "batch_size": 8, "precision": "float32", **length, **knobs})
     toy_views: Any = Views(views)
     step = TrainingStep(method, recipe)
     return Trainer(step, toy_views, Batches(), folder, name=lambda index: [f"row {i}" for i in index.tolist()])

@@ -113,9 +113,9 @@ class Run:
         continues or restores gives one row {"text"}: `tokens` (60) more at most, `temperature` (0.8; 0 takes the likeliest), `top_p`
         (0.95), `seed` (0). Raises UserError: no language model, no mask, more tokens than the model reads.
         """
-        from untaught.inference.generate import speak
+        from untaught.inference.generate import generate
 
-        return speak(self.path, text, **options)
+        return generate(self.path, text, **options)
 
     def export(self, to: str | None = None, data: Any = None, columns: dict[str, str] | None = None) -> Exported:
         """Writes the encoder for use without this library, checked on real samples: where it lies, how it is loaded, how far it deviates.
@@ -319,10 +319,10 @@ def predict(
     model: a Model, its folder or the folder of its run; for a text, a run of mlm, clm or seq2seq_denoising. out: a .csv or .parquet, whose
     path is returned. options: those of `Run.predict`, of a text. Raises UserError.
     """
-    from untaught.inference.generate import names_data, speaks
+    from untaught.inference.generate import can_generate, names_data
 
     place = model if isinstance(model, str | PathLike) else model.path
-    if not isinstance(model, Model) and isinstance(data, str) and speaks(Path(place)) and not names_data(data):
+    if not isinstance(model, Model) and isinstance(data, str) and can_generate(Path(place)) and not names_data(data):
         return Run(place).predict(data, **options)
     target = _place(out)
     if target is not None and target.suffix:  # without one it is a folder, of masks

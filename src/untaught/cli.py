@@ -233,7 +233,7 @@ def methods(
 ) -> None:
     """List the pretext tasks, or show one with its knobs.
 
-    Score is kNN, and its gain over the same encoder untrained, after so many minutes; cost the time that a picture takes, beside simclr
+    Score is kNN, and its gain over the same encoder untrained, after so many minutes; cost the time that an image takes, beside simclr
     with the same encoder. What nobody has measured is blank.
     """
     from untaught import api

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 Record = dict[str, Any]  # one raw example as a source gives it: a field's value (path, bytes, array ...), "label", "name", a file's "facts"
 Batch = dict[str, Tensor]  # one step's raw material on the device; always "index" (B,); "<field>_valid" beside a ragged field
 Terms = dict[str, Tensor]  # weighted scalar losses by name; those with a gradient are summed, detached ones are only logged
-Survey = Callable[[str, int], tuple[Tensor, Tensor]]  # (a method's function of a view, which of its views) -> index (N,), rows (N,D)
+ExtractFeatures = Callable[[str, int], tuple[Tensor, Tensor]]  # (function of a view, number of the view) -> index (N,), rows (N,D)
 Want = tuple[str, ...]  # what one pass of an encoder is to give: of pooled, tokens, layers, maps
 Options = dict[str, Any]  # plain values, as they stand in run.yaml
 Files = dict[str, bytes]  # what belongs to a layout and is no plain value, as a tokenizer: contents by file name
@@ -280,10 +280,10 @@ class Method(nn.Module):
         """What is evaluated and exported."""
         return self.encoder
 
-    def publish(self) -> Any:
+    def hf_model(self) -> Any:
         """A model of a library, with heads, that predicts what was learned to predict (it has `save_pretrained`); None without one."""
 
-    def before_epoch(self, epoch: int, survey: Survey) -> None:
+    def before_epoch(self, epoch: int, extract_features: ExtractFeatures) -> None:
         """On entering an epoch, once: what it learns of the samples is a persistent buffer of `facts.rows`."""
 
     def before_step(self, progress: float) -> None:
@@ -307,12 +307,12 @@ def _emptying_pending(after_step: Callable[[Any, float], None]) -> Callable[[Any
 class Modality:
     """One kind of data: how raw records become arrays, and arrays become views.
 
-    `layout` is what was decided for a data set (picture side, channels ...), as plain values: it is stored with the
+    `layout` is what was decided for a data set (image side, channels ...), as plain values: it is stored with the
     packed data, the run and the exported encoder, so that training and use cannot differ.
     """
 
     name: str
-    noun: str  # "pictures": for messages
+    noun: str  # "images": for messages
     fields: dict[str, tuple[str, ...]]  # raw fields and the column names they usually have
     suffixes: frozenset[str]  # of files that hold one record
     plan: Callable[[list[Record], Options], Options]  # (a sample of the records, wishes) -> layout
@@ -322,7 +322,7 @@ class Modality:
     check: Callable[[Options], str | None]  # a view's options -> what is wrong with them, naming the option first
     views: dict[str, Callable[..., View]]  # name -> fn(batch, draws, options, statistics)
     raw: Callable[[Batch, Options], Any]  # (batch, layout) -> (B,D) float or a sparse matrix, the raw baseline of an evaluation
-    picture: Callable[[View, Options, Options], np.ndarray]  # (view, options, statistics) -> (B,H,W,3) uint8
+    render: Callable[[View, Options, Options], np.ndarray]  # (view, options, statistics) -> (B,H,W,3) uint8
     encoder_for: Callable[[Options, frozenset[str]], str]  # (layout, needs) -> the default encoder's name
     input: Callable[[Options], Options]  # layout -> what an encoder must know of its input: shape, channels ...
     preprocessing: Callable[[Options, Options], Options]  # (layout, statistics) -> the `whole` view in words that others read

@@ -103,7 +103,7 @@ def test_a_number_is_estimated_in_its_own_unit(run: ut.Run, digits: tuple[np.nda
 
 def test_draws_of_labels_are_repeatable(run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path, capfd: Any) -> None:
     first = run.finetune(digits, out=tmp_path / "a", labels="10/class", draws=2, scratch=False, **TINY)
-    assert "10 classes, 80 pictures to learn from (10/class, 2 draws), 20 to stop by and calibrate, " in capfd.readouterr().err
+    assert "10 classes, 80 images to learn from (10/class, 2 draws), 20 to stop by and calibrate, " in capfd.readouterr().err
     second = run.finetune(digits, out=tmp_path / "b", labels="10/class", draws=2, scratch=False, **TINY)
     assert first.scores == second.scores
     assert {row["draws"] for row in first.scores} == {2}
@@ -116,7 +116,7 @@ def test_too_few_labels_to_validate_are_all_learned_from(
 ) -> None:
     model = run.finetune(digits, out=tmp_path / "model", labels="1/class", scratch=False, precision="float32", steps=2)
     said = capfd.readouterr().err
-    assert "10 classes, 10 pictures to learn from (1/class), none to stop by" in said
+    assert "10 classes, 10 images to learn from (1/class), none to stop by" in said
     assert "too few labels for a validation part" in said
     assert model.config["temperature"] == 1.0
 
@@ -247,7 +247,7 @@ def test_rare_missing_and_unseen_classes_are_said(run: ut.Run, digits: tuple[np.
     frame.loc[31, "label"] = "z"
     model = run.finetune(frame, split="split", out=tmp_path / "model", scratch=False, precision="float32", steps=2)
     said = capfd.readouterr().err
-    assert "1 of 40 pictures have no label and are left out" in said
+    assert "1 of 40 images have no label and are left out" in said
     assert "class c has one training sample" in said
     assert "1 class is not in the training part and always told wrongly: z" in said
     assert "unbalanced, 1 to 30 samples" in said
@@ -261,5 +261,5 @@ def test_pictures_of_another_kind_are_converted_and_said(
     large = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 3), dtype=np.uint8)
     model = run.finetune((large, np.arange(40) % 2), out=tmp_path / "model", scratch=False, precision="float32", steps=2)
     said = capfd.readouterr().err
-    assert "the pictures are of channels 3, size 48; the encoder was trained on channels 1, size 16, to which they are converted" in said
+    assert "the images are of channels 3, size 48; the encoder was trained on channels 1, size 16, to which they are converted" in said
     assert len(model.predict(large)) == 40

@@ -43,7 +43,7 @@ def test_a_stream_of_unknown_length_has_steps_and_no_epochs(remote: str, tmp_pat
         ut.pretrain(remote, epochs=1, out=tmp_path / "none", **KNOBS)
     ut.pretrain(remote, steps=2, out=tmp_path / "run", **KNOBS)
     said = capsys.readouterr().err
-    assert "data      a stream of pictures in 5 webdataset shards under memory://digits: image from column png, without labels" in said
+    assert "data      a stream of images in 5 webdataset shards under memory://digits: image from column png, without labels" in said
     assert "stream    5 shards in 4 lanes, " in said
     ut.pretrain(out=tmp_path / "run", resume=True, steps=4)
     assert (tmp_path / "run" / "checkpoints" / "step-4").is_dir()
@@ -53,7 +53,7 @@ def test_small_shards_are_packed_and_a_list_of_them_is_repeated(shards: Path, tm
     names = sorted(map(str, shards.iterdir()))
     ut.pretrain(names, epochs=1, out=tmp_path / "run", **KNOBS)
     assert yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())["data"] == names
-    assert "60 pictures in 5 webdataset shards" in capsys.readouterr().err
+    assert "60 images in 5 webdataset shards" in capsys.readouterr().err
     ut.pretrain(out=tmp_path / "run", resume=True, epochs=2)
     assert "from step 3 of 6" in capsys.readouterr().err
 

@@ -45,9 +45,9 @@ def test_squares_are_found(tmp_path: Path, capfd: Any) -> None:
     capfd.readouterr()
     model = run.finetune(data, "segment", out=tmp_path / "model", steps=60, batch_size=16, lr=1e-2, **TINY)
     said = capfd.readouterr().err
-    assert "40 pictures without labels under" in said
+    assert "40 images without labels under" in said
     assert "each with its mask (*_mask)" in said
-    assert "labels    pixels 0, 255: 2 classes, all above 0 are one; 40 pictures to learn from, none to stop by, none to test" in said
+    assert "labels    pixels 0, 255: 2 classes, all above 0 are one; 40 images to learn from, none to stop by, none to test" in said
     assert model.scores == [], "the encoder was trained on all of the images: none of them can test"
     assert model.config["values"] == [0, 255]
     masks = ut.load(model.path).predict(data, tmp_path / "masks")

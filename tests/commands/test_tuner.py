@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted import material
+from planted import dataset
 
 import untaught as ut
 from untaught.commands import finetune as module
 from untaught.commands.finetune import Trial, Tuner, finetune
 from untaught.config.registry import build_encoder
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import Options
 from untaught.downstream.classify import Classify
 from untaught.downstream.task import Predictions
@@ -38,7 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def lights(counts: dict[str, int]) -> pd.DataFrame:
-    """Dark and bright pictures, told apart without a fault, of whose labels each part has its own share wrong."""
+    """Dark and bright images, told apart without a fault, of whose labels each part has its own share wrong."""
     random = np.random.default_rng(0)
     frames = []
     for part, count in counts.items():
@@ -74,9 +74,9 @@ def tuned(frame: pd.DataFrame, folder: Path, task: str = "classify", **knobs: An
 
 
 def tuner(frame: pd.DataFrame, cls: Any = Classify, trial: Options | None = None, knobs: Options | None = None, **loop: Any) -> Tuner:
-    found = material(frame, layout=LAYOUT)
+    found = dataset(frame, layout=LAYOUT)
     task = "classify" if issubclass(cls, Classify) else "regress"
-    recipe, options = Recipe(optimizer="adamw", **{**TINY, **loop}), view_options(("light",), IMAGE, LAYOUT, {})
+    recipe, options = TrainConfig(optimizer="adamw", **{**TINY, **loop}), view_options(("light",), IMAGE, LAYOUT, {})
     return Tuner(*encoder(), found, task, cls, recipe, Trial(**(trial or {})), knobs or {}, ("light",), options)
 
 
@@ -249,7 +249,7 @@ def test_what_is_left_open_is_decided_by_the_number_of_labels() -> None:
     assert [(recipe.batch_size, recipe.lr) for recipe in recipes] == [(30, 3e-4), (30, 1e-3), (256, 3e-4), (256, 1e-3)]
     assert made.decide(np.arange(5000), False).steps == 400
     assert made.decide(np.arange(50_000), False).steps == 15 * (50_000 // 256)
-    assert tuner(POOLED, lr=0.5, steps=7).decide(np.arange(30), True) == Recipe(optimizer="adamw", lr=0.5, steps=7, **TINY)
+    assert tuner(POOLED, lr=0.5, steps=7).decide(np.arange(30), True) == TrainConfig(optimizer="adamw", lr=0.5, steps=7, **TINY)
 
 
 def test_classes_are_weighed_as_the_training_rows_have_them(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from untaught.commands.pretrain import decide
 from untaught.config.overrides import knobs_of, method_knobs, parse, unknown
 from untaught.config.registry import method_class, modality_named
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import Encoder, Method, Terms, UserError, View
 from untaught.methods.contrastive.simclr import SimCLR
 from untaught.modalities.image import IMAGE
@@ -83,9 +83,9 @@ def test_the_wrong_type_is_refused_with_what_is_allowed(text: Any, kind: Any, sa
         parse("knob", text, kind)
 
 
-@pytest.mark.parametrize("name", sorted(knobs_of(Recipe)))
+@pytest.mark.parametrize("name", sorted(knobs_of(TrainConfig)))
 def test_every_default_of_the_recipe_is_of_its_type(name: str) -> None:
-    kind, default = knobs_of(Recipe)[name]
+    kind, default = knobs_of(TrainConfig)[name]
     assert parse(name, default, kind) == default
 
 
@@ -119,7 +119,7 @@ WRONG = [
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_the_wrong_sign_or_size_is_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError) as caught:
-        Recipe(**wrong)
+        TrainConfig(**wrong)
     assert all(name in str(caught.value) for name in wrong)
 
 
@@ -204,7 +204,7 @@ def test_every_trained_parameter_is_in_one_group() -> None:
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd", "lars", "lamb"])
 def test_a_methods_own_rate_keeps_its_share(optimizer: str) -> None:
     method = TwoSpeeds()
-    built = optimizer_for(method, Recipe(lr=0.1, optimizer=optimizer))
+    built = optimizer_for(method, TrainConfig(lr=0.1, optimizer=optimizer))
     set_rate(built, 0.1, 0.5)
     rates = {
         name: group["lr"] for group in built.param_groups for name, p in method.named_parameters() if any(p is q for q in group["params"])
@@ -232,7 +232,9 @@ def test_every_parameter_moves_as_far_as_the_schedule_says(optimizer: str) -> No
     def moved(share: float) -> dict[str, Tensor]:
         torch.manual_seed(0)
         method = Everything()
-        built = optimizer_for(method, Recipe(lr=0.1, optimizer=optimizer, weight_decay=0.0, momentum=0.0 if optimizer == "sgd" else 0.9))
+        built = optimizer_for(
+            method, TrainConfig(lr=0.1, optimizer=optimizer, weight_decay=0.0, momentum=0.0 if optimizer == "sgd" else 0.9)
+        )
         before = {name: p.detach().clone() for name, p in method.named_parameters()}
         for p in method.parameters():
             p.grad = torch.linspace(0.5, 1.5, p.numel()).view_as(p)
@@ -258,7 +260,7 @@ def test_the_rate_by_default_follows_the_batch(optimizer: str, batch_size: int, 
 def test_sgd_looks_ahead_as_nesterov_has_it() -> None:
     """Two steps of a constant gradient 1, by hand: the velocity is 1, then 1.9; a step is lr (gradient + 0.9 velocity)."""
     method = TwoSpeeds()
-    built = optimizer_for(method, Recipe(lr=0.1, optimizer="sgd", momentum=0.9, weight_decay=0.0))
+    built = optimizer_for(method, TrainConfig(lr=0.1, optimizer="sgd", momentum=0.9, weight_decay=0.0))
     weight = method.encoder.net[0].weight  # type: ignore[union-attr,index]
     start = weight.detach().clone()
     for _ in range(2):
@@ -273,7 +275,7 @@ def test_optimizers_move_every_parameter(optimizer: str) -> None:
     method = TwoSpeeds()
     nn.init.ones_(method.encoder.pos_embed)  # type: ignore[arg-type]
     before = {name: p.clone() for name, p in method.named_parameters() if p.requires_grad}
-    built = optimizer_for(method, Recipe(lr=0.1, optimizer=optimizer))
+    built = optimizer_for(method, TrainConfig(lr=0.1, optimizer=optimizer))
     method([], 0.0)["loss"].backward()
     built.step()
     assert [name for name, p in method.named_parameters() if name in before and torch.equal(p, before[name])] == []
@@ -281,7 +283,7 @@ def test_optimizers_move_every_parameter(optimizer: str) -> None:
 
 def test_an_unknown_optimizer_is_refused() -> None:
     with pytest.raises(UserError, match="unknown optimizer adamm; did you mean adam"):
-        optimizer_for(TwoSpeeds(), Recipe(lr=0.1, optimizer="adamm"))
+        optimizer_for(TwoSpeeds(), TrainConfig(lr=0.1, optimizer="adamm"))
 
 
 # --------------------------------------------------------------------------------------------------------------- views
@@ -337,9 +339,9 @@ def test_views_are_the_methods_or_as_many_others() -> None:
     ("rows", "world", "accumulate", "batch_size"), [(3, 1, 1, 2), (200, 1, 1, 32), (1200, 1, 1, 256), (10**6, 1, 1, 512), (200, 3, 2, 30)]
 )
 def test_the_batch_by_default_is_a_quarter_of_the_rows_at_most(rows: int, world: int, accumulate: int, batch_size: int) -> None:
-    material: Any = SimpleNamespace(modality=IMAGE, train_rows=rows, runs=None)
+    dataset: Any = SimpleNamespace(modality=IMAGE, train_rows=rows, runs=None)
     place: Any = SimpleNamespace(size=world, devices=world, nodes=1)
-    assert decide(Recipe(accumulate=accumulate), material, place).batch_size == batch_size
+    assert decide(TrainConfig(accumulate=accumulate), dataset, place).batch_size == batch_size
 
 
 def batch(index: Tensor) -> dict[str, Tensor]:

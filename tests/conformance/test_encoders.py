@@ -215,7 +215,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "a knob that is not there": ("resnet18", {"blok": 3}, "blok"),
     "a stem that is not there": ("resnet18", {"stem": "tiny"}, "one of auto, small, original"),
     "a small stem where none is known": ("mixer_s32_224", {"stem": "small", "size": 64}, "stem=small is not known"),
-    "pictures smaller than a patch": ("vit_tiny_patch16_224", {"size": 8}, "can't take 3 x 8 x 8 pictures"),
+    "images smaller than a patch": ("vit_tiny_patch16_224", {"size": 8}, "can't take 3 x 8 x 8 images"),
     "heads that do not divide": ("vit_tiny_patch16_224", {"size": 32, "embed_dim": 30, "num_heads": 4}, "timm/vit_tiny_patch16_224"),
     "a folder that is not there": ("local-dir:/nowhere", {}, "/nowhere"),
     "weights that are not there": ("resnet18", {"weights": "/nowhere.pth"}, "weights=/nowhere.pth: is not there"),

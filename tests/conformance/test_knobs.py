@@ -19,7 +19,7 @@ from untaught.config import footprint
 from untaught.config.footprint import check_views, memory, sized
 from untaught.config.overrides import knobs_of, parse, sort_knobs
 from untaught.config.registry import build_encoder, encoder_factory, method_class, resolve
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import Encoder, Facts, Method, UserError, View
 from untaught.downstream import TASKS
 from untaught.encoders import ENCODERS
@@ -29,7 +29,7 @@ from untaught.ranges import Few, Positive, Share, Size, Within, in_range, option
 
 INPUT = {"channels", "size", "vocabulary", "length", "special"}  # what the data says
 OWNERS: dict[str, Any] = {
-    "loop": Recipe,
+    "loop": TrainConfig,
     "trial": Trial,
     **{f"method {name}": method_class(name) for name in METHODS},
     **{f"encoder {name}": encoder_factory(name)[0] for name in ENCODERS},
@@ -110,7 +110,7 @@ def test_every_option_of_a_view_has_limits(kind: str) -> None:
 def test_what_is_out_of_range_is_refused_while_words_are_sorted(wrong: str) -> None:
     key, _, value = wrong.partition("=")
     with pytest.raises(UserError, match=f"^{wrong}: must be "):
-        sort_knobs({key: value}, method_class("simclr"), MODALITIES["image"], Recipe)
+        sort_knobs({key: value}, method_class("simclr"), MODALITIES["image"], TrainConfig)
 
 
 # ------------------------------------------------------------------------------------------------------------ from Python

@@ -328,7 +328,7 @@ def test_what_is_kept_is_an_encoder(name: str, modality: str) -> None:
 # ------------------------------------------------------------------------------------------------------------------ text
 
 
-PICTURES = {"cpc", "deep_infomax", "vicregl", "bigan"}  # methods that read maps or patches of pictures, and refuse what has padding
+PICTURES = {"cpc", "deep_infomax", "vicregl", "bigan"}  # methods that read maps or patches of images, and refuse what has padding
 PADDED = [
     (name, kind)
     for name, cls in CLASSES.items()

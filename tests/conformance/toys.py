@@ -1,4 +1,4 @@
-"""Toy data and encoders for the conformance suite: pictures of four kinds that a small network can tell apart, and sentences of two."""
+"""Toy data and encoders for the conformance suite: images of four kinds that a small network can tell apart, and sentences of two."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from untaught.config.overrides import knobs_of
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, View
 from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.language import bart, bert, gpt, modernbert
@@ -25,7 +25,7 @@ from untaught.modalities.image import IMAGE
 from untaught.modalities.series import SERIES
 from untaught.modalities.text import TEXT, decode, learn, plan
 from untaught.pipeline.view_pipeline import Views, view_names, view_options
-from untaught.training.feature_pass import Survey
+from untaught.training.feature_pass import ExtractFeatures
 from untaught.training.step import TrainingStep
 from untaught.training.trainer import Trainer
 
@@ -185,9 +185,9 @@ def toy_fit(cls: type[Method], modality: str, folder: Path) -> Any:
     """The loop of the engine over five steps, two an epoch, saved after three; it looks at all samples where the method does."""
     queues: Any = {knob: 20 for knob in knobs_of(cls) if knob.rpartition(".")[2] == "queue"}  # so that a step ends in the middle of one
     method, views, batch = build(cls, modality, **queues)
-    recipe = Recipe(steps=5, batch_size=12, lr=0.01, log_every=1, save_every=3, warmup=0.2)
+    recipe = TrainConfig(steps=5, batch_size=12, lr=0.01, log_every=1, save_every=3, warmup=0.2)
     step, loader = TrainingStep(method, recipe), Shuffled(batch)
     looks: Any = cls.before_epoch is not Method.before_epoch
-    survey = Survey(loader, views, method, step.call, step.device, folder) if looks else None  # type: ignore[arg-type]
+    extract_features = ExtractFeatures(loader, views, method, step.call, step.device, folder) if looks else None  # type: ignore[arg-type]
     folder.mkdir(exist_ok=True)
-    return Trainer(step, views, loader, folder, name=lambda index: [], extract_features=survey)
+    return Trainer(step, views, loader, folder, name=lambda index: [], extract_features=extract_features)

@@ -17,7 +17,7 @@ from untaught.data import tables
 def pictures() -> Modality:
     return make_modality(
         name="picture",
-        noun="pictures",
+        noun="images",
         fields={"image": ("image", "img", "images")},
         suffixes=frozenset({".png", ".jpg"}),
         decode=decode_picture,

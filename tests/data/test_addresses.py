@@ -24,7 +24,7 @@ def test_local_names_are_absolute_and_others_stay(tmp_path: Path, monkeypatch: p
         f"file://{tmp_path}/photos": "photos",
     }.items():
         assert lasting(name) == str(tmp_path / expected), name
-    for name in ("builtin:digits", "hf:owner/name", "s3://bucket/shards", "memory://x", "in memory: 3 pictures"):
+    for name in ("builtin:digits", "hf:owner/name", "s3://bucket/shards", "memory://x", "in memory: 3 images"):
         assert lasting(name) == name
     assert data_names(["photos", Path("../more")]) == [str(tmp_path / "a/b/photos"), str(tmp_path / "a/more")]
     assert data_names([]) is data_names([1, 2]) is data_names({"x": 1}) is None

@@ -57,7 +57,7 @@ def test_an_ending_or_a_folder_is_told(tmp_path: Path) -> None:
         image(tmp_path / "b" / "truth" / f"x{number}.png", 1)
     for folder, told in (("a", "-truth"), ("b", "truth")):
         if folder == "a":
-            with pytest.raises(UserError, match=r"no file has a mask beside it among 4 pictures .* give --label ENDING or --label FOLDER"):
+            with pytest.raises(UserError, match=r"no file has a mask beside it among 4 images .* give --label ENDING or --label FOLDER"):
                 open_source(tmp_path / folder, READING)
         found = pairs(tmp_path / folder, columns={"mask": told}) if folder == "a" else {}
         assert set(found.values()) <= {(9, 1)}

@@ -122,7 +122,7 @@ def test_another_process_says_the_same_and_an_unknown_object_is_new_every_time()
 
 
 def tensors(seed: int) -> list[torch.Tensor]:
-    """Black pictures with something in the middle, which their repr leaves out."""
+    """Black images with something in the middle, which their repr leaves out."""
     values = torch.zeros(12, 1, 64, 64, dtype=torch.uint8)
     values[:, :, 20:40, 20:40] = torch.randint(1, 255, (12, 1, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     return list(values)

@@ -20,15 +20,15 @@ TEXTS = make_modality(name="text", noun="documents", fields={"text": ("text",)},
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pictures in two class folders, notes beside them, and the process there."""
+    """Images in two class folders, notes beside them, and the process there."""
     write_pictures(tmp_path / "photos", [f"{name}/{i}.png" for name in ("ant", "bee") for i in range(3)])
-    (tmp_path / "photos/notes.txt").write_text("no picture")
+    (tmp_path / "photos/notes.txt").write_text("no image")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "photos"
 
 
 def values(data: object, modality: Modality) -> list[tuple[str, int]]:
-    """(name, the number of the picture) of each record."""
+    """(name, the number of the image) of each record."""
     found = decode(open_source(data, modality).parts["all"], modality, {"side": 4})
     return [(record["name"], int(arrays["pixels"][0, 0, 0])) for record, arrays in found if not isinstance(arrays, str)]
 
@@ -75,8 +75,8 @@ def test_what_names_nothing_is_one_line(root: Path, pictures: Modality) -> None:
     for data, said in [
         ("photos/*.tif", r"photos/\*\.tif names no file"),
         (["photos/ant/0.png", "photos/ant/9.png"], r"photos/ant/9\.png is not there, but is named"),
-        ("photos/*.txt", r"notes\.txt, which is no file of pictures \(\.jpg, \.png\)"),
-        (["photos/notes.txt"], r"notes\.txt, which is no file of pictures"),
+        ("photos/*.txt", r"notes\.txt, which is no file of images \(\.jpg, \.png\)"),
+        (["photos/notes.txt"], r"notes\.txt, which is no file of images"),
     ]:
         with pytest.raises(UserError, match=said):
             open_source(data, pictures)

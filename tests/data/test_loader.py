@@ -171,7 +171,7 @@ def test_unreadable_records_in_a_stream(root: Path, pictures: Modality) -> None:
 def test_a_stream_of_nothing_readable(root: Path, pictures: Modality) -> None:
     for path in root.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="none of 10 pictures of a batch can be read"):
+    with pytest.raises(UserError, match="none of 10 images of a batch can be read"):
         list(Stream(open_source(root, pictures).parts["all"], pictures, LAYOUT, 10, 0).batches(0))
 
 

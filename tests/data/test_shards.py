@@ -42,7 +42,7 @@ def samples(first: int, count: int) -> list[tuple[str, bytes]]:
 
 
 def write_tars(root: Path) -> Path:
-    """Shards of sizes COUNTS; the i-th sample of all holds picture(i)."""
+    """Shards of sizes COUNTS; the i-th sample of all holds image(i)."""
     root.mkdir()
     for shard, count in enumerate(COUNTS):
         with open(root / f"shard-{shard:03}.tar", "wb") as file:
@@ -97,7 +97,7 @@ def indices(batches: Any, count: int | None = None) -> list[list[int]]:
 
 
 def shown(batches: Any, count: int) -> list[list[int]]:
-    """Which picture each row of the first batches shows."""
+    """Which image each row of the first batches shows."""
     return [batch["pixels"][:, 0, 0, 0].tolist() for batch, _ in zip(batches, range(count), strict=False)]
 
 
@@ -120,7 +120,7 @@ def test_every_way_to_name_shards(root: Path, pictures: Modality) -> None:
         assert [(r["label"], r["image"]) for r in source.parts["all"]] == [(i % 3, encoded(i)) for i in range(ROWS)]
         assert source.fingerprint == open_source(root, pictures).fingerprint
         kind = "webdataset shards" if ending == ".tar" else "parquet files"
-        assert f"{ROWS} pictures in 5 {kind} under" in source.what
+        assert f"{ROWS} images in 5 {kind} under" in source.what
     assert len(pack(open_source(root, pictures), pictures, LAYOUT)) == ROWS
 
 
@@ -134,7 +134,7 @@ def test_one_tar_is_a_folder_and_several_are_shards(tmp_path: Path, pictures: Mo
     shutil.copy(root / "shard-000.tar", tmp_path / "alone")
     assert "without labels under" in open_source(tmp_path / "alone", pictures).what
     write_pictures(root, ["a.png", "b.png"])
-    assert "2 pictures without labels" in open_source(root, pictures).what
+    assert "2 images without labels" in open_source(root, pictures).what
 
 
 def test_tables_beside_shards_are_about_them(tmp_path: Path, pictures: Modality) -> None:
@@ -223,7 +223,7 @@ def test_from_afar(remote: str, pictures: Modality) -> None:
     for name in (remote, f"{remote}/*.tar", f"{remote}/shard-{{000..004}}.tar"):
         source = open_source(name, pictures)
         assert source.rows is None
-        assert "a stream of pictures in 5 webdataset shards under memory://" in source.what
+        assert "a stream of images in 5 webdataset shards under memory://" in source.what
         assert sorted(r["image"] for r in source.parts["all"]) == sorted(encoded(i) for i in range(ROWS))
 
 
@@ -433,7 +433,7 @@ def test_a_parquet_damaged_in_the_middle_costs_its_rest_and_no_step(tmp_path: Pa
     content[start - 50 : start + 1500] = bytes(1550)
     path.write_bytes(content)
     told = Told()
-    stream = stream_of(open_source(root, pictures), pictures, tell=told)
+    stream = stream_of(open_source(root, pictures), pictures, warn=told)
     for _ in range(2):  # named once
         batches = list(stream.batches(0))
         assert [len(batch["index"]) for batch in batches] == [8] * (ROWS // 8)
@@ -499,7 +499,7 @@ def test_a_line_that_comes_back_costs_nothing(flaky: str, pictures: Modality) ->
     whole = shown(stream_of(open_source(flaky, pictures), pictures).batches(0), 20)
     Flaky.bad |= {"shard-001.tar": [9000, 2], "shard-004.tar": [0, 1]}
     told = Told()
-    stream = stream_of(open_source(flaky, pictures), pictures, tell=told)
+    stream = stream_of(open_source(flaky, pictures), pictures, warn=told)
     assert shown(stream.batches(0), 20) == whole
     assert Flaky.bad["shard-001.tar"][1] == 0
     assert not told
@@ -509,7 +509,7 @@ def test_a_line_that_stays_dead_costs_the_rest_of_the_shard(flaky: str, pictures
     source = open_source(flaky, pictures)
     Flaky.bad |= {"shard-001.tar": [20000, 1 << 30], "shard-003.tar": [0, 1 << 30]}
     told = Told()
-    stream = stream_of(source, pictures, tell=told)
+    stream = stream_of(source, pictures, warn=told)
     seen = {i for batch in shown(stream.batches(0), 40) for i in batch}
     assert sorted(text.split()[0] for text in told) == ["shard-001.tar", "shard-003.tar"]
     assert "after 9 rows (the line is dead)" in "".join(told)

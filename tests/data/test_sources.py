@@ -42,7 +42,7 @@ def test_class_folders(tmp_path: Path, pictures: Modality) -> None:
     root = write_pictures(
         tmp_path / "photos", ["cat/0.png", "cat/1.jpg", "dog/deep/2.png", "dog/deep/3.PNG", ".hidden/4.png", "cat/.5.png"]
     )
-    (root / "notes.txt").write_text("no picture")
+    (root / "notes.txt").write_text("no image")
     source = open_source(root, pictures)
     assert source.classes == ("cat", "dog/deep")
     assert [(r["name"], r["label"]) for r in records(source)] == [
@@ -52,7 +52,7 @@ def test_class_folders(tmp_path: Path, pictures: Modality) -> None:
         ("dog/deep/3.PNG", 1),
     ]
     assert [name for name, _ in source.skipped] == ["notes.txt"]
-    assert "4 pictures in 2 class folders under" in source.what
+    assert "4 images in 2 class folders under" in source.what
 
 
 def test_parts_by_folder(tmp_path: Path, pictures: Modality) -> None:

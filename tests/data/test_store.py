@@ -80,10 +80,10 @@ def test_unreadable_records_are_skipped_counted_and_named(tmp_path: Path, pictur
     (root / "zero.png").write_bytes(b"")
     (root / "cut.jpg").write_bytes(encoded(1, "jpeg")[:-200])
     (root / "huge.png").write_bytes(png_of_size(60_000, 60_000))
-    (root / "words.png").write_text("no picture")
+    (root / "words.png").write_text("no image")
     (root / "gone.png").symlink_to(tmp_path / "nothing")
     Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(root / "deep.png")
-    (root / "notes.txt").write_text("no picture")
+    (root / "notes.txt").write_text("no image")
     store = pack(open_source(root, pictures), pictures, LAYOUT)
     assert len(store) == 10
     reasons = dict(store.skipped)
@@ -93,9 +93,7 @@ def test_unreadable_records_are_skipped_counted_and_named(tmp_path: Path, pictur
     assert store.manifest["skipped_count"] == {"unreadable": 5, "passed over": 1}
     deep = store.names(np.arange(10)).index("deep.png")
     assert store.columns["pixels"][deep, 0, 0, 0] == 40_000 >> 8
-    with pytest.raises(
-        UserError, match=r"5 of 15 pictures cannot be read, at most 10% may \(cut.jpg: .*; gone.png: is not there; huge.png"
-    ):
+    with pytest.raises(UserError, match=r"5 of 15 images cannot be read, at most 10% may \(cut.jpg: .*; gone.png: is not there; huge.png"):
         pack(open_source(root, pictures), pictures, {"side": 4}, limit_skipped=0.1)
 
 
@@ -113,7 +111,7 @@ def test_one_record_and_none(tmp_path: Path, pictures: Modality, cache: Path) ->
     bad = write_pictures(tmp_path / "bad", ["0.png", "1.png"])
     for path in bad.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="2 of 2 pictures cannot be read"):
+    with pytest.raises(UserError, match="2 of 2 images cannot be read"):
         pack(open_source(bad, pictures), pictures, LAYOUT)
     assert len(list((cache / "stores").glob("*/"))) == 1
 
@@ -150,13 +148,13 @@ sys.path.insert(0, {tests!r})
 import tiny
 from untaught.data.sources import open_source
 from untaught.data.store import pack
-pictures = tiny.make_modality(
-    name="picture", noun="pictures", fields={{"image": ("image",)}}, suffixes=frozenset({{".png"}}), decode=tiny.decode_picture
+images = tiny.make_modality(
+    name="image", noun="images", fields={{"image": ("image",)}}, suffixes=frozenset({{".png"}}), decode=tiny.decode_picture
 )
 def slow(done, total):
     print("packed", done, flush=True)
     time.sleep({pause})
-print(len(pack(open_source({root!r}, pictures), pictures, {{"side": 8}}, progress=slow)), flush=True)
+print(len(pack(open_source({root!r}, images), images, {{"side": 8}}, progress=slow)), flush=True)
 """
 
 
@@ -248,7 +246,7 @@ def test_statistics_are_of_training_rows_alone(pictures: Modality) -> None:
 
     frame = pandas.DataFrame({"image": [picture(0)] * 6 + [picture(255)] * 4, "split": ["train"] * 6 + ["test"] * 4})
     store = pack(open_source(frame, pictures, split="split"), pictures, LAYOUT)
-    assert store.statistics["mean"] == pytest.approx(7 / 3)  # picture(0) is 0, 0, 7; of all ten it would be 36
+    assert store.statistics["mean"] == pytest.approx(7 / 3)  # image(0) is 0, 0, 7; of all ten it would be 36
     frame["split"] = "test"
     assert pack(open_source(frame, pictures, split="split"), pictures, LAYOUT).statistics["mean"] == pytest.approx(7 / 3 + 0.4 * 255 / 3)
 
@@ -283,13 +281,13 @@ def test_a_flipped_byte_anywhere_is_noticed_said_and_packed_anew(
                 file.seek(place)
                 file.write(bytes([content[place] ^ 1]))
             said: list[str] = []
-            pack(source, pictures, LAYOUT, cache=tmp_path, tell=said.append)
+            pack(source, pictures, LAYOUT, cache=tmp_path, warn=said.append)
             assert len(said) == 1, (name, place)
             assert "is damaged" in said[0]
             assert "packing it anew" in said[0]
             assert (store.folder / name).read_bytes() == content
     said = []
-    pack(source, pictures, LAYOUT, cache=tmp_path, tell=said.append)
+    pack(source, pictures, LAYOUT, cache=tmp_path, warn=said.append)
     assert said == []
 
 
@@ -325,7 +323,7 @@ def test_contents_are_the_same_under_any_path_and_others_with_another_label(tmp_
 def test_rows_keep_their_number_among_all_records_and_what_repeats_is_found(tmp_path: Path, pictures: Modality) -> None:
     files = ["train/a/0.png", "train/a/1.png", "train/b/2.png", "train/b/3.png", "test/a/4.png", "test/a/5.png"]
     root = write_pictures(tmp_path / "x", files)
-    (root / "train/a/1.png").write_bytes(b"no picture")
+    (root / "train/a/1.png").write_bytes(b"no image")
     (root / "test/a/5.png").write_bytes(encoded(2))  # as train/b/2.png
     store = pack(open_source(root, pictures), pictures, LAYOUT)
     assert store.numbers.tolist() == [0, 2, 3, 4, 5]

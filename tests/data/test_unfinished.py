@@ -93,14 +93,14 @@ from untaught.data import unfinished
 from untaught.data.sources import open_source
 from untaught.data.store import pack
 unfinished.EVERY = 0.0
-pictures = tiny.make_modality(
-    name="picture", noun="pictures", fields={{"image": ("image", "img", "images")}}, suffixes=frozenset({{".png", ".jpg"}}),
+images = tiny.make_modality(
+    name="picture", noun="images", fields={{"image": ("image", "img", "images")}}, suffixes=frozenset({{".png", ".jpg"}}),
     decode=tiny.decode_picture,
 )
 def slow(done, total):
     print("packed", done, flush=True)
     time.sleep(60 * (done > 150))
-pack(open_source({root!r}, pictures), pictures, {{"side": 8}}, progress=slow)
+pack(open_source({root!r}, images), images, {{"side": 8}}, progress=slow)
 """
 
 

@@ -1,4 +1,4 @@
-"""Two small modalities, so that the room is tested without the real ones: pictures of one shape, and token ids of any length."""
+"""Two small modalities, so that the room is tested without the real ones: images of one shape, and token ids of any length."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make_modality(**own: Any) -> Modality:
     def unused(*_: Any) -> Any:
         raise AssertionError("data/ must not call this")
 
-    rest = dict.fromkeys(("plan", "presets", "check", "raw", "picture", "encoder_for", "input", "preprocessing"), unused)
+    rest = dict.fromkeys(("plan", "presets", "check", "raw", "render", "encoder_for", "input", "preprocessing"), unused)
     return Modality(**{**rest, "views": {}, "fit": lambda batch, layout: {}, **own})
 
 
@@ -39,7 +39,7 @@ def decode_picture(record: Record, layout: dict[str, Any]) -> dict[str, np.ndarr
 
 
 def picture(value: int, side: int = 8) -> Image.Image:
-    """A picture that is known again by its value: value in red, value // 256 in green."""
+    """An image that is known again by its value: value in red, value // 256 in green."""
     return Image.fromarray(np.full((side, side, 3), (value % 256, value // 256, 7), np.uint8))
 
 
@@ -50,7 +50,7 @@ def encoded(value: int, kind: str = "png") -> bytes:
 
 
 def write_pictures(root: Path, names: list[str]) -> Path:
-    """The i-th file holds picture(i)."""
+    """The i-th file holds image(i)."""
     for i, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from toys import MODALITIES, build, toy_encoder
 
 from untaught.config.registry import method_class
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import Batch, Method
 from untaught.distributed.process_group import ProcessGroup
 from untaught.methods import METHODS
@@ -83,7 +83,7 @@ def train(folder: str) -> dict[str, Any]:
     results = {}
     for name, (method_name, tokens, knobs) in CASES.items():
         cls = method_class(method_name)
-        recipe = Recipe(**(LOOP | knobs))
+        recipe = TrainConfig(**(LOOP | knobs))
         group = ProcessGroup(recipe, cls.find_unused_parameters)
         torch.manual_seed(0)
         kind = "image" if set(cls.views) <= set(MODALITIES["image"].views) else "text"

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import UserError
 from untaught.distributed.process_group import ProcessGroup
 from untaught.training import sharded_checkpoint as shards
@@ -32,7 +32,7 @@ class Odd(nn.Module):
 def steps(place: str, before: str | None, rows: int = 5) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """State after two steps, or as it was read and then two steps on; both are saved."""
     torch.manual_seed(0)
-    group = ProcessGroup(Recipe(batch_size=12, steps=1, strategy="fsdp"))
+    group = ProcessGroup(TrainConfig(batch_size=12, steps=1, strategy="fsdp"))
     method = Odd()
     if rows != 5:
         method.body[0] = nn.Linear(4, rows)

@@ -87,7 +87,7 @@ def same_run(run: Path, other: Path) -> None:
 
 
 def same_scores(run: Path, other: Path) -> None:
-    """The baselines' to the digit; the encoder's to a few of 359 test pictures, since its weights differ by rounding."""
+    """The baselines' to the digit; the encoder's to a few of 359 test images, since its weights differ by rounding."""
     scores, expected = (
         {(row["features"], row["probe"]): row["mean"] for row in read_rows(place / "evaluation.json")} for place in (run, other)
     )

@@ -15,7 +15,7 @@ from untaught.downstream.segment import IGNORED, Segment, numbering
 from untaught.encoders.conv_small import ConvSmall
 from untaught.encoders.timm import vit_mini
 from untaught.modalities.image import IMAGE, NOTHING
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 
 SIDE = 32
 STATISTICS = {"mean": [0.0], "std": [1.0]}
@@ -64,7 +64,7 @@ def test_a_mask_follows_its_image(options: dict[str, Any]) -> None:
         "target.size": torch.full((6, 2), 40),
         "index": torch.arange(6),
     }
-    view = IMAGE.views["light"](batch, Draws(0, 0, batch["index"], 0), NOTHING | {"size": 40} | options, STATISTICS)
+    view = IMAGE.views["light"](batch, CounterRNG(0, 0, batch["index"], 0), NOTHING | {"size": 40} | options, STATISTICS)
     seen = IMAGE.targets["masks"].follow(batch, view)
     assert seen.target is not None
     shown = view.x * 255 / 100  # 0, 1, 2, and mixtures at the borders of blocks

@@ -13,7 +13,7 @@ from untaught.downstream.tag import Tag, entities
 from untaught.modalities import tags as module
 from untaught.modalities.text import TEXT, VIEWS
 from untaught.modalities.tokenizer import learn
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 
 TAGS = ["O", "B-person", "I-person", "B-place", "I-place"]
 WORDS = ["Ann", "Bernadette", "sees", "New", "Yorkshire", "today", "."]
@@ -37,7 +37,7 @@ def batch_of(records: list[Options], layout: Options) -> dict[str, torch.Tensor]
 def seen(records: list[Options], layout: Options, **options: Any) -> tuple[View, View]:
     batch = batch_of(records, layout)
     statistics = TEXT.fit({}, layout)
-    view = TEXT.views["light"](batch, Draws(0, 0, batch["index"], 0), {**VIEWS["light"], "length": 64, **options}, statistics)
+    view = TEXT.views["light"](batch, CounterRNG(0, 0, batch["index"], 0), {**VIEWS["light"], "length": 64, **options}, statistics)
     return view, module.follow(batch, view)
 
 

@@ -21,16 +21,16 @@ from untaught.core import UserError
 from untaught.data.labels import doubts
 from untaught.evaluation.evaluate import _alike, _open, _own_data, as_text, evaluate
 from untaught.evaluation.evaluator import merge_rows, read_rows
-from untaught.evaluation.models import open_subject
+from untaught.evaluation.models import open_model
 from untaught.modalities.image import IMAGE
 from untaught.modalities.text import TEXT, learn, plan
-from untaught.pipeline.seen_rows import Known
+from untaught.pipeline.seen_rows import SeenRows
 
 TINY = ("steps=2", "encoder.width=8", "size=16", "batch_size=8", "precision=float32")
 
 
 def pictures(folder: Path, classes: dict[str, int], mode: str = "RGB") -> Path:
-    """Class folders of pictures, each class of its own brightness."""
+    """Class folders of images, each class of its own brightness."""
     for number, (name, count) in enumerate(classes.items()):
         (folder / name).mkdir(parents=True)
         for i in range(count):
@@ -120,7 +120,7 @@ def test_missing_labels_and_files_are_counted_and_a_class_of_one_is_kept(cli: Cl
     (tmp_path / "t.csv").write_text("\n".join(["file,label", *lines, "p/gone.png,cat"]) + "\n")
     done = cli("evaluate", trained, "--data", tmp_path / "t.csv", "--label", "label", "--out", tmp_path, COLUMNS="40")
     assert done.code == 0, done.err
-    assert "1 pictures have no label" in done.err
+    assert "1 images have no label" in done.err
     assert "gone.png: is not there" in done.err
     assert "3 classes of 1 to" in done.err
     assert max(map(len, done.out.splitlines()[:-1])) <= 40
@@ -153,7 +153,7 @@ def test_what_is_wrong_is_said_in_a_line(cli: Cli, trained: Path, animals: Path,
         (other,): "its weights are not those of conv_small",
         (cut,): "can't be loaded",
         (trained / "encoder", "--data", tmp_path / "gone"): "gone is not there",
-        (trained, "--data", tmp_path / "empty"): "no pictures in",
+        (trained, "--data", tmp_path / "empty"): "no images in",
         (trained, "--data", tmp_path / "deep.npy"): "have 5 channels, the encoder was trained on 3",
         (trained, "--against", "timm/resnett18=x.pth"): "x.pth",
         (trained, "--against", trained, "--against", trained): "names one encoder twice",
@@ -203,7 +203,7 @@ def test_modules_of_the_users_own(animals: Path, capsys: pytest.CaptureFixture[s
     net = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.BatchNorm2d(6), nn.ReLU())
     assert features(ut.evaluate(net, animals)) == {"encoder", "random_init", "raw"}
     assert features(ut.evaluate(Bare(), animals)) == {"encoder", "raw"}
-    assert "random_init is left out" in capsys.readouterr().err
+    assert "skipping the random-init baseline" in capsys.readouterr().err
 
 
 def test_seeds_are_runs_of_their_own_and_reported_apart(cli: Cli, animals: Path, tmp_path: Path) -> None:
@@ -262,8 +262,8 @@ def test_a_run_is_never_measured_on_another_folder_of_the_same_name(
     assert said["data"] == str(animals)
     monkeypatch.chdir(animals.parent)
     (run / "run.yaml").write_text(yaml.safe_dump({**{k: v for k, v in said.items() if k != "contents"}, "data": "animals"}))  # an older one
-    known = Known.of(run)
-    divided = _open(open_subject(run), *_own_data(open_subject(run), run), known, True)
+    known = SeenRows.of(run)
+    divided = _open(open_model(run), *_own_data(open_model(run), run), known, True)
     assert divided.name == "animals"
     monkeypatch.chdir(pictures(tmp_path / "b" / "animals", {"cat": 15, "dog": 15}).parent)
     with pytest.raises(UserError, match=r"animals is not what .* was trained on"):
@@ -278,9 +278,9 @@ def test_pictures_that_came_after_training_are_not_held_out(animals: Path, train
     pictures(tmp_path / "new", {"x": 0, "y": 0, "cat": 20})
     for path in (tmp_path / "new" / "cat").iterdir():
         shutil.copy(path, data / "cat" / f"new{path.name}")
-    subject = open_subject(run)
-    before = _open(subject, str(animals), None, None, None, Known.of(run), False)
-    after = _open(subject, *_own_data(subject, run), Known.of(run), True)
+    model = open_model(run)
+    before = _open(model, str(animals), None, None, None, SeenRows.of(run), False)
+    after = _open(model, *_own_data(model, run), SeenRows.of(run), True)
     for part in ("train", "val"):
         names = [[Path(name).name for name in m.store.names(m.parts[part])] for m in (before, after) if m.store]
         assert names[0] == names[1]
@@ -288,11 +288,11 @@ def test_pictures_that_came_after_training_are_not_held_out(animals: Path, train
 
 def test_doubts_about_labels_are_said() -> None:
     train, classes = np.array([0, 0, 1]), ("ant", "bee", "cat")
-    assert doubts(train, np.array([0, 1, 1]), classes, "pictures of test") == []
-    (one,) = doubts(train, np.array([1, 1]), classes, "pictures of test")
-    assert one.startswith("all 2 labelled pictures of test are of one class (bee)")
-    (unseen,) = doubts(train, np.array([0, 2, 2]), classes, "pictures of test")
-    assert unseen == "1 class is not in the training part and always told wrongly: cat (2 pictures of test)"
+    assert doubts(train, np.array([0, 1, 1]), classes, "images of test") == []
+    (one,) = doubts(train, np.array([1, 1]), classes, "images of test")
+    assert one.startswith("all 2 labelled images of test are of one class (bee)")
+    (unseen,) = doubts(train, np.array([0, 2, 2]), classes, "images of test")
+    assert unseen == "1 class is not in the training part and always told wrongly: cat (2 images of test)"
 
 
 def test_scores_that_are_not_finite_are_not_written(tmp_path: Path) -> None:

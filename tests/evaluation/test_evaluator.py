@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted import CLASSES, KEPT, RIGHT, SIDE, TRAIN, Pixels, flat, material, planted
+from planted import CLASSES, KEPT, RIGHT, SIDE, TRAIN, Pixels, dataset, flat, planted
 from torch import Tensor
 
 import untaught as ut
@@ -16,7 +16,7 @@ from untaught.core import Features, View
 from untaught.evaluation import evaluator as score
 from untaught.evaluation import layers, low_label
 from untaught.evaluation.evaluator import Scorer, merge_rows, read_rows
-from untaught.pipeline.dataset import Material
+from untaught.pipeline.dataset import Dataset
 
 pytestmark = pytest.mark.usefixtures("bare_runs")
 
@@ -29,11 +29,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def known() -> Material:
-    return material(planted())
+def known() -> Dataset:
+    return dataset(planted())
 
 
-def scorer(found: Material, seed: int = 0) -> Scorer:
+def scorer(found: Dataset, seed: int = 0) -> Scorer:
     return Scorer(found, "whole", torch.device("cpu"), False, seed)
 
 
@@ -41,7 +41,7 @@ def accuracies(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
     return {(row["probe"], row["labels"]): row["mean"] for row in rows if row["metric"] == "accuracy"}
 
 
-def test_neighbours_are_asked_of_the_test_part_in_the_training_part(known: Material) -> None:
+def test_neighbours_are_asked_of_the_test_part_in_the_training_part(known: Dataset) -> None:
     made = scorer(known)
     assert made.held_out == "test"
     assert made.bank.tolist() == list(KEPT["train"])
@@ -50,7 +50,7 @@ def test_neighbours_are_asked_of_the_test_part_in_the_training_part(known: Mater
         assert accuracies(made.knn("encoder", encoder)) == {("knn20", "all"): RIGHT, ("knn200", "all"): RIGHT}
 
 
-def test_every_probe_of_the_battery_is_of_the_test_part(known: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_probe_of_the_battery_is_of_the_test_part(known: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(low_label, "SETTINGS", ("10/class",))
     for encoder in (Pixels(), None):
         found = accuracies(scorer(known).battery("encoder", encoder))
@@ -65,18 +65,18 @@ def test_every_probe_of_the_battery_is_of_the_test_part(known: Material, monkeyp
 
 def test_the_val_part_is_asked_where_there_is_no_test_part() -> None:
     frame = planted()
-    made = scorer(material(frame.drop(index=KEPT["test"])))
+    made = scorer(dataset(frame.drop(index=KEPT["test"])))
     assert made.held_out == "val"
     assert accuracies(made.knn("raw", None))["knn20", "all"] == 1.0
 
 
-def test_on_the_way_only_the_training_part_is_looked_at_and_no_sample_is_its_own_neighbour(known: Material) -> None:
+def test_on_the_way_only_the_training_part_is_looked_at_and_no_sample_is_its_own_neighbour(known: Dataset) -> None:
     for seed in range(3):
         made, encoder = scorer(known, seed), Pixels()
         bank, queries = made.watched
         assert sorted([*bank, *queries]) == list(KEPT["train"])
         assert len(queries) == TRAIN // 6
-        found = made.watch(encoder)  # nothing is known of one training picture from the others; of the test part, 30%
+        found = made.watch(encoder)  # nothing is known of one training image from the others; of the test part, 30%
         assert set(found) == {"knn20", "knn200"}
         assert found["knn20"] != RIGHT
         assert max(found.values()) < 0.7
@@ -85,7 +85,7 @@ def test_on_the_way_only_the_training_part_is_looked_at_and_no_sample_is_its_own
 
 
 def test_watched_samples_are_told_where_the_training_part_tells_them() -> None:
-    """Each training picture five times over, with one label; the test part shows the same pictures under other labels."""
+    """Each training image five times over, with one label; the test part shows the same images under other labels."""
     frame = planted()
     train = frame.iloc[:60]
     again = np.repeat(np.arange(60), 5)
@@ -94,7 +94,7 @@ def test_watched_samples_are_told_where_the_training_part_tells_them() -> None:
     test["split"], test["label"] = "test", test["label"].map({"a": "b", "b": "c", "c": "a"})
     import pandas as pd
 
-    made = scorer(material(pd.concat([frame, test], ignore_index=True)))
+    made = scorer(dataset(pd.concat([frame, test], ignore_index=True)))
     assert made.watch(Pixels())["knn20"] == 1.0
     assert accuracies(made.knn("raw", None))["knn20", "all"] == 0.0
 
@@ -102,13 +102,13 @@ def test_watched_samples_are_told_where_the_training_part_tells_them() -> None:
 def test_samples_without_a_label_are_in_no_part_and_the_first_class_is() -> None:
     frame = planted()
     frame.loc[[0, 1, 2, 210, 211], "label"] = None
-    made = scorer(material(frame))
+    made = scorer(dataset(frame))
     assert made.bank.tolist() == list(range(3, 150))
     assert made.queries.tolist() == list(range(212, 270))
     assert set(made.labels(made.bank)) == set(range(CLASSES))
 
 
-def test_of_many_rows_some_are_drawn_once_each(known: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_rows_some_are_drawn_once_each(known: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score, "BANK", 140)
     monkeypatch.setattr(score, "QUERIES", 50)
     monkeypatch.setattr(score, "WATCHED", 90)
@@ -130,7 +130,7 @@ class TwoLayers(Pixels):
         return Features(pooled=flat, layers=[torch.ones_like(flat)[:, None], flat[:, None]])
 
 
-def test_layers_are_chosen_by_training_rows(known: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_are_chosen_by_training_rows(known: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     choose = layers.choose
 

@@ -17,7 +17,7 @@ from untaught.config.registry import build_encoder
 from untaught.core import Options, UserError
 from untaught.evaluation.evaluate import evaluate
 from untaught.evaluation.evaluator import Scorer
-from untaught.evaluation.models import drawn_anew, open_subject, untrained_encoder
+from untaught.evaluation.models import drawn_anew, open_model, random_init_encoder
 from untaught.modalities.image import IMAGE
 
 LAYOUT: Options = {"size": SIDE, "side": SIDE, "channels": 1, "bits": 8, "preset": "upright"}
@@ -34,11 +34,11 @@ def net() -> nn.Module:
 
 
 def test_a_network_knows_its_statistics_and_size_and_a_module_those_of_the_data(tmp_path: Path) -> None:
-    known, bare = open_subject(ours(tmp_path)), open_subject(net())
+    known, bare = open_model(ours(tmp_path)), open_model(net())
     assert known.shown(LAYOUT, OTHER, ("whole",)).statistics == OWN
     assert bare.shown(LAYOUT, OTHER, ("whole",)).statistics == OTHER
     large = LAYOUT | {"size": 32, "side": 32}
-    assert [subject.shown(large, OTHER, ("whole",)).options[0]["size"] for subject in (known, bare)] == [SIDE, 32]
+    assert [model.shown(large, OTHER, ("whole",)).options[0]["size"] for model in (known, bare)] == [SIDE, 32]
     colours = {"mean": [0.2, 0.4, 0.6], "std": [0.1, 0.2, 0.3]}
     known.statistics = colours
     found = known.shown(LAYOUT, OTHER, ("whole",)).statistics
@@ -64,7 +64,7 @@ def test_each_encoder_is_shown_the_data_in_its_own_way(tmp_path: Path, monkeypat
         "against:Sequential": [data, data],
         "raw": [],
     }
-    assert data["mean"] == pytest.approx([1 / SIDE**2])  # one bright pixel a picture
+    assert data["mean"] == pytest.approx([1 / SIDE**2])  # one bright pixel an image
     first = next(iter(target[0].parameters()))
     assert torch.equal(next(iter(seen["encoder"][0].parameters())), first)
     assert not torch.equal(next(iter(seen["random_init"][0].parameters())), first)
@@ -72,7 +72,7 @@ def test_each_encoder_is_shown_the_data_in_its_own_way(tmp_path: Path, monkeypat
 
 
 def test_an_untrained_encoder_is_the_one_that_a_run_of_this_seed_begins_with() -> None:
-    found = [untrained_encoder("conv_small", IMAGE.input(LAYOUT), {"width": "4"}, seed) for seed in (3, 3, 4)]
+    found = [random_init_encoder("conv_small", IMAGE.input(LAYOUT), {"width": "4"}, seed) for seed in (3, 3, 4)]
     torch.manual_seed(3)
     began = build_encoder("conv_small", IMAGE.input(LAYOUT), {"width": "4"})
     weights = [list(encoder.parameters()) for encoder in (*found, began)]
@@ -105,7 +105,7 @@ def test_a_checkpoint_of_text_stands_beside_the_run_that_went_on_from_it(tmp_pat
     labelled = pyarrow.table({"text": texts, "label": [i % 2 for i in range(60)]})
     rows = ut.evaluate(run, labelled, against=[name])
     assert {row["features"] for row in rows} >= {"encoder", "random_init", "raw", f"against:{name}"}
-    with pytest.raises(UserError, match=r"length=128: .* has 16 positions"):  # read by its own tokenizer, and not as pictures
+    with pytest.raises(UserError, match=r"length=128: .* has 16 positions"):  # read by its own tokenizer, and not as images
         ut.evaluate(name, labelled, modality="text", out=tmp_path / "alone.json")
     small |= {"vocabulary": 200, "encoder__width": 16}
     other = ut.pretrain("builtin:topics", "mlm", modality="text", out=tmp_path / "other", **small)

@@ -1,4 +1,4 @@
-"""Pictures, a run of them that nothing ever disturbed, and a disk that is too small."""
+"""Images, a run of them that nothing ever disturbed, and a disk that is too small."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ KNOBS = ("steps=40", "size=16", "batch_size=16", "encoder.width=4", "precision=f
 
 
 def write_photos(folder: Path, count: int) -> Path:
-    """Pictures of two classes."""
+    """Images of two classes."""
     for i in range(count):
         place = folder / ("cat", "dog")[i % 2] / f"{i:04}.png"
         place.parent.mkdir(parents=True, exist_ok=True)

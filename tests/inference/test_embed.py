@@ -51,7 +51,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def records() -> dict[str, np.ndarray]:
-    """Eleven float pictures of one value each, in the order in which they are numbered; 2, 6 and 9 can't be read."""
+    """Eleven float images of one value each, in the order in which they are numbered; 2, 6 and 9 can't be read."""
     pixels = np.ones((11, 8, 8, 3), np.float32) * np.arange(11, dtype=np.float32)[:, None, None, None] / 16
     pixels[[2, 6, 9], 0, 0, 0] = np.nan
     return {"test_images": pixels[7:], "train_images": pixels[:7]}
@@ -71,7 +71,7 @@ def test_rows_are_numbered_as_they_were_given(capsys: pytest.CaptureFixture[str]
     assert vectors.rows.tolist() == THERE
     assert np.allclose(vectors[:, 0], np.array(THERE) / 16, atol=0.01)
     assert vectors.names == [*(f"train row {i}" for i in (0, 1, 3, 4, 5)), *(f"test row {i}" for i in (0, 1, 3))]
-    assert "3 left out that are no readable pictures" in capsys.readouterr().err
+    assert "3 left out that are no readable images" in capsys.readouterr().err
     assert getattr(vectors[:2], "rows", 0) is None  # of a slice it would be wrong
 
 
@@ -101,7 +101,7 @@ def test_predictions_are_counted_over_all_batches(tmp_path: Path) -> None:
 def test_vectors_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
     class Broken(Mean):
         def forward(self, view: View) -> torch.Tensor:
-            return 1 / ((super().forward(view) * 16).round() - 3)  # of the fourth picture an infinity
+            return 1 / ((super().forward(view) * 16).round() - 3)  # of the fourth image an infinity
 
     for out in ("v.npy", "v.parquet"):
         with pytest.raises(UserError, match=r"not finite for 1 of 3 samples, the first train row 3"):

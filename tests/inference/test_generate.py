@@ -35,7 +35,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Any:
     encoder: Any = build_encoder("gpt", TEXT.input(text_layout()), {"width": "32", "depth": "1", "heads": "2"})
     language = encoder.language.eval()
     language.config.eos_token_id = language.generation_config.eos_token_id = None
-    monkeypatch.setattr(module, "speaks", lambda run: True)
+    monkeypatch.setattr(module, "can_generate", lambda run: True)
     monkeypatch.setattr(module, "_load", lambda folder: (language, Numbers()))
     return language
 
@@ -47,6 +47,6 @@ def test_at_temperature_0_every_word_is_the_likeliest(model: Any) -> None:
             ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], 1)
     want = [{"text": " ".join(map(str, ids[0].tolist()))}]
     for seed in (0, 1):
-        assert module.speak(Path(), "a prompt", tokens=6, temperature=0, seed=seed) == want
-    drawn = [module.speak(Path(), "a prompt", tokens=6, temperature=1, seed=seed) for seed in (0, 1, 0)]
+        assert module.generate(Path(), "a prompt", tokens=6, temperature=0, seed=seed) == want
+    drawn = [module.generate(Path(), "a prompt", tokens=6, temperature=1, seed=seed) for seed in (0, 1, 0)]
     assert drawn[0] == drawn[2] != drawn[1]

@@ -14,7 +14,7 @@ from toys import TEXT, text_layout
 from untaught.config.registry import build_encoder, modality_named
 from untaught.core import UserError
 from untaught.evaluation.evaluate import _open
-from untaught.evaluation.models import Subject
+from untaught.evaluation.models import EvaluatedModel
 from untaught.inference.embed import Embedder
 
 GREY = np.random.default_rng(0).integers(0, 256, (16, 16))
@@ -63,9 +63,9 @@ def test_channels_of_new_arrays_are_found_by_the_number_in_training(of_pictures:
         vectors(of_pictures, colour[:, :, :3].transpose(0, 3, 1, 2), channels_first=True)[1],
         vectors(of_pictures, list(colour[:, :, :3]), channels_first=False)[1],
     )
-    with pytest.raises(UserError, match=r"none of the pictures can be read \(the array row 0: an array of shape \(3, 16, 3\) may have"):
+    with pytest.raises(UserError, match=r"none of the images can be read \(the array row 0: an array of shape \(3, 16, 3\) may have"):
         vectors(of_pictures, colour[:, :3])
-    with pytest.raises(UserError, match="it may be one picture"):
+    with pytest.raises(UserError, match="it may be one image"):
         vectors(of_pictures, colour[0])
 
 
@@ -74,7 +74,7 @@ def test_where_nothing_can_be_embedded_the_reason_is_said(of_pictures: Any, of_t
     (tmp_path / "a.txt").write_bytes("one line\nand\n".encode("utf-16-le"))
     for network, data, said in [
         (of_pictures, tmp_path / "list.csv", r"\(elsewhere/0\.png: is not there\)"),
-        (of_pictures, np.full((3, 9, 9, 3), 200.0), r"row 0: a float picture must lie in 0\.\.1, not 200\.\.200"),
+        (of_pictures, np.full((3, 9, 9, 3), 200.0), r"row 0: a float image must lie in 0\.\.1, not 200\.\.200"),
         (of_text, tmp_path / "a.txt", r"a\.txt line 1: holds NUL characters.*give encoding=utf-16-le"),
         (of_text, ["half \ud83d"], r"item 0: holds half of a surrogate pair"),
     ]:
@@ -107,7 +107,7 @@ def test_lines_whose_bytes_do_not_tell_their_encoding_end_where_the_layouts_has_
 def test_evaluation_reads_new_data_so_too(of_pictures: Any) -> None:
     _, config = of_pictures
     kind = modality_named("image")
-    subject = Subject("it", kind, lambda _: of_pictures[0], lambda _: None, "whole", config["layout"], 16, config["statistics"], None)
-    material = _open(subject, (np.stack([GREY, GREY]), np.array([0, 1])), None, None, None, None, False)
-    assert material.layout["max_value"] == 255
-    np.testing.assert_array_equal(material.store.gather(np.array([0]))["pixels"][0, 0], GREY)  # type: ignore[union-attr]
+    model = EvaluatedModel("it", kind, lambda _: of_pictures[0], lambda _: None, "whole", config["layout"], 16, config["statistics"], None)
+    dataset = _open(model, (np.stack([GREY, GREY]), np.array([0, 1])), None, None, None, None, False)
+    assert dataset.layout["max_value"] == 255
+    np.testing.assert_array_equal(dataset.store.gather(np.array([0]))["pixels"][0, 0], GREY)  # type: ignore[union-attr]

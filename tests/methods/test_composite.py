@@ -18,13 +18,13 @@ import untaught as ut
 from untaught.commands.request import Asked, free_name
 from untaught.config.overrides import sort_knobs
 from untaught.config.registry import from_python, method_class, method_title
-from untaught.config.train_config import Recipe
-from untaught.core import Encoder, Facts, Method, Survey, Terms, UserError, View
+from untaught.config.train_config import TrainConfig
+from untaught.core import Encoder, ExtractFeatures, Facts, Method, Terms, UserError, View
 from untaught.methods.composite import hybrid_of, title_of, weights_of
 from untaught.methods.contrastive.simclr import SimCLR
 from untaught.modalities.image import IMAGE
 from untaught.pipeline.view_pipeline import used_view
-from untaught.training.collapse import Health
+from untaught.training.collapse import CollapseDetector
 from untaught.training.optim import parameter_groups
 
 LOCALS = ("local",) * 6
@@ -180,8 +180,8 @@ class Slow(Method):
         super().__init__()
         self.encoder, self.facts = encoder, facts
 
-    def before_epoch(self, epoch: int, survey: Survey) -> None:
-        self.told = epoch, [survey("looked", place) for place in (0, 1)]
+    def before_epoch(self, epoch: int, extract_features: ExtractFeatures) -> None:
+        self.told = epoch, [extract_features("looked", place) for place in (0, 1)]
 
     def looked(self, view: View) -> Tensor:
         return view.x.mean((1, 2, 3))[:, None]
@@ -221,7 +221,7 @@ def test_the_first_method_says_which_encoder_is_kept() -> None:
 def test_health_sees_the_heads_of_all() -> None:
     method, views, batch = build(method_class("simclr+byol"), "image")
     whole = used_view(IMAGE, {"size": 16, "side": 16, "channels": 3, "bits": 8, "preset": "small"}, "whole", views.statistics)
-    looked = Health(method, views, whole, batch, {})(100, 0.5, 0.1, 1.0, {})
+    looked = CollapseDetector(method, views, whole, batch, {})(100, 0.5, 0.1, 1.0, {})
     assert set(looked["measures"]["heads"]) == {"simclr.projector", "byol.projector", "byol.predictor"}
     assert looked["teacher_lag"] is not None
     assert not method.pending
@@ -232,7 +232,9 @@ def test_health_sees_the_heads_of_all() -> None:
 
 def test_knobs_are_of_one_method_by_name_or_of_all_that_have_it() -> None:
     def sorted_(**knobs: Any) -> dict[str, Any]:
-        return sort_knobs({key.replace("__", "."): value for key, value in knobs.items()}, method_class("simclr+dino:0.5"), IMAGE, Recipe)
+        return sort_knobs(
+            {key.replace("__", "."): value for key, value in knobs.items()}, method_class("simclr+dino:0.5"), IMAGE, TrainConfig
+        )
 
     assert sorted_(temperature="0.2")["method"] == {"simclr.temperature": 0.2, "dino.temperature": 0.2}
     assert sorted_(simclr__temperature="0.2")["method"] == {"simclr.temperature": 0.2}
@@ -301,7 +303,7 @@ def test_a_parameter_of_the_encoder_has_one_name_and_the_state_goes_round() -> N
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "pictures.npz"
+    path = tmp_path_factory.mktemp("data") / "images.npz"
     generator = np.random.default_rng(0)
     labels = np.arange(48) % 2
     pixels = generator.integers(0, 128, (48, 16, 16, 3)) + 127 * labels[:, None, None, None]

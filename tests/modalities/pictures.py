@@ -1,4 +1,4 @@
-"""Small pictures for the tests of the image modality."""
+"""Small images for the tests of the image modality."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from untaught.core import Batch, View
 from untaught.modalities.image import IMAGE
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 
 PLAIN = {"mean": [0.0] * 3, "std": [1.0] * 3}  # statistics that change nothing: views lie in 0..1
 LAYOUT = {"size": 24, "side": 36, "channels": 3, "bits": 8, "preset": "photo"}
@@ -41,4 +41,4 @@ def options(name: str, layout: dict[str, Any] = LAYOUT, **own: Any) -> dict[str,
 def make(name: str, batch: Batch, seed: int = 0, epoch: int = 0, position: int = 0, statistics: dict | None = None, **own: Any) -> View:
     channels = batch["pixels"].shape[1]
     statistics = statistics or {"mean": [0.0] * channels, "std": [1.0] * channels}
-    return IMAGE.views[name](batch, Draws(seed, epoch, batch["index"], position), options(name, **own), statistics)
+    return IMAGE.views[name](batch, CounterRNG(seed, epoch, batch["index"], position), options(name, **own), statistics)

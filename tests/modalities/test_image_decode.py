@@ -1,4 +1,4 @@
-"""Records to arrays: every kind of picture, and every kind of damage."""
+"""Records to arrays: every kind of image, and every kind of damage."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def flat(mode: str, colour: Any) -> Image.Image:
 
 
 def colours(value: Any, **given: Any) -> list[float]:
-    """Of a picture of one colour, that colour."""
+    """Of an image of one colour, that colour."""
     found = pixels(value, **given)
     assert (found == found[:, :1, :1]).all()
     return found[:, 0, 0].tolist()
@@ -257,8 +257,8 @@ def test_a_broken_chunk_of_a_png_is_damage() -> None:
 # ---------------------------------------------------------------------------------------------------------------- plan
 
 
-def planned(*arrays: np.ndarray, **wishes: Any) -> dict[str, Any]:
-    return plan([{"image": array} for array in arrays], wishes)
+def planned(*arrays: np.ndarray, **overrides: Any) -> dict[str, Any]:
+    return plan([{"image": array} for array in arrays], overrides)
 
 
 @pytest.fixture(autouse=True)
@@ -313,10 +313,10 @@ def test_nothing_readable_and_unknown_presets_stop() -> None:
 # ---------------------------------------------------------------------------------------------- which axis is the channels
 
 
-def seen(array: Any, **wishes: Any) -> tuple[int, np.ndarray]:
-    """(channels of the data set, the picture's pixels), at the picture's own size where it is square."""
+def seen(array: Any, **overrides: Any) -> tuple[int, np.ndarray]:
+    """(channels of the data set, the image's pixels), at the image's own size where it is square."""
     record = {"image": array, "name": "it"}
-    found = plan([record], {"size": 16, **wishes})
+    found = plan([record], {"size": 16, **overrides})
     return found["channels"], decode(record, found | {"side": max(found["side"], 1)})["pixels"]
 
 
@@ -363,7 +363,7 @@ def test_later_pictures_are_read_by_the_number_of_channels() -> None:
     ("shape", "tensor"), [((20, 30), False), ((20, 30, 3), False), ((20, 30, 4), True), ((3, 20, 30), True), ((30, 20, 1), False)]
 )
 def test_one_picture_is_not_taken_for_many(shape: tuple[int, ...], tensor: bool) -> None:
-    assert "it may be one picture: give [array]" in (doubt(shape, tensor) or "")
+    assert "it may be one image: give [array]" in (doubt(shape, tensor) or "")
 
 
 @pytest.mark.parametrize("shape", [(1797, 8, 8), (1, 28, 28), (4, 8, 8), (6, 20, 30, 3), (6, 3, 20, 30)])
@@ -385,7 +385,7 @@ def png(array: np.ndarray) -> bytes:
     return encoded(Image.fromarray(array))
 
 
-EIGHT = {  # one picture of 8 bits in all that can hold it
+EIGHT = {  # one image of 8 bits in all that can hold it
     "png": png(GREY.astype(np.uint8)),
     "tiff": tiff(GREY.astype(np.uint8)),
     "tiff of int32": tiff(GREY.astype(np.int32)),
@@ -402,7 +402,7 @@ def test_a_picture_of_8_bits_is_the_same_in_whatever_holds_it(value: Any) -> Non
     found = plan([{"image": value}], {"size": 16})
     assert (found["bits"], found.get("max_value", 255)) == (8, 255)
     np.testing.assert_array_equal(decode({"image": value}, found)["pixels"][0], GREY)
-    one_of_many = layout(16, 1)  # an encoder of ordinary pictures
+    one_of_many = layout(16, 1)  # an encoder of ordinary images
     record = {"image": value}
     np.testing.assert_array_equal(decode(record, adapt([record], one_of_many))["pixels"][0], GREY)
 
@@ -425,7 +425,7 @@ def test_a_wish_says_what_is_white_and_more_is_refused() -> None:
     array = np.full((16, 16), 1000, np.int32)
     found = planned(array, max_value=1000)
     assert (found["max_value"], decode({"image": array}, found)["pixels"].max()) == (1000, 65535)
-    with pytest.raises(ValueError, match="values up to 2000 where the other pictures have at most 1000; give max_value="):
+    with pytest.raises(ValueError, match="values up to 2000 where the other images have at most 1000; give max_value="):
         decode({"image": array * 2}, found)
     with pytest.raises(UserError, match="values up to 100000; at most 65535 is allowed: scale them, or give max_value=100000"):
         planned(array * 100)
@@ -477,12 +477,12 @@ def test_a_layout_that_says_what_is_white_is_kept_and_an_older_one_of_16_bits_to
         (np.full((9, 9), -0.5), r"must lie in 0\.\.1, not -0\.5"),
         (np.full((9, 9), -5, np.int16), "int16 values from -5 to -5; they must not be negative"),
         (b"", "is empty"),
-        (b"junk", "is damaged, or no picture of a kind that is read"),
+        (b"junk", "is damaged, or no image of a kind that is read"),
         (Path("/nowhere/a.png"), "is not there"),
     ],
 )
 def test_where_nothing_can_be_read_the_first_reason_is_said(array: Any, says: str) -> None:
-    with pytest.raises(UserError, match=rf"none of the first 2 pictures can be read: first \(.*{says}") as caught:
+    with pytest.raises(UserError, match=rf"none of the first 2 images can be read: first \(.*{says}") as caught:
         plan([{"image": array, "name": "first"}, {"image": None, "name": "second"}], {})
     assert "0x" not in str(caught.value)
 
@@ -496,7 +496,7 @@ def test_a_layout_of_anyone_is_checked(given: dict[str, Any], says: str) -> None
 
 
 def test_colour_of_16_bits_is_read_where_its_upper_bytes_tell_it() -> None:
-    """Pillow has no colour of 16 bits; of a picture that uses the lower bytes alone nothing would be left."""
+    """Pillow has no colour of 16 bits; of an image that uses the lower bytes alone nothing would be left."""
 
     def file(values: np.ndarray) -> bytes:
         def chunk(kind: bytes, content: bytes) -> bytes:

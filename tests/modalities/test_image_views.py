@@ -1,4 +1,4 @@
-"""Views of pictures: what every view promises, and their distributions against torchvision's transforms."""
+"""Views of images: what every view promises, and their distributions against torchvision's transforms."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_the_affine_says_where_each_pixel_came_from(own: dict[str, Any], aspect:
 @pytest.mark.parametrize("name", ["global", "local", "masked"])
 def test_crops_are_torchvisions(name: str, aspect: float) -> None:
     given, count, side = options(name), 4000, 1000
-    view_box = module._box(torch.full((count,), aspect), module.Draws(0, 0, torch.arange(count), 0), given)
+    view_box = module._box(torch.full((count,), aspect), module.CounterRNG(0, 0, torch.arange(count), 0), given)
     left, top, width, height = view_box.double().unbind(1)
     picture = torch.empty(1, side, round(side * aspect))
     torch.manual_seed(0)
@@ -164,7 +164,7 @@ def test_crops_are_torchvisions(name: str, aspect: float) -> None:
 
 @pytest.mark.parametrize("aspect", [0.3, 1.0, 1.7])
 def test_crops_stay_inside(aspect: float) -> None:
-    box = module._box(torch.full((2000,), aspect), module.Draws(0, 0, torch.arange(2000), 0), options("global"))
+    box = module._box(torch.full((2000,), aspect), module.CounterRNG(0, 0, torch.arange(2000), 0), options("global"))
     assert (box >= 0).all()
     assert (box[:, :2] + box[:, 2:] <= 1 + 1e-6).all()
 
@@ -345,7 +345,7 @@ def test_jitter_of_any_strength_is_finite() -> None:
     assert changed.isfinite().all()
 
 
-# ---------------------------------------------------------------------------------------------- masked, picture and raw
+# ---------------------------------------------------------------------------------------------- masked, image and raw
 
 
 def test_masked_targets_are_the_pixels_of_each_token_in_order() -> None:
@@ -408,14 +408,14 @@ def test_targets_that_leave_no_context_are_refused() -> None:
 def test_a_view_is_drawn_as_it_was(channels: int, shown: list[int]) -> None:
     pixels = noise(2, side=24, channels=channels)
     statistics = {"mean": [0.3] * channels, "std": [0.2] * channels}
-    drawn = IMAGE.picture(make("whole", batch_of(pixels), statistics=statistics), options("whole"), statistics)
+    drawn = IMAGE.render(make("whole", batch_of(pixels), statistics=statistics), options("whole"), statistics)
     assert np.array_equal(drawn, pixels[:, shown].permute(0, 2, 3, 1).numpy())
 
 
 def test_hidden_tokens_are_drawn_grey() -> None:
     view = make("masked", batch_of(torch.zeros(1, 3, 24, 24, dtype=torch.uint8)))
     assert view.mask is not None
-    drawn = IMAGE.picture(view, options("masked"), PLAIN)
+    drawn = IMAGE.render(view, options("masked"), PLAIN)
     grey = torch.from_numpy(drawn[0, ::4, ::4, 0] == 128).flatten()
     assert torch.equal(grey, view.mask[0])
 

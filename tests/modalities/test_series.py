@@ -17,7 +17,7 @@ from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.patch_series import PatchSeries
 from untaught.methods import METHODS
 from untaught.modalities.series import SERIES, decode, plan
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 from untaught.pipeline.dataset import batch_of, differing
 
 NAN = float("nan")
@@ -35,7 +35,7 @@ def view(name: str, found: list[dict[str, Any]], layout: dict[str, Any], **optio
     batch, _ = batch_of(found, SERIES, layout)
     statistics = SERIES.fit(batch_of(records(), SERIES, plan(records(), {}))[0], layout)
     own = SERIES.presets(layout)[name] | ({"patch": 4} if "patch" in SERIES.presets(layout)[name] else {}) | options
-    return SERIES.views[name](batch, Draws(0, 0, batch["index"], 0), own, statistics)
+    return SERIES.views[name](batch, CounterRNG(0, 0, batch["index"], 0), own, statistics)
 
 
 @pytest.mark.parametrize("name", SERIES.views)
@@ -202,7 +202,7 @@ def test_an_encoder_does_not_read_padding(encoder: Any) -> None:
 
 def test_the_line_plot_has_a_line_and_grey_where_tokens_are_masked() -> None:
     shown = view("masked", records(), plan(records(), {}))
-    pixels = SERIES.picture(shown, {"patch": 4, "missing": False}, {})
+    pixels = SERIES.render(shown, {"patch": 4, "missing": False}, {})
     assert pixels.shape == (4, 48, 96, 3)
     assert (pixels == 215).all(3).any()
     assert (pixels == (31, 119, 180)).all(3).any((1, 2)).all()

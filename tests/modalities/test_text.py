@@ -19,7 +19,7 @@ from torch import Tensor
 from untaught.core import Batch, UserError, View
 from untaught.modalities import text, tokenizer
 from untaught.modalities.text import TEXT, decode, learn, plan, texts_of, tokenizer_of
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 from untaught.pipeline.view_pipeline import Views
 
 SENTENCES = ["The old man reads slowly.", "Tomorrow the extraordinarily long winter ends!", "Nobody knows why?", "It is raining again."]
@@ -27,9 +27,9 @@ PROSE = [" ".join(SENTENCES[(i + j) % 4] for j in range(1 + i % 4)) for i in ran
 STRANGE = "tabs\tand  two spaces\n\nünïcode, 漢字, 🙂; zero\u200bwidth \r\n end "
 
 
-def layout_of(kind: str, records: list[str] = PROSE, **wishes: Any) -> dict[str, Any]:
+def layout_of(kind: str, records: list[str] = PROSE, **overrides: Any) -> dict[str, Any]:
     documents = [{"text": document} for document in records]
-    return learn(documents, plan(documents, {"tokenizer": kind, "length": 64, **wishes}))[0]
+    return learn(documents, plan(documents, {"tokenizer": kind, "length": 64, **overrides}))[0]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def runs_of(layout: dict[str, Any], rows: int, length: int) -> Batch:
 
 def view(name: str, batch: Batch, layout: dict[str, Any], seed: int = 0, **options: Any) -> View:
     statistics = TEXT.fit(batch, layout)
-    return TEXT.views[name](batch, Draws(seed, 0, batch["index"], 0), {**TEXT.presets(layout)[name], **options}, statistics)
+    return TEXT.views[name](batch, CounterRNG(seed, 0, batch["index"], 0), {**TEXT.presets(layout)[name], **options}, statistics)
 
 
 def rows_of(x: Tensor, valid: Tensor | None) -> list[list[int]]:
@@ -169,16 +169,16 @@ def test_a_tokenizer_without_padding_gets_a_number_for_it(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("wishes", "says"),
+    ("overrides", "says"),
     [
         ({"tokenizer": "bpf"}, "tokenizer=bpf: is none of bpe, wordpiece, characters"),
         ({"length": 3}, "length=3: must lie from 16 to 4,096"),
         ({"encoding": "utf-9"}, "encoding=utf-9: is not known to Python"),
     ],
 )
-def test_wishes_that_cannot_be_are_one_line(wishes: dict[str, Any], says: str) -> None:
+def test_wishes_that_cannot_be_are_one_line(overrides: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        plan([{"text": b"some text"}], wishes)
+        plan([{"text": b"some text"}], overrides)
 
 
 def test_a_folder_that_holds_no_tokenizer_is_one_line(tmp_path: Path) -> None:
@@ -580,7 +580,7 @@ def test_a_picture_and_a_caption_show_the_text_and_what_is_hidden(layout: dict[s
     shown = view("masked_tokens", batch, layout, mask=1.0, random=0.0)
     captions = text.captions(shown, statistics)
     assert [caption.count("■") for caption in captions] == shown.mask.sum(1).tolist()  # type: ignore[union-attr]
-    pictures = TEXT.picture(shown, {}, statistics)
+    pictures = TEXT.render(shown, {}, statistics)
     assert pictures.shape == (2, 128, 320, 3)
     assert pictures.dtype == np.uint8
     assert (pictures != 255).any((1, 2, 3)).all()
@@ -591,7 +591,7 @@ def test_a_line_without_an_end_or_a_blank_makes_no_endless_tokens_and_can_be_dra
     own = layout_of("bpe", [endless])
     assert 10 < max(map(len, tokenizer_of(own).get_vocab())) <= tokenizer.LONGEST
     batch = batch_of([endless[:400]], own)
-    (page,) = TEXT.picture(view("whole", batch, own), {}, TEXT.fit(batch, own))
+    (page,) = TEXT.render(view("whole", batch, own), {}, TEXT.fit(batch, own))
     assert (page[64:80] != 255).any()  # on the fifth line, too
 
 

@@ -1,4 +1,4 @@
-"""Colour jitter as a matrix, against torchvision where no clamping happens (pictures of middle grey)."""
+"""Colour jitter as a matrix, against torchvision where no clamping happens (images of middle grey)."""
 
 from __future__ import annotations
 

@@ -7,23 +7,23 @@ import math
 import pytest
 import torch
 
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.masking import block_mask, first, hide, masked_mean, random_mask, rectangles, take, visible
 
 
 @pytest.mark.parametrize(("rate", "hidden"), [(0.75, 12), (0.0, 1), (1.0, 15), (0.5, 8), (0.72, 12), (0.7, 11)])
 def test_each_sample_hides_the_same_number_and_never_all(rate: float, hidden: int) -> None:
-    mask = random_mask(Draws(0, 0, torch.arange(5), 0).order(16), rate)
+    mask = random_mask(CounterRNG(0, 0, torch.arange(5), 0).order(16), rate)
     assert mask.sum(1).tolist() == [hidden] * 5
 
 
 def test_every_place_is_hidden_as_often() -> None:
-    share = random_mask(Draws(0, 0, torch.arange(4000), 0).order(16), 0.75).float().mean(0)
+    share = random_mask(CounterRNG(0, 0, torch.arange(4000), 0).order(16), 0.75).float().mean(0)
     assert (share - 0.75).abs().max() < 4.5 * (0.75 * 0.25 / 4000) ** 0.5
 
 
 def test_visible_are_the_places_not_hidden_in_order() -> None:
-    hidden = random_mask(Draws(0, 0, torch.arange(6), 0).order(10), 0.6)
+    hidden = random_mask(CounterRNG(0, 0, torch.arange(6), 0).order(10), 0.6)
     for row, places in zip(hidden, visible(hidden, 4), strict=True):
         assert places.tolist() == [i for i in range(10) if not row[i]]
 
@@ -40,7 +40,7 @@ GRID = (14, 14)
 
 
 def drawn(rows: int, tries: int) -> torch.Tensor:
-    return Draws(0, 0, torch.arange(rows), 0).uniform(tries, 4)
+    return CounterRNG(0, 0, torch.arange(rows), 0).uniform(tries, 4)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6])

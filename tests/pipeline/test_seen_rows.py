@@ -11,8 +11,8 @@ import pytest
 
 from untaught.config.registry import modality_named
 from untaught.core import UserError
-from untaught.pipeline.dataset import Material, look
-from untaught.pipeline.seen_rows import STREAMED, Known, keep_rows
+from untaught.pipeline.dataset import Dataset, look
+from untaught.pipeline.seen_rows import STREAMED, SeenRows, keep_rows
 from untaught.storage.run_dir import write_run
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (60, 8, 8, 3), dtype=np.uint8)
@@ -24,33 +24,33 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNTAUGHT_CACHE", str(tmp_path / "cache"))
 
 
-def opened(rows: Any, labels: np.ndarray | None = LABELS, **how: Any) -> Material:
-    """Material of some of the pictures, not divided yet but as a seed of 3 has it."""
+def opened(rows: Any, labels: np.ndarray | None = LABELS, **how: Any) -> Dataset:
+    """Material of some of the images, not divided yet but as a seed of 3 has it."""
     data = PIXELS[rows] if labels is None else (PIXELS[rows], labels[rows])
-    material = look(data, modality_named("image"), columns=None, label=None, split=None)
-    material.open(False, 3, **how)
-    return material
+    dataset = look(data, modality_named("image"), columns=None, label=None, split=None)
+    dataset.open(False, 3, **how)
+    return dataset
 
 
-def run_of(folder: Path, material: Material, contents: str | None = None, keeps: bool = True) -> Known:
-    assert material.store is not None
+def run_of(folder: Path, dataset: Dataset, contents: str | None = None, keeps: bool = True) -> SeenRows:
+    assert dataset.store is not None
     folder.mkdir()
     if keeps:
-        keep_rows(folder, material.store, material.parts)
+        keep_rows(folder, dataset.store, dataset.parts)
     asked = {"data": "photos", "method": "simclr", "encoder": None, "knobs": {}, "layout": {}, "resolved": {"loop": {"seed": 3}}}
-    said = {"fingerprint": material.source.fingerprint, "contents": contents or material.store.contents}
+    said = {"fingerprint": dataset.source.fingerprint, "contents": contents or dataset.store.contents}
     write_run(folder / "run.yaml", {**asked, **(said if keeps or contents else {"fingerprint": "older"})})
-    return Known.of(folder)
+    return SeenRows.of(folder)
 
 
-def pictures_of(material: Material, part: str) -> set[bytes]:
-    assert material.store is not None
-    pixels = max(material.store.columns.values(), key=lambda column: column.nbytes)
-    return {row.tobytes() for row in pixels[material.parts[part]]}
+def pictures_of(dataset: Dataset, part: str) -> set[bytes]:
+    assert dataset.store is not None
+    pixels = max(dataset.store.columns.values(), key=lambda column: column.nbytes)
+    return {row.tobytes() for row in pixels[dataset.parts[part]]}
 
 
-def divided(known: Known, rows: Any, own: bool, labels: np.ndarray | None = LABELS) -> Material:
-    return opened(rows, labels, divide=lambda store: (known.own if own else known.other)(store, "another", "pictures"))
+def divided(known: SeenRows, rows: Any, own: bool, labels: np.ndarray | None = LABELS) -> Dataset:
+    return opened(rows, labels, divide=lambda store: (known.own if own else known.other)(store, "another", "images"))
 
 
 def test_unchanged_data_are_split_as_they_were_whatever_they_are_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +70,7 @@ def test_rows_that_came_later_are_not_held_out_of_a_runs_own_data(tmp_path: Path
     assert pictures_of(after, "val") <= pictures_of(before, "val")
     assert pictures_of(after, "train") <= pictures_of(before, "train")
     assert sum(map(len, after.parts.values())) == 38
-    assert "20 pictures are new and 2 pictures are gone or changed" in capsys.readouterr().err.replace("\n", " ")
+    assert "20 images are new and 2 images are gone or changed" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_of_named_data_what_was_trained_on_asks_nothing_and_new_rows_do(tmp_path: Path) -> None:
@@ -93,21 +93,21 @@ def test_data_of_which_all_was_trained_on_are_measured_on_with_a_warning(tmp_pat
     known = run_of(tmp_path / "run", opened(range(40), labels=None))
     after = divided(known, range(40), own=False)
     assert len(after.parts["val"]) == 8
-    assert "all 8 pictures of val are among those that" in capsys.readouterr().err
+    assert "all 8 images of val are among those that" in capsys.readouterr().err
 
 
 def test_a_test_part_of_its_own_loses_what_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     known = run_of(tmp_path / "run", opened(range(40), labels=None))
     parts = {"train_images": PIXELS[40:50], "train_labels": LABELS[:10], "test_images": PIXELS[35:45], "test_labels": LABELS[:10]}
-    material = look(parts, modality_named("image"), columns=None, label=None, split=None)
-    material.open(False, 3, known.divider(material, own=False))
-    assert pictures_of(material, "test") == pictures_of(opened(range(40, 45), labels=None), "train")
+    dataset = look(parts, modality_named("image"), columns=None, label=None, split=None)
+    dataset.open(False, 3, known.divider(dataset, own=False))
+    assert pictures_of(dataset, "test") == pictures_of(opened(range(40, 45), labels=None), "train")
     said = capsys.readouterr().err
-    assert "5 of 10 pictures of test are left out" in said
-    assert "5 of 5 pictures of test are also in the training part" in said  # of these data, by content
+    assert "5 of 10 images of test are left out" in said
+    assert "5 of 5 images of test are also in the training part" in said  # of these data, by content
 
 
-@pytest.mark.parametrize(("contents", "keeps", "said"), [(None, True, "none of its 20 pictures"), (STREAMED, False, "streams don't keep")])
+@pytest.mark.parametrize(("contents", "keeps", "said"), [(None, True, "none of its 20 images"), (STREAMED, False, "streams don't keep")])
 def test_other_data_in_the_place_of_the_runs_own_are_refused(tmp_path: Path, contents: str | None, keeps: bool, said: str) -> None:
     known = run_of(tmp_path / "run", opened(range(40)), contents, keeps)
     with pytest.raises(UserError, match=said):
@@ -115,12 +115,12 @@ def test_other_data_in_the_place_of_the_runs_own_are_refused(tmp_path: Path, con
 
 
 def test_a_run_of_an_older_version_is_told_by_its_fingerprint(tmp_path: Path) -> None:
-    material = opened(range(40))
-    known = run_of(tmp_path / "run", material, keeps=False)
-    assert material.store is not None
-    assert known.own(material.store, "older", "pictures")[0].keys() == {"train", "val"}
+    dataset = opened(range(40))
+    known = run_of(tmp_path / "run", dataset, keeps=False)
+    assert dataset.store is not None
+    assert known.own(dataset.store, "older", "images")[0].keys() == {"train", "val"}
     with pytest.raises(UserError, match="runs of older versions don't keep"):
-        known.own(material.store, "another", "pictures")
+        known.own(dataset.store, "another", "images")
 
 
 def test_a_streamed_run_was_trained_on_what_is_held_out_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,13 +133,13 @@ def test_rows_that_are_damaged_end_in_one_line(tmp_path: Path) -> None:
     run_of(tmp_path / "run", opened(range(40)))
     (tmp_path / "run" / "rows.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"rows.safetensors can't be read"):
-        Known.of(tmp_path / "run")
+        SeenRows.of(tmp_path / "run")
 
 
 def test_the_samples_that_another_run_was_trained_on_are_counted(tmp_path: Path) -> None:
-    material = opened(range(40))
-    known = run_of(tmp_path / "run", material)
-    assert material.store is not None
-    assert known.seen(material.store, np.concatenate([material.parts["val"], material.parts["train"][:5]])) == 5
+    dataset = opened(range(40))
+    known = run_of(tmp_path / "run", dataset)
+    assert dataset.store is not None
+    assert known.seen(dataset.store, np.concatenate([dataset.parts["val"], dataset.parts["train"][:5]])) == 5
     assert known.same(SimpleNamespace(contents="x"), "y") is False  # type: ignore[arg-type]
-    assert known.same(material.store, "y")
+    assert known.same(dataset.store, "y")

@@ -11,13 +11,13 @@ import torch
 
 from untaught.core import Batch, Options, View
 from untaught.modalities.image import IMAGE
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 from untaught.pipeline.view_pipeline import Views
 
 INDEX = torch.tensor([3, 0, 7])
 
 
-def drawn(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def drawn(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """A view that says what it was given."""
     return View(draws.uniform(2), meta={"option": torch.full((len(batch["index"]),), options["option"])})
 
@@ -32,7 +32,7 @@ def made(epoch: int, seed: int = 0, index: torch.Tensor = INDEX, **more: Any) ->
 
 def test_each_view_has_the_options_and_the_chance_of_its_place() -> None:
     for place, view in enumerate(made(epoch=4, seed=9)):
-        assert torch.equal(view.x, Draws(9, 4, INDEX, place).uniform(2))
+        assert torch.equal(view.x, CounterRNG(9, 4, INDEX, place).uniform(2))
         assert view.meta is not None
         assert view.meta["option"].tolist() == [10 + place] * 3
         assert torch.equal(view.meta["index"], INDEX)

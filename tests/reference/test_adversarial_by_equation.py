@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import Encoder, Facts, UserError, View
 from untaught.encoders.plain import Plain
 from untaught.methods.adversarial.bigan import BiGAN, Discriminator, Generator, cross_entropy, halved
@@ -113,7 +113,7 @@ def test_turns_are_two_optimizers_in_a_loop(tmp_path: Path) -> None:
             return [View(data.x[batch["index"]], meta={"index": batch["index"]})]
 
     how: Any = {"lr": 2e-3, "weight_decay": 2.5e-5}
-    recipe = Recipe(optimizer="adam", schedule="constant", warmup=0.0, steps=3, batch_size=4, precision="float32", **how)
+    recipe = TrainConfig(optimizer="adam", schedule="constant", warmup=0.0, steps=3, batch_size=4, precision="float32", **how)
     made: Any = Views()
     Trainer(TrainingStep(method, recipe), made, Batches(), tmp_path, name=lambda index: []).run()
 

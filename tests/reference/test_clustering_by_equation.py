@@ -98,11 +98,11 @@ def test_swav_projects_each_view_to_length_1_in_its_order() -> None:
 
 
 def surveyed(features: Tensor, index: Tensor) -> Any:
-    def survey(what: str, place: int) -> tuple[Tensor, Tensor]:
+    def extract_features(what: str, place: int) -> tuple[Tensor, Tensor]:
         assert (what, place) == ("encode", 0)
         return index, features
 
-    return survey
+    return extract_features
 
 
 def test_deepcluster_is_the_cross_entropy_of_each_views_cluster_in_each_clustering() -> None:

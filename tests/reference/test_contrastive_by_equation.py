@@ -260,7 +260,7 @@ def test_cpc_is_equation_4_of_patches_some_rows_below() -> None:
     for k, prediction in enumerate(method.predictions, 1):
         predicted, each, others = prediction.double()(context).detach(), [], []
         for b in range(4):
-            group = [b % 2, b % 2 + 2]  # every second picture
+            group = [b % 2, b % 2 + 2]  # every second image
             keys = [(n, i, j) for n in group for i in range(3) for j in range(3)]
             for i in range(3 - k):
                 for j in range(3):

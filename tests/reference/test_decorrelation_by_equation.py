@@ -16,7 +16,7 @@ from untaught.methods.decorrelation.barlow_twins import BarlowTwins
 from untaught.methods.decorrelation.lejepa import LeJEPA
 from untaught.methods.decorrelation.vicregl import VICRegL
 from untaught.methods.decorrelation.w_mse import WMSE
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.sigreg import epps_pulley
 from untaught.ops.whitening import whiten
 
@@ -120,7 +120,7 @@ def test_normal_samples_have_the_least_distance() -> None:
 def test_lejepa_is_lightlys() -> None:
     loss = pytest.importorskip("lightly.loss.lejepa_loss").LeJEPALoss(sigreg_num_vectors=5)
     method, z = LeJEPA(encoder(), FACTS, directions=5), torch.randn(8, ROWS, WIDTH)
-    drawn = Draws(0, 0, torch.zeros(1, dtype=torch.long), 0).normal(WIDTH, 5)[0]
+    drawn = CounterRNG(0, 0, torch.zeros(1, dtype=torch.long), 0).normal(WIDTH, 5)[0]
     loss.sigreg._generate_unit_vectors = lambda *_, **__: drawn / drawn.norm(dim=0)
     torch.testing.assert_close(sum(method.objective(list(z), 0.0).values()), loss(local_proj=z[2:], global_proj=z[:2]))
 
@@ -187,7 +187,7 @@ def test_the_same_view_twice_is_matched_with_itself() -> None:
     terms = method([shown, shown], 0.0)
     assert terms["invariance"] == terms["local_invariance"] == 0
     turned = View(shown.x, meta={"affine": torch.tensor([[[-1.0, 0, 0], [0, -1, 0]]]).expand(ROWS, 2, 3)})
-    assert method([shown, turned], 0.0)["local_invariance"] > 0  # at the same place of the picture is another vector
+    assert method([shown, turned], 0.0)["local_invariance"] > 0  # at the same place of the image is another vector
 
 
 def test_vicregl_keeps_the_papers_share_of_places() -> None:

@@ -26,7 +26,7 @@ PAPERS: dict[str, dict[str, Any]] = {
     "barlow_twins": {"redundancy": 0.005},  # section 2.2
     "vicreg": {"invariance": 25.0, "variance": 25.0, "covariance": 1.0},  # section 4.2
     "vicregl": {"alpha": 0.75, "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "local_width": 512},
-    "w_mse": {"width": 64, "hidden": 1024},  # appendix, small pictures
+    "w_mse": {"width": 64, "hidden": 1024},  # appendix, small images
     "lejepa": {"regularisation": 0.05, "directions": 256, "width": 16},  # the authors' minimal example
     "swav": {"temperature": 0.1, "epsilon": 0.05, "iterations": 3, "width": 128},  # section 4 and appendix A
     "deepcluster": {"temperature": 0.1, "clusterings": 3, "iterations": 10, "width": 128},  # the SwAV paper's appendix and code

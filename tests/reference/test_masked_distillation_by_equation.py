@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import Encoder, Facts, Method, View
 from untaught.encoders.plain import Plain
 from untaught.encoders.timm import vit_mini
@@ -113,7 +113,7 @@ def test_simsiams_heads_are_the_papers() -> None:
 
 def test_simsiams_predictor_keeps_its_rate() -> None:
     method = simsiam()
-    optimizer = optimizer_for(method, Recipe(lr=0.1, optimizer="sgd"))
+    optimizer = optimizer_for(method, TrainConfig(lr=0.1, optimizer="sgd"))
     set_rate(optimizer, 0.1, rate("cosine", 0.0, 0.9))
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     later = 0.1 * (1 + math.cos(0.9 * math.pi)) / 2

@@ -15,7 +15,7 @@ from untaught.encoders.timm import vit_mini
 from untaught.methods.contrastive.simclr import SimCLR
 from untaught.methods.decorrelation.vicreg import VICReg
 from untaught.methods.reconstruction.mae import MAE
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.masking import random_mask, visible
 
 ROWS, WIDTH = 5, 4
@@ -115,7 +115,7 @@ COUNT = (SIDE // PATCH) ** 2
 
 def masked_view(x: Tensor) -> View:
     tokens = nn.functional.unfold(x, PATCH, stride=PATCH).transpose(1, 2)
-    hidden = random_mask(Draws(0, 0, torch.arange(len(x)), 0).order(COUNT), 0.75)
+    hidden = random_mask(CounterRNG(0, 0, torch.arange(len(x)), 0).order(COUNT), 0.75)
     return View(x, mask=hidden, target=tokens)
 
 

@@ -209,14 +209,14 @@ def test_tsdae_says_the_document_from_the_vector_word_by_word() -> None:
 )
 def test_what_is_published_is_the_trained_model_with_its_heads(cls: type[Method], family: Any, said: str) -> None:
     method, _ = method_and_view(cls, family)
-    model = method.publish()
+    model = method.hf_model()
     assert type(model).__name__ == said
     assert {id(p) for p in model.parameters()} == {id(p) for p in method.parameters()}
 
 
 def test_replaced_token_publishes_its_generator_and_tsdae_nothing() -> None:
     method, _ = method_and_view(ReplacedToken, bert)
-    assert type(method.publish()).__name__ == "BertForMaskedLM"
-    assert {id(p) for p in method.publish().parameters()} <= {id(p) for p in method.parameters()}
+    assert type(method.hf_model()).__name__ == "BertForMaskedLM"
+    assert {id(p) for p in method.hf_model().parameters()} <= {id(p) for p in method.parameters()}
     assert method.kept is method.encoder
-    assert method_and_view(TSDAE, bert)[0].publish() is None
+    assert method_and_view(TSDAE, bert)[0].hf_model() is None

@@ -15,7 +15,7 @@ from command import Cli
 from untaught.config.help import meanings_of
 from untaught.config.overrides import sort_knobs
 from untaught.config.registry import method_class
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.methods import METHODS
 from untaught.modalities.image import IMAGE
 from untaught.modalities.text import TEXT
@@ -78,7 +78,7 @@ def test_a_hybrid_has_the_meanings_of_its_methods() -> None:
         ("SimCLR. Chen, Kornblith, Norouzi, Hinton, ICML 2020. https://x.y", "Chen et al. 2020"),
         ("SimSiam. Chen, He, CVPR 2021. https://x.y", "Chen, He 2021"),
         ("LeJEPA. Balestriero, LeCun 2025. https://x.y", "Balestriero, LeCun 2025"),
-        ("CPC, on pictures. van den Oord, Li, Vinyals 2018. https://x.y", "van den Oord et al. 2018"),
+        ("CPC, on images. van den Oord, Li, Vinyals 2018. https://x.y", "van den Oord et al. 2018"),
         ("BYOL. Grill, Strub et al., NeurIPS 2020. https://x.y", "Grill et al. 2020"),
         ("Twins", ""),
     ],
@@ -97,7 +97,7 @@ def test_every_card_is_whole_and_its_example_is_understood(name: str) -> None:
     begin = f"untaught pretrain {data} --method {name} "
     assert card["example"].startswith(begin)
     words = card["example"].removeprefix(begin).split()
-    knobs = sort_knobs(dict(word.split("=") for word in words), method_class(name), modality, Recipe)
+    knobs = sort_knobs(dict(word.split("=") for word in words), method_class(name), modality, TrainConfig)
     assert set(knobs["method"].values()) <= {knob["default"] for knob in card["knobs"].values()}
 
 
@@ -127,8 +127,8 @@ def test_what_was_measured_is_on_the_card_and_the_rest_is_blank(written: Any) ->
     said = cards.method_cards("byol")[0]["measured"]
     assert said == (
         "after 1 minute on CIFAR-10 (conv_small, batch 256, steps 120, seeds 3): kNN 52.3% (untrained 36.6%), linear probe 60.0% "
-        "(untrained 43.0%), with 1% of the labels 40.0%; 1400 MiB at most; a picture takes 1.25 (1.2 to 1.31) times as long as with "
-        "simclr, 950.4 (900 to 1010) pictures/s (medians of 3 rounds, spread)"
+        "(untrained 43.0%), with 1% of the labels 40.0%; 1400 MiB at most; an image takes 1.25 (1.2 to 1.31) times as long as with "
+        "simclr, 950.4 (900 to 1010) images/s (medians of 3 rounds, spread)"
     )
     assert "| 52.3% (+15.7), 1 min |" in cards.index_page()
     assert "Data: CIFAR-10." in cards.index_page()

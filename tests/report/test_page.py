@@ -289,7 +289,7 @@ def browse(page: Path, width: int = 1280) -> tuple[list[str], str]:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("words", [False, True], ids=["pictures", "text"])
+@pytest.mark.parametrize("words", [False, True], ids=["images", "text"])
 def test_no_console_error_in_a_browser(run: Path, width: int, words: bool) -> None:
     if words:
         told(run)

@@ -29,7 +29,7 @@ def test_files_of_ours_are_known_by_what_they_hold(tmp_path: Path) -> None:
 
 
 def test_files_of_the_user_are_not_replaced(tmp_path: Path) -> None:
-    np.save(tmp_path / "pictures.npy", np.zeros((3, 8, 8, 3), np.uint8))
+    np.save(tmp_path / "images.npy", np.zeros((3, 8, 8, 3), np.uint8))
     np.save(tmp_path / "one.npy", np.zeros(3, np.float32))
     pandas.DataFrame({"image": ["a"], "label": ["b"]}).to_parquet(tmp_path / "t.parquet")
     Image.new("RGB", (9, 9)).save(tmp_path / "photo.png")

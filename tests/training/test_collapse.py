@@ -31,7 +31,7 @@ from untaught.modalities.text import TEXT
 from untaught.ops.cosine import cosine_distance
 from untaught.pipeline.dataset import batch_of
 from untaught.pipeline.view_pipeline import Views, used_view, view_names, view_options
-from untaught.training.collapse import RULES, Health, Measures, Sight, _distinct, _same, _sight, broken
+from untaught.training.collapse import RULES, CollapseDetector, Measures, Sight, _distinct, _same, _sight, broken
 from untaught.training.trainer import Collapsed
 
 LAYOUT = {"size": 16, "side": 8, "channels": 1, "bits": 8, "preset": "upright"}
@@ -193,7 +193,9 @@ def digits() -> dict[str, Tensor]:
     return {"pixels": pixels, "aspect": torch.ones(len(pixels)), "index": torch.arange(len(pixels))}
 
 
-def untrained(method: str | type[Method], names: tuple[str, ...] = (), encoder: Encoder | None = None) -> tuple[Method, Views, Health]:
+def untrained(
+    method: str | type[Method], names: tuple[str, ...] = (), encoder: Encoder | None = None
+) -> tuple[Method, Views, CollapseDetector]:
     torch.manual_seed(0)
     cls, data = method_class(method), digits()
     if encoder is None:
@@ -209,7 +211,7 @@ def untrained(method: str | type[Method], names: tuple[str, ...] = (), encoder: 
     build: Any = cls
     built = build(encoder, Facts(len(data["index"]), two, statistics))
     whole = Views(("whole",), IMAGE, [IMAGE.presets(LAYOUT)["whole"]], statistics, seed=0)
-    return built, views, Health(built, views, whole, {key: value[:64] for key, value in data.items()}, {})
+    return built, views, CollapseDetector(built, views, whole, {key: value[:64] for key, value in data.items()}, {})
 
 
 def test_alignment_and_uniformity_are_those_of_wang_and_isola() -> None:
@@ -296,7 +298,7 @@ class Narrow(Encoder):
         return Features(pooled=self.layers(view.x))
 
 
-def verdict(health: Health) -> str:
+def verdict(health: CollapseDetector) -> str:
     return health(1, 0.001, 1.0, 0.0, {})["because"]
 
 
@@ -307,7 +309,7 @@ def test_faults_of_what_is_given_are_named_at_the_first_look() -> None:
     assert "lie in 4 dimensions" in verdict(untrained("simclr", encoder=Narrow())[2])
 
 
-def series_health(method: type[Method]) -> Health:
+def series_health(method: type[Method]) -> CollapseDetector:
     random = np.random.default_rng(0)
     found = [{"series": random.normal(size=(2, length)), "name": str(i)} for i, length in enumerate([20, 13, 16, 20] * 4)]
     layout = SERIES.plan(found, {})
@@ -319,7 +321,7 @@ def series_health(method: type[Method]) -> Health:
     built: Any = method
     facts = Facts(len(found), dict(zip(names, views(batch, 0), strict=True)), views.statistics)
     whole = used_view(SERIES, layout, "whole", views.statistics)
-    return Health(built(encoder, facts), views, whole, batch, {})
+    return CollapseDetector(built(encoder, facts), views, whole, batch, {})
 
 
 def test_hidden_patches_of_series_are_not_shown() -> None:
@@ -363,7 +365,7 @@ def test_tokens_that_are_left_as_they_were_are_shown(mask: float, low: float, hi
     options = view_options(("masked_tokens",), TEXT, layout, {"masked_tokens.mask": mask, "masked_tokens.random": 0.0})
     views = Views(("masked_tokens",), TEXT, options, layout, seed=0)
     ids = torch.randint(5, 50, (64, 17), generator=torch.Generator().manual_seed(0))
-    health = object.__new__(Health)
+    health = object.__new__(CollapseDetector)
     health.read = views({"ids": ids, "index": torch.arange(64)}, 0)
     shown = health._shown()
     assert shown is not None

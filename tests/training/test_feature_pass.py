@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from planted import TEST, TRAIN, VAL, material, planted
+from planted import TEST, TRAIN, VAL, dataset, planted
 from torch import Tensor
 from toy import Spread, fit
 from toys import build
 
 import untaught as ut
-from untaught.core import Survey as Survey_
+from untaught.core import ExtractFeatures as Survey_
 from untaught.core import Terms, UserError, View
 from untaught.methods.clustering.deepcluster import DeepCluster
 from untaught.training import checkpoint
-from untaught.training.feature_pass import Survey
+from untaught.training.feature_pass import ExtractFeatures
 
 pytestmark = pytest.mark.usefixtures("bare_runs")
 
@@ -36,9 +36,9 @@ class Looking(Spread):
         self.entered: list[int] = []
         self.asked: list[int] = []  # of the survey, which epoch's views
 
-    def before_epoch(self, epoch: int, survey: Survey_) -> None:
+    def before_epoch(self, epoch: int, extract_features: Survey_) -> None:
         self.entered.append(epoch)
-        _, rows = survey("look", 0)
+        _, rows = extract_features("look", 0)
         self.seen.copy_(rows.sum())
 
     def forward(self, views: list[View], progress: float) -> Terms:
@@ -49,12 +49,12 @@ class Looking(Spread):
 def run(folder: Path, **knobs: Any) -> tuple[Any, Looking]:
     method = Looking()
 
-    def survey(epoch: int, what: str, place: int) -> tuple[Tensor, Tensor]:
+    def extract_features(epoch: int, what: str, place: int) -> tuple[Tensor, Tensor]:
         method.asked.append(epoch)
         return torch.arange(2), method.head.weight.detach() * (epoch + 1)
 
     made = fit(folder, method, epochs=3, **{"save_every": 3, **knobs})
-    made.extract_features = survey
+    made.extract_features = extract_features
     return made, method
 
 
@@ -114,11 +114,11 @@ def test_a_survey_has_every_training_sample_in_order_and_memory_mapped(
 
     monkeypatch.setattr(DeepCluster, "encode", in_use)
 
-    def watched(self: DeepCluster, epoch: int, survey: Survey_) -> None:
-        seen.append((*survey("encode", 0), self.training))
-        again = survey("encode", 0)
+    def watched(self: DeepCluster, epoch: int, extract_features: Survey_) -> None:
+        seen.append((*extract_features("encode", 0), self.training))
+        again = extract_features("encode", 0)
         assert all(torch.equal(a, b) for a, b in zip(seen[-1][:2], again, strict=True))
-        before_epoch(self, epoch, survey)
+        before_epoch(self, epoch, extract_features)
 
     monkeypatch.setattr(DeepCluster, "before_epoch", watched)
     monkeypatch.setattr("untaught.api.finish", lambda run: None)  # neither exported nor reported
@@ -140,7 +140,7 @@ def test_a_survey_is_of_the_network_in_use_and_of_the_view_of_that_epoch_and_pla
     loader: Any = SimpleNamespace(rows=range(24), batches=lambda epoch: parts)
     call = lambda what, view: getattr(method, what)(view)  # noqa: E731
     before = {key: value.clone() for key, value in method.state_dict().items()}
-    index, rows = Survey(loader, views, method, call, torch.device("cpu"), tmp_path)(epoch, "encode", place)
+    index, rows = ExtractFeatures(loader, views, method, call, torch.device("cpu"), tmp_path)(epoch, "encode", place)
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items()), "no statistic of BatchNorm moves"
     assert method.training
     view = views(batch, epoch)[place]
@@ -157,5 +157,5 @@ def test_a_stream_refuses_a_method_that_looks_at_all(tmp_path: Path, pictures: n
 def test_there_is_room_for_the_number_of_every_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A batch's index is that of the store, of which some rows are held out: a buffer of the training rows alone would be too short."""
     monkeypatch.setenv("UNTAUGHT_CACHE", str(tmp_path))
-    found = material(planted())
+    found = dataset(planted())
     assert (found.train_rows, found.rows) == (TRAIN, TRAIN + VAL + TEST)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted import material
+from planted import dataset
 from torch import nn
 
 from untaught.core import Method, Terms, View
@@ -38,14 +38,14 @@ class Brightness(Method):
         return {"brightness": views[0].x.mean() * (2 if self.training else 1), "progress": torch.tensor(progress)}
 
 
-VALUES = {"train": 200, "val": np.arange(40), "test": 100 + np.arange(20)}  # the brightness of each picture
+VALUES = {"train": 200, "val": np.arange(40), "test": 100 + np.arange(20)}  # the brightness of each image
 
 
 def measured(parts: list[str], batch_size: int = 16) -> tuple[HeldOut, Brightness]:
     values = [np.broadcast_to(VALUES[part], 30 if part == "train" else len(VALUES[part])) for part in parts]
     frame = pd.DataFrame({"split": np.repeat(parts, [len(v) for v in values]), "label": "x"})
     frame["image"] = [np.full((16, 16), value, np.uint8) for value in np.concatenate(values)]
-    found = material(frame)
+    found = dataset(frame)
     views = Views(("whole",), IMAGE, [IMAGE.presets(found.layout)["whole"]], {"mean": [0.0], "std": [1.0]}, 0)
     method = Brightness()
     return HeldOut(method, views, found, torch.device("cpu"), False, batch_size), method

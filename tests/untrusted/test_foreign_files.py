@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import untaught as ut
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import UserError
 from untaught.evaluation.evaluator import read_rows
 from untaught.inference.predict import load_model
@@ -308,7 +308,7 @@ def test_modules_that_are_compared_are_looked_at(copy: Path) -> None:
 
 def fit_of(folder: Path) -> Any:
     run: Any = Trainer.__new__(Trainer)
-    run.method, run.folder, run.clock, run.recipe = torch.nn.Linear(2, 2), folder, Clock(), Recipe(steps=4)
+    run.method, run.folder, run.clock, run.recipe = torch.nn.Linear(2, 2), folder, Clock(), TrainConfig(steps=4)
     run.train_step, run.events = SimpleNamespace(optimizer=torch.optim.SGD(run.method.parameters(), 0.1)), SimpleNamespace(evaluations=4)
     return run
 

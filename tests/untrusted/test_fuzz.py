@@ -29,7 +29,7 @@ from safetensors.torch import save
 from untaught.commands.reproduce import Target
 from untaught.commands.request import Asked, _as_before
 from untaught.config.registry import modality_named
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import UserError
 from untaught.data.sources import open_source
 from untaught.data.store import _reopen, pack
@@ -203,7 +203,7 @@ def test_checkpoints_of_another_run(tmp_path: Path, data: st.DataObject) -> None
     torch.manual_seed(0)
     network = torch.nn.Linear(2, 2)
     run: Any = Trainer.__new__(Trainer)
-    run.method, run.folder, run.recipe, run.clock = network, tmp_path, Recipe(steps=1), Clock()
+    run.method, run.folder, run.recipe, run.clock = network, tmp_path, TrainConfig(steps=1), Clock()
     run.train_step, run.events = SimpleNamespace(optimizer=torch.optim.SGD(network.parameters(), 0.1)), SimpleNamespace(evaluations=4)
     weights: dict[str, Any] = {
         name: data.draw(st.sampled_from([value, torch.zeros(7), None, 3])) for name, value in network.state_dict().items()

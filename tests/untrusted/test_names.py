@@ -26,7 +26,7 @@ def png(value: int) -> bytes:
 
 @pytest.fixture
 def nasty(tmp_path: Path) -> Path:
-    """A folder of classes and pictures with such names; some pictures are none."""
+    """A folder of classes and images with such names; some images are none."""
     for i, name in enumerate(ESCAPES):
         folder = tmp_path / "photos" / f"class {name}"
         folder.mkdir(parents=True)

@@ -24,7 +24,7 @@ import untaught
 from untaught.config.registry import modality_named
 from untaught.core import UserError, View
 from untaught.data.sources import open_source
-from untaught.evaluation.models import open_subject
+from untaught.evaluation.models import open_model
 from untaught.pipeline.pretrained import load_encoder
 from untaught.report.samples import load_sample
 from untaught.storage.run_dir import read_run
@@ -241,7 +241,7 @@ def test_a_folder_as_timm_saves_it(evil: str, tmp_path: Path, harm: Harm, no_net
         own["source"] = "hf-hub"
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="timm"):
-        open_subject(folder).build(LAYOUT)
+        open_model(folder).build(LAYOUT)
     assert not harm.mark.exists()
     assert no_network == []
 
@@ -286,7 +286,7 @@ def test_a_folder_of_transformers(evil: str, tmp_path: Path, harm: Harm, no_netw
     torch.save({"embeddings.cls_token": harm}, folder / "pytorch_model.bin")
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="transformers"):
-        open_subject(folder).build(LAYOUT)
+        open_model(folder).build(LAYOUT)
     assert not harm.mark.exists()
     assert no_network == []
 
@@ -302,7 +302,7 @@ def test_a_picture_that_is_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     image = modality_named("image")
     for value in (path, path.read_bytes()):
-        with pytest.raises((ValueError, OSError), match="no picture of a kind that is read"):
+        with pytest.raises((ValueError, OSError), match="no image of a kind that is read"):
             image.decode({"image": value}, LAYOUT)
 
 

@@ -32,5 +32,5 @@ class PrototypeHead(nn.Module):
 
 
 def prototypes_for(rows: int) -> int:
-    """One prototype for 20 samples, as DINO's 65,536 are for ImageNet's pictures; at least 1024, at most those."""
+    """One prototype for 20 samples, as DINO's 65,536 are for ImageNet's images; at least 1024, at most those."""
     return min(65_536, max(1024, rows // 20))

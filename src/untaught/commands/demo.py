@@ -10,7 +10,7 @@ from untaught.core import Options
 from untaught.evaluation.evaluate import evaluate
 
 MINUTES = 0.5
-TEMPERATURE = 0.5  # as the paper's for small pictures: with one label a class, classes far apart are worth more than fine neighbourhoods
+TEMPERATURE = 0.5  # as the paper's for small images: with one label a class, classes far apart are worth more than fine neighbourhoods
 
 
 def demo(out: Path | None) -> tuple[Trained, list[str]]:

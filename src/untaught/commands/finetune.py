@@ -18,7 +18,7 @@ from torch import nn
 import untaught
 from untaught.config.overrides import knobs_of, parse, unknown
 from untaught.config.registry import modality_named, resolve
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.console import say, warn
 from untaught.core import Batch, Encoder, Modality, Options, UserError, View
 from untaught.data.labels import hold_out
@@ -32,9 +32,9 @@ from untaught.evaluation.evaluator import merge_rows
 from untaught.evaluation.features import collect as collect_features
 from untaught.evaluation.features import encode
 from untaught.evaluation.interval import Measured
-from untaught.pipeline.dataset import Material, Parts, differing, look
+from untaught.pipeline.dataset import Dataset, Parts, differing, look
 from untaught.pipeline.pretrained import build_from, save_network
-from untaught.pipeline.seen_rows import Known
+from untaught.pipeline.seen_rows import SeenRows
 from untaught.pipeline.view_pipeline import Views, convolves, view_options
 from untaught.ranges import Count, Few, Within, check
 from untaught.storage.atomic import make_room
@@ -105,7 +105,7 @@ def finetune(
     modality = modality_named(config["modality"])
     sorted_knobs = _sort(knobs or {}, cls, modality)
     loop: Options = {"optimizer": "adamw"} | sorted_knobs["loop"]
-    trial, recipe = Trial(**sorted_knobs["trial"]), Recipe(**loop)
+    trial, recipe = Trial(**sorted_knobs["trial"]), TrainConfig(**loop)
     if trial.amount[1] and not cls.by_class:
         raise UserError(f"labels={trial.labels}: --task {task} has no classes; give all or a share as 1%")
     if cls.needs - encoder.offers:
@@ -119,19 +119,19 @@ def finetune(
     options = view_options(names, modality, config["layout"], sorted_knobs["view"])
     place = path.parent if path.name == "encoder" else path
     ours = (place / "run.yaml").exists()
-    known = Known.of(place) if ours else None  # what the encoder was trained on asks no question here
+    known = SeenRows.of(place) if ours else None  # what the encoder was trained on asks no question here
     folder = out or free_path(place / "finetuned")
     if os.path.lexists(folder):
         raise UserError(f"{folder} is already there; choose another --out")
     make_room(folder)
 
-    material = look(data, reading, columns=columns, label=label, split=split, layout=cls.layout(modality, config["layout"]))
-    if target and (found := target.learn((record for part in material.source.parts.values() for record in part), material.layout)):
-        material.layout = {**material.layout, **found}
-    _tell_differences(material, config)
-    material.open(False, recipe.seed, _divider(material, known, recipe.seed, target is not None))
-    tuner = Tuner(encoder, config, material, task, cls, recipe, trial, sorted_knobs["task"], names, options)
-    tuner.tell()
+    dataset = look(data, reading, columns=columns, label=label, split=split, layout=cls.layout(modality, config["layout"]))
+    if target and (found := target.learn((record for part in dataset.source.parts.values() for record in part), dataset.layout)):
+        dataset.layout = {**dataset.layout, **found}
+    _warn_differences(dataset, config)
+    dataset.open(False, recipe.seed, _divider(dataset, known, recipe.seed, target is not None))
+    tuner = Tuner(encoder, config, dataset, task, cls, recipe, trial, sorted_knobs["task"], names, options)
+    tuner.describe()
     outcomes: dict[str, list[np.ndarray]] = {}
     kept: Any = None
     with tempfile.TemporaryDirectory() as scratch:
@@ -183,24 +183,24 @@ class Tuner:
         self,
         encoder: Encoder,
         config: Options,
-        material: Material,
+        dataset: Dataset,
         task: str,
         cls: Any,
-        recipe: Recipe,
+        recipe: TrainConfig,
         trial: Trial,
         knobs: Options,
         names: tuple[str, ...],
         options: list[Options],
     ) -> None:
-        self.encoder, self.config, self.material, self.task, self.cls = encoder, config, material, task, cls
+        self.encoder, self.config, self.dataset, self.task, self.cls = encoder, config, dataset, task, cls
         self.recipe, self.trial, self.knobs, self.names, self.options = recipe, trial, knobs, names, options
-        modality = material.modality
-        self.used = cls.used_view(modality, material.layout, config["view"], config["statistics"])
-        store = material.store
+        modality = dataset.modality
+        self.used = cls.used_view(modality, dataset.layout, config["view"], config["statistics"])
+        store = dataset.store
         assert store is not None
-        self.targets = cls.targets(store, modality, material.source.what, knobs)
+        self.targets = cls.targets(store, modality, dataset.source.what, knobs)
         known, self.truth = self.targets.known, self.targets.strata
-        parts = {name: rows[known[rows]] for name, rows in material.parts.items()}
+        parts = {name: rows[known[rows]] for name, rows in dataset.parts.items()}
         if missing := int((~known).sum()):
             warn(f"{missing:,} of {len(store):,} {modality.noun} have no label and are left out")
         held_out = held_out_part(parts)
@@ -244,11 +244,11 @@ class Tuner:
             validation = np.sort(validation[spared[:VALIDATED]])
         return rows, validation if self.trial.validation else None
 
-    def tell(self) -> None:
+    def describe(self) -> None:
         """What is learned from what, before the first step."""
         rows, validation = self.plans[0]
-        noun = self.material.modality.noun
-        say(f"split     {self.material.how_split}")
+        noun = self.dataset.modality.noun
+        say(f"split     {self.dataset.how_split}")
         amount = "" if self.trial.labels == "all" else f" ({self.trial.labels}{f', {self.trial.draws} draws' * (self.trial.draws > 1)})"
         chosen = f"{len(validation):,} to stop by and calibrate" if validation is not None else "none to stop by"
         tested = f"{len(self.test):,} to test" if self.test is not None else "none to test"
@@ -258,7 +258,7 @@ class Tuner:
         if advice := self.cls.advice(self.targets, rows, self.knobs):
             say(advice)
 
-    def decide(self, rows: np.ndarray, scratch: bool) -> Recipe:
+    def decide(self, rows: np.ndarray, scratch: bool) -> TrainConfig:
         """Fills in what was left open, from the number of labels and by the task."""
         recipe, decided = self.recipe, {}
         if recipe.batch_size is None:
@@ -284,9 +284,9 @@ class Tuner:
         knobs = {**self.knobs, "train": "full", "layer_decay": 1.0} if fresh else self.knobs
         task = self.cls.built(encoder, self.cls.learned(self.targets, rows, encoder, self.example()), knobs)
         views: Any = Targeted(
-            Views(self.names, self.material.modality, self.options, self.config["statistics"], recipe.seed + draw), self.targets.follow
+            Views(self.names, self.dataset.modality, self.options, self.config["statistics"], recipe.seed + draw), self.targets.follow
         )
-        store = self.material.store
+        store = self.dataset.store
         assert store is not None
         loader = Loader(store, rows, recipe.batch_size or 1, recipe.seed + draw, pin=self.device.type == "cuda")
         folder = scratch / (features if draw == 0 else f"{features}-{draw}")
@@ -299,7 +299,7 @@ class Tuner:
         title = {"encoder": "fine-tuning", "random_init": "from scratch"}[features]
         if self.trial.draws > 1:
             title += f" {draw + 1} of {self.trial.draws}"
-        names = lambda index: self.material.names(index.cpu().numpy())  # noqa: E731
+        names = lambda index: self.dataset.names(index.cpu().numpy())  # noqa: E731
         trainer = Trainer(step, views, loader, folder, names, **watched, resumable=False, evaluations=EVALUATIONS, title=title)
         if self.trial.probe and not fresh:
             probed = np.sort(np.random.default_rng(draw).permutation(rows)[:PROBED])
@@ -319,7 +319,7 @@ class Tuner:
 
     def example(self) -> View:
         """The view of one sample, as the network is used."""
-        store = self.material.store
+        store = self.dataset.store
         assert store is not None
         batch = {name: torch.from_numpy(values) for name, values in store.gather(self.pool[:1]).items()}
         return self.used({**batch, "index": torch.from_numpy(self.pool[:1])}, 0)[0]
@@ -327,23 +327,23 @@ class Tuner:
     def predictions(self, task: Task, rows: np.ndarray) -> tuple[Predictions, np.ndarray]:
         """What a task predicts of rows of the store (n,), and their targets."""
         self.used.channels_last = convolves(task.network)
-        batches = self.material.in_order(rows, BATCH if self.cls.target is None else DENSE).batches(0)
+        batches = self.dataset.in_order(rows, BATCH if self.cls.target is None else DENSE).batches(0)
         view = lambda batch: self.used(batch, 0)[0]  # noqa: E731
-        return collect(predict(task, batches, view, self.targets.follow, self.device, self.bf16, self.material.names))
+        return collect(predict(task, batches, view, self.targets.follow, self.device, self.bf16, self.dataset.names))
 
     def pooled(self, encoder: nn.Module, rows: np.ndarray) -> np.ndarray:
         """The pooled vectors of rows of the store (n,) -> (n, D) float32."""
         self.used.channels_last = convolves(encoder)
-        loader = self.material.in_order(rows, BATCH)
+        loader = self.dataset.in_order(rows, BATCH)
         view = lambda batch: self.used(batch, 0)[0]  # noqa: E731
-        return collect_features(encode(encoder, loader.batches(0), view, self.device, self.bf16, self.material.names), len(rows))
+        return collect_features(encode(encoder, loader.batches(0), view, self.device, self.bf16, self.dataset.names), len(rows))
 
     def rows(self, features: str, scores: dict[str, Measured]) -> list[Options]:
         """Rows of evaluation.json."""
         probe = "finetune" if self.knobs.get("train", "full") == "full" else f"finetune-{self.knobs['train']}"
         return [
             {"features": features, "probe": probe, "labels": self.trial.labels, "metric": name, "mean": score.mean}
-            | {"low": score.interval[0], "high": score.interval[1], "draws": self.trial.draws, "data": self.material.name}
+            | {"low": score.interval[0], "high": score.interval[1], "draws": self.trial.draws, "data": self.dataset.name}
             for name, score in scores.items()
         ]
 
@@ -353,7 +353,7 @@ class Tuner:
             return
         assert self.test is not None
         over = f", mean of {self.trial.draws} draws" if self.trial.draws > 1 else ""
-        say(f"measured  on {len(self.test):,} {self.material.modality.noun} not learned from{over}, 95% intervals in brackets")
+        say(f"measured  on {len(self.test):,} {self.dataset.modality.noun} not learned from{over}, 95% intervals in brackets")
         unit, times = ("%", 100) if self.cls.percent else ("", 1)
         number = lambda value, sign="": f"{value * times:{sign}.{1 if times == 100 else 4}{'f' if times == 100 else 'g'}}"  # noqa: E731
         said = lambda score, sign="": (  # noqa: E731
@@ -371,7 +371,7 @@ class Tuner:
 
 def _sort(knobs: Options, cls: Any, modality: Modality) -> dict[str, Options]:
     """Each key=value to where it belongs: loop, task, trial, or an option of the view; else a UserError."""
-    tables = {"trial": knobs_of(Trial), "task": knobs_of(cls), "loop": knobs_of(Recipe)}
+    tables = {"trial": knobs_of(Trial), "task": knobs_of(cls), "loop": knobs_of(TrainConfig)}
     for only_pretraining in ("stream", "devices", "nodes", "strategy"):
         del tables["loop"][only_pretraining]
     result: dict[str, Options] = {name: {} for name in (*tables, "view")}
@@ -386,23 +386,23 @@ def _sort(knobs: Options, cls: Any, modality: Modality) -> dict[str, Options]:
     return result
 
 
-def _tell_differences(material: Material, config: Options) -> None:
+def _warn_differences(dataset: Dataset, config: Options) -> None:
     """Data of another kind than the encoder was trained on is converted, and that is said."""
-    if kinds := differing(material.peeked, material.modality, config["layout"]):
+    if kinds := differing(dataset.peeked, dataset.modality, config["layout"]):
         asks, trained = (", ".join(f"{key} {both[i]}" for key, both in kinds.items()) for i in (0, 1))
-        warn(f"the {material.modality.noun} are of {asks}; the encoder was trained on {trained}, to which they are converted")
+        warn(f"the {dataset.modality.noun} are of {asks}; the encoder was trained on {trained}, to which they are converted")
 
 
 def _offers(encoder: Encoder) -> str:
     return ", ".join(sorted(encoder.offers)) or "pooled vectors alone"
 
 
-def _divider(material: Material, known: Known | None, seed: int, fields: bool) -> Callable[[Store], Parts]:
+def _divider(dataset: Dataset, known: SeenRows | None, seed: int, fields: bool) -> Callable[[Store], Parts]:
     """Which rows are for what. fields: targets are not labels; where the data have no parts, 20% of the rows are held out, of those that
     the encoder was not trained on."""
 
     def divide(store: Store) -> Parts:
-        rows, how = known.divider(material, own=False)(store) if known else store.parts(seed)
+        rows, how = known.divider(dataset, own=False)(store) if known else store.parts(seed)
         if not fields or len(rows) > 1 or store.labels is not None:
             return rows, how
         unseen = ~np.isin(store.hashes, known.trained) if known is not None and known.trained is not None else np.ones(len(store), bool)

@@ -22,7 +22,7 @@ from untaught.commands.summary import print_decisions, print_health, report_loss
 from untaught.config.footprint import check_views, sized
 from untaught.config.overrides import knobs_of, parse
 from untaught.config.registry import build_encoder, check_needs, method_title
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.console import console, say, warn
 from untaught.core import Batch, Encoder, Facts, Files, Method, Options, UserError
 from untaught.data.addresses import data_names
@@ -31,18 +31,18 @@ from untaught.data.stream import Stream
 from untaught.distributed.launch import launch, started, to_launch
 from untaught.distributed.process_group import ProcessGroup
 from untaught.evaluation.evaluator import Scorer
-from untaught.evaluation.models import untrained_encoder
+from untaught.evaluation.models import random_init_encoder
 from untaught.pipeline import preprocessor as learned
-from untaught.pipeline.dataset import Material, look, tell_skipped
-from untaught.pipeline.pretrained import save_encoder, save_speaker
-from untaught.pipeline.seen_rows import STREAMED, Known, keep_rows
+from untaught.pipeline.dataset import Dataset, look, print_skipped
+from untaught.pipeline.pretrained import save_encoder, save_hf_model
+from untaught.pipeline.seen_rows import STREAMED, SeenRows, keep_rows
 from untaught.pipeline.view_pipeline import Views, view_options
-from untaught.report.samples import keep_sample, keep_views
+from untaught.report.samples import save_sample, save_views
 from untaught.signals import Interrupted
 from untaught.storage.run_dir import Folder, write_run
 from untaught.training import checkpoint
-from untaught.training.collapse import Health
-from untaught.training.feature_pass import Survey
+from untaught.training.collapse import CollapseDetector
+from untaught.training.feature_pass import ExtractFeatures
 from untaught.training.optim import default_lr
 from untaught.training.step import TrainingStep
 from untaught.training.trainer import Trainer
@@ -69,12 +69,12 @@ class Run:
     request: Request
     folder: Folder
     group: ProcessGroup
-    data: Material
+    data: Dataset
     encoder: str | nn.Module
     method: Method
     kept: Encoder
     untrained: Encoder | None
-    publisher: Any
+    hf_model: Any
     scorer: Scorer
     held_out: HeldOut
     trainer: Trainer
@@ -140,28 +140,28 @@ def build(request: Request, folder: Folder, group: ProcessGroup) -> Run:
     step = TrainingStep(method, recipe, group)
     scorer = Scorer(data, cls.whole, step.device, step.bf16, recipe.seed)
     with group.unsharded(step.wrapped):
-        health = Health(method, views, scorer.view, example, request.changed_knobs, step.bf16)
-    publisher = method.publish()
+        health = CollapseDetector(method, views, scorer.view, example, request.changed_knobs, step.bf16)
+    hf_model = method.hf_model()
     held_out = HeldOut(method, views, data, step.device, step.bf16, recipe.batch_size or 1)
-    trainer = build_trainer(step, views, batches, folder.path, data, health, scorer, held_out if publisher is not None else None)
-    run = Run(request, folder, group, data, encoder_name, method, kept, untrained, publisher, scorer, held_out, trainer, record, began)
+    trainer = build_trainer(step, views, batches, folder.path, data, health, scorer, held_out if hf_model is not None else None)
+    run = Run(request, folder, group, data, encoder_name, method, kept, untrained, hf_model, scorer, held_out, trainer, record, began)
     begin_or_restore(run)
     if not group.broadcast((folder.path / "views.png").exists()):
-        group.on_rank_zero(lambda: keep_views(folder.path, views, cls.whole, example, data))
+        group.on_rank_zero(lambda: save_views(folder.path, views, cls.whole, example, data))
     return run
 
 
-def open_data(request: Request, folder: Folder, group: ProcessGroup) -> Material:
+def open_data(request: Request, folder: Folder, group: ProcessGroup) -> Dataset:
     """The source and its layout, on every rank as rank 0 has found it: a tokenizer that is trained twice may differ."""
     asked, modality, how = request.asked, request.modality, request.how
     layout = request.before["layout"] if request.before else None
     if layout is not None:
         learned.adopt(modality, layout, folder.path)
-    wishes = (modality.expects(asked.encoder) if isinstance(asked.encoder, str) else {}) | request.knobs["layout"]
-    opened: list[Material] = []
+    overrides = (modality.expects(asked.encoder) if isinstance(asked.encoder, str) else {}) | request.knobs["layout"]
+    opened: list[Dataset] = []
 
     def first() -> tuple[Options, Files]:
-        opened.append(look(asked.data, modality, **how, wishes=wishes, layout=layout))
+        opened.append(look(asked.data, modality, **how, overrides=overrides, layout=layout))
         return opened[0].layout, modality.kept(opened[0].layout)
 
     planned, files = group.on_rank_zero(first)
@@ -170,7 +170,7 @@ def open_data(request: Request, folder: Folder, group: ProcessGroup) -> Material
     return group.on_all_ranks(lambda: opened[0] if opened else look(asked.data, modality, **how, layout=planned))
 
 
-def pack(data: Material, request: Request, options: list[Options], group: ProcessGroup) -> None:
+def pack(data: Dataset, request: Request, options: list[Options], group: ProcessGroup) -> None:
     """Rank 0 packs the store, which may take an hour; the others open it. Or all stream."""
     recipe, noun = request.recipe, data.modality.noun
     streams = group.on_rank_zero(lambda: data.open(recipe.stream, recipe.seed))
@@ -184,7 +184,7 @@ def pack(data: Material, request: Request, options: list[Options], group: Proces
 
 
 def build_method(
-    request: Request, recipe: Recipe, data: Material, encoder: Encoder, views: Views, example: Batch, group: ProcessGroup
+    request: Request, recipe: TrainConfig, data: Dataset, encoder: Encoder, views: Views, example: Batch, group: ProcessGroup
 ) -> Method:
     """The method around the encoder. example: a batch of the training part."""
     cls, knobs = request.cls, request.knobs["method"]
@@ -204,8 +204,8 @@ def build_trainer(
     views: Views,
     batches: Loader | Stream,
     folder: Path,
-    data: Material,
-    health: Health,
+    data: Dataset,
+    health: CollapseDetector,
     scorer: Scorer,
     held_out: HeldOut | None,
 ) -> Trainer:
@@ -213,7 +213,7 @@ def build_trainer(
     method, extract_features, evaluate = step.method, None, None
     if type(method).before_epoch is not Method.before_epoch:
         in_order = data.in_order(np.sort(data.parts["train"]), 512)
-        extract_features = Survey(in_order, views, method, step.call, step.device, folder)
+        extract_features = ExtractFeatures(in_order, views, method, step.call, step.device, folder)
     if scorer.possible:
         evaluate = lambda: scorer.watch(method.kept)  # noqa: E731
     if held_out is not None and held_out.possible:
@@ -226,7 +226,7 @@ def begin_or_restore(run: Run) -> None:
     """A new run writes run.yaml and what lies beside it; one that is gone on with takes the state of its newest checkpoint."""
     before, group, folder, trainer = run.request.before, run.group, run.folder, run.trainer
     if before is None:
-        group.on_rank_zero(lambda: keep_layout(folder, run.data, run.record))
+        group.on_rank_zero(lambda: save_layout(folder, run.data, run.record))
         return
     _check_same_data(folder.path, run.data)
     if state := group.on_all_ranks(lambda: checkpoint.load(folder.path / "checkpoints", warn)):
@@ -271,13 +271,13 @@ def conclude(run: Run) -> Trained:
             run.kept.to(step.device)
         print_health(trainer.looked)
         config = save_encoder(run.kept, path / "encoder", encoder_config(run.record))
-        if run.publisher is not None:
+        if run.hf_model is not None:
             if run.held_out.possible:
                 report_loss(run.held_out, path, run.data.name)
-            save_speaker(run.publisher, path / "method", run.data.modality, path)
-        tell_skipped([*getattr(trainer.batches, "skipped", {}).items()], run.data.modality.noun)  # of a stream they are known only now
+            save_hf_model(run.hf_model, path / "method", run.data.modality, path)
+        print_skipped([*getattr(trainer.batches, "skipped", {}).items()], run.data.modality.noun)  # of a stream they are known only now
         say(f"trained   {trainer.step} steps in {trainer.seconds:.0f} s; encoder in {path / 'encoder'}")
-        keep_sample(path, run.data, run.kept, run.request.cls.whole, step.device, step.bf16, trainer.recipe.seed)
+        save_sample(path, run.data, run.kept, run.request.cls.whole, step.device, step.bf16, trainer.recipe.seed)
         score(run)
         say(f"run       {path} ({time.perf_counter() - run.began:.0f} s in all)")
         return config
@@ -298,30 +298,30 @@ def score(run: Run) -> None:
     if untrained is None:
         assert isinstance(run.encoder, str)
         given, knobs = run.data.modality.input(run.data.layout), run.request.knobs["encoder"]
-        untrained = untrained_encoder(run.encoder, given, knobs, run.trainer.recipe.seed)
+        untrained = random_init_encoder(run.encoder, given, knobs, run.trainer.recipe.seed)
     report_scores(scorer, run.kept, untrained.to(run.trainer.train_step.device), run.folder.path)
 
 
 # ------------------------------------------------------------------------------------------------------------- records
 
 
-def decide(recipe: Recipe, material: Material, group: ProcessGroup) -> Recipe:
+def decide(recipe: TrainConfig, dataset: Dataset, group: ProcessGroup) -> TrainConfig:
     """Fills in what was left open, from the number of rows and the machine."""
     shares = recipe.accumulate * group.size
-    rows = material.train_rows
-    if material.runs and not rows:
-        raise UserError(f"the {material.modality.noun} hold fewer values than one sample of {material.runs[1]}; choose a smaller length")
+    rows = dataset.train_rows
+    if dataset.runs and not rows:
+        raise UserError(f"the {dataset.modality.noun} hold fewer values than one sample of {dataset.runs[1]}; choose a smaller length")
     if rows == 1:
-        raise UserError(f"1 sample ({material.modality.noun}) to train on; at least 2 are needed, and hundreds to learn anything")
+        raise UserError(f"1 sample ({dataset.modality.noun}) to train on; at least 2 are needed, and hundreds to learn anything")
     batch_size = recipe.batch_size
     if batch_size is None:
-        batch_size = 1 << max(1, min(material.modality.batch, rows // 4 if rows else 256).bit_length() - 1)
+        batch_size = 1 << max(1, min(dataset.modality.batch, rows // 4 if rows else 256).bit_length() - 1)
         if rows:
             batch_size = min(batch_size, rows)
         batch_size = max(batch_size // shares, 1) * shares
     if rows and batch_size > rows:
         raise UserError(
-            f"batch_size={batch_size} is larger than the data, {rows} {material.modality.noun} to train on; choose at most {rows}"
+            f"batch_size={batch_size} is larger than the data, {rows} {dataset.modality.noun} to train on; choose at most {rows}"
         )
     if batch_size // recipe.accumulate < 2:
         raise UserError(f"batch_size={batch_size} leaves {batch_size // recipe.accumulate} sample a pass; at least 2 are needed")
@@ -336,16 +336,16 @@ def decide(recipe: Recipe, material: Material, group: ProcessGroup) -> Recipe:
     return dataclasses.replace(recipe, **decided)
 
 
-def describe(request: Request, encoder: str | nn.Module, material: Material, recipe: Recipe, views: Views) -> Options:
+def describe(request: Request, encoder: str | nn.Module, dataset: Dataset, recipe: TrainConfig, views: Views) -> Options:
     """run.yaml: all that was asked and resolved."""
     asked, cls, knobs = request.asked, request.cls, request.knobs
     known = {name: default for name, (_, default) in knobs_of(cls).items()}
     return {
         "untaught": untaught.__version__,
         "torch": torch.__version__,
-        "data": data_names(asked.data) or material.name,
-        "fingerprint": material.source.fingerprint,
-        "contents": material.store.contents if material.store else STREAMED,
+        "data": data_names(asked.data) or dataset.name,
+        "fingerprint": dataset.source.fingerprint,
+        "contents": dataset.store.contents if dataset.store else STREAMED,
         "modality": asked.modality,
         "columns": asked.columns,
         "label": asked.label,
@@ -360,8 +360,8 @@ def describe(request: Request, encoder: str | nn.Module, material: Material, rec
             "views": [{"name": name, **options} for name, options in zip(views.names, views.options, strict=True)],
             "whole": cls.whole,
         },
-        "layout": material.layout,
-        "statistics": material.statistics,
+        "layout": dataset.layout,
+        "statistics": dataset.statistics,
     }
 
 
@@ -380,18 +380,18 @@ def encoder_config(run: Options) -> Options:
     }
 
 
-def keep_layout(folder: Folder, material: Material, run: Options) -> None:
+def save_layout(folder: Folder, dataset: Dataset, run: Options) -> None:
     """run.yaml, and what belongs to the layout and the data beside it."""
-    learned.write_files(material.modality.kept(material.layout), folder.path)
-    if material.store:
-        keep_rows(folder.path, material.store, material.parts)
+    learned.write_files(dataset.modality.kept(dataset.layout), folder.path)
+    if dataset.store:
+        keep_rows(folder.path, dataset.store, dataset.parts)
     folder.write(run)
 
 
-def _check_same_data(folder: Path, material: Material) -> None:
-    known = Known.of(folder)
-    if not known.same(material.store, material.source.fingerprint):
-        changes = known.changes(material.store, material.modality.noun)
+def _check_same_data(folder: Path, dataset: Dataset) -> None:
+    known = SeenRows.of(folder)
+    if not known.same(dataset.store, dataset.source.fingerprint):
+        changes = known.changes(dataset.store, dataset.modality.noun)
         raise UserError(f"the data has changed since the run began ({changes}); start a new run with another --out")
 
 

@@ -1,4 +1,4 @@
-"""A picture of what a method would be shown."""
+"""An image of what a method would be shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from untaught.config.overrides import sort_knobs
 from untaught.config.registry import MethodLike, build_encoder, method_class, modality_named
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.console import say
 from untaught.core import UserError
 from untaught.data.sources import open_source, peek
@@ -38,11 +38,11 @@ def preview(
     make_room(out)
     check_replaceable(out, "choose another --out")
     kind, cls = modality_named(modality), method_class(method)
-    sorted_knobs = sort_knobs(knobs, cls, kind, Recipe)
-    wishes = (kind.expects(encoder) if encoder else {}) | sorted_knobs["layout"]
-    source = open_source(data, kind, columns=columns, encoding=wishes.get("encoding"))
+    sorted_knobs = sort_knobs(knobs, cls, kind, TrainConfig)
+    overrides = (kind.expects(encoder) if encoder else {}) | sorted_knobs["layout"]
+    source = open_source(data, kind, columns=columns, encoding=overrides.get("encoding"))
     records = peek(source, max(rows, 100))
-    layout = kind.plan(records, wishes)
+    layout = kind.plan(records, overrides)
     layout = learn(source, kind, layout) if kind.learn else layout
     batch, _ = batch_of(records, kind, layout)
     statistics = kind.fit(batch, layout)

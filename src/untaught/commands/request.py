@@ -13,7 +13,7 @@ from torch import nn
 
 from untaught.config.overrides import knobs_of, sort_knobs
 from untaught.config.registry import MethodLike, from_python, method_class, method_title, modality_named
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import Method, Modality, Options, UserError
 from untaught.distributed.launch import started
 from untaught.pipeline.view_pipeline import view_names
@@ -77,7 +77,7 @@ class Request:
     cls: type[Method]
     modality: Modality
     knobs: dict[str, Any]
-    recipe: Recipe
+    recipe: TrainConfig
     views: tuple[str, ...]
 
     @property
@@ -107,8 +107,8 @@ def resolve(asked: Asked, resume: bool) -> Request:
         raise UserError(f"{asked.out} holds no run to go on with; name the data to begin one")
     _check_at_hand(asked)
     cls, modality = method_class(asked.chosen), modality_named(asked.modality)
-    knobs = sort_knobs(asked.knobs, cls, modality, Recipe)
-    recipe = Recipe(**(cls.training_defaults | knobs["loop"]))
+    knobs = sort_knobs(asked.knobs, cls, modality, TrainConfig)
+    recipe = TrainConfig(**(cls.training_defaults | knobs["loop"]))
     return Request(asked, given, resume, before, changes, cls, modality, knobs, recipe, view_names(cls, modality, knobs["views"]))
 
 

@@ -11,20 +11,20 @@ from untaught.core import Encoder, Method, Options
 from untaught.data.stream import Stream
 from untaught.evaluation.evaluator import Scorer, merge_rows
 from untaught.methods.composite import Hybrid
-from untaught.pipeline.dataset import Material
+from untaught.pipeline.dataset import Dataset
 from untaught.training.trainer import Trainer
 from untaught.training.validation import HeldOut
 
 MEASURES = (("effective_rank", 0), ("std", 2))  # of health that are said, and their digits
 
 
-def print_decisions(run: Options, material: Material, method: Method, trainer: Trainer) -> None:
+def print_decisions(run: Options, dataset: Dataset, method: Method, trainer: Trainer) -> None:
     """What was decided, before the first step."""
-    recipe, layout, encoder = trainer.recipe, material.layout, method.kept
-    stored = f"stored in {size_text(material.store.bytes)}" if material.store else "streamed"
+    recipe, layout, encoder = trainer.recipe, dataset.layout, method.kept
+    stored = f"stored in {size_text(dataset.store.bytes)}" if dataset.store else "streamed"
     if getattr(trainer.batches, "held", None):
         stored += f", held on {trainer.train_step.device}"
-    say(f"split     {material.how_split}" if material.how_split else "split     everything is trained on")
+    say(f"split     {dataset.how_split}" if dataset.how_split else "split     everything is trained on")
     say("layout    " + ", ".join(f"{key} {value}" for key, value in layout.items()) + f"; {stored}")
     if isinstance(trainer.batches, Stream):
         say(f"stream    {trainer.batches.how}")

@@ -145,7 +145,7 @@ def _by_name(encoder: str, given: Options, knobs: Options) -> Encoder:
     return made
 
 
-def build_untrained(encoder: str, given: Options, knobs: Options) -> Encoder:
+def build_random_init(encoder: str, given: Options, knobs: Options) -> Encoder:
     """As `build_encoder`, with every weight drawn anew, whatever weights the encoder comes with."""
     own = {key: value for key, value in knobs.items() if key not in ("weights", "pretrained")}
     drawn = {"pretrained": False} if "pretrained" in knobs_of(encoder_factory(encoder)[0]) else {}

@@ -16,7 +16,7 @@ Places = Annotated[int, Within(1, 1 << 16)]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """What the loop does. None is decided from the data and the machine, and printed."""
 
     epochs: Annotated[int, Within(1, 10**6)] | None = None  # one of epochs, steps and minutes says when to stop

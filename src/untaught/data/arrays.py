@@ -1,4 +1,4 @@
-"""Arrays (N, ...) of numpy or torch, `.npy`, `.npz` by key, and the pictures that ship with scikit-learn."""
+"""Arrays (N, ...) of numpy or torch, `.npy`, `.npz` by key, and the images that ship with scikit-learn."""
 
 from __future__ import annotations
 

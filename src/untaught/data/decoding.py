@@ -21,11 +21,11 @@ S = TypeVar("S")
 Decoded = tuple[Record, "dict[str, np.ndarray] | str"]  # a record with its arrays, or with the reason why it has none
 FAULTS_OF_OURS = (AttributeError, NameError, TypeError, AssertionError, ImportError)  # in decode itself, not in the data
 HEAVY = 1 << 28  # bytes of encoded records that wait to be decoded, beyond which no more are read
-CHUNK = 8  # records a task: a small picture costs less than handing it over
+CHUNK = 8  # records a task: a small image costs less than handing it over
 
 
 def decode(records: Iterable[Record], modality: Modality, layout: Options) -> Iterator[Decoded]:
-    """Every record in order. Threads suffice: picture and sound decoders release the interpreter's lock."""
+    """Every record in order. Threads suffice: image and sound decoders release the interpreter's lock."""
 
     def one(record: Record) -> Decoded:
         try:

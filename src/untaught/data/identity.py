@@ -33,7 +33,7 @@ def fingerprint(facts: Iterable[object]) -> str:
 
 
 def content_hash(values: Iterable[object]) -> str:
-    """Hash of the contents of any values: numbers, text, bytes, arrays, tensors, pictures, dates, and lists and mappings of such.
+    """Hash of the contents of any values: numbers, text, bytes, arrays, tensors, images, dates, and lists and mappings of such.
 
     Of arrays dtype and shape count, byte order and strides do not; NaN is NaN; a Path counts with its file's size and time of change.
     An object of another kind is new every time. Bounded memory.
@@ -86,7 +86,7 @@ class _Digest:
         elif hasattr(value, "detach"):  # torch, without importing it
             self.tensor(value)
         elif hasattr(value, "getexif") and hasattr(value, "tobytes"):  # Pillow, as well
-            exif = dict(value.getexif())  # its orientation turns the picture
+            exif = dict(value.getexif())  # its orientation turns the image
             self.all("picture", [value.mode, value.size, value.getpalette(), value.info.get("transparency"), exif, value.tobytes()])
         else:
             self.other(value)

@@ -1,4 +1,4 @@
-"""A list from Python: a record an item, in its order. Paths go to folders, tables and shards; here are texts, pictures and arrays."""
+"""A list from Python: a record an item, in its order. Paths go to folders, tables and shards; here are texts, images and arrays."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _names_a_file(name: str | Path) -> bool:
 
 
 def is_item(value: Any) -> bool:
-    """Whether a value holds one record whose content can be told: encoded bytes, a PIL picture, an array or a tensor of any shape."""
+    """Whether a value holds one record whose content can be told: encoded bytes, a PIL image, an array or a tensor of any shape."""
     return isinstance(value, bytes) or hasattr(value, "tobytes") or is_tensor(value)
 
 

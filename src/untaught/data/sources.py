@@ -78,7 +78,7 @@ def open_source(
     if isinstance(data, list) and data and all(map(lists.is_item, data)):
         choice.refuse("a list")
         return lists.open_list(data, modality)
-    if lists.is_item(data):  # one picture from PIL, one encoded file
+    if lists.is_item(data):  # one image from PIL, one encoded file
         choice.refuse("one of the " + modality.noun)
         return lists.open_list([data], modality)
     if isinstance(data, dict) and any(arrays.is_array(value) for value in data.values()):

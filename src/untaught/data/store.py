@@ -136,7 +136,7 @@ def pack(
     cache: Path | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     limit_skipped: float = 0.5,
-    tell: Callable[[str], None] = lambda text: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Store:
     """Decode a source into a store under the cache, or open the one that an earlier run or another process made.
 
@@ -154,7 +154,7 @@ def pack(
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         with FileLock(folder / f"{key}.lock"):
-            if (store := _reopen(target, lambda fault: tell(f"the store {target} is damaged ({fault}): packing it anew"))) is not None:
+            if (store := _reopen(target, lambda fault: warn(f"the store {target} is damaged ({fault}): packing it anew"))) is not None:
                 return store
             shutil.rmtree(target, ignore_errors=True)
             try:
@@ -177,10 +177,10 @@ def pack(
         raise
 
 
-def packed(source: Source, modality: Modality, layout: Options, tell: Callable[[str], None] = lambda text: None) -> Store | None:
+def packed(source: Source, modality: Modality, layout: Options, warn: Callable[[str], None] = lambda text: None) -> Store | None:
     """The store of an unchanged source that was packed before, or None; `tell` gets to know where it is damaged."""
     target = _place(source, modality, layout, None)
-    return _reopen(target, lambda fault: tell(f"the store {target} is damaged ({fault}): reading the data themselves"))
+    return _reopen(target, lambda fault: warn(f"the store {target} is damaged ({fault}): reading the data themselves"))
 
 
 def sizes(rows: dict[str, np.ndarray]) -> str:
@@ -281,7 +281,7 @@ def _fit(store: Store, modality: Modality, layout: Options) -> Options:
     return modality.fit({name: torch.from_numpy(array) for name, array in store.gather(sample).items()}, layout)
 
 
-def _reopen(folder: Path, tell: Callable[[str], None] = lambda fault: None) -> Store | None:
+def _reopen(folder: Path, warn: Callable[[str], None] = lambda fault: None) -> Store | None:
     if not folder.is_dir():
         return None
     try:
@@ -289,7 +289,7 @@ def _reopen(folder: Path, tell: Callable[[str], None] = lambda fault: None) -> S
         verify(folder, store.manifest["checksums"])
         return store
     except Exception as error:  # a file was deleted, cut or changed by hand or by the disk, in whatever way: pack anew
-        tell((str(error) or type(error).__name__).splitlines()[0])
+        warn((str(error) or type(error).__name__).splitlines()[0])
         return None
 
 

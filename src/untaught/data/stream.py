@@ -55,12 +55,12 @@ class Stream:
         pin: bool = False,
         drop_last: bool = True,
         shuffle: bool = True,
-        tell: Callable[[str], None] = lambda text: None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         check_batch(batch_size, part.rows, world, drop_last)
         self.part, self.modality, self.layout, self.batch_size, self.seed = part, modality, layout, batch_size, seed
         self.buffer, self.rank, self.world, self.pin, self.drop_last, self.shuffle = buffer, rank, world, pin, drop_last, shuffle
-        self.tell = tell
+        self.warn = warn
         self.steps_per_epoch = None if part.rows is None else part.rows // batch_size if drop_last else -(-part.rows // batch_size)
         self.shards: Sequence[Shard] = part.shards or (Shard("", lambda: part.rows, lambda start: islice(part, start, None), 0),)
         training = bool(part.shards) and drop_last and shuffle
@@ -243,7 +243,7 @@ class Stream:
             name = self.shards[shard].name
             if name not in self.broken:
                 self.broken.add(name)
-                self.tell(f"{error}; going on without the rest of it")
+                self.warn(f"{error}; going on without the rest of it")
 
     def _nothing(self) -> UserError:
         shown = ", ".join(sorted(self.broken)[:3])

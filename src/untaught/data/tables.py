@@ -177,7 +177,7 @@ def read_files(
 ) -> tuple[dict[str, list[Table]], list[tuple[str, str]]]:
     """Files of one kind -> tables by part, by the words in their names or folders; and what is left out (name, reason).
 
-    Of several files, those that can't be opened are left out. `suffixes`: of files that a webdataset's pictures (sounds ...) are.
+    Of several files, those that can't be opened are left out. `suffixes`: of files that a webdataset's images (sounds ...) are.
     `reading`: how csv and json files are read, as `delimited.TOLD` names it.
     """
     reading = reading or {}
@@ -318,7 +318,7 @@ def _read_text(address: Address, suffixes: Collection[str], reading: Mapping[str
 
 
 def of_dataset(dataset: Any, name: str) -> Table:
-    """A `datasets.Dataset` or `IterableDataset`. Pictures and sounds stay encoded: decoding is the modality's."""
+    """A `datasets.Dataset` or `IterableDataset`. Images and sounds stay encoded: decoding is the modality's."""
     from dataclasses import replace
 
     features = dataset.features

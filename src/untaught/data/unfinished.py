@@ -109,7 +109,7 @@ class Unfinished:
 
 
 def _own(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without the columns of a target: a picture is the same with another mask."""
+    """Without the columns of a target: an image is the same with another mask."""
     return {name: array for name, array in arrays.items() if not name.startswith(TARGET)}
 
 

@@ -110,7 +110,7 @@ class Columns:
 
 
 def columns_of(addresses: Sequence[Address], suffixes: Collection[str]) -> Columns:
-    """By the first samples of the first shard that can be read. Plain endings of pictures (jpg, png) are one column."""
+    """By the first samples of the first shard that can be read. Plain endings of images (jpg, png) are one column."""
     first: list[Sample] = []
     for address in addresses[:PEEKED]:
         with suppress(Exception):  # whoever reads the shard says why not

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import UserError
 from untaught.signals import Interrupted
 
@@ -61,7 +61,7 @@ def started() -> Started | None:
     return None
 
 
-def to_launch(recipe: Recipe) -> int:
+def to_launch(recipe: TrainConfig) -> int:
     """How many processes this one has to start for the recipe; 0 where it trains itself. Raises UserError where it can't."""
     found, devices, nodes = started(), recipe.devices, recipe.nodes
     if found:

@@ -23,7 +23,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import UserError
 from untaught.distributed.launch import started
 
@@ -39,7 +39,7 @@ class ProcessGroup:
     recipe: None for a group of one. find_unused_parameters: whether a step may leave parameters without a gradient.
     """
 
-    def __init__(self, recipe: Recipe | None = None, find_unused_parameters: bool = False) -> None:
+    def __init__(self, recipe: TrainConfig | None = None, find_unused_parameters: bool = False) -> None:
         found = started() if recipe else None
         self.writes_shards = recipe is not None and recipe.strategy == "fsdp"  # checkpoints are one file a rank, also with one process
         self.rank, self.devices, self.nodes = (found.rank, found.devices, found.nodes) if found else (0, 1, 1)

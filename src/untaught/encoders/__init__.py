@@ -1,8 +1,8 @@
 """Networks that turn a view into vectors: any model of timm and transformers, and a few small ones for the CPU."""
 
 ENCODERS: dict[str, tuple[str, str]] = {  # name -> ("module:function", what it is)
-    "conv_small": ("untaught.encoders.conv_small:ConvSmall", "residual convolutions made for a CPU, any size and channels of picture"),
-    "vit_mini": ("untaught.encoders.timm:vit_mini", "timm's ViT, 6 blocks of width 192, about 64 tokens a picture"),
+    "conv_small": ("untaught.encoders.conv_small:ConvSmall", "residual convolutions made for a CPU, any size and channels of image"),
+    "vit_mini": ("untaught.encoders.timm:vit_mini", "timm's ViT, 6 blocks of width 192, about 64 tokens an image"),
     "timm/NAME": ("untaught.encoders.timm:timm_encoder", "any model of timm, by its name there; NAME may be local-dir:FOLDER"),
     "bert": ("untaught.encoders.language:bert", "transformers' BERT, 4 blocks of width 256, for text"),
     "modernbert": ("untaught.encoders.language:modernbert", "transformers' ModernBERT, 4 blocks of width 256, for text; rotary positions"),

@@ -1,4 +1,4 @@
-"""A small convolutional network for pictures on a CPU, shaped by what two cores with bfloat16 matrix units do fast.
+"""A small convolutional network for images on a CPU, shaped by what two cores with bfloat16 matrix units do fast.
 
 The stem halves at once, since passes over large activations cost more than arithmetic. Space is halved by merging 2 x 2
 patches into one linear layer (as Swin, Liu et al. 2021, section 3.1): a plain matrix product, where the weight gradient of a

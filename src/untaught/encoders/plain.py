@@ -11,12 +11,12 @@ from untaught.core import Encoder, Features, UserError, View
 
 
 class Plain(Encoder):
-    """Wraps a module that takes pictures x (B,C,H,W) and gives (B,D), or (B,D,h,w), which is averaged over places."""
+    """Wraps a module that takes images x (B,C,H,W) and gives (B,D), or (B,D,h,w), which is averaged over places."""
 
     def __init__(self, module: nn.Module, given: dict[str, Any]) -> None:
         super().__init__()
         if not {"channels", "size"} <= given.keys():
-            raise UserError(f"{type(module).__name__}: a module takes pictures, not data of {', '.join(given)}; name an encoder")
+            raise UserError(f"{type(module).__name__}: a module takes images, not data of {', '.join(given)}; name an encoder")
         self.module = module
         training = module.training
         with torch.no_grad():
@@ -24,13 +24,13 @@ class Plain(Encoder):
                 y = module.eval()(torch.zeros(2, given["channels"], given["size"], given["size"]))
             except Exception as error:
                 raise UserError(
-                    f"{type(module).__name__} can't take {given['channels']} x {given['size']} x {given['size']} pictures: {error}"
+                    f"{type(module).__name__} can't take {given['channels']} x {given['size']} x {given['size']} images: {error}"
                 ) from error
             finally:
                 module.train(training)
         if not isinstance(y, Tensor) or y.ndim not in (2, 4) or len(y) != 2:
             shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise UserError(f"{type(module).__name__} gives {shape} for 2 pictures; (2, D) or (2, D, h, w) is needed")
+            raise UserError(f"{type(module).__name__} gives {shape} for 2 images; (2, D) or (2, D, h, w) is needed")
         self.width = y.shape[1]
 
     def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:

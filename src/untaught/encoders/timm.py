@@ -42,7 +42,7 @@ def timm_encoder(
     weights: str | None = None,
     **knobs: Any,
 ) -> TimmEncoder | ViT:
-    """timm's model `name` for pictures of `channels` and `size`.
+    """timm's model `name` for images of `channels` and `size`.
 
     weights: a checkpoint file to start from, "pretrained" for timm's own, or none. stem: "small" is 3x3 without pooling or
     stride, "original" is timm's, "auto" is small up to 64 pixels. Everything else goes to timm.create_model.
@@ -76,7 +76,7 @@ def timm_encoder(
         with torch.no_grad():
             encoder.eval()(View(torch.zeros(1, channels, size, size)))
     except Exception as error:  # as many ways again
-        raise UserError(f"timm/{name} can't take {channels} x {size} x {size} pictures: {_line(error)}") from error
+        raise UserError(f"timm/{name} can't take {channels} x {size} x {size} images: {_line(error)}") from error
     return encoder.train()
 
 
@@ -91,7 +91,7 @@ def is_known(name: str) -> bool:
 
 
 def shown_as(name: str) -> dict[str, Any]:
-    """How timm's pretrained model `name` wants pictures: their "size", and "mean" and "std" of each channel in 0..1."""
+    """How timm's pretrained model `name` wants images: their "size", and "mean" and "std" of each channel in 0..1."""
     if name.startswith("local-dir:"):
         try:
             said = json.loads((Path(name.removeprefix("local-dir:")) / "config.json").read_text("utf-8"))

@@ -20,31 +20,31 @@ NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # which a model's folder
 def transformers_encoder(name: str, *, channels: int = 3, size: int = 224, pretrained: bool = True) -> Encoder:
     """The vision model `name`, a folder or a name on the Hugging Face hub, with its weights or drawn anew.
 
-    size is the side of the pictures (B, channels, size, size) that it will be given.
+    size is the side of the images (B, channels, size, size) that it will be given.
     """
     hub = library()
     config = or_fault(name, lambda: hub.AutoConfig.from_pretrained(name, **NO_CODE))
     wanted = getattr(config, "num_channels", channels)
     if wanted != channels:
-        raise UserError(f"transformers/{name} takes pictures of {wanted} channels, these have {channels}; choose another model")
+        raise UserError(f"transformers/{name} takes images of {wanted} channels, these have {channels}; choose another model")
     if pretrained:
         check_weights(name, "AutoModel")
         model, said = or_fault(name, lambda: hub.AutoModel.from_pretrained(name, output_loading_info=True, **NO_CODE))
         check_whole(name, model, said["missing_keys"])
     else:
         model = or_fault(name, lambda: hub.AutoModel.from_config(config, **NO_CODE))
-    model = getattr(model, "vision_model", model)  # of a pair of pictures and text
+    model = getattr(model, "vision_model", model)  # of a pair of images and text
     encoder = TransformersEncoder(model)
     try:
         with torch.no_grad():
             encoder.width = encoder.eval()(View(torch.zeros(1, channels, size, size))).shape[1]
     except Exception as error:  # each model has its own way to say no
-        raise UserError(f"transformers/{name} can't take {channels} x {size} x {size} pictures: {_line(error)}") from error
+        raise UserError(f"transformers/{name} can't take {channels} x {size} x {size} images: {_line(error)}") from error
     return encoder.train()
 
 
 def shown_as(name: str) -> dict[str, Any]:
-    """How the model wants pictures: their "size", and "mean" and "std" of each channel in 0..1."""
+    """How the model wants images: their "size", and "mean" and "std" of each channel in 0..1."""
     hub = library()
     config = or_fault(name, lambda: hub.AutoConfig.from_pretrained(name, **NO_CODE))
     try:
@@ -53,7 +53,7 @@ def shown_as(name: str) -> dict[str, Any]:
         said: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(name)[0]
     except OSError as error:
         raise UserError(
-            f"transformers/{name} has no preprocessor_config.json, which says how pictures are normalised; put it beside the weights"
+            f"transformers/{name} has no preprocessor_config.json, which says how images are normalised; put it beside the weights"
         ) from error
     side = said.get("crop_size") or said.get("size") or getattr(config, "image_size", 224)
     if isinstance(side, dict):

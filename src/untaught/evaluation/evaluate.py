@@ -16,10 +16,10 @@ from untaught.console import say, warn
 from untaught.core import Modality, Options, UserError
 from untaught.evaluation import low_label
 from untaught.evaluation.evaluator import Scorer, merge_rows, read_rows
-from untaught.evaluation.models import Subject, open_subject
+from untaught.evaluation.models import EvaluatedModel, open_model
 from untaught.ops.precision import has_bfloat16
-from untaught.pipeline.dataset import Material, differing, look
-from untaught.pipeline.seen_rows import Known
+from untaught.pipeline.dataset import Dataset, differing, look
+from untaught.pipeline.seen_rows import SeenRows
 from untaught.pipeline.view_pipeline import Views
 from untaught.ranges import Samples, in_range
 from untaught.storage.atomic import make_room
@@ -45,40 +45,40 @@ def evaluate(
 
     They go into the evaluation.json of the run, or of `out`, a folder or a .json file. Raises UserError.
     """
-    subject = dataclasses.replace(open_subject(target, modality), name="encoder")
-    peers = [open_subject(peer, subject.modality.name) for peer in against]
+    model = dataclasses.replace(open_model(target, modality), name="encoder")
+    peers = [open_model(peer, model.modality.name) for peer in against]
     for peer, given in zip(peers, against, strict=True):
         peer.name = f"against:{given if isinstance(given, str | os.PathLike) else peer.name}"
     if len({peer.name for peer in peers}) < len(peers):
         raise UserError("--against names one encoder twice; name each once")
-    place = _place(subject, out)
-    known = Known.of(subject.run) if subject.run else None
+    place = _place(model, out)
+    known = SeenRows.of(model.run) if model.run else None
     own = data is None
     if own:
-        data, columns, label, split = _own_data(subject, target)
+        data, columns, label, split = _own_data(model, target)
 
     seed = known.seed if known else 0
-    material = _open(subject, data, columns, label, split, known, own)
-    layout = material.layout
-    networks: list[tuple[str, Subject, nn.Module]] = [("encoder", subject, subject.build(layout))]
-    untrained = subject.untrained(layout)
+    dataset = _open(model, data, columns, label, split, known, own)
+    layout = dataset.layout
+    networks: list[tuple[str, EvaluatedModel, nn.Module]] = [("encoder", model, model.build(layout))]
+    untrained = model.untrained(layout)
     if untrained is None:
-        warn("random_init is left out: the module has weights that no reset_parameters draws anew")
+        warn("skipping the random-init baseline: some modules lack reset_parameters()")
     else:
-        networks.append(("random_init", subject, untrained))
+        networks.append(("random_init", model, untrained))
     for peer in peers:
-        if peer.layout and not _alike(peer.modality, peer.layout, subject.modality, layout):
+        if peer.layout and not _alike(peer.modality, peer.layout, model.modality, layout):
             raise UserError(f"{peer.name[8:]} takes other data than {target}, or reads it in another way; compare encoders of one kind")
         networks.append((peer.name, peer, peer.build(layout)))
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scorer = Scorer(material, subject.view, device, has_bfloat16(device.type), seed, batch_size)
-    tell(scorer)
+    scorer = Scorer(dataset, model.view, device, has_bfloat16(device.type), seed, batch_size)
+    print_labels(scorer)
     for peer in peers:
-        _tell_seen(peer, scorer)
+        _warn_seen(peer, scorer)
     rows: list[Options] = []
     for name, owner, network in networks:
-        rows += scorer.battery(name, network.to(device), _views(owner, material))
+        rows += scorer.battery(name, network.to(device), _views(owner, dataset))
         network.cpu()
     if scorer.possible:
         rows += scorer.battery("raw", None)
@@ -88,16 +88,16 @@ def evaluate(
     return rows
 
 
-def tell(scorer: Scorer) -> None:
+def print_labels(scorer: Scorer) -> None:
     """What is measured on what, and what of it can't be."""
     if not scorer.possible:
-        say(f"labels    not used: {scorer.why_not}; label-free rows only, of {len(scorer.queries):,} {scorer.material.modality.noun}")
+        say(f"labels    not used: {scorer.why_not}; label-free rows only, of {len(scorer.queries):,} {scorer.dataset.modality.noun}")
         return
     train, test = scorer.labels(scorer.bank), scorer.labels(scorer.queries)
     present, sizes = np.unique(train, return_counts=True)
-    say(f"split     {scorer.material.how_split}")
+    say(f"split     {scorer.dataset.how_split}")
     span = f"{sizes.min():,}" if sizes.min() == sizes.max() else f"{sizes.min():,} to {sizes.max():,}"
-    say(f"labels    {len(present)} classes of {span} training {scorer.material.modality.noun}; {len(test):,} of {scorer.held_out} ask")
+    say(f"labels    {len(present)} classes of {span} training {scorer.dataset.modality.noun}; {len(test):,} of {scorer.held_out} ask")
     for doubt in scorer.doubts():
         warn(doubt)
     for setting, against in low_label.settings(train):
@@ -105,30 +105,36 @@ def tell(scorer: Scorer) -> None:
             say(f"labels    {setting} is left out: {against}")
 
 
-def _tell_seen(peer: Subject, scorer: Scorer) -> None:
+def _warn_seen(peer: EvaluatedModel, scorer: Scorer) -> None:
     """Another run's training samples may be among those that this one held out."""
-    store = scorer.material.store
-    if peer.run and store and (seen := Known.of(peer.run).seen(store, scorer.queries)):
-        noun = scorer.material.modality.noun
-        warn(f"{peer.name[8:]} was trained on {seen:,} of the {len(scorer.queries):,} {noun} that ask: its scores are of what it has seen")
+    store = scorer.dataset.store
+    if peer.run and store and (seen := SeenRows.of(peer.run).seen(store, scorer.queries)):
+        noun = scorer.dataset.modality.noun
+        warn(f"{peer.name[8:]} was trained on {seen:,} of the {len(scorer.queries):,} {noun} it is scored on: its scores are too high")
 
 
 def _open(
-    subject: Subject, data: Any, columns: dict[str, str] | None, label: str | None, split: str | None, known: Known | None, own: bool
-) -> Material:
+    model: EvaluatedModel,
+    data: Any,
+    columns: dict[str, str] | None,
+    label: str | None,
+    split: str | None,
+    known: SeenRows | None,
+    own: bool,
+) -> Dataset:
     """Data read as the encoder's own was, with what that changes said. known: of the run; own: whether the data are to be the run's."""
-    modality = subject.modality
-    wishes = ({"size": subject.size} if subject.size else {}) | subject.brought
-    material = look(data, modality, columns=columns, label=label, split=split, wishes=wishes, layout=subject.layout)
-    for key, (found, takes) in differing(material.peeked, modality, subject.layout).items() if subject.layout else ():
+    modality = model.modality
+    overrides = ({"size": model.size} if model.size else {}) | model.brought
+    dataset = look(data, modality, columns=columns, label=label, split=split, overrides=overrides, layout=model.layout)
+    for key, (found, takes) in differing(dataset.peeked, modality, model.layout).items() if model.layout else ():
         if key == "channels" and 1 not in (found, takes):
             raise UserError(
                 f"the {modality.noun} have {found} channels, the encoder was trained on {takes}; give {modality.noun} of {takes}"
             )
         say(f"layout    {modality.noun} of {key} {found} are read with {key} {takes}, as in training")
-    divide = known.divider(material, own) if known else None
-    material.open(False, 0, divide)
-    return material
+    divide = known.divider(dataset, own) if known else None
+    dataset.open(False, 0, divide)
+    return dataset
 
 
 def _alike(modality: Modality, layout: Options, other: Modality, others: Options) -> bool:
@@ -138,25 +144,25 @@ def _alike(modality: Modality, layout: Options, other: Modality, others: Options
     return modality.learn is None or modality.kept(layout)[modality.files[0]] == modality.kept(others)[modality.files[0]]
 
 
-def _views(subject: Subject, material: Material) -> tuple[Views, Views | None]:
-    whole = subject.shown(material.layout, material.statistics, (subject.view,))
-    offered = PAIR in subject.modality.views
-    return whole, subject.shown(material.layout, material.statistics, (PAIR, PAIR)) if offered else None
+def _views(model: EvaluatedModel, dataset: Dataset) -> tuple[Views, Views | None]:
+    whole = model.shown(dataset.layout, dataset.statistics, (model.view,))
+    offered = PAIR in model.modality.views
+    return whole, model.shown(dataset.layout, dataset.statistics, (PAIR, PAIR)) if offered else None
 
 
-def _own_data(subject: Subject, target: Any) -> tuple[Any, dict[str, str] | None, str | None, str | None]:
-    if subject.run is None:
+def _own_data(model: EvaluatedModel, target: Any) -> tuple[Any, dict[str, str] | None, str | None, str | None]:
+    if model.run is None:
         name = target if isinstance(target, str | os.PathLike) else "it"
         raise UserError(f"{name} has no data of its own to be measured on; name some with --data")
-    run = read_run(subject.run / "run.yaml")
-    return data_of(run, subject.run), run["columns"], run["label"], run["split"]
+    run = read_run(model.run / "run.yaml")
+    return data_of(run, model.run), run["columns"], run["label"], run["split"]
 
 
-def _place(subject: Subject, out: Path | None) -> Path | None:
+def _place(model: EvaluatedModel, out: Path | None) -> Path | None:
     """Where the rows go; refused before anything is measured if it can't be written."""
-    if out is None and not subject.run:
+    if out is None and not model.run:
         return None
-    folder = out or subject.run or Path()
+    folder = out or model.run or Path()
     place = folder if folder.suffix == ".json" else folder / "evaluation.json"
     make_room(place)
     read_rows(place)  # what is there must be an evaluation

@@ -21,7 +21,7 @@ from untaught.evaluation import layers
 from untaught.evaluation.battery import Encoded, battery, knn_rows, steps
 from untaught.evaluation.features import collect, encode
 from untaught.evaluation.knn import knn_accuracy
-from untaught.pipeline.dataset import Material
+from untaught.pipeline.dataset import Dataset
 from untaught.pipeline.view_pipeline import Views, convolves, used_view
 from untaught.storage.atomic import write_text
 from untaught.storage.safe_load import read_json
@@ -39,27 +39,27 @@ class Scorer:
     `watch` never looks at the test part: its queries are taken out of the training part.
     """
 
-    def __init__(self, material: Material, whole: str, device: torch.device, bf16: bool, seed: int, batch_size: int = 512) -> None:
-        self.material, self.device, self.bf16, self.batch_size = material, device, bf16, batch_size
-        self.view = used_view(material.modality, material.layout, whole, material.statistics)
+    def __init__(self, dataset: Dataset, whole: str, device: torch.device, bf16: bool, seed: int, batch_size: int = 512) -> None:
+        self.dataset, self.device, self.bf16, self.batch_size = dataset, device, bf16, batch_size
+        self.view = used_view(dataset.modality, dataset.layout, whole, dataset.statistics)
         self.pick = np.random.default_rng(seed)
         self.held_out: str | None = None
         self.why_not = self._choose_rows()
         self.possible = not self.why_not
         if not self.possible:  # of rows without labels there is still a spectrum
-            parts = material.parts
+            parts = dataset.parts
             self.queries = self._some(parts.get(held_out_part(parts) or "train", np.arange(0)), QUERIES)
 
     def _choose_rows(self) -> str:
         """Which rows are for what -> why labels can't be used, or ""."""
-        store = self.material.store
+        store = self.dataset.store
         if store is None:
             return "the data is streamed"
         if store.labels is None:
             return "the data has no labels"
         if store.labels.dtype.kind == "f":
             return "the labels are measured numbers, and these probes tell classes apart"
-        labelled = {name: rows[store.labels[rows] >= 0] for name, rows in self.material.parts.items()}
+        labelled = {name: rows[store.labels[rows] >= 0] for name, rows in self.dataset.parts.items()}
         self.held_out = held_out_part(labelled)
         train = labelled["train"]
         if self.held_out is None or not len(train):
@@ -74,10 +74,10 @@ class Scorer:
 
     def doubts(self) -> list[str]:
         """What of the labels makes the scores say less than they seem to."""
-        store = self.material.store
+        store = self.dataset.store
         if not self.possible or store is None or store.labels is None or self.held_out is None:
             return []
-        noun, missing = self.material.modality.noun, int((store.labels < 0).sum())
+        noun, missing = self.dataset.modality.noun, int((store.labels < 0).sum())
         found = [f"{missing:,} of {len(store):,} {noun} have no label and are left out"] if missing else []
         return found + doubts(self.labels(self.bank), self.labels(self.queries), store.classes, f"{noun} of {self.held_out}")
 
@@ -121,26 +121,26 @@ class Scorer:
         return self._named(features, rows)
 
     def _named(self, features: str, rows: list[dict[str, Any]]) -> list[Options]:
-        data = self.material.name
+        data = self.dataset.name
         return [{"features": features, **{key: _short(value) for key, value in row.items()}, "data": data} for row in rows]
 
     # ----------------------------------------------------------------------------------------------------- features
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
-        assert self.material.store is not None
-        assert self.material.store.labels is not None
-        return np.asarray(self.material.store.labels[rows])
+        assert self.dataset.store is not None
+        assert self.dataset.store.labels is not None
+        return np.asarray(self.dataset.store.labels[rows])
 
     def features(self, encoder: nn.Module | None, rows: np.ndarray, view: Views | None = None, note: str = "") -> np.ndarray:
         """(n,D) float32 of these rows of the store; a bar is shown where a `note` names what is encoded."""
         if encoder is None:
-            raw = self.material.modality.raw
-            parts = ((batch["index"].numpy(), raw(batch, self.material.layout)) for batch in self._batches(rows, note))
+            raw = self.dataset.modality.raw
+            parts = ((batch["index"].numpy(), raw(batch, self.dataset.layout)) for batch in self._batches(rows, note))
             return collect(parts, len(rows))
         shown = view or self.view
         shown.channels_last = convolves(encoder)
         take = lambda batch: shown(batch, 0)[0]  # noqa: E731
-        return collect(encode(encoder, self._batches(rows, note), take, self.device, self.bf16, self.material.names), len(rows))
+        return collect(encode(encoder, self._batches(rows, note), take, self.device, self.bf16, self.dataset.names), len(rows))
 
     def _mixed(self, encoder: Any, view: Views, name: str) -> nn.Module:
         """The encoder read as a sum of its layers, weighted by what some training rows say."""
@@ -163,7 +163,7 @@ class Scorer:
     def _batches(self, rows: np.ndarray, note: str) -> Iterator[Batch]:
         with progress_bar(f"encoding {note}") if note else progress_bar("") as bar:
             task = bar.add_task("", total=len(rows), note="", visible=bool(note))
-            for batch in self.material.in_order(rows, self.batch_size).batches(0):
+            for batch in self.dataset.in_order(rows, self.batch_size).batches(0):
                 yield batch
                 bar.update(task, advance=len(batch["index"]))
 

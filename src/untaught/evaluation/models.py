@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from untaught.config.registry import build_encoder, build_untrained, modality_named
+from untaught.config.registry import build_encoder, build_random_init, modality_named
 from untaught.core import Encoder, Modality, Options, UserError
 from untaught.pipeline.pretrained import load_encoder
 from untaught.pipeline.view_pipeline import Views
@@ -24,7 +24,7 @@ ALLOWED = "a run folder, an encoder folder, timm/NAME, timm/NAME=WEIGHTS, transf
 
 
 @dataclass
-class Subject:
+class EvaluatedModel:
     """A network and how it is shown data. `layout` and `statistics` are those that it was trained with, None for "as the data is"."""
 
     name: str
@@ -50,7 +50,7 @@ class Subject:
         return Views(names, self.modality, options, normal, seed=0)
 
 
-def open_subject(target: Any, modality: str = "image") -> Subject:
+def open_model(target: Any, modality: str = "image") -> EvaluatedModel:
     """A name, a folder, a module, or (encoder, config, folder) of a run in memory. Raises UserError, saying what is allowed."""
     if isinstance(target, tuple):
         encoder, config, folder = target
@@ -84,7 +84,7 @@ def _said(folder: Path) -> Options:
         return {}  # load_encoder says what is wrong
 
 
-def _ours(encoder: Encoder, config: Options, folder: Path, name: str = "encoder") -> Subject:
+def _ours(encoder: Encoder, config: Options, folder: Path, name: str = "encoder") -> EvaluatedModel:
     modality = modality_named(config["modality"])
     run = next((place for place in (folder, folder.absolute().parent) if (place / "run.yaml").exists()), None)
     seed = seed_of(read_run(run / "run.yaml")) if run else 0
@@ -92,17 +92,17 @@ def _ours(encoder: Encoder, config: Options, folder: Path, name: str = "encoder"
     def untrained(layout: Options) -> Encoder | None:
         if config["encoder"].startswith("module:"):
             return drawn_anew(encoder, seed)
-        return untrained_encoder(config["encoder"], modality.input(config["layout"]), config["encoder_knobs"], seed)
+        return random_init_encoder(config["encoder"], modality.input(config["layout"]), config["encoder_knobs"], seed)
 
     layout = config["layout"]
     view = config["view"]
-    return Subject(name, modality, lambda _: encoder, untrained, view, layout, layout.get("size"), config["statistics"], run)
+    return EvaluatedModel(name, modality, lambda _: encoder, untrained, view, layout, layout.get("size"), config["statistics"], run)
 
 
-def untrained_encoder(encoder: str, given: Options, knobs: Options, seed: int) -> Encoder:
+def random_init_encoder(encoder: str, given: Options, knobs: Options, seed: int) -> Encoder:
     """The encoder of this name as a run with this seed begins, without pretrained weights."""
     torch.manual_seed(seed)
-    return build_untrained(encoder, given, knobs).eval()
+    return build_random_init(encoder, given, knobs).eval()
 
 
 def drawn_anew(encoder: Encoder, seed: int) -> Encoder | None:
@@ -118,12 +118,12 @@ def drawn_anew(encoder: Encoder, seed: int) -> Encoder | None:
     return copied.eval()
 
 
-def _module(module: nn.Module, modality: Modality) -> Subject:
+def _module(module: nn.Module, modality: Modality) -> EvaluatedModel:
     build = lambda layout: build_encoder(module, modality.input(layout), {}).eval()  # noqa: E731
-    return Subject(type(module).__name__, modality, build, lambda layout: drawn_anew(build(layout), 0))
+    return EvaluatedModel(type(module).__name__, modality, build, lambda layout: drawn_anew(build(layout), 0))
 
 
-def _timm(name: str, modality: Modality) -> Subject:
+def _timm(name: str, modality: Modality) -> EvaluatedModel:
     from untaught.encoders.timm import shown_as
 
     name, _, file = name.partition("=")
@@ -136,12 +136,12 @@ def _timm(name: str, modality: Modality) -> Subject:
     def untrained(layout: Options) -> Encoder | None:
         if name.startswith("local-dir:"):
             return drawn_anew(build(layout), 0)
-        return untrained_encoder(f"timm/{name}", modality.input(layout) | {"size": size}, {"stem": "original"}, 0)
+        return random_init_encoder(f"timm/{name}", modality.input(layout) | {"size": size}, {"stem": "original"}, 0)
 
-    return Subject(f"timm/{name}", modality, build, untrained, size=size, statistics=statistics)
+    return EvaluatedModel(f"timm/{name}", modality, build, untrained, size=size, statistics=statistics)
 
 
-def _transformers(name: str, modality: Modality) -> Subject:
+def _transformers(name: str, modality: Modality) -> EvaluatedModel:
     if brought := modality.expects(f"transformers/{name}"):
         return _with_own_files(name, modality, brought)
     from untaught.encoders.transformers import shown_as, transformers_encoder
@@ -151,14 +151,14 @@ def _transformers(name: str, modality: Modality) -> Subject:
     def build(layout: Options, pretrained: bool = True) -> Encoder:
         given = modality.input(layout)
         if "channels" not in given:
-            raise UserError(f"transformers/{name} is measured as a model of pictures, no data of {', '.join(given)}; measure a run of it")
+            raise UserError(f"transformers/{name} is measured as a model of images, no data of {', '.join(given)}; measure a run of it")
         return transformers_encoder(name, channels=given["channels"], size=size, pretrained=pretrained).eval()
 
     untrained = lambda layout: _seeded(lambda: build(layout, pretrained=False))  # noqa: E731
-    return Subject(f"transformers/{name}", modality, build, untrained, size=size, statistics=statistics)
+    return EvaluatedModel(f"transformers/{name}", modality, build, untrained, size=size, statistics=statistics)
 
 
-def _with_own_files(name: str, modality: Modality, brought: Options) -> Subject:
+def _with_own_files(name: str, modality: Modality, brought: Options) -> EvaluatedModel:
     """A checkpoint by whose own files (a tokenizer) raw data are read."""
 
     def given(layout: Options) -> Options:
@@ -170,8 +170,8 @@ def _with_own_files(name: str, modality: Modality, brought: Options) -> Subject:
         return modality.input(layout)
 
     build = lambda layout: build_encoder(f"transformers/{name}", given(layout), {}).eval()  # noqa: E731
-    untrained = lambda layout: untrained_encoder(f"transformers/{name}", given(layout), {}, 0)  # noqa: E731
-    return Subject(f"transformers/{name}", modality, build, untrained, brought=brought)
+    untrained = lambda layout: random_init_encoder(f"transformers/{name}", given(layout), {}, 0)  # noqa: E731
+    return EvaluatedModel(f"transformers/{name}", modality, build, untrained, brought=brought)
 
 
 def _seeded(make: Callable[[], Encoder]) -> Encoder:
@@ -180,7 +180,7 @@ def _seeded(make: Callable[[], Encoder]) -> Encoder:
 
 
 def _shown(name: str, shown_as: Callable[[], Options]) -> tuple[int, Options]:
-    """The side of the pictures, and the mean and deviation of their channels, that a model's own files say."""
+    """The side of the images, and the mean and deviation of their channels, that a model's own files say."""
     try:
         said = shown_as()
         size, statistics = int(said["size"]), {key: [float(value) for value in said[key]] for key in ("mean", "std")}
@@ -189,7 +189,7 @@ def _shown(name: str, shown_as: Callable[[], Options]) -> tuple[int, Options]:
     except UserError:
         raise
     except Exception as error:  # whatever was written there
-        raise UserError(f"{name} does not say in numbers how pictures are shown to it; mend its config.json") from error
+        raise UserError(f"{name} does not say in numbers how images are shown to it; mend its config.json") from error
     if not possible or len(statistics["mean"]) != len(statistics["std"]):
-        raise UserError(f"{name} wants pictures of size {size} with {statistics}, which can't be; mend its config.json")
+        raise UserError(f"{name} wants images of size {size} with {statistics}, which can't be; mend its config.json")
     return size, statistics

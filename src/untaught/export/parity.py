@@ -1,4 +1,4 @@
-"""Does a file that loads without this library give the encoder's own vectors, on real pictures?"""
+"""Does a file that loads without this library give the encoder's own vectors, on real images?"""
 
 from __future__ import annotations
 

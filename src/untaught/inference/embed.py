@@ -23,7 +23,7 @@ from untaught.data.stream import Stream
 from untaught.evaluation.features import encode
 from untaught.inference.endings import check_ending
 from untaught.ops.precision import has_bfloat16
-from untaught.pipeline.dataset import adapted, differing, tell_skipped
+from untaught.pipeline.dataset import adapted, differing, print_skipped
 from untaught.pipeline.view_pipeline import convolves, used_view
 from untaught.ranges import Samples, in_range
 from untaught.storage.atomic import all_whole, make_room, whole
@@ -77,7 +77,7 @@ class Embedder:
                     names = [name.encode("utf-8", "backslashreplace").decode() for name in reading.names(index)]
                     yield Embedded(reading.rows(index), names, vectors)
                 left_out += reading.left_out()
-        tell_skipped(self.skipped, self.modality.noun, left_out)
+        print_skipped(self.skipped, self.modality.noun, left_out)
         if not given:
             why = "".join(f" ({name}: {reason})" for name, reason in self.skipped[len(self.source.skipped) :][:1])
             raise UserError(f"nothing to {self.verb}: none of the {self.modality.noun} can be read{why}")
@@ -96,7 +96,7 @@ class Embedder:
             return
         first = 0
         for part in self.source.parts.values():
-            stream = Stream(part, self.modality, self.layout, self.batch_size, seed=0, drop_last=False, shuffle=False, tell=warn)
+            stream = Stream(part, self.modality, self.layout, self.batch_size, seed=0, drop_last=False, shuffle=False, warn=warn)
             yield Reading(stream.batches(0), stream.names, partial(np.add, first), lambda stream=stream: stream.left_out)
             self.skipped += list(stream.skipped.items())
             first += stream.passed if part.rows is None else part.rows

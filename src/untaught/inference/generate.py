@@ -14,7 +14,7 @@ from untaught.storage.safe_open import checked_folder
 FOLDER = "method"  # of a run: the model with its heads, as transformers saves it
 
 
-def speaks(run: Path) -> bool:
+def can_generate(run: Path) -> bool:
     """Whether a run folder holds a language model."""
     return (run / FOLDER / "config.json").exists()
 
@@ -28,7 +28,7 @@ def names_data(text: str) -> bool:
 
 
 @in_range
-def speak(
+def generate(
     run: Path,
     text: str,
     *,
@@ -44,7 +44,7 @@ def speak(
     [{"text"}], sampled from the most likely words that hold `top_p` of the probability, at this temperature; 0 takes the likeliest.
     Raises UserError: no language model, no mask, more tokens than the model's context.
     """
-    if not speaks(run):
+    if not can_generate(run):
         raise UserError(f"{run} holds no language model ({FOLDER}/); runs of mlm, clm and seq2seq_denoising do")
     import torch
 

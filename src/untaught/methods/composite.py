@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from untaught.core import Encoder, Facts, Method, Survey, Terms, UserError, View
+from untaught.core import Encoder, ExtractFeatures, Facts, Method, Terms, UserError, View
 
 JOINS = "+"
 
@@ -52,8 +52,8 @@ class Hybrid(Method):
         keep = "keeps its teacher's" if len(taught) == 1 else "keep their teachers'"
         return f"the encoder that is trained, as {first}, the first of the methods, keeps it; alone, {' and '.join(taught)} {keep}"
 
-    def publish(self) -> Any:
-        return next((model for _, method in self._each() if (model := method.publish()) is not None), None)
+    def hf_model(self) -> Any:
+        return next((model for _, method in self._each() if (model := method.hf_model()) is not None), None)
 
     def forward(self, views: list[View], progress: float) -> Terms:
         terms: Terms = {}
@@ -105,10 +105,10 @@ def hybrid_of(members: dict[str, tuple[type[Method], float]]) -> type[Hybrid]:
     return type(title, (Hybrid,), body)
 
 
-def _before_epoch(self: Hybrid, epoch: int, survey: Survey) -> None:
+def _before_epoch(self: Hybrid, epoch: int, extract_features: ExtractFeatures) -> None:
     for name, method in self._each():
         places = self.places[name]
-        method.before_epoch(epoch, lambda what, place, name=name, places=places: survey(f"methods.{name}.{what}", places[place]))
+        method.before_epoch(epoch, lambda what, place, name=name, places=places: extract_features(f"methods.{name}.{what}", places[place]))
 
 
 def weights_of(name: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Kinds of data: record -> arrays (once), batch -> views (every step, batched, on the device), view -> picture."""
+"""Kinds of data: record -> arrays (once), batch -> views (every step, batched, on the device), view -> image."""
 
 MODALITIES: dict[str, str] = {
     "image": "untaught.modalities.image:IMAGE",

@@ -1,10 +1,10 @@
-"""Pictures: 1 to N channels, 8 or 16 bit.
+"""Images: 1 to N channels, 8 or 16 bit.
 
 What is white is decided once for a data set: 255 in bytes, 1 in floats and masks, and `max_value` of the layout in wider integers, which
-do not tell it themselves; so a picture is the same in whatever it is stored. Which axis of an array is the channels is decided from its
+do not tell it themselves; so an image is the same in whatever it is stored. Which axis of an array is the channels is decided from its
 shape where only one can be, else by the knob `channels_first`, else, of torch's tensors alone, by torch's convention.
 
-A picture is decoded once to its full field of view, squashed to a square, with its aspect ratio beside it: a random crop has
+An image is decoded once to its full field of view, squashed to a square, with its aspect ratio beside it: a random crop has
 the original's geometry. Views are made for a whole batch at once, with parameters drawn a sample.
 """
 
@@ -30,19 +30,19 @@ from untaught.data.target import Target
 from untaught.modalities import masks
 from untaught.modalities.reading import readable
 from untaught.ops import colour, warp
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.masking import block_mask, first, random_mask, rectangles
 from untaught.ops.precision import has_bfloat16
 from untaught.ops.resample import blur_matrix, resample, resize_matrix
 from untaught.ranges import Within, outside
 
-SIDES = Within(4, 4096)  # pixels of a picture as it is stored or shown
-SMALL = 64  # pictures up to this side get milder presets, as the field's recipes for CIFAR do
+SIDES = Within(4, 4096)  # pixels of an image as it is stored or shown
+SMALL = 64  # images up to this side get milder presets, as the field's recipes for CIFAR do
 PART = 1 << 20  # numbers in a part of a batch that is made at once on a CPU
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "TIFF", "BMP", "DIB", "WEBP", "PPM", "JPEG2000", "AVIF")
-SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP"}  # first bytes of the formats that small pictures come in
+SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP"}  # first bytes of the formats that small images come in
 TRIES = 16  # blocks that are tried to hide a share of the tokens
-PIXEL_LIMIT = 100_000_000  # a picture with more is refused unread
+PIXEL_LIMIT = 100_000_000  # an image with more is refused unread
 FEW = 4  # an axis of at most so many is that of the channels
 WHITES = (1, 255, 4095, 65535)  # what may be white in integers: masks, 8, 12 and 16 bits; the least that holds all values is taken
 LEAST_STD = {8: 1e-2, 16: 1e-4}  # by bits: less is one value with its rounding
@@ -61,37 +61,37 @@ def _reading() -> Iterator[None]:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def open_picture(value: Any) -> Image.Image | np.ndarray:
-    """A path, encoded bytes, a PIL picture or an array of two or three axes; raises ValueError or OSError, saying why."""
+def open_image(value: Any) -> Image.Image | np.ndarray:
+    """A path, encoded bytes, a PIL image or an array of two or three axes; raises ValueError or OSError, saying why."""
     if isinstance(value, dict):  # Hugging Face's form
         value = value.get("bytes") or value.get("path")
     if isinstance(value, Exception):
         raise value
     if value is None:
-        raise ValueError("no picture")
+        raise ValueError("no image")
     if isinstance(value, np.ndarray | Tensor | list):
         with _reading():
             array = np.asarray(_plain(value) if isinstance(value, Tensor) else value)
         if array.ndim not in (2, 3) or array.size == 0:
-            raise ValueError(f"an array of shape {array.shape} is no picture; (H,W), (H,W,C) or (C,H,W) is")
+            raise ValueError(f"an array of shape {array.shape} is no image; (H,W), (H,W,C) or (C,H,W) is")
         if array.dtype.kind not in "buif":
-            raise ValueError(f"an array of {array.dtype} is no picture; integers from 0 or floats in 0..1 are")
+            raise ValueError(f"an array of {array.dtype} is no image; integers from 0 or floats in 0..1 are")
         return array
     if isinstance(value, Image.Image):
         return value
     if not isinstance(value, str | bytes | Path):
-        raise ValueError(f"{type(value).__name__} is no picture; a path, bytes, a PIL picture or an array is")
+        raise ValueError(f"{type(value).__name__} is no image; a path, bytes, a PIL image or an array is")
     if value == b"":
         raise ValueError("is empty (0 bytes)")
     with _reading(), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            picture = _open_bytes(value) if isinstance(value, bytes) else _open_path(Path(value))
+            image = _open_bytes(value) if isinstance(value, bytes) else _open_path(Path(value))
         except UnidentifiedImageError as error:  # which names an object in memory
-            raise ValueError(f"is damaged, or no picture of a kind that is read ({', '.join(_formats())})") from error
-    if picture.width * picture.height > PIXEL_LIMIT:
-        raise ValueError(f"{picture.width} x {picture.height} pixels, more than the limit of {PIXEL_LIMIT:,}")
-    return picture
+            raise ValueError(f"is damaged, or no image of a kind that is read ({', '.join(_formats())})") from error
+    if image.width * image.height > PIXEL_LIMIT:
+        raise ValueError(f"{image.width} x {image.height} pixels, more than the limit of {PIXEL_LIMIT:,}")
+    return image
 
 
 def _plain(value: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def _plain(value: Tensor) -> Tensor:
 
 
 def _open_bytes(content: bytes) -> Image.Image:
-    """Pillow tries one format after another, which costs a small picture as much as decoding it: the right one first."""
+    """Pillow tries one format after another, which costs a small image as much as decoding it: the right one first."""
     kind = next((kind for start, kind in SIGNATURES.items() if content.startswith(start)), None)
     if kind is not None:
         with suppress(UnidentifiedImageError):
@@ -110,7 +110,7 @@ def _open_bytes(content: bytes) -> Image.Image:
 
 @cache
 def _formats() -> list[str]:
-    """Pillow knows many more; some of them run programs (EPS), none of them is what pictures come in."""
+    """Pillow knows many more; some of them run programs (EPS), none of them is what images come in."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
@@ -159,9 +159,9 @@ def _whole_numbers(array: np.ndarray) -> tuple[np.ndarray, int | None]:
         return array.astype(np.uint8), 1
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
-            raise ValueError("a float picture holds numbers that are not finite; mend them, or leave it out")
+            raise ValueError("a float image holds numbers that are not finite; mend them, or leave it out")
         if array.min() < 0 or array.max() > 1:
-            raise ValueError(f"a float picture must lie in 0..1, not {array.min():g}..{array.max():g}; scale it, or give integers from 0")
+            raise ValueError(f"a float image must lie in 0..1, not {array.min():g}..{array.max():g}; scale it, or give integers from 0")
         return np.round(array.astype(np.float64) * 65535).astype(np.uint16), 65535
     if array.min() < 0:
         raise ValueError(f"{array.dtype} values from {array.min()} to {array.max()}; they must not be negative: shift and scale them")
@@ -181,7 +181,7 @@ def _scaled(array: np.ndarray, layout: Options) -> tuple[np.ndarray, int]:
             white = 65535 if layout["bits"] == 16 or array.max() > 255 else 255
     if array.max() > white:
         others = f"{layout['bits']} bits" if white == 65535 else f"at most {white}"
-        raise ValueError(f"values up to {array.max()} where the other pictures have {others}; give max_value= in pretraining, or scale it")
+        raise ValueError(f"values up to {array.max()} where the other images have {others}; give max_value= in pretraining, or scale it")
     return array, white
 
 
@@ -199,52 +199,52 @@ class _Seen(NamedTuple):
     largest: int | None  # of integers, where it had to be known
 
 
-def _look(record: Record, wishes: Options, masks: bool) -> _Seen:
+def _look(record: Record, overrides: Options, masks: bool) -> _Seen:
     """masks: whether every byte may still be 0 or 1, for which pixels are looked at."""
-    picture = open_picture(record["image"])
-    if isinstance(picture, np.ndarray):
-        picture = _channels_last(picture, record, {"channels_first": wishes.get("channels_first")})
-        size = picture.shape[1], picture.shape[0], picture.shape[2]
-        numbers, white = _whole_numbers(picture)
+    image = open_image(record["image"])
+    if isinstance(image, np.ndarray):
+        image = _channels_last(image, record, {"channels_first": overrides.get("channels_first")})
+        size = image.shape[1], image.shape[0], image.shape[2]
+        numbers, white = _whole_numbers(image)
         if white is not None:
             return _Seen(*size, "float" if white == 65535 else "bytes", None)
         kind = {"uint8": "bytes", "uint16": "uint16"}.get(numbers.dtype.name, "wide")
-        return _Seen(*size, kind, _allowed(int(numbers.max()), wishes))
-    deep = _is_deep(picture)
-    size = picture.width, picture.height, 1 if deep or picture.mode in ("1", "L", "LA") else 3
+        return _Seen(*size, kind, _allowed(int(numbers.max()), overrides))
+    deep = _is_deep(image)
+    size = image.width, image.height, 1 if deep or image.mode in ("1", "L", "LA") else 3
     if deep:
-        numbers, white = _whole_numbers(_to_array(picture))
-        kind = "float" if white else "wide" if picture.mode == "I" else "uint16"
-        return _Seen(*size, kind, None if white else _allowed(int(numbers.max()), wishes))
-    if not masks or picture.mode == "1":
+        numbers, white = _whole_numbers(_to_array(image))
+        kind = "float" if white else "wide" if image.mode == "I" else "uint16"
+        return _Seen(*size, kind, None if white else _allowed(int(numbers.max()), overrides))
+    if not masks or image.mode == "1":
         return _Seen(*size, "bytes", None)
-    if picture.mode != "L" or picture.format == "JPEG":
+    if image.mode != "L" or image.format == "JPEG":
         return _Seen(*size, "bytes", 255)
     with _reading():
-        return _Seen(*size, "bytes", int(picture.getextrema()[1]))  # type: ignore[arg-type]
+        return _Seen(*size, "bytes", int(image.getextrema()[1]))  # type: ignore[arg-type]
 
 
-def _allowed(largest: int, wishes: Options) -> int:
-    most = wishes.get("max_value") or WHITES[-1]
+def _allowed(largest: int, overrides: Options) -> int:
+    most = overrides.get("max_value") or WHITES[-1]
     if largest > most:
         raise ValueError(f"values up to {largest}; at most {most} is allowed: scale them, or give max_value={largest}")
     return largest
 
 
-def _is_deep(picture: Image.Image) -> bool:
-    return picture.mode in ("I", "F") or picture.mode.startswith("I;16")
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def _seen(records: list[Record], wishes: Options) -> list[_Seen]:
+def _seen(records: list[Record], overrides: Options) -> list[_Seen]:
     masks = True
 
     def look(record: Record) -> _Seen:
         nonlocal masks
-        seen = _look(record, wishes, masks)
+        seen = _look(record, overrides, masks)
         masks = masks and (seen.largest or 0) <= 1
         return seen
 
-    return readable(records, "pictures", look)
+    return readable(records, "images", look)
 
 
 def _max_value(seen: list[_Seen]) -> int | None:
@@ -255,30 +255,30 @@ def _max_value(seen: list[_Seen]) -> int | None:
     return next(white for white in WHITES if largest <= white)
 
 
-def plan(records: list[Record], wishes: Options) -> Options:
-    """Decides the side of views and of stored pictures, channels, what is white, bits and the preset of augmentations from some records."""
-    seen = _seen(records, wishes)
+def plan(records: list[Record], overrides: Options) -> Options:
+    """Decides the side of views and of stored images, channels, what is white, bits and the preset of augmentations from some records."""
+    seen = _seen(records, overrides)
     sides = np.array([min(one.width, one.height) for one in seen])
     channels = max(one.channels for one in seen)
     natural = int(np.median(sides))
     limit = 224 if torch.cuda.is_available() else 96  # on a CPU a larger view costs hours
-    size = wishes.get("size") or min(max(8 * round(natural / 8), 16), limit)
-    preset = wishes.get("preset") or ("upright" if channels == 1 and natural <= SMALL else "small" if size <= SMALL else "photo")
+    size = overrides.get("size") or min(max(8 * round(natural / 8), 16), limit)
+    preset = overrides.get("preset") or ("upright" if channels == 1 and natural <= SMALL else "small" if size <= SMALL else "photo")
     if preset not in PRESETS:
         raise UserError(f"preset={preset}: unknown; {', '.join(PRESETS)} are")
     wide = max(max(one.width, one.height) for one in seen)
-    white = wishes.get("max_value") or _max_value(seen)
+    white = overrides.get("max_value") or _max_value(seen)
     fine = any(one.kind == "float" or (one.kind != "bytes" and (white is None or white > 255)) for one in seen)
     layout = {
         "size": size,
-        "side": wishes.get("side") or min(round(1.5 * size), max(wide, 1)),
+        "side": overrides.get("side") or min(round(1.5 * size), max(wide, 1)),
         "channels": channels,
         "bits": 16 if fine else 8,
         "preset": preset,
     }
     if white is not None:
         layout["max_value"] = white
-    first = wishes.get("channels_first")
+    first = overrides.get("channels_first")
     if first is None and _by_convention(records, channels):
         first = True
     return layout if first is None else layout | {"channels_first": first}
@@ -311,10 +311,10 @@ def adapt(records: list[Record], layout: Options) -> Options:
 
 
 def doubt(shape: tuple[int, ...], tensor: bool) -> str | None:
-    """Whether an array is rather one picture than a picture a row."""
-    one = "it may be one picture: give [array] for that"
+    """Whether an array is rather one image than an image a row."""
+    one = "it may be one image: give [array] for that"
     if len(shape) == 2:
-        return f"an array of shape {shape} has no pictures as rows; {one}, or (N,H,W), (N,H,W,C) or (N,C,H,W)"
+        return f"an array of shape {shape} has no images as rows; {one}, or (N,H,W), (N,H,W,C) or (N,C,H,W)"
     if len(shape) == 3 and (shape[2] in (1, 3, FEW) or (shape[0] == 3 and shape[2] > FEW)):
         grey = "array[:, None]" if tensor else "array[..., None]"
         return f"an array of shape {shape} came; {one}, or {grey} for {shape[0]} grey ones of {shape[1]} x {shape[2]}"
@@ -324,84 +324,82 @@ def doubt(shape: tuple[int, ...], tensor: bool) -> str | None:
 def decode(record: Record, layout: Options) -> dict[str, np.ndarray]:
     """-> pixels (C,S,S) uint8 or uint16, squashed to a square, and aspect () float32, the original width over height."""
     side, channels, bits = layout["side"], layout["channels"], layout["bits"]
-    picture = open_picture(record["image"])
-    if isinstance(picture, np.ndarray):
-        picture = _channels_last(picture, record, layout)
-        if bits == 8 and channels in (1, 3) and picture.shape[2] in (1, 3):
-            picture = _bytes_of(picture, layout)
-            return _decode_picture(Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture), layout | {"max_value": None})
+    image = open_image(record["image"])
+    if isinstance(image, np.ndarray):
+        image = _channels_last(image, record, layout)
+        if bits == 8 and channels in (1, 3) and image.shape[2] in (1, 3):
+            image = _bytes_of(image, layout)
+            return _decode_image(Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image), layout | {"max_value": None})
     elif bits == 8 and channels in (1, 3):
-        return _decode_picture(picture, layout)
+        return _decode_image(image, layout)
     else:
-        picture = _channels_last(_to_array(picture), {"image": None}, {"channels_first": False})
-    height, width, found = picture.shape
+        image = _channels_last(_to_array(image), {"image": None}, {"channels_first": False})
+    height, width, found = image.shape
     if found != channels and found != 1 and channels != 1:
-        raise ValueError(f"{found} channels where the other pictures have {channels}")
-    picture, white = _scaled(picture, layout)
+        raise ValueError(f"{found} channels where the other images have {channels}")
+    image, white = _scaled(image, layout)
     if found != channels:
-        picture = picture.mean(2, keepdims=True) if channels == 1 else picture.repeat(channels, 2)
+        image = image.mean(2, keepdims=True) if channels == 1 else image.repeat(channels, 2)
     if white != 2**bits - 1:
-        picture = picture.astype(np.float32) * ((2**bits - 1) / white)
-    x = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1), dtype=np.float32))[None]
+        image = image.astype(np.float32) * ((2**bits - 1) / white)
+    x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))[None]
     x = F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)[0].round().clamp(0, 2**bits - 1)
     return {"pixels": x.numpy().astype(np.uint8 if bits == 8 else np.uint16), "aspect": np.array(width / height, np.float32)}
 
 
-def _decode_picture(picture: Image.Image, layout: Options) -> dict[str, np.ndarray]:
+def _decode_image(image: Image.Image, layout: Options) -> dict[str, np.ndarray]:
     side, channels = layout["side"], layout["channels"]
     mode = "L" if channels == 1 else "RGB"
     with _reading():
-        picture.draft(
-            mode, (side, side)
-        )  # a JPEG is decoded at a half, a quarter ... of its size where that is still as large as the square
-        picture = _upright(picture)
-    width, height = picture.size
-    if _is_deep(picture) or (picture.mode in ("L", "RGB") and (layout.get("max_value") or 255) < 255):
+        image.draft(mode, (side, side))  # a JPEG is decoded at a half, a quarter ... of its size where that is still as large as the square
+        image = _upright(image)
+    width, height = image.size
+    if _is_deep(image) or (image.mode in ("L", "RGB") and (layout.get("max_value") or 255) < 255):
         with _reading():
-            array = np.asarray(picture)
-        picture = Image.fromarray(_bytes_of(array, layout))
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    if picture.mode != mode:
-        picture = picture.convert(mode)
-    if picture.size != (side, side):
-        picture = picture.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    pixels = np.asarray(picture)
+            array = np.asarray(image)
+        image = Image.fromarray(_bytes_of(array, layout))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode != mode:
+        image = image.convert(mode)
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    pixels = np.asarray(image)
     pixels = pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
     return {"pixels": pixels, "aspect": np.array(width / height, np.float32)}
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     """As its EXIF says. Pillow's own function copies those that are upright already."""
-    pieces = getattr(picture, "tile", None)  # of a file that is not loaded yet
-    if pieces and ";16" in str(pieces[0][3]) and not _is_deep(picture):
-        bands = np.atleast_2d(picture.getextrema())
+    pieces = getattr(image, "tile", None)  # of a file that is not loaded yet
+    if pieces and ";16" in str(pieces[0][3]) and not _is_deep(image):
+        bands = np.atleast_2d(image.getextrema())
         if bands[:, 1].max() < 16:
             raise ValueError("16 bits a colour that hold at most 12: Pillow reads the upper 8 alone; save it in 8 bits, or give arrays")
-    return picture if picture.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(picture)
+    return image if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
 
 
-def _to_array(picture: Image.Image) -> np.ndarray:
+def _to_array(image: Image.Image) -> np.ndarray:
     """(H,W) or (H,W,3), in the numbers that it holds."""
     with _reading():
-        picture = _upright(picture)
-        if picture.mode not in ("L", "RGB") and not _is_deep(picture):
-            picture = picture.convert("L" if picture.mode in ("1", "LA") else "RGB")
-        return np.asarray(picture)
+        image = _upright(image)
+        if image.mode not in ("L", "RGB") and not _is_deep(image):
+            image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
+        return np.asarray(image)
 
 
 def decode_with_mask(record: Record, layout: Options) -> dict[str, np.ndarray]:
     """As `decode`, and target.size (2,) int32, the image's width and height; with a mask target.mask (S,S) uint8."""
     arrays = decode(record, layout)
-    arrays[masks.SIZE] = masks.size_of(open_picture(record["image"]), record)
+    arrays[masks.SIZE] = masks.size_of(open_image(record["image"]), record)
     if "mask" in record:
-        arrays[masks.MASK] = masks.read_mask(record["mask"], open_picture(record["mask"]), layout["side"], float(arrays["aspect"]))
+        arrays[masks.MASK] = masks.read_mask(record["mask"], open_image(record["mask"]), layout["side"], float(arrays["aspect"]))
     return arrays
 
 
 def fit(batch: Batch, layout: Options) -> Options:
     """Mean and deviation of each channel in 0..1, from pixels (B,C,S,S)."""
-    step = max(1, batch["pixels"].shape[-1] // 48)  # neighbours are alike: of large pictures every second, third ... row and column do
+    step = max(1, batch["pixels"].shape[-1] // 48)  # neighbours are alike: of large images every second, third ... row and column do
     pixels = batch["pixels"][..., ::step, ::step]
     count, moments = pixels[:, 0].numel(), torch.zeros(2, pixels.shape[1], dtype=torch.float64)
     for part in pixels.split(max(1, PART // pixels[0].numel())):  # all at once as numbers would take eight times the memory
@@ -426,7 +424,7 @@ def _unit(pixels: Tensor) -> Tensor:
 
 NOTHING: Options = {
     "size": 0,  # side of the view, filled in from the layout
-    "scale": (1.0, 1.0),  # share of the picture's area that a crop keeps
+    "scale": (1.0, 1.0),  # share of the image's area that a crop keeps
     "ratio": (1.0, 1.0),  # width over height of the crop
     "flip": 0.0,  # probabilities from here ...
     "flip_vertical": 0.0,
@@ -451,7 +449,7 @@ _STRONG: Options = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue"
 _CROP: Options = {"scale": (0.2, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # MAE, appendix A.1
 _BRIGHT: Options = {"jitter": 1.0, "hue": 0.0}  # data2vec, which follows BEiT
 _WIDE: Options = {"scale": (0.3, 1.0), "ratio": (3 / 4, 4 / 3)}  # I-JEPA: its code's crops, never mirrored
-_LIGHT: Options = {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # for fine-tuning: what is in the picture stays in it
+_LIGHT: Options = {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # for fine-tuning: what is in the image stays in it
 PRESETS: dict[str, dict[str, Options]] = {
     "photo": {  # SimCLR appendix A; BYOL appendix B for the second view; DINO's local crops
         "global": _SIMCLR | _STRONG,
@@ -471,7 +469,7 @@ PRESETS: dict[str, dict[str, Options]] = {
         "multiblock": _WIDE,
         "light": _LIGHT,
     },
-    "upright": {  # characters and scans, where a mirrored picture means something else: no flips, larger crops
+    "upright": {  # characters and scans, where a mirrored image means something else: no flips, larger crops
         "global": {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "rotate": 10.0, "jitter": 0.8},
         "global2": {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "rotate": 10.0, "jitter": 0.8},
         "local": {"scale": (0.15, 0.4), "ratio": (3 / 4, 4 / 3), "jitter": 0.8},
@@ -510,11 +508,11 @@ def _check_layout(layout: Options) -> None:
     known = layout.get("bits") in (8, 16) and str(layout.get("preset")) in PRESETS
     white, first = layout.get("max_value", 255), layout.get("channels_first", False)
     if type(white) is not int or not 0 < white < 1 << 32 or type(first) is not bool:
-        raise UserError(f"of pictures, max_value is an integer above 0 and channels_first true or false; {white} and {first} came")
+        raise UserError(f"of images, max_value is an integer above 0 and channels_first true or false; {white} and {first} came")
     if not known or not all(type(value) is int and value > 0 for value in sides):
-        raise UserError(f"a layout of pictures has size, side, channels, bits (8 or 16) and preset ({', '.join(PRESETS)}); {layout} came")
+        raise UserError(f"a layout of images has size, side, channels, bits (8 or 16) and preset ({', '.join(PRESETS)}); {layout} came")
     if max(sides[:2]) ** 2 * sides[2] > PIXEL_LIMIT:
-        raise UserError(f"pictures of {sides[2]} x {max(sides[:2])} x {max(sides[:2])} numbers are more than the limit of {PIXEL_LIMIT:,}")
+        raise UserError(f"images of {sides[2]} x {max(sides[:2])} x {max(sides[:2])} numbers are more than the limit of {PIXEL_LIMIT:,}")
 
 
 RANGES = {  # of options; a pair must also be in order
@@ -540,12 +538,12 @@ def check(options: Options) -> str | None:
     return None
 
 
-def whole(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
-    """The picture's central square at the view's size, nothing random: how an encoder is used."""
+def whole(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
+    """The image's central square at the view's size, nothing random: how an encoder is used."""
     return augmented(batch, draws, options, statistics)
 
 
-def masked(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def masked(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """A view cut into square tokens, `rate` of them hidden; the target is every token's pixels (B, N, patch * patch * C)."""
     view = augmented(batch, draws, options, statistics)
     patch = options["patch"]
@@ -554,7 +552,7 @@ def masked(batch: Batch, draws: Draws, options: Options, statistics: Options) ->
     return View(view.x, mask=random_mask(draws.order(tokens.shape[1]), options["rate"]), target=tokens, meta=view.meta)
 
 
-def blocks(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def blocks(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """A view with blocks of tokens hidden: a share of `rate` of them, in a share of `masking` of the samples.
 
     meta["places"] (B,M): M places that include all the hidden ones, those first. M is the same for every batch.
@@ -567,7 +565,7 @@ def blocks(batch: Batch, draws: Draws, options: Options, statistics: Options) ->
     return View(view.x, mask=hidden, meta={**(view.meta or {}), "places": places})
 
 
-def multiblock(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def multiblock(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """A view of which a context is shown (not hidden), as many tokens in each sample, and meta["targets"] (B,T,N) bool.
 
     Of the tokens of a large block (`context_scale`), outside all targets, the context is as many as there are in any sample:
@@ -597,8 +595,8 @@ def _grid(view: View, options: Options) -> tuple[int, int]:
     return high, wide
 
 
-def augmented(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
-    """pixels (B,C,S,S), aspect (B,) -> x (B,C,size,size) float32, normalised; meta["affine"] (B,2,3) view -> stored picture."""
+def augmented(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
+    """pixels (B,C,S,S), aspect (B,) -> x (B,C,size,size) float32, normalised; meta["affine"] (B,2,3) view -> stored image."""
     pixels, size = batch["pixels"], options["size"]
     channels, top = pixels.shape[1], 255.0 if pixels.dtype == torch.uint8 else 65535.0
     box, flip, upside = _box(batch["aspect"], draws, options), draws.chance(options["flip"]), draws.chance(options["flip_vertical"])
@@ -633,8 +631,8 @@ def _parts(x: Tensor) -> list[slice]:
     return [slice(start, start + each) for start in range(0, len(x), each)]
 
 
-def _box(aspect: Tensor, draws: Draws, options: Options) -> Tensor:
-    """A random crop of the original geometry -> (B,4) left, top, width, height as fractions of the picture.
+def _box(aspect: Tensor, draws: CounterRNG, options: Options) -> Tensor:
+    """A random crop of the original geometry -> (B,4) left, top, width, height as fractions of the image.
 
     As torchvision's RandomResizedCrop: ten tries of area and ratio, else the central crop of an allowed ratio.
     """
@@ -654,8 +652,8 @@ def _box(aspect: Tensor, draws: Draws, options: Options) -> Tensor:
     return torch.cat([place[:, :1] * (1 - width), place[:, 1:] * (1 - height), width, height], 1)
 
 
-def _affine(box: Tensor, flip: Tensor, upside: Tensor, draws: Draws, options: Options) -> Tensor:
-    """Crop, flips and turns -> affine (B,2,3) from the view to the stored picture."""
+def _affine(box: Tensor, flip: Tensor, upside: Tensor, draws: CounterRNG, options: Options) -> Tensor:
+    """Crop, flips and turns -> affine (B,2,3) from the view to the stored image."""
     affine = warp.crop_affine(box, flip)
     affine[:, 1, 1] *= torch.where(upside, -1.0, 1.0)
     if not _turned(options):
@@ -670,7 +668,7 @@ def _turned(options: Options) -> bool:
     return bool(options["rotate"] or options["translate"] or options["shear"])
 
 
-def _sigma(draws: Draws, options: Options) -> Tensor | None:
+def _sigma(draws: CounterRNG, options: Options) -> Tensor | None:
     """The blur of each sample in pixels of the view (B,), 0 for none; None where no sample is blurred."""
     if not options["blur"]:
         return None
@@ -697,7 +695,7 @@ def _look_through(
     return resample(pixels, rows, columns).float()
 
 
-def _colour(channels: int, draws: Draws, options: Options) -> tuple[Tensor, Tensor]:
+def _colour(channels: int, draws: CounterRNG, options: Options) -> tuple[Tensor, Tensor]:
     """The colour map of each sample: matrix and pull (B,C,C), as colour.jitter."""
     if not options["jitter"] and not options["grey"]:
         same = torch.eye(channels, device=draws.keys.device).expand(len(draws.keys), -1, -1)
@@ -711,7 +709,7 @@ def _colour(channels: int, draws: Draws, options: Options) -> tuple[Tensor, Tens
     return colour.jitter(channels, brightness, contrast, saturation, hue, draws.chance(options["grey"]))
 
 
-def _erased(size: int, draws: Draws, options: Options) -> Tensor:
+def _erased(size: int, draws: CounterRNG, options: Options) -> Tensor:
     """(B,size,size) bool: a random rectangle, in the samples that are chosen. Zhong et al. 2020, random erasing."""
     low, high = options["erase_area"]
     area, ratio = draws.uniform(low=low, high=high), draws.uniform(low=float(np.log(0.3)), high=float(np.log(3.3))).exp()
@@ -725,7 +723,7 @@ def _erased(size: int, draws: Draws, options: Options) -> Tensor:
 # ------------------------------------------------------------------------------------------------- what others must know
 
 
-def picture(view: View, options: Options, statistics: Options) -> np.ndarray:
+def render(view: View, options: Options, statistics: Options) -> np.ndarray:
     """A view as the network sees it -> (B,H,W,3) uint8; hidden tokens are grey. Of many channels, the first three (or one) show."""
     mean, std = (torch.tensor(statistics[key]).view(-1, 1, 1) for key in ("mean", "std"))
     x = view.x.detach().float().cpu() * std + mean
@@ -774,7 +772,7 @@ MASK = Target(
 
 IMAGE = Modality(
     name="image",
-    noun="pictures",
+    noun="images",
     fields=FIELDS,
     suffixes=frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm", ".jp2", ".avif"]),
     plan=plan,
@@ -790,7 +788,7 @@ IMAGE = Modality(
         "multiblock": multiblock,
     },
     raw=raw,
-    picture=picture,
+    render=render,
     encoder_for=encoder_for,
     input=encoder_input,
     preprocessing=preprocessing,

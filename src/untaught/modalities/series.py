@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.core import Batch, Modality, Options, Record, UserError, View
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.masking import first
 from untaught.ranges import Within, outside
 
@@ -30,9 +30,9 @@ HIGH, WIDE = 48, 96  # pixels of the line plot
 # ---------------------------------------------------------------------------------------------- records to arrays
 
 
-def plan(records: list[Record], wishes: Options) -> Options:
+def plan(records: list[Record], overrides: Options) -> Options:
     """Channels, the longest length, and whether values are missing (unless `missing` is given), of a sample of the records."""
-    standardise = wishes.get("standardise", "channel")
+    standardise = overrides.get("standardise", "channel")
     if standardise not in ("channel", "sample", "none"):
         raise UserError(f"standardise={standardise}: must be channel, sample or none")
     found, faults = [], []
@@ -51,7 +51,7 @@ def plan(records: list[Record], wishes: Options) -> Options:
     return {
         "channels": channels.pop(),
         "length": max(map(len, found)),
-        "missing": any(bool(np.isnan(values).any()) for values in found) if (given := wishes.get("missing")) is None else bool(given),
+        "missing": any(bool(np.isnan(values).any()) for values in found) if (given := overrides.get("missing")) is None else bool(given),
         "standardise": standardise,
         "ragged": ["values"],
     }
@@ -170,18 +170,18 @@ def check(options: Options) -> str | None:
     return outside(options, RANGES)
 
 
-def whole(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def whole(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """Every time step, normalised."""
     values, there = _normalised(batch, options, statistics)
     return _finished(values, there, batch["values_valid"], options)
 
 
-def augmented(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def augmented(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """A crop, warped and with noise: x (B,T,C), T the same for every batch; meta["span"] (B,2), its first and last time step."""
     return _augmented(batch, draws, options, statistics)[0]
 
 
-def _augmented(batch: Batch, draws: Draws, options: Options, statistics: Options) -> tuple[View, Tensor]:
+def _augmented(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> tuple[View, Tensor]:
     """The view of `augmented`, and where its values are known (B,T,C): neither padding, nor missing, nor dropped."""
     values, there = _normalised(batch, options, statistics)
     length = batch["values_valid"].sum(1)
@@ -216,7 +216,7 @@ def _augmented(batch: Batch, draws: Draws, options: Options, statistics: Options
     return view, there
 
 
-def masked(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def masked(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """Tokens of `patch` time steps, a share `rate` of each series' own masked; the target is every token's values (B,N,P), of which
     target_valid are neither padding, nor missing, nor dropped."""
     view, tokens, there = _tokens(batch, draws, options, statistics)
@@ -225,7 +225,7 @@ def masked(batch: Batch, draws: Draws, options: Options, statistics: Options) ->
     return View(view.x, view.valid, mask, patches(view.x[:, :, : there.shape[2]]), patches(there), view.meta)
 
 
-def blocks(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def blocks(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """Runs of tokens masked: a share of `rates` of them in a share of `masking` of the series.
 
     meta["places"] (B,M): M places that include all the masked ones, those first. M is the same for every batch.
@@ -238,7 +238,7 @@ def blocks(batch: Batch, draws: Draws, options: Options, statistics: Options) ->
     return View(view.x, view.valid, mask, meta={**(view.meta or {}), "places": places})
 
 
-def multiblock(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def multiblock(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """A context of tokens (not masked), and meta["targets"] (B,T,N) bool: runs of tokens outside of it, to be predicted."""
     view, tokens, _ = _tokens(batch, draws, options, statistics)
     count, number = tokens.sum(1, keepdim=True), options["targets"]
@@ -250,7 +250,7 @@ def multiblock(batch: Batch, draws: Draws, options: Options, statistics: Options
     return View(view.x, view.valid, targets.any(1), meta={**(view.meta or {}), "targets": targets})
 
 
-def _tokens(batch: Batch, draws: Draws, options: Options, statistics: Options) -> tuple[View, Tensor, Tensor]:
+def _tokens(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> tuple[View, Tensor, Tensor]:
     """A view, which of its tokens hold some of the series (B,N), and where its values are known (B,T,C)."""
     if not options["patch"]:
         raise UserError("patch=0: this encoder has no tokens; give patch, or the encoder patch_series")
@@ -258,7 +258,7 @@ def _tokens(batch: Batch, draws: Draws, options: Options, statistics: Options) -
     return view, view.valid.unflatten(1, (-1, options["patch"])).any(2), there
 
 
-def _spans(draws: Draws, tokens: Tensor, count: Tensor, span: int, least: int = 1) -> Tensor:
+def _spans(draws: CounterRNG, tokens: Tensor, count: Tensor, span: int, least: int = 1) -> Tensor:
     """tokens (B,N) bool, count (B,) -> (B,N) bool, true at `count` tokens of a sample, from `least` to all but one of them, in runs of
     about `span`: those with the largest noise, averaged over so many neighbours."""
     number = tokens.shape[1]
@@ -268,7 +268,7 @@ def _spans(draws: Draws, tokens: Tensor, count: Tensor, span: int, least: int = 
     return (rank < count.unsqueeze(1)) & tokens
 
 
-def _curve(draws: Draws, share: Tensor, channels: int) -> Tensor:
+def _curve(draws: CounterRNG, share: Tensor, channels: int) -> Tensor:
     """share (B,T) in 0..1 -> (B,T,channels): a smooth random curve along it, of deviation about 1."""
     waves = torch.arange(1, WAVES + 1, device=share.device)
     height, phase = draws.normal(channels, WAVES), 2 * math.pi * draws.uniform(channels, WAVES)
@@ -311,7 +311,7 @@ def _finished(x: Tensor, there: Tensor, valid: Tensor, options: Options) -> View
 # ------------------------------------------------------------------------------------------------------ what is shown
 
 
-def picture(view: View, options: Options, statistics: Options) -> np.ndarray:
+def render(view: View, options: Options, statistics: Options) -> np.ndarray:
     """Line plots (B,48,96,3) uint8, at most six channels; masked tokens are grey, and so is padding."""
     x, valid = view.x.detach().float().cpu(), view.valid.cpu()
     channels = x.shape[2] // (2 if options.get("missing") else 1)
@@ -367,7 +367,7 @@ SERIES = Modality(
         "multiblock": multiblock,
     },
     raw=raw,
-    picture=picture,
+    render=render,
     encoder_for=encoder_for,
     input=encoder_input,
     preprocessing=preprocessing,

@@ -21,7 +21,7 @@ from untaught.data.target import Target
 from untaught.modalities import tags
 from untaught.modalities.reading import readable
 from untaught.modalities.tokenizer import KINDS, adopt, kept, learn, library, read, starts, stops, texts_of, tokenizer_of
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.masking import first
 from untaught.ranges import Within, outside
 
@@ -32,21 +32,21 @@ HASHED = 1 << 18  # columns of the bag of words
 # ---------------------------------------------------------------------------------------------- records to arrays
 
 
-def plan(records: list[Record], wishes: Options) -> Options:
+def plan(records: list[Record], overrides: Options) -> Options:
     """Decides the length of a sample and what tokenizer is wanted, from a sample of the documents."""
     library()
-    encoding = wishes.get("encoding", "utf-8")
+    encoding = overrides.get("encoding", "utf-8")
     readable(records, "documents", lambda record: read(record["text"], encoding))
-    length = wishes.get("length") or 128
+    length = overrides.get("length") or 128
     if length not in LENGTHS:
         raise UserError(f"length={length}: must lie {LENGTHS} tokens")
-    kind = wishes.get("tokenizer") or "bpe"
+    kind = overrides.get("tokenizer") or "bpe"
     if kind not in KINDS and not Path(kind).exists():
         raise UserError(f"tokenizer={kind}: is none of {', '.join(KINDS)}, and no folder or tokenizer.json is there")
-    lowercase = wishes.get("lowercase", kind == "wordpiece")
+    lowercase = overrides.get("lowercase", kind == "wordpiece")
     return {
         "tokenizer": kind,
-        "vocabulary": wishes.get("vocabulary") or 0,
+        "vocabulary": overrides.get("vocabulary") or 0,
         "lowercase": lowercase,
         "length": length,
         "encoding": encoding,
@@ -145,7 +145,7 @@ def runs(views: list[Options]) -> tuple[str, int] | None:
     return None
 
 
-def whole(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def whole(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """The document cut to the length, between the class token and the separator where the tokenizer has them.
 
     `scale`: instead, a piece of the document from anywhere, this share of it (Contriever's random crops, section 3.1). `delete`: share of
@@ -159,11 +159,11 @@ def whole(batch: Batch, draws: Draws, options: Options, statistics: Options) -> 
     return View(x, valid)
 
 
-def _gone(x: Tensor, valid: Tensor | None, draws: Draws, options: Options, statistics: Options) -> Tensor:
+def _gone(x: Tensor, valid: Tensor | None, draws: CounterRNG, options: Options, statistics: Options) -> Tensor:
     return _ordinary(x, valid, statistics) & (draws.uniform(x.shape[1]) < options["delete"])
 
 
-def traced(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def traced(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """As `whole`, and meta["source"] (B,T): the place of each token in the document, -1 of special tokens and padding."""
     x, valid = _framed(batch, options, statistics)
     source = torch.arange(x.shape[1], device=x.device) - int(statistics["special"].get("cls") is not None)
@@ -176,7 +176,7 @@ def traced(batch: Batch, draws: Draws, options: Options, statistics: Options) ->
     return View(x, valid, meta={"source": source})
 
 
-def masked_tokens(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def masked_tokens(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """BERT's damage: `rate` of the tokens are to be said again; of these `mask` are masked, `random` are others, the rest as they were.
 
     A sample is damaged anew in every epoch, or in `versions` ways by turns: 1 is static masking, BERT's own data had 10.
@@ -210,7 +210,7 @@ def masked_tokens(batch: Batch, draws: Draws, options: Options, statistics: Opti
     return View(torch.where(hidden, shown, x), valid, hidden, target=x, meta={"places": places})
 
 
-def next_tokens(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def next_tokens(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """Tokens as they come, target (B,T): the one behind each."""
     ids, length = batch["ids"].long(), options["length"]
     valid = batch.get("ids_valid")
@@ -221,7 +221,7 @@ def next_tokens(batch: Batch, draws: Draws, options: Options, statistics: Option
     return View(x, valid[:, :-1], target=target, target_valid=valid[:, 1:])
 
 
-def deleted(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def deleted(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """The document with `rate` of its tokens deleted; target the whole one."""
     target, target_valid = _framed(batch, options, statistics)
     gone = _ordinary(target, target_valid, statistics) & (draws.uniform(target.shape[1]) < options["rate"])
@@ -229,7 +229,7 @@ def deleted(batch: Batch, draws: Draws, options: Options, statistics: Options) -
     return View(x, valid, target=target, target_valid=target_valid)
 
 
-def infilled(batch: Batch, draws: Draws, options: Options, statistics: Options) -> View:
+def infilled(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> View:
     """BART's damage: sentences in another order, then spans of Poisson(`span`) tokens, `rate` of all, each one mask; target the text.
 
     A span of no tokens puts a mask between two; none crosses a special token. x is as long as the target: what is left is padding.
@@ -265,7 +265,7 @@ def infilled(batch: Batch, draws: Draws, options: Options, statistics: Options) 
     return View(torch.where(valid, out, special["pad"]), valid, target=target, target_valid=target_valid)
 
 
-def _cropped(batch: Batch, draws: Draws, options: Options, statistics: Options) -> Batch:
+def _cropped(batch: Batch, draws: CounterRNG, options: Options, statistics: Options) -> Batch:
     """A piece of each document (B,T), as long as `scale` says and the length allows, its separator behind it."""
     special = statistics["special"]
     cls, sep = special.get("cls"), special.get("sep")
@@ -336,7 +336,7 @@ def _drop(x: Tensor, valid: Tensor | None, gone: Tensor, statistics: Options) ->
     return torch.where(still, x.gather(1, order), statistics["special"]["pad"]), still
 
 
-def _permuted(x: Tensor, valid: Tensor, draws: Draws, chance: float, statistics: Options) -> Tensor:
+def _permuted(x: Tensor, valid: Tensor, draws: CounterRNG, chance: float, statistics: Options) -> Tensor:
     """Sentences, which end in a full stop, in random order within their document; special tokens stay where they are."""
     free = _ordinary(x, valid, statistics)
     stop = stops(statistics, x.device)[x] & free
@@ -347,7 +347,7 @@ def _permuted(x: Tensor, valid: Tensor, draws: Draws, chance: float, statistics:
     return x.scatter(1, first(free, x.shape[1]), x.gather(1, moved))
 
 
-def _spans(draws: Draws, width: int, rate: float, mean: float) -> tuple[Tensor, Tensor]:
+def _spans(draws: CounterRNG, width: int, rate: float, mean: float) -> tuple[Tensor, Tensor]:
     """Spans that do not overlap -> at (B,N) where each begins, `width` where that is beyond the end, and its length (B,N), Poisson.
 
     Gaps between them are geometric, so that a place begins a span by an even chance, by which they cover `rate` of all places.
@@ -372,7 +372,7 @@ def _poisson(unit: Tensor, mean: float) -> Tensor:
 # ------------------------------------------------------------------------------------------ what others must know
 
 
-def picture(view: View, options: Options, statistics: Options) -> np.ndarray:
+def render(view: View, options: Options, statistics: Options) -> np.ndarray:
     """A view as it is read -> (B,H,W,3) uint8: its text on paper, special tokens and padding left out, masks as boxes."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -470,7 +470,7 @@ TEXT = Modality(
         "infilled": infilled,
     },
     raw=raw,
-    picture=picture,
+    render=render,
     encoder_for=encoder_for,
     input=encoder_input,
     preprocessing=preprocessing,

@@ -13,7 +13,7 @@ def jitter(channels: int, brightness: Tensor, contrast: Tensor, saturation: Tens
     """The four jitters of torchvision's ColorJitter, then grey.
 
     brightness, contrast, saturation (B,) factors; hue (B,) in turns; grey (B,) bool -> matrix (B,C,C) and pull (B,C,C):
-    x -> matrix x + pull (mean colour of the picture).
+    x -> matrix x + pull (mean colour of the image).
     Differs from torchvision: nothing is clamped in between, and then the four commute, so there is no order to draw; hue
     turns in YIQ, not HSV. With other than three channels, only brightness and contrast act.
     """
@@ -30,7 +30,7 @@ def jitter(channels: int, brightness: Tensor, contrast: Tensor, saturation: Tens
         to_grey = torch.full((channels, channels), 1 / channels, device=hue.device)
         colours = eye
     colours, contrast = brightness.view(-1, 1, 1) * colours, contrast.view(-1, 1, 1)
-    return contrast * colours, (1 - contrast) * (colours @ to_grey)  # contrast pulls towards the picture's mean grey
+    return contrast * colours, (1 - contrast) * (colours @ to_grey)  # contrast pulls towards the image's mean grey
 
 
 def apply(x: Tensor, matrix: Tensor, pull: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def decoupled_info_nce(a: Tensor, b: Tensor, temperature: float, sigma: float | 
 
 
 def patch_info_nce(predicted: Tensor, target: Tensor, below: int, group: int = 16, scale: float = 0.1) -> Tensor:
-    """CPC's loss on pictures. van den Oord, Li, Vinyals 2018, equation 4, https://arxiv.org/abs/1807.03748
+    """CPC's loss on images. van den Oord, Li, Vinyals 2018, equation 4, https://arxiv.org/abs/1807.03748
 
     predicted, target (B,E,h,w) -> a scalar: what is predicted at (i,j), times scale, is to be found at (i + below, j) of the target,
     among the patches of all samples of its group of `group` samples or a few more.

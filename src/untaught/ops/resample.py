@@ -1,4 +1,4 @@
-"""Crop, flip, resize and blur as two small matrices a sample: out = rows @ picture @ columns^T.
+"""Crop, flip, resize and blur as two small matrices a sample: out = rows @ image @ columns^T.
 
 A resampling along one axis is linear, so crop, flip and an antialiased resize are one banded matrix, and a Gaussian blur
 multiplies into it. A whole batch with its own crop a sample is then two batched matrix products.
@@ -16,7 +16,7 @@ def resize_matrix(start: Tensor, length: Tensor, flip: Tensor, side: int, size: 
     """The triangle-filter (bilinear, antialiased) resize of [start, start + length) pixels of an axis of `side` to `size` pixels.
 
     start, length (B,) float, flip (B,) bool -> (B, size, side), rows sum to 1. The filter is Pillow's and torchvision's
-    (antialias=True); it may read one pixel beyond the crop where the picture goes on.
+    (antialias=True); it may read one pixel beyond the crop where the image goes on.
     """
     step = (length / size).view(-1, 1, 1)
     place = torch.arange(size, device=start.device, dtype=torch.float32) + 0.5

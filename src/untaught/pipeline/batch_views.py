@@ -40,7 +40,7 @@ class BatchViews:
         allowed = self.modality.knobs
         for key in knobs.keys() - self._overrides.keys() - allowed.keys():
             raise unknown("knob", key, [*allowed, "views", *(f"{name}.OPTION" for name in dict.fromkeys(self._names))])
-        self._wishes = {key: parse(key, knobs[key], allowed[key]) for key in knobs if key in allowed}
+        self._overrides_of_data = {key: parse(key, knobs[key], allowed[key]) for key in knobs if key in allowed}
         self._views: Views | None = None
         self.layout: Options = {}
         if sample is not None:
@@ -106,9 +106,9 @@ class BatchViews:
 
     def _fit(self, sample: Any) -> None:
         modality = self.modality
-        source = open_source(sample, modality, encoding=self._wishes.get("encoding"))
+        source = open_source(sample, modality, encoding=self._overrides_of_data.get("encoding"))
         records = peek(source, SAMPLE)
-        layout = modality.plan(records, self._wishes)
+        layout = modality.plan(records, self._overrides_of_data)
         self.layout = learn(source, modality, layout) if modality.learn else layout
         batch, _ = batch_of(records, modality, self.layout)
         options = view_options(self._names, modality, self.layout, self._overrides)

@@ -28,7 +28,7 @@ DISK_SHARE = 0.5  # of the free disk that a store may take before the data is st
 
 
 @dataclass
-class Material:
+class Dataset:
     """Opened data: a store (or, over the disk budget, a stream), and which rows are for what."""
 
     name: str  # the data as it was asked for; "in memory: ..." where that was no path
@@ -62,14 +62,14 @@ class Material:
         with progress_bar("packing") as bar:
             task = bar.add_task("", total=rows, note="")
             progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
-            self.store = pack(source, modality, layout, progress=progress, tell=warn)
-        tell_skipped([s for s in self.store.skipped if s not in source.skipped], modality.noun, self.store.left_out)
+            self.store = pack(source, modality, layout, progress=progress, warn=warn)
+        print_skipped([s for s in self.store.skipped if s not in source.skipped], modality.noun, self.store.left_out)
         self.statistics = self.store.statistics
         self.parts, self.how_split = divide(self.store) if divide else self.store.parts(seed)
-        self._tell_repeated()
+        self._warn_repeated()
         return False
 
-    def _tell_repeated(self) -> None:
+    def _warn_repeated(self) -> None:
         """Held-out samples that are also among the training samples, under another name."""
         assert self.store is not None
         for part, numbers in self.parts.items():
@@ -103,7 +103,7 @@ class Material:
             held = hold(self.store, device) if device else None  # nothing ragged is
             samples, rows = self.samples("train"), self.numbers("train")
             return Loader(samples, rows, batch_size, seed, rank, world, pin=torch.cuda.is_available(), held=held)
-        return Stream(_train(self.source), self.modality, self.layout, batch_size, seed, rank=rank, world=world, tell=warn)
+        return Stream(_train(self.source), self.modality, self.layout, batch_size, seed, rank=rank, world=world, warn=warn)
 
     def in_order(self, rows: np.ndarray, batch_size: int) -> Loader:
         assert self.store is not None
@@ -120,29 +120,29 @@ def look(
     columns: dict[str, str] | None,
     label: str | None,
     split: str | None,
-    wishes: Options | None = None,
+    overrides: Options | None = None,
     layout: Options | None = None,
-) -> Material:
+) -> Dataset:
     """Opens the source and decides the layout from a first look, by what the user wishes of it; one that is there already is adapted."""
     with progress_bar("opening") as bar:
         task = bar.add_task("", total=None, note="")
         progress = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
-        encoding = (layout or wishes or {}).get("encoding")
+        encoding = (layout or overrides or {}).get("encoding")
         source = open_source(data, modality, columns=columns, label=label, split=split, progress=progress, encoding=encoding)
     say(f"data      {source.what}")
-    tell_skipped(source.skipped, modality.noun)
+    print_skipped(source.skipped, modality.noun)
     for warning in source.warnings:
         warn(warning)
     records = peek(source)
     if layout is None:
-        layout = modality.plan(records, wishes or {})
+        layout = modality.plan(records, overrides or {})
         layout = learn(source, modality, layout) if modality.learn else layout
     else:
         layout = adapted(records, modality, layout)
     modality.presets(layout)  # of a run file it may be anything
     names = data_names(data)
     name = f"in memory: {source.what}" if names is None else names if isinstance(names, str) else ", ".join(names)
-    return Material(name, modality, source, layout, records)
+    return Dataset(name, modality, source, layout, records)
 
 
 def adapted(records: list[Record], modality: Modality, layout: Options) -> Options:
@@ -202,7 +202,7 @@ def _stacked(samples: list[dict[str, np.ndarray]], ragged: Sequence[str]) -> Bat
     return {key: torch.from_numpy(array) for key, array in batch.items()}
 
 
-def tell_skipped(skipped: list[tuple[str, str]], noun: str, count: int | None = None) -> None:
+def print_skipped(skipped: list[tuple[str, str]], noun: str, count: int | None = None) -> None:
     """count: how many they are, if not all of them are known by name."""
     if skipped:
         shown = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from untaught.config.registry import build_untrained, modality_named
+from untaught.config.registry import build_random_init, modality_named
 from untaught.core import Encoder, Modality, Options, UserError
 from untaught.encoders.offline import offline
 from untaught.pipeline.preprocessor import adopt, files_of, write_files
@@ -46,7 +46,7 @@ def save_encoder(encoder: Encoder, folder: Path, config: Options) -> Options:
     return config
 
 
-def save_speaker(model: Any, folder: Path, modality: Modality, layout_of: Path) -> None:
+def save_hf_model(model: Any, folder: Path, modality: Modality, layout_of: Path) -> None:
     """method/: a library's model with its heads, as that library saves it, with the files of the layout beside it."""
     with whole(folder) as partial:
         partial.mkdir(parents=True)
@@ -189,4 +189,4 @@ def _check_size(config: Options, finish: Callable[[Encoder, Options], nn.Module]
 
 def build_from(config: Options) -> Encoder:
     """The encoder that a config.json describes, with weights drawn anew."""
-    return build_untrained(config["encoder"], modality_named(config["modality"]).input(config["layout"]), config["encoder_knobs"])
+    return build_random_init(config["encoder"], modality_named(config["modality"]).input(config["layout"]), config["encoder_knobs"])

@@ -15,7 +15,7 @@ from untaught.core import UserError
 from untaught.data.labels import hold_out
 from untaught.data.parts import TRAIN, VAL
 from untaught.data.store import Store, sizes
-from untaught.pipeline.dataset import Material, Parts
+from untaught.pipeline.dataset import Dataset, Parts
 from untaught.storage.atomic import write_bytes
 from untaught.storage.run_dir import name_of, read_run, seed_of
 
@@ -24,7 +24,7 @@ STREAMED = "streamed"  # in place of the contents of a store
 
 
 @dataclass(frozen=True)
-class Known:
+class SeenRows:
     """trained, held_out: hashes (n,) uint64 of the contents of the samples in the run's parts; None of a run that has kept none."""
 
     folder: Path
@@ -36,7 +36,7 @@ class Known:
     held_out: np.ndarray | None
 
     @classmethod
-    def of(cls, folder: Path) -> Known:
+    def of(cls, folder: Path) -> SeenRows:
         """Of a run folder. Raises UserError."""
         run = read_run(folder / "run.yaml")
         found = _read(folder / ROWS) if run.get("contents") else {}
@@ -110,12 +110,12 @@ class Known:
                 warn(f"all {seen:,} {noun} of {part} are among those that {self.folder} was trained on: its scores are of what it has seen")
         return rows, how
 
-    def divider(self, material: Material, own: bool) -> Callable[[Store], Parts]:
+    def divider(self, dataset: Dataset, own: bool) -> Callable[[Store], Parts]:
         """Which rows of data are for what: of the run's own, as they should be, or of any."""
         if own:
-            material.name = self.data
+            dataset.name = self.data
         how = self.own if own else self.other
-        return lambda store: how(store, material.source.fingerprint, material.modality.noun)
+        return lambda store: how(store, dataset.source.fingerprint, dataset.modality.noun)
 
     def seen(self, store: Store, rows: np.ndarray) -> int:
         """How many of these rows it was trained on, as far as it knows."""

@@ -10,7 +10,7 @@ from torch import nn
 from untaught.config.overrides import parse, unknown
 from untaught.core import Batch, Encoder, Method, Modality, Options, UserError, View
 from untaught.methods.functional import Function
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 
 
 def view_names(method: type[Method], modality: Modality, wanted: str | tuple[str, ...] | None = None) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ class Views:
         """The view at `position`, with meta["index"] (B,)."""
         name, options = self.names[position], self.options[position]
         turn = epoch % versions if (versions := options.get("versions")) else epoch  # a view may have so many versions, by turns
-        view = self.modality.views[name](batch, Draws(self.seed, turn, batch["index"], position), options, self.statistics)
+        view = self.modality.views[name](batch, CounterRNG(self.seed, turn, batch["index"], position), options, self.statistics)
         if self.channels_last:
             view = view.map_inputs(lambda x: x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x)
         view.meta = {**(view.meta or {}), "index": batch["index"]}

@@ -1,4 +1,4 @@
-"""A picture of views: a row a sample, a column a view."""
+"""An image of views: a row a sample, a column a view."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def sheet(batch: Batch, whole: Views, views: Views) -> Image.Image:
     from PIL import Image, ImageDraw
 
     kind, statistics = views.modality, views.statistics
-    columns = [kind.picture(view, options, statistics) for view, options in zip(whole(batch, 0), whole.options, strict=True)]
-    columns += [kind.picture(view, options, statistics) for view, options in zip(views(batch, 0), views.options, strict=True)]
+    columns = [kind.render(view, options, statistics) for view, options in zip(whole(batch, 0), whole.options, strict=True)]
+    columns += [kind.render(view, options, statistics) for view, options in zip(views(batch, 0), views.options, strict=True)]
     high = max(SIDE, *(column.shape[1] for column in columns))
     scale = high / columns[0].shape[1]
     wide = max(high, round(scale * columns[0].shape[2]))

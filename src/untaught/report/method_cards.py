@@ -105,7 +105,7 @@ def _spoken(value: Any) -> str:
 def measured() -> dict[str, Options]:
     """Method -> what a run of it came to: data, minutes, seeds, encoder, batch, steps, peak_mib, knn20, untrained_knn20, linear,
     untrained_linear, one_percent, health; and its speed over several quiet rounds: rounds, pictures_per_second and cost, the time a
-    picture takes beside simclr's with the same encoder and batch, each as (median, lowest, highest)."""
+    image takes beside simclr's with the same encoder and batch, each as (median, lowest, highest)."""
     return read_yaml(MEASURED, None) or {}
 
 
@@ -130,9 +130,7 @@ def judged(found: Options) -> str:
         parts.append(f"{found['peak_mib']:.0f} MiB at most")
     if speed := found.get("speed"):
         cost, rate = ("{:.4g} ({:.4g} to {:.4g})".format(*speed[key]) for key in ("cost", "pictures_per_second"))
-        parts.append(
-            f"a picture takes {cost} times as long as with simclr, {rate} pictures/s (medians of {speed['rounds']} rounds, spread)"
-        )
+        parts.append(f"an image takes {cost} times as long as with simclr, {rate} images/s (medians of {speed['rounds']} rounds, spread)")
     return "; ".join(parts)
 
 
@@ -174,7 +172,7 @@ def index_page() -> str:
     where = f"Data: {'; '.join(data)}." if data else "No score has been entered yet."
     return (
         "# Methods\n\nMade by `untaught methods --write docs/methods`, as are the pages of each. Score: kNN (k = 20), and its gain over\n"
-        "the same encoder untrained, after so many minutes. Cost: the time that a picture takes, beside simclr with the same encoder.\n"
+        "the same encoder untrained, after so many minutes. Cost: the time that an image takes, beside simclr with the same encoder.\n"
         f"What nobody has measured is blank. {where}\n\n"
         + _table(["method", "family", "paper", "views", "needs", "cost", "score"], rows)
         + "\nSeveral at once, and a method of your own: [How to write a method](../methods.md).\n"

@@ -35,7 +35,7 @@ SHARES = {"data": "waiting for data", "views": "making views", "compute": "compu
 COLUMNS = 40  # thumbnails a row of the sheet
 QUERIES, NEAREST, READ = 8, 8, 3  # samples asked for, their neighbours, and those of text, which are read
 MOST_CLASSES = 20  # that a map can colour
-WIDEST, MOST_PIXELS = 1200, 1 << 25  # of the picture of views: its side on the page, and all that it may have
+WIDEST, MOST_PIXELS = 1200, 1 << 25  # of the image of views: its side on the page, and all that it may have
 
 
 def write(run: Path) -> Path:
@@ -218,7 +218,7 @@ def _amount(labels: str) -> tuple[int, float]:
 
 
 def _sheet(thumbnails: np.ndarray) -> Options:
-    """All thumbnails in one picture; the page shows parts of it."""
+    """All thumbnails in one image; the page shows parts of it."""
     from PIL import Image
 
     count, height, width = thumbnails.shape[:3]
@@ -229,9 +229,9 @@ def _sheet(thumbnails: np.ndarray) -> Options:
     return {"uri": _uri(Image.fromarray(sheet)), "columns": COLUMNS, "rows": -(-count // COLUMNS), "width": width, "height": height}
 
 
-def _uri(picture: Any) -> str:
+def _uri(image: Any) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "webp", quality=80)
+    image.save(buffer, "webp", quality=80)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -239,14 +239,14 @@ def _webp(png: bytes) -> str | None:
     from PIL import Image
 
     try:
-        picture = Image.open(io.BytesIO(png), formats=["PNG"])
-        if picture.width * picture.height > MOST_PIXELS:
+        image = Image.open(io.BytesIO(png), formats=["PNG"])
+        if image.width * image.height > MOST_PIXELS:
             return None
-        picture = picture.convert("RGB")
+        image = image.convert("RGB")
     except Exception:  # cut short
         return None
-    picture.thumbnail((WIDEST, 4 * WIDEST))
-    return _uri(picture)
+    image.thumbnail((WIDEST, 4 * WIDEST))
+    return _uri(image)
 
 
 def _neighbours(sample: dict[str, np.ndarray]) -> list[Options]:

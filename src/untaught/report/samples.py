@@ -18,7 +18,7 @@ from untaught.core import Batch, View
 from untaught.data.parts import held_out_part
 from untaught.evaluation.features import encode
 from untaught.evaluation.plane import plane
-from untaught.pipeline.dataset import Material, batch_of
+from untaught.pipeline.dataset import Dataset, batch_of
 from untaught.pipeline.view_pipeline import Views, convolves, used_view
 from untaught.report.contact_sheet import sheet
 from untaught.storage.atomic import write_bytes
@@ -26,31 +26,31 @@ from untaught.storage.safe_open import open_file
 
 TRAINED, HELD_OUT = 1200, 300  # samples that are shown; more would only crowd the map
 KEPT = 16  # of them are kept decoded as well, for the parity of exports
-SHOWN = 6  # rows in the picture of views
+SHOWN = 6  # rows in the image of views
 THUMBNAIL = 48  # pixels at most
-CAPTION = 240  # characters of what a sample says, where that names it better than its place and shows it better than a picture
+CAPTION = 240  # characters of what a sample says, where that names it better than its place and shows it better than an image
 LARGEST, DECODED = 1 << 27, 1 << 26  # bytes of sample.npz unpacked: of all that is shown, and of the rows that are kept decoded
 LONGEST = 4096  # characters of a name or a label
 MEMBERS = 64  # arrays in the file, at most
 
 
-def keep_views(folder: Path, views: Views, whole: str, batch: Batch, material: Material) -> None:
+def save_views(folder: Path, views: Views, whole: str, batch: Batch, dataset: Dataset) -> None:
     """views.png: what the network is shown of the first samples of a batch."""
     few = {key: value[:SHOWN] for key, value in batch.items()}
     buffer = io.BytesIO()
-    sheet(few, used_view(material.modality, material.layout, whole, material.statistics), views).save(buffer, "png")
+    sheet(few, used_view(dataset.modality, dataset.layout, whole, dataset.statistics), views).save(buffer, "png")
     write_bytes(folder / "views.png", buffer.getvalue())
 
 
-def keep_sample(folder: Path, material: Material, encoder: nn.Module, whole: str, device: torch.device, bf16: bool, seed: int) -> None:
+def save_sample(folder: Path, dataset: Dataset, encoder: nn.Module, whole: str, device: torch.device, bf16: bool, seed: int) -> None:
     """sample.npz: names, labels, vectors, thumbnails and places on a map of some training and some held-out samples.
 
     Arrays: name and label (N,) text, "" where there is no label; held_out (N,) bool; features (N,D) and place (N,2) float32;
     thumbnail (N,h,w,3) uint8, absent where the name says what there is to see; "batch.FIELD": the first rows as they were decoded.
     """
-    view = used_view(material.modality, material.layout, whole, material.statistics)
+    view = used_view(dataset.modality, dataset.layout, whole, dataset.statistics)
     view.channels_last = convolves(encoder)
-    names, labels, held_out, batches = _chosen(material, seed)
+    names, labels, held_out, batches = _chosen(dataset, seed)
     thumbnails: list[np.ndarray] = []
     captions: list[str] = []
     first: dict[str, np.ndarray] = {}
@@ -61,10 +61,10 @@ def keep_sample(folder: Path, material: Material, encoder: nn.Module, whole: str
             each = sum(value[:1].nbytes for value in batch.values())
             few = max(1, min(KEPT, DECODED // each))
             first.update({f"batch.{key}": value[:few].cpu().numpy() for key, value in batch.items()})
-        if material.modality.captions is not None:
-            captions.extend(text[:CAPTION] for text in material.modality.captions(made, material.statistics))
+        if dataset.modality.captions is not None:
+            captions.extend(text[:CAPTION] for text in dataset.modality.captions(made, dataset.statistics))
         else:
-            thumbnails.append(_thumbnails(material.modality.picture(made, view.options[0], material.statistics)))
+            thumbnails.append(_thumbnails(dataset.modality.render(made, view.options[0], dataset.statistics)))
         return made
 
     features = np.concatenate([vectors for _, vectors in encode(encoder, batches, shown, device, bf16)])
@@ -149,18 +149,18 @@ def kept_batch(sample: dict[str, np.ndarray]) -> Batch:
     return {key.removeprefix("batch."): torch.from_numpy(value) for key, value in sample.items() if key.startswith("batch.")}
 
 
-def _chosen(material: Material, seed: int) -> tuple[list[str], list[str], np.ndarray, Iterator[Batch]]:
+def _chosen(dataset: Dataset, seed: int) -> tuple[list[str], list[str], np.ndarray, Iterator[Batch]]:
     """-> names, labels, which are held out, and the batches, in one order."""
-    store, random = material.store, np.random.default_rng(seed)
+    store, random = dataset.store, np.random.default_rng(seed)
     if store is None:
-        batch, names = batch_of(material.peeked, material.modality, material.layout)
+        batch, names = batch_of(dataset.peeked, dataset.modality, dataset.layout)
         return names, [""] * len(names), np.zeros(len(names), bool), iter([batch])
-    trained = random.permutation(material.parts["train"])[:TRAINED]
-    part = held_out_part(material.parts)
-    held_out = random.permutation(material.parts[part])[:HELD_OUT] if part else trained[:0]
+    trained = random.permutation(dataset.parts["train"])[:TRAINED]
+    part = held_out_part(dataset.parts)
+    held_out = random.permutation(dataset.parts[part])[:HELD_OUT] if part else trained[:0]
     rows = np.concatenate([trained, held_out])
     labels = [_said(label, store.classes) for label in store.labels[rows]] if store.labels is not None else [""] * len(rows)
-    return store.names(rows), labels, np.arange(len(rows)) >= len(trained), material.in_order(rows, 256).batches(0)
+    return store.names(rows), labels, np.arange(len(rows)) >= len(trained), dataset.in_order(rows, 256).batches(0)
 
 
 def _said(label: Any, classes: tuple[str, ...]) -> str:
@@ -169,13 +169,13 @@ def _said(label: Any, classes: tuple[str, ...]) -> str:
     return "" if np.isnan(label) else f"{label:g}"
 
 
-def _thumbnails(pictures: np.ndarray) -> np.ndarray:
+def _thumbnails(images: np.ndarray) -> np.ndarray:
     """(B,H,W,3) uint8 -> the same, at most THUMBNAIL high and wide."""
-    height, width = pictures.shape[1:3]
+    height, width = images.shape[1:3]
     if max(height, width) <= THUMBNAIL:
-        return pictures
+        return images
     scale = THUMBNAIL / max(height, width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     x = torch.nn.functional.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
     return x.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SEEN = 1 << 16  # bytes of its beginning that are looked at
 VECTORS = rb"'<f4', 'fortran_order': False, 'shape': \(\d+, \d+\)"
-SIGNED = "Software", "untaught"  # of a picture
+SIGNED = "Software", "untaught"  # of an image
 
 
 def check_replaceable(path: Path, otherwise: str) -> None:
@@ -64,12 +64,12 @@ def _are_ours(columns: list[str]) -> bool:
 def _png(path: Path) -> bool:
     from PIL import Image
 
-    with Image.open(path, formats=["PNG"]) as picture:
-        return picture.info.get(SIGNED[0]) == SIGNED[1]
+    with Image.open(path, formats=["PNG"]) as image:
+        return image.info.get(SIGNED[0]) == SIGNED[1]
 
 
 def signed() -> PngInfo:
-    """What makes a picture one of ours."""
+    """What makes an image one of ours."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()

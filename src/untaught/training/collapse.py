@@ -209,7 +209,7 @@ def broken(measures: Measures, progress: float) -> tuple[Rule | None, str]:
     return next(((rule, what) for rule, what in found if what), (None, ""))
 
 
-class Health:
+class CollapseDetector:
     """Looks at the kept encoder, and at what the method's heads make of it; the untrained encoder is what it is compared with.
 
     Build it before training. views: those that the method trains on. whole: how its encoder is used. batch: the samples to look

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.console import warn
 from untaught.core import UserError
 from untaught.distributed.process_group import ProcessGroup
@@ -25,7 +25,7 @@ class Divergence:
     name: index (N,) -> the names of samples. checkpoints: the folder, None for a run that keeps none.
     """
 
-    def __init__(self, recipe: Recipe, group: ProcessGroup, name: Callable[[Tensor], list[str]], checkpoints: Path | None) -> None:
+    def __init__(self, recipe: TrainConfig, group: ProcessGroup, name: Callable[[Tensor], list[str]], checkpoints: Path | None) -> None:
         self.recipe, self.group, self.name, self.checkpoints = recipe, group, name, checkpoints
         self.recent: deque[tuple[int, Tensor, Outcome]] = deque(maxlen=recipe.log_every)
         self.dropped = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.training.collapse import PROBE
 from untaught.training.plan import Plan
 
@@ -15,7 +15,7 @@ LEAST_SAVED = 50  # steps between checkpoints, at least, unless the config says 
 class Events:
     """When what is due, by the steps so far. evaluations: parts that scores cut a run into, unless evaluate_every is given."""
 
-    def __init__(self, recipe: Recipe, plan: Plan, step: int = 0, evaluations: int = EVALUATIONS) -> None:
+    def __init__(self, recipe: TrainConfig, plan: Plan, step: int = 0, evaluations: int = EVALUATIONS) -> None:
         self.recipe, self.plan, self.evaluations = recipe, plan, evaluations
         self.logged_at = step
         self.saved_at = -1

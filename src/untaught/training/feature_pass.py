@@ -18,7 +18,7 @@ from untaught.pipeline.view_pipeline import Views
 
 
 @dataclass
-class Survey:
+class ExtractFeatures:
     """Reads all samples that the loader gives, in its order; each process encodes its share, and gets all."""
 
     loader: Loader

@@ -2,7 +2,7 @@
 
 The default is Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; scaled as Liu et al. 2025,
 https://arxiv.org/abs/2502.16982, equation 4): matrices move along the orthogonal part of their momentum, everything else by
-AdamW. For the same pictures it learns several times as fast as AdamW in short runs.
+AdamW. For the same images it learns several times as fast as AdamW in short runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from untaught.config.overrides import unknown
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import Method, UserError
 
 SHARDED = ("muon", "adamw", "sgd")  # optimizers that were compared with themselves on weights in one piece
@@ -27,7 +27,7 @@ def default_lr(optimizer: str, batch_size: int) -> float:
     return {"sgd": 0.05, "lars": 0.3}.get(optimizer, 1e-3) * batch_size / 256
 
 
-def optimizer_for(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
+def optimizer_for(method: Method, recipe: TrainConfig) -> torch.optim.Optimizer:
     """One group with and one without weight decay (biases, norms, single vectors), each with the method's own overrides.
 
     A group of the method may set its `lr`, or `lr_scale`, its share of the recipe's, and keep it throughout (schedule "constant").

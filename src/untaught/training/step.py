@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from untaught.config.train_config import Recipe
+from untaught.config.train_config import TrainConfig
 from untaught.core import Method, Terms, View
 from untaught.distributed.process_group import ProcessGroup, local_shard
-from untaught.ops.draws import mix
+from untaught.ops.counter_rng import mix
 from untaught.ops.precision import has_bfloat16
 from untaught.pipeline.view_pipeline import convolves
 from untaught.training.allocator import keep_freed_memory
@@ -53,7 +53,7 @@ class TrainingStep:
     call: the wrapped method, as `call(name of a function of it, arguments)`.
     """
 
-    def __init__(self, method: Method, recipe: Recipe, group: ProcessGroup | None = None) -> None:
+    def __init__(self, method: Method, recipe: TrainConfig, group: ProcessGroup | None = None) -> None:
         self.method, self.recipe, self.group = method, recipe, group or ProcessGroup()
         self.fabric = self.group.fabric
         self.device = self.fabric.device

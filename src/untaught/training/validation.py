@@ -9,7 +9,7 @@ import torch
 from untaught.core import Method
 from untaught.data.loader import Loader
 from untaught.data.parts import held_out_part
-from untaught.pipeline.dataset import Material
+from untaught.pipeline.dataset import Dataset
 from untaught.pipeline.view_pipeline import Views
 
 MOST = 4096  # samples
@@ -18,19 +18,19 @@ MOST = 4096  # samples
 class HeldOut:
     """Mean terms of a method on its held-out part (the last of val and test that there is is left for the end: val goes first)."""
 
-    def __init__(self, method: Method, views: Views, material: Material, device: torch.device, bf16: bool, batch_size: int) -> None:
-        self.method, self.views, self.material, self.device, self.bf16, self.batch_size = method, views, material, device, bf16, batch_size
-        parts = material.parts if material.store is not None else {}
+    def __init__(self, method: Method, views: Views, dataset: Dataset, device: torch.device, bf16: bool, batch_size: int) -> None:
+        self.method, self.views, self.dataset, self.device, self.bf16, self.batch_size = method, views, dataset, device, bf16, batch_size
+        parts = dataset.parts if dataset.store is not None else {}
         self.part = "val" if len(parts.get("val", ())) else held_out_part(parts)
-        self.possible = self.part is not None and len(material.numbers(self.part)) > 0
+        self.possible = self.part is not None and len(dataset.numbers(self.part)) > 0
 
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
         """{"held_out_TERM": mean over at most 4096 samples, spread evenly}."""
         assert self.part is not None
-        numbers = self.material.numbers(self.part)
+        numbers = self.dataset.numbers(self.part)
         numbers = numbers[:: -(-len(numbers) // MOST)]
-        loader = Loader(self.material.samples(self.part), numbers, min(self.batch_size, len(numbers)), 0, drop_last=False, shuffle=False)
+        loader = Loader(self.dataset.samples(self.part), numbers, min(self.batch_size, len(numbers)), 0, drop_last=False, shuffle=False)
         training = self.method.training
         totals: dict[str, float] = {}
         self.method.eval()

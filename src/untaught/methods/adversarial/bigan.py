@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 from untaught.ranges import Size, in_range
 
 LEAST = 7  # pixels of a side, at most, at which halving ends
@@ -128,7 +128,7 @@ class BiGAN(Method):
     def draw(self, player: str, view: View) -> Tensor:
         """Latents (B,D) float32, uniform in -1..1: others for every step, player and sample."""
         assert view.meta is not None
-        draws = Draws(0, 0, (self.step << 32) + view.meta["index"], list(self.players).index(player))
+        draws = CounterRNG(0, 0, (self.step << 32) + view.meta["index"], list(self.players).index(player))
         return draws.uniform(self.latent.out_features, low=-1.0, high=1.0)
 
     def after_step(self, progress: float) -> None:

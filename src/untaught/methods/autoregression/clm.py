@@ -30,5 +30,5 @@ class CLM(Method):
         hidden, weight, bias = self.words.parts(tokens)
         return {"next_tokens": mean_cross_entropy(hidden, weight, bias, view.target, view.target_valid)}
 
-    def publish(self) -> Any:
+    def hf_model(self) -> Any:
         return self.encoder.language  # type: ignore[return-value]

@@ -9,7 +9,7 @@ DeepCluster (Caron, Bojanowski, Joulin, Douze, ECCV 2018, https://arxiv.org/abs/
 epoch the samples are clustered anew by spherical k-means, ten iterations from samples drawn at random, and the centroids
 themselves, which no gradient moves, are the classifier.
 The authors' code clusters features kept from the steps of the past epoch; here the network as it stands encodes a large crop of
-every sample anew. Their 3000 clusters are one for 427 pictures of ImageNet; the default here is one for 20 samples, at most 3000.
+every sample anew. Their 3000 clusters are one for 427 images of ImageNet; the default here is one for 20 samples, at most 3000.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.blocks.mlp import mlp
-from untaught.core import Encoder, Facts, Method, Survey, Terms, UserError, View
+from untaught.core import Encoder, ExtractFeatures, Facts, Method, Terms, UserError, View
 from untaught.ops.kmeans import NOWHERE, centroid_cross_entropy, spherical_kmeans
 from untaught.ranges import Few, Positive, Size, in_range
 
@@ -53,8 +53,8 @@ class DeepCluster(Method):
         self.register_buffer("clusters", torch.full((clusterings, facts.rows), NOWHERE))
         self.temperature, self.iterations = temperature, iterations
 
-    def before_epoch(self, epoch: int, survey: Survey) -> None:
-        index, features = survey("encode", 0)
+    def before_epoch(self, epoch: int, extract_features: ExtractFeatures) -> None:
+        index, features = extract_features("encode", 0)
         clusterings, prototypes, _ = self.centroids.shape
         if len(index) < prototypes:
             raise UserError(f"prototypes={prototypes}: there are {len(index)} samples to cluster; choose fewer")

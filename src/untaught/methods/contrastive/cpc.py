@@ -1,4 +1,4 @@
-"""CPC, contrastive predictive coding, on pictures. van den Oord, Li, Vinyals 2018. https://arxiv.org/abs/1807.03748
+"""CPC, contrastive predictive coding, on images. van den Oord, Li, Vinyals 2018. https://arxiv.org/abs/1807.03748
 as in the pseudo-code of Henaff et al., ICML 2020, https://arxiv.org/abs/1905.09272
 
 Views:  one, lightly cropped and flipped, cut into a grid of 7 x 7 patches that overlap by half, as in the papers, or of 3 x 3 where a
@@ -8,12 +8,12 @@ Heads:  a stack of five residual blocks of convolutions (1x1, 1x3, 2x1 upwards, 
         to be found. All are thrown away after training. The hidden layers of the stack have a quarter of the encoder's width
         (the pseudo-code: 256).
 Loss:   InfoNCE (equation 4): the prediction of a patch some rows below, times 0.1, is to be nearest that patch among all patches of its
-        own picture and of the others of its group, averaged over distances, places and batch.
-Up to five rows below are predicted, as in the first paper (in the pseudo-code, the third alone). Groups have 16 pictures or a few
+        own image and of the others of its group, averaged over distances, places and batch.
+Up to five rows below are predicted, as in the first paper (in the pseudo-code, the third alone). Groups have 16 images or a few
 more, for the number of comparisons grows with their square.
 Differs from the papers: a view is not made grey, and patches are not augmented one by one (light.grey=1 makes all views grey); their
 encoders have no BatchNorm (the second paper: LayerNorm), since it passes information between patches; here the encoder keeps its own.
-What is kept gives one vector of a whole picture, where the papers average those of patches. So the running statistics of BatchNorm
+What is kept gives one vector of a whole image, where the papers average those of patches. So the running statistics of BatchNorm
 are taken from whole views, in a pass without gradient.
 """
 
@@ -65,14 +65,14 @@ class CPC(Method):
         *,
         grid: Annotated[int, Within(2, 64)] | None = None,  # patches along a side; 7, or 3 where a view has fewer than 64 pixels, if none
         rows: Few = 5,  # rows below, at most, whose patches are predicted
-        group: Size = 16,  # pictures, or a few more, among whose patches each is to be found
+        group: Size = 16,  # images, or a few more, among whose patches each is to be found
         hidden: Size | None = None,  # units of the stack's hidden layers; a quarter of the encoder's width if none
         width: Size = 64,  # dimensions in which patches are compared
     ) -> None:
         super().__init__()
         example = next(iter(facts.views.values()))
         if example.x.ndim != 4:
-            raise UserError("CPC cuts pictures into patches, and these samples are none; allowed: image")
+            raise UserError("CPC cuts images into patches, and these samples are none; allowed: image")
         grid = (7 if example.x.shape[-1] >= SMALL else 3) if grid is None else grid
         hidden = max(1, encoder.width // 4) if hidden is None else hidden
         self.stride = step_of(example, grid, encoder)

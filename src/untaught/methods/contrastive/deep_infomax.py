@@ -3,11 +3,11 @@
 Views:  one, lightly cropped and flipped.
 Heads:  a linear layer to a summary of 64; networks of one hidden layer with a shortcut that bring the summary and the vectors of a
         map into one space, where their product is the score; a critic of 1000 and 200 hidden units. All are thrown away after training.
-Loss:   beta 1 times the local term (equation 6): the score of a picture's summary with each place of its own map is to be high,
-        with those of the other pictures' maps low, by the Jensen-Shannon estimator (equation 4); gamma 0.1 times prior matching
+Loss:   beta 1 times the local term (equation 6): the score of an image's summary with each place of its own map is to be high,
+        with those of the other images' maps low, by the Jensen-Shannon estimator (equation 4); gamma 0.1 times prior matching
         (equation 7): a critic tells the sigmoid of the summaries from uniform noise, and the encoder is to fool it. These weights
         are the paper's DIM(L); DIM(G), alpha 1, beta 0 and gamma 1, scores the summary with the whole map (equation 3).
-The map is the last but one, where there are several (8 x 8 for pictures of 32, as in the paper). The space is as wide as the encoder:
+The map is the last but one, where there are several (8 x 8 for images of 32, as in the paper). The space is as wide as the encoder:
 the authors' has 1024, as the last hidden layer of their encoder. As in their code, the encoder fools the critic by the non-saturating
 loss. The paper's other estimators (InfoNCE, Donsker-Varadhan) are not here.
 What is kept is the encoder up to its pooled vectors; the summary is a linear map of them.
@@ -24,7 +24,7 @@ from untaught.blocks.maps import map_shapes, pooled_and_maps
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.contrastive import jensen_shannon
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.gather import rank, world_size
 from untaught.ranges import Size, Weight, in_range
 
@@ -95,7 +95,7 @@ class DeepInfoMax(Method):
     def noise(self, summary: Tensor) -> Tensor:
         """Uniform in 0..1, another for every step and sample of the joined batch: (B,width) float32."""
         sample = torch.arange(len(summary), device=summary.device) * world_size() + rank()
-        return Draws(0, 0, (self.step << 32) + sample, 0).uniform(summary.shape[1])
+        return CounterRNG(0, 0, (self.step << 32) + sample, 0).uniform(summary.shape[1])
 
     def after_step(self, progress: float) -> None:
         self.step += 1

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, View
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.sigreg import sigreg
 from untaught.ranges import Share, Size, in_range
 
@@ -57,7 +57,7 @@ class LeJEPA(Method):
     def objective(self, projected: list[Tensor], progress: float) -> Terms:
         z = torch.stack(projected).float()  # (V,B,D)
         prediction = (z - z[:LARGE].mean(0)).square().mean()
-        drawn = Draws(0, 0, self.step.view(1), 0).normal(z.shape[-1], self.directions)[0]
+        drawn = CounterRNG(0, 0, self.step.view(1), 0).normal(z.shape[-1], self.directions)[0]
         share = self.regularisation
         return {"prediction": (1 - share) * prediction, "sigreg": share * sigreg(z, drawn)}
 

@@ -5,10 +5,10 @@ Heads:  VICReg's expander for pooled vectors, and a projector of three layers fo
         and ReLU between layers and thrown away after training. The paper's 8192 is four times its ResNet-50's width, and so is
         the expander here; the projector has the paper's 512.
 Loss:   0.75 VICReg of the pooled vectors + 0.25 VICReg of matched vectors of the two maps. They are matched twice, each with the one
-        of the other map that is nearest in the picture, by the geometry of the views, and with the one that is nearest as a vector;
+        of the other map that is nearest in the image, by the geometry of the views, and with the one that is nearest as a vector;
         of the matches, the closest are kept (20 of 49 places in the paper; the same share here). Both ways round, averaged.
 The weights within are VICReg's 25, 25 and 1. Variance and covariance of matched vectors are taken along the batch, among matches of
-the same rank of closeness. Places are compared in the stored picture, which is squashed to a square.
+the same rank of closeness. Places are compared in the stored image, which is squashed to a square.
 Differs from the authors' code: variance and covariance are the sum of both views', as in VICReg's paper, not their mean. The
 closest matches are kept in both matchings (by default the code keeps all that are nearest as vectors).
 """
@@ -105,7 +105,7 @@ class VICRegL(Method):
         return take(a, closest), take(b, at.gather(1, closest))
 
     def places(self, view: View) -> Tensor:
-        """Where in the stored picture each place of the map is seen: (B,N,2) across and down, from -1 to 1."""
+        """Where in the stored image each place of the map is seen: (B,N,2) across and down, from -1 to 1."""
         assert view.meta is not None
         affine = view.meta["affine"]
         down, across = ((2 * torch.arange(n, device=affine.device) + 1) / n - 1 for n in self.grid)

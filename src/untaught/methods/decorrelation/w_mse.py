@@ -1,7 +1,7 @@
 """W-MSE, whitening. Ermolov, Siarohin, Sangineto, Sebe, ICML 2021. https://arxiv.org/abs/2007.06346
 
 Views:  two strong augmentations of the same sample.
-Heads:  a projector of one hidden layer of 1024 units with BatchNorm and ReLU to 64 (the paper's for small pictures; 128 for
+Heads:  a projector of one hidden layer of 1024 units with BatchNorm and ReLU to 64 (the paper's for small images; 128 for
         larger ones), thrown away after training.
 Loss:   the squared distance of the two views' whitened, then normalised projections (section 3). Each view is whitened by the
         inverse of the Cholesky factor of its covariance, a slice of the batch at a time.

@@ -5,7 +5,7 @@ Heads:  an MLP of two hidden layers and GELU to 256 units, normalised, then cosi
         weight normalisation of fixed norm); thrown away after training. BatchNorm after the hidden layers is an option of the
         authors' code, off there; here it is on (normed=true): without it short runs left the distributions uniform.
         Hidden layers have four times the encoder's width; the paper has 2048 for widths of 384 to 2048. The paper's 65,536
-        prototypes are one for 20 pictures of ImageNet; the default here is one for 20 samples, at least 1024.
+        prototypes are one for 20 images of ImageNet; the default here is one for 20 samples, at least 1024.
 Loss:   cross-entropy between the teacher's distribution over prototypes of each large crop, centred and sharpened, and the
         student's of every other crop (equation 3 and algorithm 1), averaged over pairs of crops and the batch.
 The centre is a moving average of the teacher's outputs over all processes (equation 4). The teacher's temperature rises

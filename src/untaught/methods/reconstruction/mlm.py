@@ -35,5 +35,5 @@ class MLM(Method):
         hidden, weight, bias = self.words.parts(self.encoder.tokens_at(view, at))
         return {"masked_tokens": mean_cross_entropy(hidden, weight, bias, view.target.gather(1, at), counted)}
 
-    def publish(self) -> Any:
+    def hf_model(self) -> Any:
         return self.encoder.language  # type: ignore[return-value]

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.cross_entropy import mean_cross_entropy
-from untaught.ops.draws import Draws
 from untaught.ops.masking import masked_mean
 from untaught.ops.reconstruction import replaced_token_detection
 from untaught.ops.sampling import linear_sample
@@ -72,7 +72,7 @@ class ReplacedToken(Method):
             "replaced": masked_mean(replaced, valid),
         }
 
-    def publish(self) -> Any:
+    def hf_model(self) -> Any:
         return self.generator.language  # type: ignore[return-value]
 
 
@@ -82,4 +82,4 @@ def uniform(view: View, count: int) -> Tensor:
     assert view.meta is not None
     places = torch.arange(1, view.x.shape[1] + 1, device=view.x.device)
     key = (view.mask * places * (places + view.x)).sum(1)
-    return Draws(0, 0, view.meta["index"] + (key << 32), 0).uniform(count)
+    return CounterRNG(0, 0, view.meta["index"] + (key << 32), 0).uniform(count)

@@ -36,5 +36,5 @@ class Seq2SeqDenoising(Method):
         hidden, weight, bias = self.words.parts(self.encoder.decode(shifted, memory, view.valid))
         return {"undamaged_tokens": mean_cross_entropy(hidden, weight, bias, view.target, view.target_valid)}
 
-    def publish(self) -> Any:
+    def hf_model(self) -> Any:
         return self.encoder.language  # type: ignore[return-value]

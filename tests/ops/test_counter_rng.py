@@ -9,13 +9,13 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from untaught.ops.draws import Draws
+from untaught.ops.counter_rng import CounterRNG
 
 INDEX = torch.arange(20_000)
 
 
-def draws(seed: int = 0, epoch: int = 0, index: Tensor = INDEX, position: int = 0) -> Draws:
-    return Draws(seed, epoch, index, position)
+def draws(seed: int = 0, epoch: int = 0, index: Tensor = INDEX, position: int = 0) -> CounterRNG:
+    return CounterRNG(seed, epoch, index, position)
 
 
 def test_numbers_are_uniform_over_samples() -> None:
@@ -58,7 +58,7 @@ def test_numbers_of_one_draw_are_independent() -> None:
     assert correlation.abs().max() < 4.5 / len(INDEX) ** 0.5
 
 
-CALLS: dict[str, Callable[[Draws], Tensor]] = {
+CALLS: dict[str, Callable[[CounterRNG], Tensor]] = {
     "uniform": lambda d: d.uniform(3, 2),
     "normal": lambda d: d.normal(5),
     "chance": lambda d: d.chance(0.4),
@@ -67,7 +67,7 @@ CALLS: dict[str, Callable[[Draws], Tensor]] = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_a_sample_has_its_draws_in_any_batch(call: Callable[[Draws], Tensor]) -> None:
+def test_a_sample_has_its_draws_in_any_batch(call: Callable[[CounterRNG], Tensor]) -> None:
     index = torch.tensor([5, 900, 2, 77, 31, 1 << 33, 0])
     whole = call(draws(index=index))
     assert torch.equal(torch.cat([call(draws(index=part)) for part in index.split(3)]), whole)
@@ -107,7 +107,7 @@ def splitmix(x: int) -> int:
 
 def test_numbers_are_those_of_the_hash_in_loops() -> None:
     """Runs that were begun go on with the same views: whatever changes a number here changes theirs."""
-    golden, one, index = 0x9E3779B97F4A7C15, Draws(5, 6, torch.tensor([0, 1 << 40]), 7), (0, 1 << 40)
+    golden, one, index = 0x9E3779B97F4A7C15, CounterRNG(5, 6, torch.tensor([0, 1 << 40]), 7), (0, 1 << 40)
     key = 0
     for part in (5, 6, 7):
         key = splitmix((key + golden + part) % 2**64)

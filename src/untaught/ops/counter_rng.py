@@ -35,7 +35,7 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ ((x >> 31) & ((1 << 33) - 1))
 
 
-class Draws:
+class CounterRNG:
     """One view's random numbers for a batch of samples: index (B,) int64 on any device.
 
     Each call is one draw; the order of the calls is part of the key.
