@@ -88,9 +88,9 @@ def main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["UNTAUGHT_CACHE"] = scratch
-        sources = export(Path(scratch), asked.pictures)
+        sources = export(Path(scratch), asked.images)
         for encoder in asked.encoder or ["conv_small", "timm/resnet18"]:
-            contest(encoder, sources, Path(scratch), asked.pictures, asked.batch, asked.rounds)
+            contest(encoder, sources, Path(scratch), asked.images, asked.batch, asked.rounds)
 
 
 if __name__ == "__main__":

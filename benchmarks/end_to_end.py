@@ -157,7 +157,7 @@ def main() -> None:
         folder, runs = Path(scratch) / "images", Path(scratch) / "runs"
         folder.mkdir()
         runs.mkdir()
-        export(folder, asked.pictures)
+        export(folder, asked.images)
         for encoder in asked.encoder or ["conv_small", "timm/resnet18"]:
             small = encoder == "conv_small"
             contest(folder, runs, encoder, asked.batch or (512 if small else 256), asked.steps or (16 if small else 8), asked.rounds)

@@ -106,7 +106,7 @@ def main() -> None:
         sys.exit(f"no data in {DATA.resolve()}; set UNTAUGHT_DATA to the folder that holds flickr8k_mini/")
     print(machine())
     with tempfile.TemporaryDirectory() as scratch:
-        photographs(Path(scratch) / "photos", asked.pictures)
+        photographs(Path(scratch) / "photos", asked.images)
         rows = [
             r for side in asked.side or (96, 144) for r in contest(Path(scratch) / "photos", Path(scratch) / "cache", side, asked.rounds)
         ]

@@ -246,7 +246,7 @@ def main() -> None:
         folder, runs = Path(scratch) / "images", Path(scratch) / "runs"
         folder.mkdir()
         runs.mkdir()
-        for number, (picture, _) in enumerate(rows("train", asked.pictures)):
+        for number, (picture, _) in enumerate(rows("train", asked.images)):
             (folder / f"{number:05d}.{'webp' if DATA.exists() else 'png'}").write_bytes(picture)
         if asked.steps:
             print(f"\n{asked.rounds} rounds of {asked.steps} steps, {WARM} of them not counted\n", flush=True)

@@ -93,7 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
         scratch = Path(folder)
         os.environ["UNTAUGHT_CACHE"] = str(scratch / "cache")
-        written, rows, first = write_shards(scratch, asked.kind, asked.picture), [], 0.0
+        written, rows, first = write_shards(scratch, asked.kind, asked.image), [], 0.0
         shutil.rmtree(scratch / "photos")
         for gigabytes in asked.gigabytes:
             data = scratch / f"{gigabytes:g}GB"
