@@ -75,9 +75,10 @@ def peer(asked: argparse.Namespace) -> None:
     from untaught.blocks.convolution import Convolution
     from untaught.blocks.mlp import mlp
     from untaught.config.registry import build_encoder
+    from untaught.core import View
 
     encoder = build_encoder(asked.encoder[0], {"channels": 3, "size": 32}, {})
-    network = torch.nn.Sequential(encoder, mlp(encoder.width, encoder.width, 128, last_norm=True))
+    network = torch.nn.ModuleList([encoder, mlp(encoder.width, encoder.width, 128, last_norm=True)])
     for module in network.modules():
         if type(module) is Convolution:
             module.__class__ = torch.nn.Conv2d  # what the peer would have  # type: ignore[assignment]
@@ -93,7 +94,7 @@ def peer(asked: argparse.Namespace) -> None:
             if asked.channels_last:
                 a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
             with torch.autocast("cpu", torch.bfloat16, enabled=asked.bf16):
-                loss = criterion(network(a), network(b))
+                loss = criterion(*(network[1](encoder(View(x))) for x in (a, b)))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
