@@ -85,7 +85,7 @@ def encoders(folder: Path, config: dict[str, Any]) -> tuple[nn.Module, nn.Module
     torch.manual_seed(1)
     if not config["encoder"].startswith("module:"):
         return ut.Run(folder).encoder, build_random_init(config["encoder"], {"channels": 1, "size": 28}, config["encoder_knobs"])
-    trained, untrained = (Plain(Halvings(), {"channels": 1, "size": 28}) for _ in range(2))
+    trained, untrained = (Plain(Halvings(), View(torch.zeros(2, 1, 28, 28))) for _ in range(2))
     trained.load_state_dict(load_file(folder / "encoder" / "model.safetensors"))
     return trained, untrained
 

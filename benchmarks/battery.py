@@ -32,11 +32,11 @@ def main() -> None:
     from untaught.evaluation.battery import Encoded, battery
     from untaught.evaluation.evaluator import Scorer
     from untaught.ops.precision import has_bfloat16
-    from untaught.pipeline.dataset import look
+    from untaught.pipeline.dataset import open_dataset
 
     torch.manual_seed(0)
     encoder = build_encoder("conv_small", {"channels": 3, "size": 32}, {"width": asked.width // 8})
-    dataset = look(str(DATA / "cifar10"), modality_named("image"), columns=None, label=None, split=None, overrides={})
+    dataset = open_dataset(str(DATA / "cifar10"), modality_named("image"), columns=None, label=None, split=None, overrides={})
     dataset.open(False, seed=0)
     scorer = Scorer(dataset, "whole", torch.device("cpu"), has_bfloat16("cpu"), seed=0)
     train, test = (scorer.features(encoder, rows) for rows in (scorer.bank, scorer.queries))

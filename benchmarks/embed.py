@@ -17,10 +17,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rounds import machine, table, take_turns
+
+from untaught.core import Preprocessor
 
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data"))
 
@@ -47,15 +48,15 @@ def contest(encoder_name: str, sources: dict[str, Path], folder: Path, count: in
     from untaught.data.store import pack
     from untaught.inference.embed import Embedder, write_vectors
     from untaught.ops.precision import has_bfloat16
+    from untaught.pipeline.pretrained import Pretrained
 
     encoder = build_encoder(encoder_name, {"channels": 3, "size": 32}, {}).eval()
     if any(p.ndim == 4 for p in encoder.parameters()):
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     layout = {"size": 32, "side": 32, "channels": 3, "bits": 8, "preset": "small"}
     statistics = {"mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]}
-    config: dict[str, Any] = {"modality": "image", "view": "whole", "layout": layout, "statistics": statistics}
-    image = modality_named("image")
-    pack(open_source(str(sources["packed files"]), image), image, layout)
+    prep = Preprocessor(modality_named("image"), layout, statistics)
+    pack(open_source(str(sources["packed files"]), prep.modality), prep)
     view = View(torch.randn(batch, 3, 32, 32).to(memory_format=torch.channels_last))
 
     @torch.no_grad()
@@ -66,7 +67,7 @@ def contest(encoder_name: str, sources: dict[str, Path], folder: Path, count: in
         return count // batch * batch
 
     def embed(source: Path) -> int:
-        return write_vectors(Embedder(encoder, config, str(source), batch_size=batch), folder / "vectors.npy")
+        return write_vectors(Embedder(Pretrained(encoder, {"view": "whole"}, prep), str(source), batch_size=batch), folder / "vectors.npy")
 
     contestants = {"forward alone": forward, **{f"embed, {name}": lambda s=source: embed(s) for name, source in sources.items()}}
     times = take_turns(contestants, rounds, clock=time.perf_counter)

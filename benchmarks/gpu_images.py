@@ -107,7 +107,7 @@ def profile(method: str, data: Path, out: Path, asked: argparse.Namespace) -> di
 def network_alone(run: dict[str, Any], batch: int) -> float:
     """Images a second of forward and backward of two views that are there, in bf16 where the device has it."""
     modality, device = modality_named(run["modality"]), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    given = modality.input(run["layout"])
+    given = modality.encoder_arguments(run["layout"])
     network: Any = build_encoder(run["encoder"], given, run["resolved"]["encoder"])
     network = network.to(device).to(memory_format=torch.channels_last)
     shape = (batch, given["channels"], given["size"], given["size"])

@@ -44,10 +44,10 @@ def main() -> None:
         shares = run(Path(scratch) / "run", asked.encoder, asked.batch, asked.steps)
 
         from untaught.config.registry import modality_named
-        from untaught.pipeline.dataset import look
+        from untaught.pipeline.dataset import open_dataset
 
         source = str(DATA / "cifar10" / "test.parquet")
-        dataset = look(source, modality_named("image"), columns=None, label=None, split=None, overrides={})
+        dataset = open_dataset(source, modality_named("image"), columns=None, label=None, split=None, overrides={})
         dataset.open(stream=False, seed=0)
         loader = dataset.training(asked.batch, seed=0)
         alone = take_turns({"loader": lambda: sum(1 for _ in loader.batches(0))}, rounds=9)["loader"]

@@ -92,18 +92,18 @@ def probe(run: Path) -> dict[str, Any]:
     from untaught.evaluation.low_label import DRAWS, draw
     from untaught.evaluation.models import open_model
     from untaught.ops.precision import has_bfloat16
-    from untaught.pipeline.dataset import look
+    from untaught.pipeline.dataset import open_dataset
     from untaught.pipeline.pretrained import load_encoder
     from untaught.storage.run_dir import read_run, seed_of
 
     console.quiet = True
     said = read_run(run / "run.yaml")
     model = open_model(str(run))
-    dataset = look(said["data"], model.modality, columns=None, label=None, split=None, overrides=said["layout"])
+    dataset = open_dataset(said["data"], model.modality, columns=None, label=None, split=None, overrides=said["layout"])
     dataset.open(False, seed=0)
     scorer = Scorer(dataset, model.view, torch.device("cpu"), has_bfloat16("cpu"), 0)
     train, test = scorer.labels(scorer.bank), scorer.labels(scorer.queries)
-    encoder, config = load_encoder(run)
+    encoder, config, _ = load_encoder(run)
     named = " ".join([config["encoder"], *(f"{key}={value}" for key, value in config["encoder_knobs"].items())])
     result: dict[str, Any] = {"encoder": named}
     networks: dict[str, Any] = {"": encoder}
@@ -111,7 +111,7 @@ def probe(run: Path) -> dict[str, Any]:
     if place.exists():
         result |= json.loads(place.read_text())
     else:
-        networks["untrained_"] = model.untrained(dataset.layout)
+        networks["untrained_"] = model.random_init(dataset)
     for who, network in networks.items():
         bank, queries = scorer.features(network, scorer.bank), scorer.features(network, scorer.queries)
         result[f"{who}knn20"] = knn_accuracy(bank, train, queries, test)[20]

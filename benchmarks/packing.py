@@ -25,6 +25,8 @@ import numpy as np
 from PIL import Image
 from rounds import machine, table
 
+from untaught.core import Preprocessor
+
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data"))
 SIZE = 500, 375
 
@@ -60,7 +62,7 @@ def contest(folder: Path, cache: Path, side: int, rounds: int) -> list[list[str]
 
     def ours() -> None:
         shutil.rmtree(cache, ignore_errors=True)
-        pack(open_source(folder, IMAGE), IMAGE, layout, cache=cache)
+        pack(open_source(folder, IMAGE), Preprocessor(IMAGE, layout), cache=cache)
 
     def full(file: Path) -> np.ndarray:
         return np.asarray(Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
@@ -81,7 +83,7 @@ def contest(folder: Path, cache: Path, side: int, rounds: int) -> list[list[str]
             wall, processor = time.perf_counter(), sum(os.times()[:4])
             work()
             spent[name].append((time.perf_counter() - wall, sum(os.times()[:4]) - processor))
-    few = [(IMAGE.decode({"image": file}, layout)["pixels"].transpose(1, 2, 0), full(file)) for file in files[:200]]
+    few = [(IMAGE.decode({"image": file}, Preprocessor(IMAGE, layout))["pixels"].transpose(1, 2, 0), full(file)) for file in files[:200]]
     off = statistics.mean(float(np.abs(square - exact.astype(np.float32)).mean()) for square, exact in few)
     rows = []
     for name, times in spent.items():

@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ import torch
 from PIL import Image
 from rounds import machine, table
 from torch import Tensor, nn
+
+from untaught.pipeline.pretrained import Pretrained
 
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data")) / "cifar10"
 HERE = Path(__file__).parent
@@ -101,7 +103,7 @@ def losses() -> list[list[str]]:
 
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32))
-    encoder, facts = Plain(network, {"channels": 1, "size": 8}), Facts(rows=256)
+    encoder, facts = Plain(network, View(torch.zeros(2, 1, 8, 8))), Facts(rows=256)
     a, b = (torch.randn(256, 512, requires_grad=True) for _ in range(2))
     said, taught = torch.randn(8, 64, 1024, requires_grad=True), torch.randn(2, 64, 1024)
     result = [
@@ -212,20 +214,21 @@ def equal_time(method: str, folder: Path, runs: Path, asked: argparse.Namespace,
     first, second = runs / f"{method}-ours", runs / f"{method}-theirs"
     ours = run(method, "untaught", folder, first, asked.batch, [f"minutes={asked.seconds / 60}"])
     peer = run(method, "lightly", folder, second, asked.batch, ["--seconds", str(asked.seconds)])
-    encoder, config = load_encoder(first)
-    theirs: Any = build_from(config)
-    untrained = build_from(config)
+    ours_model = load_encoder(first)
+    _, config, prep = ours_model
+    theirs: Any = build_from(config, prep)
     theirs.model.load_state_dict(torch.load(second / "encoder.pt"))
-    as_theirs = {**config, "statistics": {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD)}}
-    scores = [knn(*who, bank, queries) for who in ((encoder, config), (theirs, as_theirs), (untrained, config))]
+    as_theirs = replace(prep, statistics={"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD)})
+    random_init = Pretrained(build_from(config, prep), config, prep)
+    scores = [knn(model, bank, queries) for model in (ours_model, Pretrained(theirs, config, as_theirs), random_init)]
     return [method, *(f"{100 * score:.1f}%" for score in scores), f"{ours.steps}, {peer.steps}"]
 
 
-def knn(encoder: nn.Module, config: dict[str, Any], bank: Any, queries: Any) -> float:
+def knn(model: Pretrained, bank: Any, queries: Any) -> float:
     from untaught.evaluation.knn import knn_accuracy
     from untaught.inference.embed import Embedder
 
-    vectors = [np.concatenate([part.vectors for part in Embedder(encoder.eval(), config, pictures)]) for pictures, _ in (bank, queries)]
+    vectors = [np.concatenate([part.vectors for part in Embedder(model, images)]) for images, _ in (bank, queries)]
     return knn_accuracy(vectors[0], bank[1], vectors[1], queries[1])[20]
 
 

@@ -32,6 +32,8 @@ import torch.nn.functional as F
 from rounds import machine, table, take_turns
 from torch import Tensor, nn
 
+from untaught.core import Preprocessor
+
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data"))
 SPECIAL = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 V, T, B = 30_000, 128, 64  # the default batch of text
@@ -62,7 +64,7 @@ def ours(name: str, encoder: Any, rows: int, length: int, vocabulary: int, **kno
     cls: Any = method_class(name)
     layout = {"length": length, "special": SPECIAL, "vocabulary": vocabulary, "tokenizer": ""}
     names = view_names(cls, TEXT)
-    views = Views(names, TEXT, view_options(names, TEXT, layout, {}), layout, seed=0)
+    views = Views(names, Preprocessor(TEXT, {}, layout), view_options(names, Preprocessor(TEXT, layout), {}), seed=0)
     data = _Ids(rows, length, vocabulary)
     method = cls(encoder, Facts(rows))
     recipe = TrainConfig(steps=1 << 20, batch_size=rows, lr=1e-3, **knobs)
@@ -150,21 +152,22 @@ def memory_of(name: str) -> None:
 def packing(rounds: int) -> None:
     from untaught.data.sources import open_source
     from untaught.data.store import pack
-    from untaught.modalities import text
-    from untaught.pipeline.preprocessor import learn
+    from untaught.modalities.text import TEXT
+    from untaught.modalities.tokenizer import tokenizer_of
+    from untaught.pipeline.preprocessor import plan
 
     folder = Path(tempfile.mkdtemp())
     lines = [line for _ in range(20) for line in _corpus()]
     (folder / "corpus.txt").write_text("\n".join(lines))
     os.environ["UNTAUGHT_CACHE"] = str(folder)
-    source = open_source(str(folder / "corpus.txt"), text.TEXT, columns={"text": "line"})
-    layout = learn(source, text.TEXT, text.plan([{"text": lines[0]}], {"vocabulary": 8000}))
-    tokenizer = text.tokenizer_of(layout)
+    source = open_source(str(folder / "corpus.txt"), TEXT, columns={"text": "line"})
+    prep = plan(source, [{"text": lines[0]}], TEXT, {"vocabulary": 8000})
+    tokenizer = tokenizer_of(prep)
     count = [0]
 
     def own() -> int:
         count[0] += 1
-        store = pack(source, text.TEXT, layout, cache=folder / str(count[0]))
+        store = pack(source, prep, cache=folder / str(count[0]))
         return len(store.columns["ids"])
 
     def theirs() -> int:
@@ -195,14 +198,14 @@ def gigabyte() -> None:
 def pack_of(path: str, what: str) -> None:
     from untaught.data.sources import open_source
     from untaught.data.store import pack
-    from untaught.modalities import text
-    from untaught.pipeline.preprocessor import learn
+    from untaught.modalities.text import TEXT
+    from untaught.pipeline.preprocessor import plan
 
-    source = open_source(path, text.TEXT, columns={"text": "line"})
-    layout = learn(source, text.TEXT, text.plan([{"text": "a line"}], {"vocabulary": 8000}))
+    source = open_source(path, TEXT, columns={"text": "line"})
+    prep = plan(source, [{"text": "a line"}], TEXT, {"vocabulary": 8000})
     if what == "pack":
         began = time.perf_counter()
-        store = pack(source, text.TEXT, layout)
+        store = pack(source, prep)
         print(len(store), f"{time.perf_counter() - began:.0f}", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 

@@ -25,7 +25,9 @@ import torch
 from PIL import Image
 from rounds import machine, table, take_turns
 
-from untaught.modalities.image import IMAGE, NOTHING, PRESETS
+from untaught.core import Preprocessor
+from untaught.modalities.image import IMAGE
+from untaught.modalities.image.presets import NOTHING, PRESETS
 from untaught.pipeline.view_pipeline import Views
 
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data"))
@@ -49,7 +51,7 @@ def pictures(size: int, count: int) -> list[Image.Image]:
 
 
 def ours(pixels: torch.Tensor, size: int, options: dict) -> Work:
-    views = Views(("global", "global"), IMAGE, [NOTHING | options | {"size": size}] * 2, STATISTICS, seed=0)
+    views = Views(("global", "global"), Preprocessor(IMAGE, {}, STATISTICS), [NOTHING | options | {"size": size}] * 2, seed=0)
     batch = {"pixels": pixels, "aspect": torch.ones(len(pixels)), "index": torch.arange(len(pixels))}
     epoch = iter(range(1 << 30))
 

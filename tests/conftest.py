@@ -12,6 +12,33 @@ from collections.abc import Iterator
 import command
 import pytest
 
+SLOWEST = (  # files and folders that take minutes, longest first: left to the end, they would keep one worker busy while the others wait
+    "distributed/test_runs.py",
+    "commands/test_resume.py",
+    "faults/",
+    "distributed/test_equal.py",
+    "test_gpu_images.py",
+    "config/test_plugins.py",
+    "export/test_formats.py",
+    "training/test_collapse.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Files are handed to workers in the order of collection (pytest-xdist >= 3.8; before, the file with the most tests first)."""
+    config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slowest files first."""
+
+    def place(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0].removeprefix("tests/")
+        return next((number for number, slow in enumerate(SLOWEST) if file.startswith(slow)), len(SLOWEST))
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> command.Cli:

@@ -8,15 +8,13 @@ part gives 100%, the validation part 100%, and a right measurement 30%, of pixel
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from untaught.core import Encoder, Features, View
+from untaught.core import Encoder, Features, Modality, Preprocessor, View
 from untaught.modalities.image import IMAGE
-from untaught.pipeline.dataset import Dataset, look
+from untaught.pipeline.dataset import Dataset, open_dataset
 
 SIDE, CLASSES = 16, 3
 TRAIN, VAL, TEST = 150, 60, 60
@@ -40,9 +38,9 @@ def planted(val: int = VAL) -> pd.DataFrame:
     return pd.DataFrame({"image": list(pixels.reshape(-1, SIDE, SIDE)), "label": names, "split": split})
 
 
-def dataset(frame: pd.DataFrame, seed: int = 0, **columns: Any) -> Dataset:
+def dataset(frame: pd.DataFrame, seed: int = 0, reading: Modality | Preprocessor = IMAGE) -> Dataset:
     """The frame, packed and cut into its parts."""
-    found = look(frame, IMAGE, columns=None, label="label", split="split" if "split" in frame else None, **columns)
+    found = open_dataset(frame, reading, columns=None, label="label", split="split" if "split" in frame else None)
     found.open(False, seed)
     return found
 

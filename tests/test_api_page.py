@@ -72,9 +72,9 @@ def written() -> str:
     classes = sorted(place.partition(":")[2] for place in METHODS.values())
     methods = [entry(f"methods.{name}", getattr(ut.methods, name)) for name in classes]
     losses = [entry(f"losses.{name}", getattr(ut.losses, name)) for name in ut.losses.__all__]
-    encoders = ["| name | what it is |\n|---|---|", *(f"| `{name}` | {what} |" for name, (_, what) in ENCODERS.items())]
+    encoders = ["| name | description |\n|---|---|", *(f"| `{name}` | {what} |" for name, (_, what) in ENCODERS.items())]
     sections = {
-        "Train, measure, use": runs,
+        "Training, evaluation, inference": runs,
         "Views": [entry("views", ut.views), of_class("BatchViews", BatchViews)],
         "Encoders": [entry("wrap", ut.wrap), "\n".join(encoders) + "\n"],
         "Methods": methods,
@@ -83,10 +83,10 @@ def written() -> str:
     }
     head = (
         "# Python API\n\nMade by `python tests/test_api_page.py` from signatures and docstrings. All names are those of\n"
-        "`import untaught as ut`; a fault that the caller can mend raises `ut.UserError`, one line.\n"
-        "Letters of shapes: B batch, N tokens or samples, D dimensions.\n"
-        "Methods and views in other loops: [plain torch](../examples/plain_torch.py), [PyTorch Lightning](../examples/lightning.py),\n"
-        "[transformers' Trainer](../examples/transformers_trainer.py).\n"
+        "`import untaught as ut`; errors that the caller can fix are `ut.UserError`, with a one-line message.\n"
+        "In shapes: B batch, N tokens or samples, D dimensions.\n"
+        "Our methods and views in other training loops: [plain torch](../examples/plain_torch.py),\n"
+        "[PyTorch Lightning](../examples/lightning.py), [transformers' Trainer](../examples/transformers_trainer.py).\n"
     )
     return head + "".join(f"\n## {title}\n\n" + "\n".join(parts) for title, parts in sections.items())
 

@@ -51,31 +51,31 @@ WRONG_KNOBS = {
     "lr=-1": "lr=-1: must be a number from 1e-12 to 1,000,000 or none",
     "lr=nan": "lr=nan: must be a number from 1e-12 to 1,000,000 or none",
     "batch_size=0": "batch_size=0: must be a whole number from 1 to 1,048,576 or none",
-    "batch_size=9999": "batch_size=9999 is larger than the data, 1438 images to train on; choose at most 1438",
+    "batch_size=9999": "batch_size=9999 is larger than the training part of 1438 images; choose at most 1438",
     "epochs=two": "epochs=two: must be a whole number from 1 to 1,000,000 or none",
     "temperature=0": "temperature=0: must be a number from 1e-06 to 1,000,000",
     "temperature=abc": "temperature=abc: must be a number",
     "encoder.depth=x": "encoder.depth=x: must be a whole number",
     "encoder.widht=8": "unknown knob of conv_small encoder.widht; did you mean encoder.width",
-    "view0.scale=7": "view0.scale=7: must be 2 numbers with commas between them",
+    "view0.scale=7": "view0.scale=7: must be 2 comma-separated numbers",
     "view7.scale=1,1": "unknown view view7; did you mean ",
     "global.blur=yes": "global.blur=yes: must be a finite number",
     "global.blurr=1": "unknown option of the view global blurr; did you mean blur",
     "views=foo,bar": "SimCLR reads the view foo; image offers whole, global",
-    "views=global": "views=global: SimCLR reads 2 views, by default global,global",
+    "views=global": "views=global: SimCLR takes 2 views, by default global,global",
     "precision=fp8": "precision=fp8: must be one of auto, float32, bf16",
     "optimizer=adamx": "unknown optimizer adamx; did you mean adam",
     "schedule=foo": "schedule=foo: must be one of cosine, linear, constant",
-    "preset=foo": "preset=foo: unknown",
+    "preset=foo": "preset=foo: must be one of ",
     "tempratur=1": "unknown knob tempratur; did you mean temperature?",
-    "temperature": "temperature is no knob; knobs are written key=value",
-    "minutes=1": "steps and minutes were both given",
-    "cache_gradients=4 accumulate=2": "accumulate and cache_gradients both cut the batch",
+    "temperature": "temperature is not a knob; write knobs as key=value",
+    "minutes=1": "steps and minutes are mutually exclusive",
+    "cache_gradients=4 accumulate=2": "accumulate and cache_gradients both split the batch",
     "size=0": "size=0: must be a whole number from 4 to 4,096",
     "--method simcrl": "unknown method simcrl; did you mean simclr",
     "--encoder conv_smal": "unknown encoder conv_smal; did you mean conv_small or conv_series?",
     "--modality images": "unknown modality images; ",
-    "--columns photo=x": "--columns photo=... is no field of images; allowed: image",
+    "--columns photo=x": "--columns photo=... is not a field of images; allowed: image",
     "--label nope": "label",
     "--bogus": "no such option: --bogus",
 }
@@ -112,9 +112,9 @@ def test_a_refused_run_packs_nothing(cli: Cli, photos: Path, tmp_path: Path) -> 
         (["embed"], "missing argument 'run'; see: untaught embed --help"),
         (["methods", "simcrl"], "unknown method simcrl; did you mean simclr"),
         (["encoders", "vitmini"], "unknown encoder vitmini; did you mean vit_mini?"),
-        (["pretrain"], "no data was named; give a folder, a table or builtin:digits, or --out RUN --resume"),
+        (["pretrain"], "no data given; pass a folder, a table or builtin:digits, or --out RUN --resume"),
         (["pretrain", "--from", "nope.yaml"], "nope.yaml can't be read: "),
-        (["preview", "builtin:digits", "-o", "x.jpg"], "x.jpg: a preview is a .png"),
+        (["preview", "builtin:digits", "-o", "x.jpg"], "x.jpg: the suffix of a preview must be .png"),
     ],
 )
 def test_wrong_commands_are_one_line(cli: Cli, words: list[str], said: str) -> None:
@@ -123,7 +123,7 @@ def test_wrong_commands_are_one_line(cli: Cli, words: list[str], said: str) -> N
 
 def test_a_yaml_that_is_no_run_is_one_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("method: simclr\n")
-    assert cli("pretrain", "--from", tmp_path).error == f"{tmp_path / 'run.yaml'} is no run file: it has no data"
+    assert cli("pretrain", "--from", tmp_path).error == f"{tmp_path / 'run.yaml'} is not a run file: it has no data"
 
 
 # ------------------------------------------------------------------------------------------------------ wrong data
@@ -161,14 +161,14 @@ def test_evaluate_hands_on_all_that_is_said(tmp_path: Path, monkeypatch: pytest.
         return [{"mean": 0.5}]
 
     monkeypatch.setattr(api, "evaluate", measured)
-    said = {"label": "kind", "split": "fold", "modality": "text", "batch_size": 7, "out": tmp_path / "e.json"}
+    said = {"label": "kind", "split": "fold", "modality": "text", "batch_size": 7, "out": tmp_path / "e.json", "task": "regress"}
     cli.evaluate("runs/cells", "d.csv", against=["timm/resnet18"], columns="text=body", as_json=True, **said)  # type: ignore[arg-type]
     assert asked == [(("runs/cells", "d.csv"), said | {"against": ["timm/resnet18"], "columns": {"text": "body"}})]
     assert json.loads(capsys.readouterr().out) == [{"mean": 0.5}]
 
 
 def test_a_path_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
-    assert cli("pretrain", tmp_path / "nope", *TINY).error.startswith(f"{tmp_path / 'nope'} is not there; allowed: ")
+    assert cli("pretrain", tmp_path / "nope", *TINY).error.startswith(f"{tmp_path / 'nope'} not found; allowed: ")
 
 
 def test_an_empty_folder(cli: Cli, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_an_empty_folder(cli: Cli, tmp_path: Path) -> None:
 
 def test_one_picture(cli: Cli, tmp_path: Path) -> None:
     words = ("pretrain", write_pictures(tmp_path / "one", 1), "steps=1", "size=16")
-    assert cli(*words).error.startswith("1 sample (images) to train on; at least 2 are needed")
+    assert cli(*words).error.startswith("1 sample (images) to train on; at least 2 are required")
 
 
 def bomb(path: Path) -> None:
@@ -213,7 +213,7 @@ def test_unreadable_pictures_are_skipped_counted_and_named(cli: Cli, tmp_path: P
     (folder / "notes.txt").write_text("no image, and not called one")
     done = cli("pretrain", folder, *TINY, f"stream={stream}", "--out", tmp_path / "run")
     assert done.code == 0, done.err
-    assert "warning: 4 left out that are no readable images: " in done.err
+    assert "warning: skipped 4 that are not readable images: " in done.err
     assert done.err.count("bomb.png") <= 1
     assert sum(name in done.err for name in DAMAGED) >= 3
     assert (tmp_path / "run" / "encoder").is_dir()
@@ -299,13 +299,13 @@ def test_embed_skips_counts_and_names_what_it_cannot_read(cli: Cli, run: Path, t
     done = cli("embed", run, folder, "-o", tmp_path / "v.parquet")
     assert done.code == 0
     assert [Path(n).name for n in parquet.read_table(tmp_path / "v.parquet")["name"].to_pylist()] == ["000.png", "002.png"]
-    assert done.err.count("warning: 1 left out") == 1
+    assert done.err.count("warning: skipped 1 that are") == 1
     assert "001.png" in done.err
 
 
 def test_embed_to_a_wrong_ending(cli: Cli, run: Path, photos: Path, tmp_path: Path) -> None:
     said = cli("embed", run, photos, "-o", tmp_path / "v.txt").error
-    assert said.endswith("v.txt: the ending says the format; .parquet and .npy are known")
+    assert said.endswith("v.txt: the suffix sets the format; allowed: .parquet, .npy")
 
 
 @pytest.mark.parametrize("kind", ["nothing", "no encoder", "cut weights", "foreign config", "a file"])
@@ -363,7 +363,7 @@ def test_a_pipe_in_a_narrow_terminal_gets_whole_lines_and_no_control_characters(
     done = cli("pretrain", photos, *TINY, "--out", tmp_path / "run", COLUMNS="40")
     assert control_characters(done) == set()
     assert {line.split()[0] for line in done.err.splitlines()} <= {
-        *("data", "split", "layout", "method", "encoder", "training", "trained", "health", "kNN", "run", "export", "report"),
+        *("modality", "data", "split", "input", "method", "encoder", "training", "trained", "health", "kNN", "run", "export", "report"),
     }
     helped = cli("pretrain", "--help", COLUMNS="40")
     assert control_characters(helped) == set()

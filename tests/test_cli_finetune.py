@@ -82,7 +82,7 @@ def test_files_that_a_csv_names_and_are_not_there_are_counted_and_named(cli: Cli
     file = listing(tmp_path / "t", labelled, [*values, "images/gone.png,1.5", "images/lost.png,2.5", "images/bright/41.png,"])
     done = cli("finetune", run, "--data", file, "--label", "value", "--task", "regress", "--out", tmp_path / "m", *TINY, "scratch=no")
     assert done.code == 0, done.err
-    assert "2 left out that are no readable images: " in done.err
+    assert "skipped 2 that are not readable images: " in done.err
     assert "gone.png" in done.err
     assert "1 of 41 images have no label and are left out" in done.err
     assert "r2" in done.err
@@ -103,13 +103,13 @@ def test_faults_are_one_line(cli: Cli, run: Path, model: Path, labelled: Path, t
     (bare / "model.safetensors").unlink()
     given = ("--data", labelled)
     for words, said in {
-        ("finetune", run): "no labelled data was named; give --data FOLDER, or a table",
+        ("finetune", run): "no labelled data given; pass --data FOLDER, or a table",
         ("finetune", tmp_path / "nope", *given): f"{tmp_path / 'nope'} does not exist",
         ("finetune", tmp_path / "empty", *given): f"{tmp_path / 'empty'} holds no encoder (config.json and model.safetensors)",
         ("finetune", half, *given): f"{half} holds no encoder",
-        ("finetune", foreign, *given): f"{foreign} holds a model that is none of untaught's encoders",
-        ("finetune", model, *given): f"{model} holds a fine-tuned model, no bare encoder",
-        ("finetune", run, "--data", tmp_path / "gone"): f"{tmp_path / 'gone'} is not there",
+        ("finetune", foreign, *given): f"{foreign} does not hold an untaught encoder",
+        ("finetune", model, *given): f"{model} holds a fine-tuned model, not an encoder",
+        ("finetune", run, "--data", tmp_path / "gone"): f"{tmp_path / 'gone'} not found",
         ("finetune", run, "--data", tmp_path / "empty"): f"no images in {tmp_path / 'empty'}",
         ("finetune", run, "--data", labelled / "dark"): "the data has no labels; give class folders, or a table with --label COLUMN",
         (
@@ -119,16 +119,16 @@ def test_faults_are_one_line(cli: Cli, run: Path, model: Path, labelled: Path, t
             "--task",
             "segmint",
         ): "unknown task segmint; did you mean segment? known: classify, regress, segment, tag",
-        ("finetune", run, *given, "--task", "regress"): "the label 'bright' is no number, and --task regress needs numbers",
-        ("finetune", run, *given, "--out", model): f"{model} is already there; choose another --out",
+        ("finetune", run, *given, "--task", "regress"): "--task regress needs numbers, but found the label 'bright'",
+        ("finetune", run, *given, "--out", model): f"{model} already exists; choose another --out",
         ("finetune", run, *given, "labls=1%"): "unknown knob labls; did you mean labels",
         ("predict", tmp_path / "nope", labelled): f"{tmp_path / 'nope'} does not exist; give the folder of a fine-tuned model",
-        ("predict", run / "encoder", labelled): f"{run / 'encoder'} holds no fine-tuned model",
+        ("predict", run / "encoder", labelled): f"{run / 'encoder'} has no fine-tuned model",
         ("predict", bare, labelled): f"{bare} has no model.safetensors",
         ("predict", cut, labelled): f"{cut} can't be loaded: ",
         ("predict", model, tmp_path / "empty"): f"no images in {tmp_path / 'empty'}",
-        ("predict", model, labelled, "-o", "said.txt"): "said.txt: the ending says the format; .csv and .parquet are known",
-        ("embed", run, labelled, "-o", "said.txt"): "said.txt: the ending says the format; .parquet and .npy are known",
+        ("predict", model, labelled, "-o", "said.txt"): "said.txt: the suffix sets the format; allowed: .csv, .parquet",
+        ("embed", run, labelled, "-o", "said.txt"): "said.txt: the suffix sets the format; allowed: .parquet, .npy",
     }.items():
         assert cli(*words).error.startswith(said)
 
@@ -145,5 +145,5 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(cli: Cli, run
 def test_new_pictures_of_another_kind_are_converted_and_that_is_said(cli: Cli, run: Path, labelled: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "grey.npy", np.random.default_rng(0).integers(0, 256, (6, 16, 16), dtype=np.uint8))
     done = cli("embed", run, tmp_path / "grey.npy", "-o", tmp_path / "grey_vectors.npy")
-    assert "layout    images of channels 1 are read with channels 3, as in training" in done.err
+    assert "input     images converted from channels 1 to 3, as in training" in done.err
     assert "channels" not in cli("embed", run, labelled, "-o", tmp_path / "vectors.npy").err

@@ -39,7 +39,7 @@ def test_masks_are_filled(run: Path, cli: Cli) -> None:
     assert [row["mask"] for row in said] == [1] * 5 + [2] * 5
     assert all(0 <= row["probability"] <= 1 for row in said)
     assert "the text has no [MASK]" in cli("predict", run, "no mask").error
-    assert "tokens, the model reads 32" in cli("predict", run, "[MASK] " * 50).error
+    assert "tokens, the model accepts 32" in cli("predict", run, "[MASK] " * 50).error
 
 
 def test_a_run_on_text_goes_on(run: Path, cli: Cli) -> None:
@@ -60,7 +60,7 @@ def test_a_checkpoint_is_gone_on_with_and_its_run_needs_it_no_more(run: Path, cl
     assert (tmp_path / "vectors.npy").stat().st_size == 128 + 60 * 32 * 4
     again = ("pretrain", tmp_path / "own.txt", "--modality", "text", "--encoder", f"transformers/{run}/method")
     long = cli(*again, "--method", "mlm", "length=64")
-    assert "has 32 positions; choose at most that" in long.error
+    assert "has 32 positions; give length=32 or less" in long.error
     causal = cli(*again, "--method", "clm", "length=16")
     assert "offers causal" in causal.error
     (run / "method/model.safetensors").rename(tmp_path / "weights")
@@ -70,17 +70,17 @@ def test_a_checkpoint_is_gone_on_with_and_its_run_needs_it_no_more(run: Path, cl
 
 
 def test_pictures_are_no_text(cli: Cli) -> None:
-    assert "builtin:digits holds no documents" in cli("pretrain", "builtin:digits", "--modality", "text", "--method", "mlm").error
+    assert "builtin:digits has no documents" in cli("pretrain", "builtin:digits", "--modality", "text", "--method", "mlm").error
     assert "MLM reads the view masked_tokens; image offers" in cli("pretrain", "builtin:digits", "--method", "mlm").error
     said = cli("pretrain", "builtin:topics", *SMALL, "--method", "cpc", "steps=1").error
     gpt = cli("pretrain", "builtin:topics", *SMALL, "--method", "mlm", "--encoder", "gpt", "steps=1").error
     assert "MLM needs an encoder that offers bidirectional" in gpt
-    assert said == "CPC cuts images into patches, and these samples are none; allowed: image"
+    assert said == "CPC cuts images into patches, but these samples are not images; allowed: image"
 
 
 def test_a_table_of_sentences_without_a_header(cli: Cli, tmp_path: Path) -> None:
     lines = [f"the state {i} of this report is final\t{i % 2}" for i in range(40)]
     (tmp_path / "sentences.tsv").write_text("\n".join(lines))
     asked = ("pretrain", tmp_path / "sentences.tsv", *SMALL, "--method", "mlm", "steps=1", "--out", tmp_path / "run")
-    assert "they are column1, column2; say which with --columns text=NAME" in cli(*asked).error
+    assert "its columns are column1, column2: give --columns text=NAME" in cli(*asked).error
     assert "40 documents" in well(cli(*asked, "--columns", "text=column1", "--label", "column2")).err

@@ -79,4 +79,4 @@ def test_a_working_directory_that_is_gone_is_one_line(monkeypatch: pytest.Monkey
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2
-    assert capfd.readouterr().err == "error: the working directory is gone; change to another one\n"
+    assert capfd.readouterr().err == "error: the working directory no longer exists; change to another one\n"

@@ -1,12 +1,12 @@
 """SimCLR with hard negatives. Robinson, Chuang, Sra, Jegelka, ICLR 2021. https://arxiv.org/abs/2010.04592
 
-Views:  two strong augmentations of the same sample, as SimCLR.
-Heads:  SimCLR's projector of one hidden layer, thrown away after training.
-Loss:   SimCLR's, but a negative counts the more the nearer it is: by exp(concentration x similarity), similarities as they
-        stand in the softmax. What is expected of samples of the same class among the negatives (prior is their share) is
-        taken off, and their sum is not let below its least possible value. With concentration=0 and prior=0 it is SimCLR's.
-The defaults of temperature, prior (tau+) and concentration (beta) are those of the authors' code, after which it is written.
-Its importance weights have gradients there, and so here.
+Views:  two strong augmentations of the same sample, as in SimCLR.
+Heads:  SimCLR's projector with one hidden layer, discarded after training.
+Loss:   SimCLR's, with each negative weighted by exp(concentration x similarity), similarities as in the softmax. The expected
+        contribution of same-class samples among the negatives (prior is their share) is subtracted, and the sum is clamped at
+        its smallest possible value. With concentration=0 and prior=0 it is SimCLR's.
+The defaults of temperature, prior (tau+) and concentration (beta) are those of the authors' code, which this file follows.
+As there, gradients flow through the importance weights.
 """
 
 from __future__ import annotations

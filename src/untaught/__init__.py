@@ -1,4 +1,4 @@
-"""Self-supervised learning: pretrain an encoder on data nobody labelled, and know what it is worth."""
+"""Self-supervised learning: pretrain an encoder on unlabelled data and evaluate it against honest baselines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports on first use: `import untaught` alone takes no torch."""
+    """Imports on first use: `import untaught` alone does not import torch."""
     if name not in _PLACES and name not in _MODULES:
         raise AttributeError(f"module 'untaught' has no attribute {name!r}")
     import importlib

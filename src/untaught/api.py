@@ -1,8 +1,8 @@
-"""What a person calls from Python, and the command line in their place: thin over the packages below, which are imported on first use."""
+"""The Python API, which the command line also calls: thin functions over packages that are imported on first use."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from untaught.export.formats import Exported
     from untaught.inference.embed import Vectors
     from untaught.pipeline.batch_views import BatchViews
+    from untaught.pipeline.pretrained import Pretrained
 
 PathArgument = str | PathLike[str]
 VECTORS, PREDICTIONS = (".parquet", ".npy"), (".csv", ".parquet")
@@ -31,39 +32,47 @@ VECTORS, PREDICTIONS = (".parquet", ".npy"), (".csv", ".parquet")
 class Run:
     """A finished run's folder, or an encoder folder.
 
-    `path` is the folder; `encoder` and `config` are loaded on first use, and raise UserError where the folder holds no encoder.
+    `path` is the folder; `encoder` and `config` are loaded on first use and raise UserError if the folder has no encoder.
     """
 
-    def __init__(self, path: PathArgument, encoder: Encoder | None = None, config: Options | None = None) -> None:
+    def __init__(self, path: PathArgument, model: Pretrained | None = None) -> None:
         self.path = Path(path)
-        if encoder is not None and config is not None:
-            self._loaded = encoder, config
+        if model is not None:
+            self.model = model
 
     @cached_property
-    def _loaded(self) -> tuple[Encoder, Options]:
+    def model(self) -> Pretrained:
+        """The encoder with its config and preprocessor."""
         from untaught.pipeline.pretrained import load_encoder
 
         return load_encoder(self.path)
 
     @property
+    def roles(self) -> tuple[str, ...]:
+        """The names of its encoders if it has several; each can be opened as `Run(run.path / "encoder" / role)`."""
+        from untaught.pipeline.pretrained import roles_in
+
+        return roles_in(self.path) if self.path.exists() else ()
+
+    @property
     def encoder(self) -> Encoder:
-        """The encoder that was trained, in eval mode: encoder(view) -> (B, width)."""
-        return self._loaded[0]
+        """The trained encoder, in eval mode: encoder(view) -> (B, width)."""
+        return self.model.network
 
     @property
     def config(self) -> Options:
-        """The config.json of the encoder: method, modality, layout, view, statistics ..."""
-        return self._loaded[1]
+        """The encoder's config.json: method, modality, layout, view, statistics ..."""
+        return self.model.config
 
     @property
     def scores(self) -> list[Options]:
-        """The rows of evaluation.json; empty where nothing could be measured."""
+        """The rows of evaluation.json; [] if nothing was measured."""
         from untaught.evaluation.evaluator import read_rows
 
         return read_rows(self.path / "evaluation.json")
 
     def evaluate(self, data: Any = None, against: Sequence[PathArgument | nn.Module | Run] = (), **options: Any) -> list[Options]:
-        """As `untaught.evaluate` of this run; without data, on its own."""
+        """`untaught.evaluate` for this run; without data, on the run's own."""
         return evaluate(self, data, against, **options)
 
     @overload
@@ -75,13 +84,13 @@ class Run:
     def embed(
         self, data: Any, out: PathArgument | None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256
     ) -> Vectors | Path:
-        """As `untaught.embed` of this run."""
+        """`untaught.embed` for this run."""
         place = _place(out)
         if place is not None:
             check_ending(place, VECTORS)
         from untaught.inference.embed import Embedder, vectors_of, write_vectors
 
-        embedder = Embedder(self.encoder, self.config, data, columns, batch_size)
+        embedder = Embedder(self.model, data, columns, batch_size)
         if place is not None:
             write_vectors(embedder, place)
             return place
@@ -98,37 +107,37 @@ class Run:
         split: str | None = None,
         **knobs: Any,
     ) -> Model:
-        """As `untaught.finetune` of this run."""
+        """`untaught.finetune` for this run."""
         from untaught.commands import finetune as commands
 
         chosen: Any = {"task": task, "out": _place(out), "columns": columns, "label": label, "split": split, "knobs": _dotted(knobs)}
-        model = Model(*commands.finetune(self.encoder, self.config, self.path, data, **chosen))
+        model = Model(*commands.finetune(self.model, self.path, data, **chosen))
         refresh(self.path)
         return model
 
     def predict(self, text: str, **options: Any) -> list[Options]:
-        """What the run's language model makes of a text.
+        """Applies the run's language model to a text.
 
-        One that fills masks gives a row {"mask", "word", "probability"} for each of the `best` words (5) of each mask. One that
-        continues or restores gives one row {"text"}: `tokens` (60) more at most, `temperature` (0.8; 0 takes the likeliest), `top_p`
-        (0.95), `seed` (0). Raises UserError: no language model, no mask, more tokens than the model reads.
+        A masked language model returns a row {"mask", "word", "probability"} for each of the `best` words (5) per mask. A causal or
+        denoising one returns one row {"text"}; options: `tokens` (maximum number of new tokens, 60), `temperature` (0.8; 0 is greedy),
+        `top_p` (0.95), `seed` (0). Raises UserError: no language model, no mask in the text, more tokens than the model's context.
         """
         from untaught.inference.generate import generate
 
         return generate(self.path, text, **options)
 
     def export(self, to: str | None = None, data: Any = None, columns: dict[str, str] | None = None) -> Exported:
-        """Writes the encoder for use without this library, checked on real samples: where it lies, how it is loaded, how far it deviates.
+        """Exports the encoder for use without this library and checks it on real samples -> its path, how to load it, its maximum error.
 
-        to: "timm", "transformers", "torch" or "onnx"; the first of them that can hold the encoder if none. data: what to check it on; what
-        the run kept of its own data if none. Raises UserError where the format can't hold the encoder or differs from it.
+        to: "timm", "transformers", "torch" or "onnx"; by default the first that supports the encoder. data: samples for the check; by
+        default those saved with the run. Raises UserError if the format does not support the encoder or its outputs differ.
         """
         from untaught.export.formats import export
 
         return export(self.path, to, data, columns)
 
     def report(self) -> Path:
-        """Writes report.html from what the run folder holds, finished or not, and returns its path."""
+        """Writes report.html from the run folder, finished or not, and returns its path."""
         from untaught.report import write
 
         return write(self.path)
@@ -137,17 +146,27 @@ class Run:
 class Model:
     """A fine-tuned model's folder: `path`, `network` (in eval mode), `config`."""
 
-    def __init__(self, path: PathArgument, network: nn.Module | None = None, config: Options | None = None) -> None:
+    def __init__(self, path: PathArgument, model: Pretrained | None = None) -> None:
         self.path = Path(path)
-        if network is None or config is None:
+        if model is None:
             from untaught.inference.predict import load_model
 
-            network, config = load_model(self.path)
-        self.network, self.config = network, config
+            model = load_model(self.path)
+        self.model = model
+
+    @property
+    def network(self) -> nn.Module:
+        """The encoder with its head, in eval mode."""
+        return self.model.network
+
+    @property
+    def config(self) -> Options:
+        """The model's config.json: task, classes, encoder, scores ..."""
+        return self.model.config
 
     @property
     def scores(self) -> list[Options]:
-        """What it reached on samples that it was not trained on, in rows as those of evaluation.json."""
+        """Its scores on held-out samples, as rows of evaluation.json."""
         return self.config["scores"]
 
     @overload
@@ -159,14 +178,14 @@ class Model:
     def predict(
         self, data: Any, out: PathArgument | None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256
     ) -> pandas.DataFrame | Path:
-        """A table of new data, in its order: row, name, label, probability and p_CLASS for every class; or row, name and value.
+        """Predictions for new data, in its order: row, name, label, probability and p_CLASS for every class; or row, name and value.
 
-        With `out` (.csv or .parquet) written there in bounded memory, and its path returned.
+        With `out` (.csv or .parquet), they are written there in bounded memory and the path is returned.
         """
         place = _place(out)
         from untaught.inference.predict import Predictor, write_predictions
 
-        predictor = Predictor(self.network, self.config, data, columns, batch_size)
+        predictor = Predictor(self.model, data, columns, batch_size)
         if place is not None:
             write_predictions(predictor, place)
             return place
@@ -182,9 +201,9 @@ def pretrain(
     data: Any = None,
     method: MethodLike | None = None,
     *,
-    encoder: str | nn.Module | Encoder | None = None,
+    encoder: str | nn.Module | Mapping[str, str | nn.Module] | None = None,
     out: PathArgument | None = None,
-    modality: str = "image",
+    modality: str | None = None,
     columns: dict[str, str] | None = None,
     label: str | None = None,
     split: str | None = None,
@@ -194,22 +213,23 @@ def pretrain(
 ) -> Run:
     """Trains an encoder on unlabelled data.
 
-    data: a path, a name, arrays or a table (see `untaught.data.sources.open_source`). method: a name, several joined as
-    "simclr+mae:0.5", a Method class, or a function (views, encoder, *, knobs) -> terms, see docs/methods.md; simclr if none is
-    given, of text mlm. knobs: those of the loop, the method, the encoder and the views, as on the command line; a dot is written as two
-    underscores (`encoder__width=64`). resume: continue from the newest checkpoint of `out`. again: a run's folder or run.yaml to repeat,
-    with what else is given in the place of its own.
-    Raises UserError, one line, for everything that the caller can mend.
+    data: a path, a name, arrays or a table (see `untaught.data.sources.open_source`). modality: "image", "text" ...; inferred from the
+    data if unambiguous. method: a name, a combination such as "simclr+mae:0.5", a Method class, or a function
+    (views, encoder, *, knobs) -> terms, see docs/methods.md; by default simclr, for text mlm. encoder: a name, a module, or the encoder
+    folder of an earlier run; for a method with several encoders (clip), a dictionary by role. knobs: of the loop, the method, the encoder
+    and the views, as on the command line, with a dot written as two underscores (`encoder__width=64`). resume: continue from the newest
+    checkpoint of `out`. again: a run folder or run.yaml to repeat; other arguments override its own.
+    Raises UserError, one line, for every fault that the caller can fix.
     """
     from untaught.commands import pretrain as commands
 
     asked = _asked(data, method, encoder, out, modality, columns, label, split, again, knobs)
     trained = commands.pretrain(asked, resume, finish)
-    if trained.encoder is None or trained.config is None:
+    if trained.model is None:
         return Run(trained.path)
     from untaught.pipeline.pretrained import for_inference
 
-    return Run(trained.path, for_inference(trained.encoder), trained.config)
+    return Run(trained.path, trained.model._replace(network=for_inference(trained.model.network)))
 
 
 def pretrain_seeds(
@@ -217,9 +237,9 @@ def pretrain_seeds(
     method: MethodLike | None = None,
     *,
     seeds: int,
-    encoder: str | None = None,
+    encoder: str | Mapping[str, str] | None = None,
     out: PathArgument | None = None,
-    modality: str = "image",
+    modality: str | None = None,
     columns: dict[str, str] | None = None,
     label: str | None = None,
     split: str | None = None,
@@ -227,9 +247,9 @@ def pretrain_seeds(
     again: PathArgument | None = None,
     **knobs: Any,
 ) -> list[Run]:
-    """`pretrain` with several training seeds, as out/seed-S; out/evaluation.json has the rows of all, with their "seed".
+    """`pretrain` with several training seeds, as out/seed-S; out/evaluation.json has the rows of all runs, with their "seed".
 
-    Arguments as those of `pretrain`; seeds: how many, from the knob `seed` (0) on. Raises UserError.
+    Arguments as for `pretrain`; seeds: their number, counting up from the knob `seed` (0). Raises UserError.
     """
     from untaught.commands.seeds import pretrain_seeds as run
 
@@ -242,37 +262,64 @@ def evaluate(
     data: Any = None,
     against: Sequence[PathArgument | nn.Module | Run] = (),
     *,
-    modality: str = "image",
+    modality: str | None = None,
     columns: dict[str, str] | None = None,
     label: str | None = None,
     split: str | None = None,
     batch_size: int = 256,
     out: PathArgument | None = None,
+    task: str | None = None,
+    **knobs: Any,
 ) -> list[Options]:
-    """The battery on frozen features: kNN, linear probe, label curves, clustering, spectrum -> rows as evaluation.json holds them.
+    """Runs the probes for the kind of labels on frozen features -> rows of evaluation.json.
+
+    Classes: kNN, linear probe, few labels, clustering. Numbers: kNN and ridge regression, few labels. Always, also without labels: the
+    spectrum.
 
     encoder, against: a run, a run or encoder folder, "timm/NAME", "timm/NAME=WEIGHTS", "transformers/NAME", or a module that
-    takes images (B,C,H,W) to (B,D). data: labelled, as for `pretrain`; the run's own if none is given. Beside the encoder
-    are always the same at random init ("random_init") and the "raw" data. Labels are read for the scores alone.
-    Raises UserError, one line, for everything that the caller can mend.
+    maps images (B,C,H,W) to (B,D). data: labelled, as for `pretrain`; by default the run's own. The encoder at random init
+    ("random_init") and the "raw" data are always evaluated as baselines. Labels are used only for scores. task: "classify" or "regress",
+    for class or numeric labels; by default numeric if any label is not an integer; "tag" or "segment": a linear head trained on the frozen
+    encoder, with random init as the baseline. knobs: preprocessing of an encoder that was not trained here, e.g. length=64 (tokens
+    of a text). Raises UserError, one line, for every fault that the caller can fix.
     """
+    from untaught.downstream import TASKS
+    from untaught.evaluation.evaluate import KINDS
     from untaught.evaluation.evaluate import evaluate as measure
 
-    plain = [(one.encoder, one.config, one.path) if isinstance(one, Run) else one for one in (encoder, *against)]
+    if task in TASKS and task not in KINDS:
+        return _frozen(encoder, data, against, task, _place(out), columns=columns, label=label, split=split)
+    plain = [(one.model, one.path) if isinstance(one, Run) and not one.roles else getattr(one, "path", one) for one in (encoder, *against)]
     place = _place(out)
     how: dict[str, Any] = {"modality": modality, "columns": columns, "label": label, "split": split, "batch_size": batch_size}
-    rows = measure(plain[0], data, against=plain[1:], out=place, **how)
+    rows = measure(plain[0], data, against=plain[1:], out=place, task=task, knobs=knobs, **how)
     if place is None and isinstance(encoder, Run | str | PathLike):
         refresh(encoder.path if isinstance(encoder, Run) else Path(encoder))
     return rows
 
 
+def _frozen(encoder: Any, data: Any, against: Sequence[Any], task: str, out: Path | None, **how: Any) -> list[Options]:
+    from untaught.commands.frozen import frozen_probe
+
+    if data is None:
+        raise UserError(f"no data given; pass some with targets for --task {task}")
+    for one in (encoder, *against):
+        if isinstance(one, nn.Module):
+            raise UserError(f"--task {task} requires a run or an encoder folder, not a {type(one).__name__}")
+    runs = [_run(one) for one in (encoder, *against)]
+    loaded = [(str(run.path), (run.model, run.path)) for run in runs]
+    rows = frozen_probe(loaded[0][1], data, task, against=loaded[1:], out=out, **how)
+    if out is None:
+        refresh(runs[0].path)
+    return rows
+
+
 def finetune(run: PathArgument | Run, data: Any, task: str = "classify", **options: Any) -> Model:
-    """Trains an encoder and a head on labelled data, beside the same network from scratch -> the model.
+    """Trains an encoder and a head on labelled data, with the same network trained from scratch as the baseline -> the model.
 
     run: a Run, or its folder or encoder folder. data: labelled, as for `pretrain`. task: "classify", or "regress" for a number. options:
-    out (the model's folder; RUN/finetuned if none), columns, label, split, and knobs as on the command line (`labels="1%"`); a dot is
-    written as two underscores. Raises UserError, one line, for everything that the caller can mend.
+    out (the model's folder; default RUN/finetuned), columns, label, split, and knobs as on the command line (`labels="1%"`), with a dot
+    written as two underscores. Raises UserError, one line, for every fault that the caller can fix.
     """
     return _run(run).finetune(data, task, **options)
 
@@ -297,10 +344,10 @@ def embed(
     columns: dict[str, str] | None = None,
     batch_size: int = 256,
 ) -> Vectors | Path:
-    """Vectors (N, width) float32 of new data, in its order; with `out` (.parquet or .npy) written there in bounded memory.
+    """Vectors (N, width) float32 of new data, in its order; with `out` (.parquet or .npy), written there in bounded memory.
 
-    run: a Run, or its folder or encoder folder. What can't be read is left out, with a warning: `rows` (N,) of the vectors are the
-    numbers of the records that are there, `names` their names. Raises UserError where none can be read.
+    run: a Run, or its folder or encoder folder. Unreadable records are skipped with a warning: `rows` (N,) of the vectors are the indices
+    of the others, `names` their names. Raises UserError if no record can be read.
     """
     return _run(run).embed(data, out, columns=columns, batch_size=batch_size)  # type: ignore[call-overload]
 
@@ -314,10 +361,10 @@ def predict(
     batch_size: int = 256,
     **options: Any,
 ) -> pandas.DataFrame | Path | list[Options]:
-    """What a fine-tuned model predicts for new data (see `Model.predict`), or what a language model makes of a text (see `Run.predict`).
+    """Predictions of a fine-tuned model for new data (see `Model.predict`), or of a language model for a text (see `Run.predict`).
 
-    model: a Model, its folder or the folder of its run; for a text, a run of mlm, clm or seq2seq_denoising. out: a .csv or .parquet, whose
-    path is returned. options: those of `Run.predict`, of a text. Raises UserError.
+    model: a Model, its folder or the folder of its run; for a text, a run of mlm, clm or seq2seq_denoising. out: a .csv or .parquet file;
+    its path is returned. options: for a text, those of `Run.predict`. Raises UserError.
     """
     from untaught.inference.generate import can_generate, names_data
 
@@ -325,30 +372,31 @@ def predict(
     if not isinstance(model, Model) and isinstance(data, str) and can_generate(Path(place)) and not names_data(data):
         return Run(place).predict(data, **options)
     target = _place(out)
-    if target is not None and target.suffix:  # without one it is a folder, of masks
+    if target is not None and target.suffix:  # without a suffix, it is a folder of masks
         check_ending(target, PREDICTIONS)
     found = model if isinstance(model, Model) else Model(place)
     return found.predict(data, target, columns=columns, batch_size=batch_size)  # type: ignore[call-overload]
 
 
 def load(path: PathArgument) -> Any:
-    """The Run of a run folder or of its encoder folder, or the Model of a fine-tuned model's. Raises UserError for any other folder."""
+    """Opens a run or encoder folder as a Run, or the folder of a fine-tuned model as a Model. Raises UserError for any other folder."""
     from untaught.inference.predict import holds_model
 
     if holds_model(Path(path)):
         return Model(path)
     run = Run(path)
-    run.encoder  # noqa: B018  # a folder without one is refused now
+    if not run.roles:
+        run.encoder  # noqa: B018  # raises UserError if the folder has no encoder
     return run
 
 
 def export(run: PathArgument | Run, to: str | None = None, data: Any = None, columns: dict[str, str] | None = None) -> Exported:
-    """As `Run.export` of a run, or of its folder or encoder folder."""
+    """`Run.export` for a run, or its folder or encoder folder."""
     return _run(run).export(to, data, columns)
 
 
 def report(run: PathArgument | Run) -> Path:
-    """As `Run.report` of a run, or of its folder."""
+    """`Run.report` for a run or its folder."""
     return _run(run).report()
 
 
@@ -357,13 +405,13 @@ def preview(
     method: MethodLike = "simclr",
     out: PathArgument = "preview.png",
     *,
-    modality: str = "image",
+    modality: str | None = None,
     columns: dict[str, str] | None = None,
     encoder: str | None = None,
     rows: int = 8,
     **knobs: Any,
 ) -> Path:
-    """Writes a PNG of the views of `rows` samples, a row each, and returns its path. Arguments as those of `pretrain`; raises UserError."""
+    """Writes a PNG of the views of `rows` samples, one row each, and returns its path. Arguments as for `pretrain`. Raises UserError."""
     from untaught.commands.preview import preview as draw
 
     place = _place(out) or Path("preview.png")
@@ -374,9 +422,9 @@ def preview(
 
 
 def views(modality: str, sample: Any = None, *, method: MethodLike | None = None, seed: int = 0, **knobs: Any) -> BatchViews:
-    """A callable that makes a method's views of raw samples, in any loop: see `BatchViews`.
+    """A callable that creates a method's views of raw samples, for any training loop: see `BatchViews`.
 
-    `views("image", images, method="moco", size=32)(images[:256], epoch=3)` is the list of views that `methods.MoCo` reads.
+    `views("image", images, method="moco", size=32)(images[:256], epoch=3)` returns the list of views that `methods.MoCo` reads.
     """
     from untaught.pipeline.batch_views import BatchViews
 
@@ -384,85 +432,92 @@ def views(modality: str, sample: Any = None, *, method: MethodLike | None = None
 
 
 def wrap(encoder: str | nn.Module, views: BatchViews | None = None, *, channels: int = 3, size: int = 224, **knobs: Any) -> Encoder:
-    """A module as an Encoder, which methods train.
+    """Wraps a module as an Encoder, for use in methods.
 
-    encoder: a module that takes images (B,C,H,W) to (B,D), or to maps (B,D,h,w), which are averaged over places; or a name, as
-    "conv_small", "timm/resnet18" or "bert", with its knobs. views: what the input is (channels and size, or the vocabulary ...) is taken
-    from them; of images it may be given as channels and size (pixels) instead. Raises UserError where the module can't take the input.
+    encoder: a module that maps images (B,C,H,W) to (B,D), or to maps (B,D,h,w), which are average-pooled; or a name such as
+    "conv_small", "timm/resnet18" or "bert", with its knobs. views: they define the input (channels and size, or the vocabulary ...); for
+    images, channels and size (pixels) can be given instead. Raises UserError if the module does not accept the input.
     """
-    from untaught.config.registry import build_encoder
+    import torch
 
-    return build_encoder(encoder, {"channels": channels, "size": size} if views is None else views.input, knobs)
+    from untaught.config.registry import build_encoder
+    from untaught.core import View
+
+    if views is not None:
+        return build_encoder(encoder, views.input, knobs, views.example)
+    example = View(torch.zeros(2, channels, size, size))
+    return build_encoder(encoder, {"channels": channels, "size": size}, knobs, lambda: example)
 
 
 # ------------------------------------------------------------------------------------------------------ for the command line
 
 
 def method_cards(name: str | None = None) -> list[Options]:
-    """A card a method, or one in full: paper, views, knobs with their meanings, cost and score. Raises UserError for an unknown name."""
+    """One card per method, or one in full: paper, views, documented knobs, cost and score. Raises UserError for an unknown name."""
     from untaught.report.method_cards import method_cards as cards
 
     return cards(name)
 
 
 def encoder_cards(name: str | None = None) -> list[Options]:
-    """A card an encoder, or one with its knobs. Raises UserError for an unknown name."""
+    """One card per encoder, or one with its knobs. Raises UserError for an unknown name."""
     from untaught.report.method_cards import encoder_cards as cards
 
     return cards(name)
 
 
 def write_method_pages(folder: PathArgument) -> int:
-    """Writes a page a method of untaught's, and a README.md that lists them, into a folder -> how many methods."""
+    """Writes one page per method of untaught, and a README.md that lists them, to a folder -> number of methods."""
     from untaught.report.method_cards import write_pages
 
     return write_pages(Path(folder))
 
 
 def doctor() -> Options:
-    """What this machine has, and what untaught uses of it."""
+    """The hardware and software of this machine, and what untaught uses of it."""
     from untaught.commands.doctor import examine
 
     return examine()
 
 
 def demo(out: PathArgument | None = None) -> tuple[Run, list[str]]:
-    """Pretrains on handwritten digits for half a minute and measures -> the run, and what came of it in three sentences."""
+    """Pretrains on handwritten digits for half a minute and evaluates -> the run, and the result in three sentences."""
     from untaught.commands.demo import demo as show
 
-    trained, said = show(_place(out))
+    trained, sentences = show(_place(out))
     finish(trained)
-    return Run(trained.path), said
+    return Run(trained.path), sentences
 
 
 def reproduce(recipe: PathArgument, data: str | None = None, out: PathArgument | None = None) -> Run:
-    """Runs a recipe (.yaml) and measures it; data: where its data lies here. Raises UserError where a score lies outside its interval."""
+    """Runs a recipe (.yaml) and evaluates it; data: local path to its data. Raises UserError if a score is outside its interval."""
     from untaught.commands.reproduce import reproduce as run
 
     return Run(run(Path(recipe), data, _place(out), finish))
 
 
 def scores_as_text(rows: list[Options], width: int) -> str:
-    """Rows of an evaluation as a table of at most `width` characters a line."""
+    """Rows of an evaluation as a table with lines of at most `width` characters."""
     from untaught.evaluation.evaluate import as_text
 
     return as_text(rows, width)
 
 
 def finish(trained: Trained) -> None:
-    """What every training ends with: an encoder that loads without this library, and the report of the run."""
+    """The end of every training run: exports the encoders for use without this library, and writes the report."""
     from untaught.export.formats import export as write
 
-    loaded = (trained.encoder, trained.config) if trained.encoder is not None and trained.config is not None else None
-    try:
-        say(f"export    {write(trained.path, loaded=loaded)}")
-    except UserError as error:  # the encoder itself is kept all the same
-        warn(f"no export: {error}")
+    for role, model in trained.models.items():
+        place = trained.path if len(trained.models) == 1 else trained.path / "encoder" / role
+        try:
+            say(f"export    {write(place, loaded=model)}")
+        except UserError as error:  # the encoder folder itself is not affected
+            warn(f"no export: {error}")
     say(f"report    {report(trained.path)}")
 
 
 def refresh(place: Path) -> None:
-    """Brings the report of a run up to date, if the place is a run."""
+    """Updates the report if the path is a run folder."""
     if (place / "run.yaml").exists():
         say(f"report    {Run(place).report()}")
 
@@ -475,9 +530,9 @@ def _run(run: PathArgument | Run) -> Run:
 
 
 def _place(out: PathArgument | None) -> Path | None:
-    """Raises UserError for an empty name, which would be the working directory."""
+    """Raises UserError for an empty path, which would mean the working directory."""
     if out is not None and not str(out).strip():
-        raise UserError("out is empty; name a file or folder, or leave it out")
+        raise UserError("out is empty; give a file or folder, or omit it")
     return None if out is None else Path(out)
 
 
@@ -490,7 +545,7 @@ def _asked(
     method: Any,
     encoder: Any,
     out: PathArgument | None,
-    modality: str,
+    modality: str | None,
     columns: dict[str, str] | None,
     label: str | None,
     split: str | None,

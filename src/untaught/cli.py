@@ -1,4 +1,4 @@
-"""The command line: options to arguments of the Python API, and nothing else. Imports what is heavy only inside a command."""
+"""The command line: maps options to arguments of the Python API. Heavy imports are inside the commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import inspect
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,24 +18,28 @@ import typer
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain words in any width of terminal, and a start without rich
-    help="Pretrain an encoder on data nobody labelled, and know what it is worth.",
+    rich_markup_mode=None,  # plain text at any terminal width, and start-up without rich
+    help="Pretrain an encoder on unlabelled data and evaluate it against honest baselines.",
 )
 
 Data = Annotated[str, typer.Argument(help="a folder, a table, an archive, .npy/.npz, hf:NAME, builtin:digits, builtin:photos")]
 Knobs = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="knobs of the loop, the method, encoder.X, and NAME.X of a view")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="knobs of the loop and the method, encoder.X, and VIEW.X for a view")
 ]
-Modality = Annotated[str, typer.Option(help="what the data is")]
+Modality = Annotated[str | None, typer.Option(help="image, text, series ...; inferred from the data if unambiguous")]
 Columns = Annotated[
     str | None,
-    typer.Option(help="which column holds a field: image=photo; of a csv also separator=tab, quote=none, header=no, encoding=cp1252"),
+    typer.Option(help="column of a field: image=photo; for csv also separator=tab, quote=none, header=no, encoding=cp1252"),
+]
+Encoders = Annotated[
+    list[str] | None,
+    typer.Option(help="see: untaught encoders; or the encoder/ of an earlier run; with several encoders, repeat as image=NAME"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(given: bool) -> None:
+    if given:
         import untaught
 
         typer.echo(f"untaught {untaught.__version__}")
@@ -52,19 +57,19 @@ def pretrain(
         str | None, typer.Argument(help="a folder, a table, an archive, .npy/.npz, hf:NAME, builtin:digits, builtin:photos")
     ] = None,
     knobs: Knobs = None,
-    method: Annotated[str | None, typer.Option(help="see: untaught methods; several as simclr+mae:0.5")] = None,
-    encoder: Annotated[str | None, typer.Option(help="see: untaught encoders")] = None,
+    method: Annotated[str | None, typer.Option(help="see: untaught methods; combine as simclr+mae:0.5")] = None,
+    encoder: Encoders = None,
     out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
-    modality: Modality = "image",
+    modality: Modality = None,
     columns: Columns = None,
-    label: Annotated[str | None, typer.Option(help="the column of labels, for the scores alone")] = None,
-    split: Annotated[str | None, typer.Option(help="the column that says train, val or test")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the newest checkpoint of --out, if there is one")] = False,
-    seeds: Annotated[int | None, typer.Option(help="train so many seeds, as --out/seed-S, and report their spread")] = None,
-    again: Annotated[Path | None, typer.Option("--from", help="repeat the run of this run.yaml or folder")] = None,
-    devices: Annotated[int | None, typer.Option(help="processes on each machine, one a GPU")] = None,
-    nodes: Annotated[int | None, typer.Option(help="machines; each runs this command by torchrun or srun")] = None,
-    strategy: Annotated[str | None, typer.Option(help="ddp, or fsdp to share out the weights as well")] = None,
+    label: Annotated[str | None, typer.Option(help="column of labels, used only for scores")] = None,
+    split: Annotated[str | None, typer.Option(help="column with train, val or test")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="resume from the newest checkpoint of --out, if there is one")] = False,
+    seeds: Annotated[int | None, typer.Option(help="number of training seeds, run as --out/seed-S; reports mean and range")] = None,
+    again: Annotated[Path | None, typer.Option("--from", help="repeat the run of a run.yaml or run folder")] = None,
+    devices: Annotated[int | None, typer.Option(help="processes per machine, one per GPU")] = None,
+    nodes: Annotated[int | None, typer.Option(help="number of machines; start this command on each with torchrun or srun")] = None,
+    strategy: Annotated[str | None, typer.Option(help="ddp, or fsdp to shard the weights")] = None,
 ) -> None:
     """Train an encoder on unlabelled data. untaught pretrain photos/ --method simclr epochs=50"""
     from untaught import api
@@ -72,9 +77,9 @@ def pretrain(
     if data and "=" in data and not Path(data).exists():
         data, knobs = None, [data, *(knobs or [])]
     if again is None and data is None and not (resume and out and seeds is None):
-        raise api.UserError("no data was named; give a folder, a table or builtin:digits, or --out RUN --resume")
+        raise api.UserError("no data given; pass a folder, a table or builtin:digits, or --out RUN --resume")
     places = {key: value for key, value in {"devices": devices, "nodes": nodes, "strategy": strategy}.items() if value is not None}
-    how: dict[str, Any] = {"encoder": encoder, "modality": modality, "columns": _pairs(columns), "label": label, "split": split}
+    how: dict[str, Any] = {"encoder": _encoders(encoder), "modality": modality, "columns": _pairs(columns), "label": label, "split": split}
     how |= {"data": data, "method": method, "out": out, "resume": resume, "again": again}
     if seeds is not None:
         api.pretrain_seeds(**how, seeds=seeds, **_own(_knobs(knobs) | places, api.pretrain_seeds))
@@ -85,17 +90,23 @@ def pretrain(
 @app.command()
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="RUN|ENCODER", help="a run, an encoder folder, timm/NAME, transformers/NAME")],
-    data: Annotated[str | None, typer.Option(help="labelled data, as for pretrain; the run's own if none is named")] = None,
-    against: Annotated[list[str] | None, typer.Option(help="an encoder to compare with; timm/NAME=FILE has its weights in a file")] = None,
-    label: Annotated[str | None, typer.Option(help="the column of labels")] = None,
-    split: Annotated[str | None, typer.Option(help="the column that says train, val or test")] = None,
+    data: Annotated[str | None, typer.Option(help="labelled data, as for pretrain; default: the run's own")] = None,
+    against: Annotated[list[str] | None, typer.Option(help="an encoder to compare with; timm/NAME=FILE loads weights from a file")] = None,
+    label: Annotated[str | None, typer.Option(help="column of labels")] = None,
+    split: Annotated[str | None, typer.Option(help="column with train, val or test")] = None,
     columns: Columns = None,
-    modality: Modality = "image",
-    batch_size: Annotated[int, typer.Option(help="samples encoded at once")] = 256,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="a folder or .json for the rows; the run's own if it has one")] = None,
+    modality: Modality = None,
+    batch_size: Annotated[int, typer.Option(help="batch size for encoding")] = 256,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder or .json for the rows; default: the run folder")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classify or regress: kind of labels; tag or segment: a head on the frozen encoder")
+    ] = None,
     as_json: Json = False,
+    knobs: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="preprocessing of a model not trained here, e.g. length=64")
+    ] = None,
 ) -> None:
-    """Measure an encoder beside its baselines. untaught evaluate runs/cells --data labelled/ --against timm/resnet18"""
+    """Evaluate an encoder and its baselines. untaught evaluate runs/cells --data labelled/ --against timm/resnet18"""
     import shutil
 
     from untaught import api
@@ -110,6 +121,8 @@ def evaluate(
         split=split,
         batch_size=batch_size,
         out=out,
+        task=task,
+        **_own(_knobs(knobs), api.evaluate),
     )
     _echo(json.dumps(rows, indent=1) if as_json else api.scores_as_text(rows, shutil.get_terminal_size().columns))
 
@@ -120,7 +133,7 @@ def embed(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help=".parquet (row, name, vector) or .npy (N, width)")] = Path("vectors.parquet"),
     columns: Columns = None,
-    batch_size: Annotated[int, typer.Option(help="samples encoded at once")] = 256,
+    batch_size: Annotated[int, typer.Option(help="batch size for encoding")] = 256,
 ) -> None:
     """Write the vectors of new data. untaught embed runs/cells photos/ -o vectors.parquet"""
     from untaught import api
@@ -132,38 +145,38 @@ def embed(
 def finetune(
     run: Annotated[Path, typer.Argument(help="a run folder, or its encoder folder")],
     knobs: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="as labels=1% draws=5 train=partial balance=logits lr=3e-4")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. labels=1% draws=5 train=partial balance=logits lr=3e-4")
     ] = None,
     data: Annotated[str, typer.Option(help="labelled data: class folders, a table, arrays")] = "",
     task: Annotated[str, typer.Option(help="classify; regress for a number; segment for masks; tag for words")] = "classify",
-    out: Annotated[Path | None, typer.Option(help="the folder of the model; RUN/finetuned")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the model; default RUN/finetuned")] = None,
     columns: Columns = None,
-    label: Annotated[str | None, typer.Option(help="the column of labels")] = None,
-    split: Annotated[str | None, typer.Option(help="the column that says train, val or test")] = None,
+    label: Annotated[str | None, typer.Option(help="column of labels")] = None,
+    split: Annotated[str | None, typer.Option(help="column with train, val or test")] = None,
 ) -> None:
-    """Teach an encoder a task by labels, and compare. untaught finetune runs/cells --data labelled/ --task classify"""
+    """Fine-tune an encoder, and compare with training from scratch. untaught finetune runs/cells --data labelled/ --task classify"""
     from untaught import api
 
     if not data:
-        raise api.UserError("no labelled data was named; give --data FOLDER, or a table")
+        raise api.UserError("no labelled data given; pass --data FOLDER, or a table")
     how: dict[str, Any] = {"out": out, "columns": _pairs(columns), "label": label, "split": split}
     api.finetune(run, data, task, **how, **_own(_knobs(knobs), api.Run.finetune))
 
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="the folder that finetune wrote, or its run folder; or the run of a language model")],
-    data: Annotated[str, typer.Argument(help="a folder, a table, an archive, .npy/.npz; or a text, for a language model")],
-    out: Annotated[Path, typer.Option("--out", "-o", help=".csv or .parquet; of masks also a folder")] = Path("predictions.csv"),
+    model: Annotated[Path, typer.Argument(help="folder written by finetune, or its run folder; or the run of a language model")],
+    data: Annotated[str, typer.Argument(help="a folder, a table, an archive, .npy/.npz; for a language model, a text")],
+    out: Annotated[Path, typer.Option("--out", "-o", help=".csv or .parquet; for masks also a folder")] = Path("predictions.csv"),
     columns: Columns = None,
-    batch_size: Annotated[int, typer.Option(help="samples read at once")] = 256,
-    tokens: Annotated[int, typer.Option(help="of a text: how many to go on for")] = 60,
-    temperature: Annotated[float, typer.Option(help="of a text: 0 takes the likeliest words")] = 0.8,
-    top_p: Annotated[float, typer.Option(help="of a text: share of the probability that words are drawn from")] = 0.95,
-    seed: Annotated[int, typer.Option(help="of a text")] = 0,
+    batch_size: Annotated[int, typer.Option(help="batch size")] = 256,
+    tokens: Annotated[int, typer.Option(help="for a text: maximum number of new tokens")] = 60,
+    temperature: Annotated[float, typer.Option(help="for a text: sampling temperature; 0 is greedy")] = 0.8,
+    top_p: Annotated[float, typer.Option(help="for a text: nucleus sampling threshold")] = 0.95,
+    seed: Annotated[int, typer.Option(help="for a text: random seed")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Apply a fine-tuned model to new data, or let a language model fill "[MASK]", go on with a prompt, or restore a damaged text.
+    """Apply a fine-tuned model to new data, or let a language model fill "[MASK]", continue a prompt, or restore a corrupted text.
 
     untaught predict runs/cells/finetuned photos/ -o predictions.csv
     untaught predict runs/news "It is beautiful and [MASK] outside"
@@ -185,24 +198,24 @@ def predict(
 def preview(
     data: Data,
     knobs: Knobs = None,
-    method: Annotated[str, typer.Option(help="see: untaught methods; several as simclr+mae:0.5")] = "simclr",
-    encoder: Annotated[str | None, typer.Option(help="see: untaught encoders")] = None,
+    method: Annotated[str, typer.Option(help="see: untaught methods; combine as simclr+mae:0.5")] = "simclr",
+    encoder: Encoders = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="the .png to write")] = Path("preview.png"),
-    modality: Modality = "image",
+    modality: Modality = None,
     columns: Columns = None,
-    rows: Annotated[int, typer.Option(help="samples shown")] = 8,
+    rows: Annotated[int, typer.Option(help="number of samples")] = 8,
 ) -> None:
-    """Draw what the network will be shown, and must predict. untaught preview photos/ --method mae"""
+    """Draw the views and targets that a method reads. untaught preview photos/ --method mae"""
     from untaught import api
     from untaught.console import say
 
-    how: dict[str, Any] = {"modality": modality, "columns": _pairs(columns), "encoder": encoder, "rows": rows}
+    how: dict[str, Any] = {"modality": modality, "columns": _pairs(columns), "encoder": _encoders(encoder), "rows": rows}
     say(f"wrote     {api.preview(data, method, out, **how, **_own(_knobs(knobs), api.preview))}")
 
 
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="a run folder, finished or not")]) -> None:
-    """Write one page about a run, RUN/report.html, from what its folder holds. untaught report runs/cells"""
+    """Write the report of a run, RUN/report.html, from its folder. untaught report runs/cells"""
     from untaught import api
     from untaught.console import say
 
@@ -212,8 +225,8 @@ def report(run: Annotated[Path, typer.Argument(help="a run folder, finished or n
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="a run folder, or its encoder folder")],
-    to: Annotated[str | None, typer.Option(help="timm, torch or onnx; the first of them that can hold the encoder, if not given")] = None,
-    data: Annotated[str | None, typer.Option(help="what to check it on; what the run kept of its own data, if not given")] = None,
+    to: Annotated[str | None, typer.Option(help="timm, transformers, torch or onnx; default: the first that supports the encoder")] = None,
+    data: Annotated[str | None, typer.Option(help="samples for the check; default: those saved with the run")] = None,
     columns: Columns = None,
 ) -> None:
     """Write the encoder for use without untaught, checked on real samples. untaught export runs/cells --to onnx"""
@@ -225,16 +238,14 @@ def export(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="one method, whole")] = None,
-    write: Annotated[
-        Path | None, typer.Option(help="write a page a method of untaught's into this folder, and one that lists them")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="show one method in full")] = None,
+    write: Annotated[Path | None, typer.Option(help="write one page per method and an index to this folder")] = None,
     as_json: Json = False,
 ) -> None:
     """List the pretext tasks, or show one with its knobs.
 
-    Score is kNN, and its gain over the same encoder untrained, after so many minutes; cost the time that an image takes, beside simclr
-    with the same encoder. What nobody has measured is blank.
+    Score: kNN accuracy, and its gain over random init, after the given minutes. Cost: time per image relative to simclr with the same
+    encoder. Blank: not measured.
     """
     from untaught import api
     from untaught.console import say
@@ -246,7 +257,7 @@ def methods(
 
 
 @app.command()
-def encoders(name: Annotated[str | None, typer.Argument(help="one encoder, whole")] = None, as_json: Json = False) -> None:
+def encoders(name: Annotated[str | None, typer.Argument(help="show one encoder in full")] = None, as_json: Json = False) -> None:
     """List the encoders, or show one with its knobs."""
     from untaught import api
 
@@ -255,7 +266,7 @@ def encoders(name: Annotated[str | None, typer.Argument(help="one encoder, whole
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Say what this machine has, and what untaught will use of it."""
+    """Show the hardware and software of this machine, and what untaught uses of it."""
     from untaught import api
 
     _show([api.doctor()], "doctor", as_json)
@@ -263,7 +274,7 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def demo(out: Annotated[Path | None, typer.Option(help="the run folder")] = None) -> None:
-    """Pretrain on handwritten digits that ship with scikit-learn, measure and report. It takes about a minute."""
+    """Pretrain on handwritten digits (from scikit-learn), evaluate and report. It takes about a minute."""
     from untaught import api
 
     typer.echo("\n" + "\n".join(api.demo(out)[1]))
@@ -272,17 +283,17 @@ def demo(out: Annotated[Path | None, typer.Option(help="the run folder")] = None
 @app.command()
 def reproduce(
     recipe: Annotated[Path, typer.Argument(help="a .yaml of recipes/")],
-    data: Annotated[str | None, typer.Option(help="where the recipe's data lies here")] = None,
-    out: Annotated[Path | None, typer.Option(help="the run folder; runs/NAME of the recipe if not given")] = None,
+    data: Annotated[str | None, typer.Option(help="local path to the recipe's data")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run folder; default runs/NAME of the recipe")] = None,
 ) -> None:
-    """Run a recipe, and fail unless its scores are reached. untaught reproduce recipes/images/simclr-digits.yaml"""
+    """Run a recipe and check its scores. untaught reproduce recipes/images/simclr-digits.yaml"""
     from untaught import api
 
     api.reproduce(recipe, data, out)
 
 
 def _show(cards: list[dict[str, Any]], one: str | None, as_json: bool) -> None:
-    """A table of many cards, or one card a line a fact; JSON if asked."""
+    """Prints cards as a table, or one card with a line per field; JSON if `as_json`."""
     if as_json:
         typer.echo(json.dumps(cards[0] if one else cards, indent=1))
         return
@@ -295,12 +306,12 @@ def _show(cards: list[dict[str, Any]], one: str | None, as_json: bool) -> None:
                 _echo(f"{key:<12} {value}".rstrip(" "))
         return
     rows = [list(cards[0]), *([str(value) for value in card.values()] for card in cards)]
-    for line in _columns(rows):  # whole, in any width: a terminal wraps a line, but can't bring back what was cut
+    for line in _columns(rows):  # never truncated: terminals wrap long lines
         _echo(line)
 
 
 def _echo(text: str) -> None:
-    """To standard output, without what a terminal would obey."""
+    """Prints to stdout, with terminal control characters escaped."""
     from untaught.console import escaped
 
     typer.echo(escaped(text, kept="\n\t"))
@@ -318,18 +329,33 @@ def _knobs(pairs: list[str] | None) -> dict[str, str]:
         if not equals or not key:
             from untaught.api import UserError
 
-            raise UserError(f"{pair} is no knob; knobs are written key=value, as lr=3e-4")
+            raise UserError(f"{pair} is not a knob; write knobs as key=value, e.g. lr=3e-4")
         result[key] = value
     return result
 
 
 def _own(knobs: dict[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
-    """Knobs as arguments of a function of the API; one that has the name of another argument was meant as that."""
+    """Knobs as keyword arguments of an API function. Raises UserError for the name of another argument, meant as an option."""
     if taken := sorted(knobs.keys() & inspect.signature(function).parameters.keys()):
         from untaught.api import UserError
 
-        raise UserError(f"{taken[0]}={knobs[taken[0]]} is no knob; see --help for the option")
+        raise UserError(f"{taken[0]}={knobs[taken[0]]} is not a knob; see --help for the option")
     return knobs
+
+
+def _encoders(given: list[str] | None) -> str | dict[str, str] | None:
+    """["conv_small"] -> "conv_small"; ["image=conv_small", "text=bert"] -> the same by role. Raises UserError."""
+    from untaught import api
+
+    found = [re.fullmatch(r"([A-Za-z_]\w*)=(.+)", one) for one in given or ()]
+    if not given or (len(given) == 1 and not found[0]):
+        return given[0] if given else None
+    roles = [role[1] for role in found if role]
+    if len(roles) < len(given) or len(set(roles)) < len(roles):
+        raise api.UserError(
+            f"--encoder {' --encoder '.join(given)}: with several encoders, give each role once, as --encoder image=conv_small"
+        )
+    return {role[1]: role[2] for role in found if role}
 
 
 def _pairs(text: str | None) -> dict[str, str] | None:
@@ -337,25 +363,25 @@ def _pairs(text: str | None) -> dict[str, str] | None:
 
 
 def main() -> None:
-    """Exit 2 and one line for what the user can mend; 128 + signal and one line for what a signal stopped."""
+    """Exits with 2 and one line for a fault that the user can fix; with 128 + signal and one line after a signal."""
     try:
         _run()
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # as typer ends then
+        if isinstance(end.__context__, BrokenPipeError):  # raised by typer in this case
             end.code = 0
         _close_output()
         launch = sys.modules.get("untaught.distributed.launch")
         if launch is not None and launch.started():
-            # One of several processes ends here and now: threads of torch's connection may abort it while Python tidies up.
+            # With several processes, exit at once: threads of torch's connections may abort the process during Python's shutdown.
             os._exit(int(end.code or 0))
         raise
 
 
 def _close_output() -> None:
-    """Who reads it may have had enough (`| head -1`): that is no fault. What is left goes nowhere."""
+    """Flushes stdout and stderr. A closed pipe (`| head -1`) is not an error; the remaining output is discarded."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
-            getattr(stream, "wrapped", stream).flush()  # typer's own wrapper would hide that it is broken
+            getattr(stream, "wrapped", stream).flush()  # typer's wrapper would hide the error
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             if not isinstance(error, BrokenPipeError):
@@ -369,8 +395,8 @@ def _run() -> None:
     try:
         os.getcwd()
     except OSError:
-        _fail("the working directory is gone; change to another one")
-    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal's encoding lacks is shown by its number
+        _fail("the working directory no longer exists; change to another one")
+    if hasattr(sys.stdout, "reconfigure"):  # characters missing in the terminal's encoding are escaped
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     settle()
     ask_for_huge_pages()
@@ -389,18 +415,18 @@ def _run() -> None:
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:
-        if said := _misspelt(error):
-            _fail(said)
+        if message := _usage_error(error):
+            _fail(message)
         launch = sys.modules.get("untaught.distributed.launch")
         if launch is not None and launch.lost(error):
             if not launch.watched():
                 reason = str(error).splitlines()[0]
-                _say(f"another process of this run is gone; go on from the last checkpoint with --resume ({reason})")
+                _print_error(f"another process of this run exited; resume from the last checkpoint with --resume ({reason})")
             sys.exit(1)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _fail(f"{error.filename or 'what takes the output'} has no space left; free some, or write elsewhere")
+            _fail(f"{error.filename or 'the output'}: no space left on device; free some, or write elsewhere")
         if isinstance(error, RuntimeError) and "home directory" in str(error):
-            _fail("a name begins with ~, and there is no home directory; write it in full")
+            _fail("a path starts with ~, but there is no home directory; give the full path")
         if not _users_fault(error):
             raise
         if launch is None or launch.reports(error):
@@ -409,39 +435,39 @@ def _run() -> None:
 
 
 def _refuse_empty(words: list[str]) -> None:
-    """An unset variable in a script is no name: "" would be read as the working directory, or as nothing asked for."""
+    """Refuses empty arguments, as from an unset variable: "" would mean the working directory, or an omitted option."""
     for before, word in zip(["untaught", *words], words, strict=False):
         option, equals, value = word.partition("=")
-        prompt = words[0] == "predict" and before != "predict" and not before.startswith("-")  # which may be empty
+        prompt = words[0] == "predict" and before != "predict" and not before.startswith("-")  # may be empty
         if option.startswith("-") and equals and not value.strip():
-            _fail(f"{option} is empty; give it a value, or leave it out")
+            _fail(f"{option} is empty; give a value, or omit it")
         if not word.strip() and not prompt:
-            _fail(f"the word after {before} is empty; give a name (is a variable unset?)")
+            _fail(f"the argument after {before} is empty; give a value (is a variable unset?)")
 
 
-def _fail(said: str) -> None:
-    _say(said)
+def _fail(message: str) -> None:
+    _print_error(message)
     sys.exit(2)
 
 
-def _say(fault: str) -> None:
+def _print_error(message: str) -> None:
     from untaught.console import shown
 
     with suppress(BrokenPipeError):
-        typer.secho(f"error: {shown(fault)}", err=True, fg="red")
+        typer.secho(f"error: {shown(message)}", err=True, fg="red")
 
 
-def _misspelt(error: Exception) -> str:
-    """What typer says of a wrong option or argument (its errors have no public class), as one line."""
+def _usage_error(error: Exception) -> str:
+    """typer's message about a wrong option or argument (its errors have no public class), as one line."""
     if not hasattr(error, "format_message"):
         return ""
     context = getattr(error, "ctx", None)
-    said = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
-    return f"{said[:1].lower()}{said[1:]}; see: {context.command_path if context else 'untaught'} --help"
+    message = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+    return f"{message[:1].lower()}{message[1:]}; see: {context.command_path if context else 'untaught'} --help"
 
 
 def _users_fault(error: Exception) -> bool:
-    """Without importing torch just to say that a command line was wrong."""
+    """Whether it is a UserError, without importing torch for a wrong command line."""
     core = sys.modules.get("untaught.core")
     return core is not None and isinstance(error, core.UserError)
 

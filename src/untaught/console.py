@@ -1,4 +1,4 @@
-"""What a run says: one progress bar, short lines. Quiet in a pipe."""
+"""Console output: short lines and one progress bar, which is hidden in a pipe."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class _Console(Console):
-    """Falls silent where nobody reads it any more: a run of hours goes on."""
+    """Stops printing when its output is closed, so that a long run continues."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())  # what is buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())  # discards what is buffered
 
 
 console = _Console(stderr=True, soft_wrap=True)
@@ -32,26 +32,26 @@ def warn(text: str) -> None:
 def _print(line: str, style: str | None = None) -> None:
     try:
         console.print(line, style=style, highlight=False, markup=False)
-    except BrokenPipeError:  # of rich before 13.9
+    except BrokenPipeError:  # rich before 13.9
         console.on_broken_pipe()
 
 
 def shown(text: str) -> str:
-    """The text in one line without a character that a terminal would obey: names of files and classes may hold any."""
+    """The text in one line with unprintable characters escaped: names of files and classes may contain any."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
-# Controls, and marks that turn the direction of what is read behind them; joiners, which scripts need, are none.
+# Control characters and bidirectional marks, but not joiners, which scripts need.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def escaped(text: str, kept: str = "") -> str:
-    """The text for a table or a page: controls are written as they are in Python, but for those that are `kept`."""
+    """The text for a table or a page: control characters are escaped as in Python, except those in `kept`."""
     return CONTROLS.sub(lambda found: found[0] if found[0] in kept else found[0].encode("unicode_escape").decode(), text)
 
 
 def progress_bar(what: str) -> Progress:
-    """A bar on a terminal; nothing in a pipe, nor from other threads than the main one: a terminal holds one bar."""
+    """A progress bar on a terminal; nothing in a pipe or in other threads than the main one, since a terminal shows one bar."""
     return Progress(
         TextColumn(what),
         BarColumn(bar_width=None),

@@ -1,7 +1,7 @@
-"""The objectives of the methods as functions of tensors, for loops and heads of your own.
+"""The methods' objectives as functions of tensors, for your own loops and heads.
 
-Each computes in float32 whatever the autocast. With several processes the batch is that of all of them: the mean over processes of what
-each returns is the loss of the joined batch (see `untaught.ops.gather`). Temperatures, weights and moving averages are the caller's.
+All compute in float32, even under autocast. With several processes the batch is gathered: the mean of the returned values over
+processes is the loss of the joint batch (see `untaught.ops.gather`). Temperatures, weights and moving averages are up to the caller.
 """
 
 from untaught.ops.contrastive import (
@@ -18,7 +18,7 @@ from untaught.ops.cosine import cosine_distance, negative_cosine
 from untaught.ops.cross_entropy import linear_cross_entropy, mean_cross_entropy
 from untaught.ops.cross_view import cross_view_entropy, token_entropy
 from untaught.ops.decorrelation import barlow_twins, vicreg, vicreg_terms
-from untaught.ops.info_nce import info_nce, nt_xent
+from untaught.ops.info_nce import info_nce, nt_xent, paired_info_nce
 from untaught.ops.kmeans import centroid_cross_entropy, spherical_kmeans
 from untaught.ops.koleo import koleo
 from untaught.ops.reconstruction import masked_reconstruction, masked_smooth_l1, replaced_token_detection
@@ -49,6 +49,7 @@ __all__ = [
     "negative_cosine",
     "neighbour_info_nce",
     "nt_xent",
+    "paired_info_nce",
     "patch_info_nce",
     "queue_info_nce",
     "replaced_token_detection",

@@ -1,4 +1,4 @@
-"""What a knob may be: a type that says its range, which holds wherever the knob is given (command line, run.yaml, Python)."""
+"""Ranges of knobs as types, checked wherever a knob is given (command line, run.yaml, Python)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 from untaught.core import UserError
 
 F = TypeVar("F", bound=Callable[..., Any])
-LARGEST_INT = 1 << 53  # of a whole number without a range of its own: what a float holds exactly
+LARGEST_INT = 1 << 53  # limit of integers without a range: what a float represents exactly
 WORDS = {
     int: "a whole number",
     float: "a finite number",
@@ -27,7 +27,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Within:
-    """Both ends included. Annotated[float, Within(0, 1)] is the type of a knob that is a share."""
+    """An inclusive range, as in Annotated[float, Within(0, 1)]."""
 
     low: float
     high: float
@@ -40,34 +40,34 @@ class Within:
 
 
 Share = Annotated[float, Within(0, 1)]
-Start = Annotated[float, Within(0, 0.999)]  # a share that leaves some of the whole
+Start = Annotated[float, Within(0, 0.999)]  # a share below 1
 Weight = Annotated[float, Within(0, 1e6)]
 Positive = Annotated[float, Within(1e-6, 1e6)]
 Positives = tuple[Positive, Positive]
 Size = Annotated[int, Within(1, 1 << 20)]
-Width = Annotated[int, Within(1, 1 << 16)]  # of an encoder
+Width = Annotated[int, Within(1, 1 << 16)]  # an encoder's
 Count = Annotated[int, Within(0, 1 << 20)]
-Few = Annotated[int, Within(1, 1000)]  # blocks, heads, passes: each costs time to build or to run
+Few = Annotated[int, Within(1, 1000)]  # blocks, heads, passes
 FewOrNone = Annotated[int, Within(0, 1000)]
-Seed = Annotated[int, Within(0, (1 << 31) - 1)]  # what draws and folds add to it stays below numpy's and scikit-learn's 2^32
-Samples = Annotated[int, Within(1, 1 << 20)]  # in a step, or encoded at once
+Seed = Annotated[int, Within(0, (1 << 31) - 1)]  # leaves room for offsets below numpy's and scikit-learn's limit of 2^32
+Samples = Annotated[int, Within(1, 1 << 20)]  # per step, or encoded at once
 
 
 def options_of(kind: Any) -> tuple[Any, ...]:
-    """The types that a value may have: of `int | None` both."""
+    """The alternatives of a type: both for `int | None`."""
     return typing.get_args(kind) if typing.get_origin(kind) in (Union, types.UnionType) else (kind,)
 
 
 def plain(kind: Any) -> tuple[Any, Within | None]:
-    """A type without its range, and the range."""
+    """A type without its range, and the range (or None)."""
     if typing.get_origin(kind) is not Annotated:
         return kind, None
-    inner, *said = typing.get_args(kind)
-    return inner, next((one for one in said if isinstance(one, Within)), None)
+    inner, *metadata = typing.get_args(kind)
+    return inner, next((one for one in metadata if isinstance(one, Within)), None)
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a number, or each of a tuple's, is finite and in range, and a word one of the Literal's; what else comes is not judged."""
+    """Whether a number (or each one in a tuple) is finite and in range, or a word is one of a Literal's. Other types are not checked."""
     kinds = [plain(option) for option in options_of(kind)]
     if isinstance(value, tuple | list):
         inner = next((typing.get_args(option) for option, _ in kinds if typing.get_origin(option) is tuple), ())
@@ -84,44 +84,44 @@ def fits(value: Any, kind: Any) -> bool:
     return any(value in within for within in ranges) if ranges else abs(value) <= (LARGEST_INT if isinstance(value, int) else math.inf)
 
 
-def spoken(kind: Any) -> str:
-    """What is allowed, as "a whole number from 1 to 1,000, or none"."""
-    said = []
+def described(kind: Any) -> str:
+    """What is allowed, such as "a whole number from 1 to 1,000 or none"."""
+    allowed = []
     for option in options_of(kind):
         option, within = plain(option)
         parts = typing.get_args(option)
         if typing.get_origin(option) is Literal:
-            said.append("one of " + ", ".join(map(str, parts)))
+            allowed.append("one of " + ", ".join(map(str, parts)))
         elif typing.get_origin(option) is tuple or option is tuple:
             count = "" if Ellipsis in parts or not parts else f"{len(parts)} "
             within = plain(parts[0])[1] if parts else None
-            said.append(f"{count}numbers with commas between them" + (f", each {within}" if within else ""))
+            allowed.append(f"{count}comma-separated numbers" + (f", each {within}" if within else ""))
         elif within:
-            said.append(f"{WORDS[option].replace('finite ', '')} {within}")
+            allowed.append(f"{WORDS[option].replace('finite ', '')} {within}")
         else:
-            said.append(WORDS.get(option, getattr(option, "__name__", str(option))))
-    return " or ".join(said)
+            allowed.append(WORDS.get(option, getattr(option, "__name__", str(option))))
+    return " or ".join(allowed)
 
 
 def refuse(name: str, value: Any, kind: Any) -> UserError:
-    return UserError(f"{name}={_short(value)}: must be {spoken(kind)}")
+    return UserError(f"{name}={_short(value)}: must be {described(kind)}")
 
 
 def check(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Raises UserError for the first value that is out of the range of its kind."""
+    """Raises UserError for the first value out of range."""
     for name, value in values.items():
         if name in kinds and not fits(value, kinds[name]):
             raise refuse(name, value, kinds[name])
 
 
 def in_range(function: F) -> F:
-    """A function whose arguments are checked against the ranges of their types before it runs."""
+    """A decorator that checks a function's arguments against the ranges of their types."""
     signature = inspect.signature(function)
     kinds: dict[str, Any] = {}
 
     @wraps(function)
     def checked(*arguments: Any, **knobs: Any) -> Any:
-        if not kinds:  # now, for a module may name types below the function
+        if not kinds:  # lazily, since types may be defined below the function
             kinds.update(typing.get_type_hints(function, include_extras=True))
         check(signature.bind(*arguments, **knobs).arguments, kinds)
         return function(*arguments, **knobs)
@@ -130,7 +130,7 @@ def in_range(function: F) -> F:
 
 
 def outside(options: Mapping[str, Any], ranges: Mapping[str, Within]) -> str | None:
-    """What is wrong with options by these ranges, or None; a pair must also be in order."""
+    """What is wrong with the options, given these ranges, or None. A pair must also be in order."""
     for name, within in ranges.items():
         if name not in options:
             continue
@@ -138,7 +138,7 @@ def outside(options: Mapping[str, Any], ranges: Mapping[str, Within]) -> str | N
         parts = list(value) if isinstance(value, tuple | list) else [value]
         if not all(part in within for part in parts) or parts != sorted(parts):
             shown = ",".join(f"{part:g}" for part in parts) if len(parts) > 1 else _short(value)
-            return f"{name}={shown}: must lie {within}" + (", the smaller first" if len(parts) > 1 else "")
+            return f"{name}={shown}: must be {within}" + (", smaller first" if len(parts) > 1 else "")
     return None
 
 

@@ -1,5 +1,5 @@
-"""The signals that end a run: Ctrl-C, SIGHUP (its terminal was closed), SIGTERM (SLURM's before preemption and at a job's end) and
-SIGUSR1 (sbatch --signal=USR1@60). One that the parent process had ignored, as nohup does, stays ignored."""
+"""Signals that end a run: Ctrl-C, SIGHUP (closed terminal), SIGTERM (SLURM, before preemption and at the end of a job) and SIGUSR1
+(sbatch --signal=USR1@60). Signals ignored by the parent process (nohup) stay ignored."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
 OUTPUTS = (1, 2)
 
 
-class Interrupted(BaseException):  # of no kind that is caught on the way
-    """One of SIGNALS came; the exit code is 128 + number.
+class Interrupted(BaseException):  # so that `except Exception` does not catch it
+    """One of SIGNALS was received; the exit code is 128 + number.
 
-    `when` says when that was, what is kept and how to go on; None where that has been said.
+    when: text on the time, what was saved and how to continue; None if already printed.
     """
 
-    def __init__(self, number: int, when: str | None = "; what had not ended is not kept") -> None:
+    def __init__(self, number: int, when: str | None = "; unfinished work was not saved") -> None:
         self.number, self.when = number, when
         super().__init__(f"by {signal.Signals(number).name}{when}")
 
 
 def raise_interrupted() -> None:
-    """From now on the signals raise Interrupted wherever the main thread is, so that everything closes and cleans up behind itself."""
+    """Makes the signals raise Interrupted in the main thread, so that everything is closed and cleaned up."""
 
     terminals = _terminals()
 
     def stop(number: int, frame: Any) -> None:
         _leave(terminals)
-        if number != signal.SIGINT:  # who sends it twice is not to disturb the cleaning up
+        if number != signal.SIGINT:  # a second one must not interrupt the cleanup
             signal.signal(number, signal.SIG_IGN)
         raise Interrupted(number)
 
-    for number in _heard():
+    for number in _handled():
         signal.signal(number, stop)
 
 
-def _heard() -> list[signal.Signals]:
+def _handled() -> list[signal.Signals]:
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
@@ -48,37 +48,37 @@ def _terminals() -> list[int]:
 
 
 def _leave(terminals: list[int]) -> None:
-    """Of a terminal that is gone nothing more is asked: each word to it would be a fault, and end the run before it is saved."""
+    """Redirects closed terminals to /dev/null: writing to them would raise an error and end the run before it is saved."""
     for output in terminals:
         if not os.isatty(output):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, output)
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, output)
+            os.close(null)
 
 
-class Noted:
-    """The number of the signal that came, 0 for none."""
+class Received:
+    """The number of the received signal, 0 for none."""
 
     number = 0
 
 
 @contextmanager
-def noted() -> Iterator[Noted]:
-    """Inside, the signals are only noted, so that a step can end and be saved; a second Ctrl-C raises at once."""
-    came, terminals = Noted(), _terminals()
+def deferred_signals() -> Iterator[Received]:
+    """Within it, signals are only recorded, so that a step can finish and be saved; a second Ctrl-C raises at once."""
+    received, terminals = Received(), _terminals()
 
     def note(number: int, frame: Any) -> None:
         _leave(terminals)
-        if came.number and number == signal.SIGINT:
+        if received.number and number == signal.SIGINT:
             raise Interrupted(number)
-        came.number = number
+        received.number = number
 
     try:
-        before = {number: signal.signal(number, note) for number in _heard()}
+        before = {number: signal.signal(number, note) for number in _handled()}
     except ValueError:  # not in the main thread
         before = {}
     try:
-        yield came
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

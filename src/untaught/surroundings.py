@@ -1,4 +1,4 @@
-"""Machines without a home: a container run as a user that nobody entered, a home that is read-only. Imports nothing heavy."""
+"""Machines without a usable home folder: containers with an unknown user, read-only homes. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ KEPT_AT_HOME = {
 
 
 def cache_folder() -> Path:
-    """UNTAUGHT_CACHE, else in the home, or in what stands in for it among temporary files."""
+    """UNTAUGHT_CACHE, else .cache/untaught in the home folder or its temporary replacement."""
     if given := os.environ.get("UNTAUGHT_CACHE"):
         return Path(given).expanduser() if home() else Path(given)
     return (home() or _stand_in()) / ".cache" / "untaught"
 
 
 def home() -> Path | None:
-    """The user's own folder; None where neither HOME nor the table of users names one."""
+    """The user's home folder; None if neither HOME nor the user database has one."""
     try:
         return Path.home()
     except RuntimeError:
@@ -31,11 +31,11 @@ def home() -> Path | None:
 
 
 def settle() -> None:
-    """What libraries keep at home is kept elsewhere where that can't be, in our cache if it is named; what the user has set stays."""
+    """Redirects libraries' caches if the home folder is missing or read-only, to our cache if it is set; the user's settings are kept."""
     own = home()
     if own is None:
         os.environ["HOME"] = os.environ.get("UNTAUGHT_CACHE") or str(_stand_in())
-        os.environ.setdefault("USER", str(os.getuid()))  # torch's compiler asks the table of users for the name
+        os.environ.setdefault("USER", str(os.getuid()))  # torch's compiler looks up the user name
     elif not os.access(own, os.W_OK):
         for name, folder in KEPT_AT_HOME.items():
             os.environ.setdefault(name, str(cache_folder() / folder))
@@ -44,12 +44,12 @@ def settle() -> None:
 
 
 def ask_for_huge_pages() -> None:
-    """Of torch's allocator, which looks once: only before torch is imported. The user's own setting stays."""
+    """Enables huge pages in torch's allocator. Works only before torch is imported; the user's setting is kept."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def _stand_in() -> Path:
-    """A folder that is this user's alone, the same for all processes unless someone else has taken its name."""
+    """A private temporary folder, the same for all processes of the user unless another user has taken its name."""
     place = Path(tempfile.gettempdir()) / f"untaught-{os.getuid()}"
     place.mkdir(mode=0o700, exist_ok=True)
     found = place.lstat()

@@ -22,6 +22,6 @@ def test_three_sentences_with_the_measured_numbers() -> None:
     ]
     said = sentences(rows)
     assert len(said) == 3
-    assert "named 78% of digits" in said[1]
-    assert "70 to 85%" in said[1]
-    assert "raw pixels give 61% and the same network untrained 64%" in said[2]
+    assert "recognises 78% of unseen digits" in said[1]
+    assert "95% interval 70 to 85%" in said[1]
+    assert "raw pixels reach 61% and the same network at random init 64%" in said[2]

@@ -206,7 +206,7 @@ def test_text_among_measured_labels_makes_classes() -> None:
         ({"train": "half"}, "train=half: must be one of full, partial, frozen"),
         ({"last": 0}, "last=0: must be a whole number from 1 to 1,000"),
         ({"balanse": "weights"}, "unknown knob balanse; did you mean balance?"),
-        ({"light__scale": 7}, "light.scale=7: must be 2 numbers"),
+        ({"light__scale": 7}, "light.scale=7: must be 2 comma-separated numbers"),
         ({"size": 64}, "unknown knob size;"),
         ({"batch_size": 500}, "batch_size=500 is larger than the labels, 384 to learn from"),
         ({"task": "clasify"}, "unknown task clasify; did you mean classify?"),
@@ -226,10 +226,10 @@ def test_wrong_knobs_are_one_line(
     ("labels", "task", "said"),
     [
         (None, "classify", "the data has no labels; give class folders, or a table with --label COLUMN"),
-        (np.zeros(40, int), "classify", "the training labels name 1 class (0); at least 2 are needed"),
-        (np.zeros(40), "regress", "the 30 training labels are all alike"),  # the run itself held out ten of these
-        (np.linspace(0, 1, 40), "classify", "the labels are measured numbers (0, 0.025641, 0.0512821 ...); use --task regress"),
-        (np.array(["a", "b"] * 20), "regress", "the label 'a' is no number, and --task regress needs numbers; use --task classify"),
+        (np.zeros(40, int), "classify", "the training labels have 1 class (0); at least 2 needed"),
+        (np.zeros(40), "regress", "the 30 training labels are all equal"),  # the run itself held out ten of these
+        (np.linspace(0, 1, 40), "classify", "the labels are continuous numbers (0, 0.025641, 0.0512821 ...); use --task regress"),
+        (np.array(["a", "b"] * 20), "regress", "--task regress needs numbers, but found the label 'a'; use --task classify"),
     ],
 )
 def test_labels_that_do_not_fit_the_task(
@@ -249,8 +249,8 @@ def test_rare_missing_and_unseen_classes_are_said(run: ut.Run, digits: tuple[np.
     said = capfd.readouterr().err
     assert "1 of 40 images have no label and are left out" in said
     assert "class c has one training sample" in said
-    assert "1 class is not in the training part and always told wrongly: z" in said
-    assert "unbalanced, 1 to 30 samples" in said
+    assert "1 class is not in the training split and always misclassified: z" in said
+    assert "imbalanced, 1 to 30 samples" in said
     assert "balanced accuracy" not in said  # the two test rows are of two classes
     assert model.config["classes"] == ["a", "b", "c", "z"]
 
@@ -261,5 +261,5 @@ def test_pictures_of_another_kind_are_converted_and_said(
     large = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 3), dtype=np.uint8)
     model = run.finetune((large, np.arange(40) % 2), out=tmp_path / "model", scratch=False, precision="float32", steps=2)
     said = capfd.readouterr().err
-    assert "the images are of channels 3, size 48; the encoder was trained on channels 1, size 16, to which they are converted" in said
+    assert "the images have channels 3, size 48; they are converted to channels 1, size 16, as the encoder was trained" in said
     assert len(model.predict(large)) == 40

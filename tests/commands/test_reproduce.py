@@ -70,7 +70,7 @@ def test_a_loss_on_held_out_text_is_a_score(tmp_path: Path, capsys: pytest.Captu
     ("changes", "said"),
     [
         ({"method": None, "colour": 1}, "unknown entry colour"),
-        ({"scores": [{"probe": "knn20"}]}, "a score has features, high, labels, low, metric, probe"),
+        ({"scores": [{"probe": "knn20"}]}, "a score must have exactly features, high, labels, low, metric, probe"),
         ({"method": "simclrr", "scores": [{**KNN, "low": 0.0, "high": 1.0}]}, "unknown method simclrr"),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_wrong_recipe_is_named(tmp_path: Path, changes: dict[str, Any], said: 
 @pytest.mark.parametrize("text", ["[1, 2]", "data: x", "a: [", "\x00"])
 def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "tiny.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"tiny.yaml (is no recipe|can't be read)"):
+    with pytest.raises(UserError, match=r"tiny.yaml (is not a recipe|can't be read)"):
         reproduce(tmp_path / "tiny.yaml")
 
 

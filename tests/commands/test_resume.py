@@ -151,7 +151,7 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_no_step(
     assert running.wait().code == code, running.err
     assert "Traceback" not in running.err
     last = running.err.splitlines()[-1]
-    assert last.endswith(f"go on with: untaught pretrain --out {out} --resume")
+    assert last.endswith(f"resume with: untaught pretrain --out {out} --resume")
     stopped = int(last.split("at step ")[1].split(",")[0])
     assert rows_of(out)[-1]["step"] == stopped
     assert (out / "checkpoints" / f"step-{stopped}").is_dir()
@@ -181,7 +181,7 @@ def test_resuming_a_finished_run_does_no_harm(done: Path, capsys: pytest.Capture
     capsys.readouterr()
     ut.pretrain(out=done, resume=True)
     assert (weights_of(done), rows_of(done), (done / "evaluation.json").read_text()) == (weights, rows, scores)
-    assert "after step 4 of 4; nothing is left to train" in capsys.readouterr().err
+    assert "after step 4 of 4; training is complete" in capsys.readouterr().err
 
 
 def test_a_finished_run_can_be_made_longer_and_stays_so(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +189,7 @@ def test_a_finished_run_can_be_made_longer_and_stays_so(done: Path, capsys: pyte
     assert "resuming  with steps=6 (was steps=4)" in capsys.readouterr().err
     assert [row["step"] for row in rows_of(done) if "loss" in row] == [1, 2, 3, 4, 5, 6]
     ut.pretrain(out=done, resume=True)
-    assert "of 6; nothing is left to train" in capsys.readouterr().err
+    assert "of 6; training is complete" in capsys.readouterr().err
 
 
 def test_the_kind_of_length_may_change(done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,21 +237,21 @@ def test_a_resume_with_another_sample_order_or_network_stops(done: Path, changed
 
 
 def test_a_resume_with_other_data_stops(done: Path) -> None:
-    with pytest.raises(UserError, match="the data has changed since the run began"):
+    with pytest.raises(UserError, match="the data has changed since the run started"):
         ut.pretrain("builtin:photos", out=done, resume=True)
 
 
 def test_a_folder_with_a_run_is_not_begun_anew(done: Path) -> None:
     before = weights_of(done)
-    with pytest.raises(UserError, match=r"already holds a run; go on with it with --resume, or choose another --out"):
+    with pytest.raises(UserError, match=r"already contains a run; continue it with --resume, or choose another --out"):
         train("steps", done)
     assert weights_of(done) == before
 
 
 def test_resume_needs_a_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--resume goes on with the run of --out; give both"):
+    with pytest.raises(UserError, match="--resume requires --out, the run to resume"):
         ut.pretrain("builtin:digits", resume=True)
-    with pytest.raises(UserError, match="holds no run to go on with; name the data to begin one"):
+    with pytest.raises(UserError, match="has no run to resume; give data to start one"):
         ut.pretrain(out=tmp_path / "none", resume=True)
     assert not (tmp_path / "none").exists()
 
@@ -270,7 +270,7 @@ def test_a_run_of_arrays_goes_on_with_the_same_arrays_and_no_other(tmp_path: Pat
     pixels = np.random.default_rng(0).integers(0, 255, (40, 8, 8), dtype=np.uint8)
     knobs: dict[str, Any] = {"out": tmp_path / "run", "size": 16, "batch_size": 16, "encoder__width": 8}
     ut.pretrain(pixels, steps=2, **knobs)
-    with pytest.raises(UserError, match=r"the run had its data from Python .* give it again from there"):
+    with pytest.raises(UserError, match=r"the data of the run was a Python object .* pass it again from Python"):
         ut.pretrain(out=tmp_path / "run", resume=True)
     with pytest.raises(UserError, match="the data has changed"):
         ut.pretrain(pixels + 1, out=tmp_path / "run", resume=True)
@@ -284,7 +284,7 @@ def test_a_run_whose_store_is_held_on_the_device_is_the_same_run(
     monkeypatch.setattr("untaught.data.loader.room", lambda device: 1 << 30)
     capsys.readouterr()
     train("steps", tmp_path / "held", steps=4, save_every=2)
-    assert " kB, held on cpu" in capsys.readouterr().err
+    assert " kB, cached on cpu" in capsys.readouterr().err
     assert weights_of(tmp_path / "held") == weights_of(done)
 
 

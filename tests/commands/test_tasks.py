@@ -47,7 +47,10 @@ def test_squares_are_found(tmp_path: Path, capfd: Any) -> None:
     said = capfd.readouterr().err
     assert "40 images without labels under" in said
     assert "each with its mask (*_mask)" in said
-    assert "labels    pixels 0, 255: 2 classes, all above 0 are one; 40 images to learn from, none to stop by, none to test" in said
+    assert (
+        "labels    pixel values 0, 255: 2 classes, all above 0 form one class; 40 images to learn from, none to stop by, none to test"
+        in said
+    )
     assert model.scores == [], "the encoder was trained on all of the images: none of them can test"
     assert model.config["values"] == [0, 255]
     masks = ut.load(model.path).predict(data, tmp_path / "masks")
@@ -61,9 +64,11 @@ def test_squares_are_found(tmp_path: Path, capfd: Any) -> None:
     table = pd.read_csv(masks / "predictions.csv")
     assert list(table.columns) == ["row", "name", "share_0", "share_255"]
     assert table["share_255"].mean() == pytest.approx(100 / (24 * 32), abs=0.06)
-    with pytest.raises(ut.UserError, match="is already there; choose another --out"):
+    with pytest.raises(ut.UserError, match="already exists; choose another --out"):
         model.predict(data, tmp_path / "masks")
-    with pytest.raises(ut.UserError, match=r"Tag learns tags, which image data do not have; they have masks|needs an encoder with tokens"):
+    with pytest.raises(
+        ut.UserError, match=r"Tag needs tags, which modality image does not offer; it offers masks|needs an encoder with tokens"
+    ):
         run.finetune(data, "tag", out=tmp_path / "no")
 
 
@@ -106,3 +111,23 @@ def test_names_are_tagged(tmp_path: Path, capfd: Any) -> None:
     assert list(table["token"]) == ["Bob", "left", "New", "York", "Ann", "saw", "Oslo"]
     assert list(table["entity"]) == ["person 1", "", "place 2", "place 2", "person 1", "", "place 2"]
     assert list(table["row"]) == [0] * 4 + [1] * 3
+
+
+def test_maps_are_probed_on_the_frozen_encoder_beside_its_random_init(tmp_path: Path, capfd: Any) -> None:
+    data = squares(tmp_path / "data", 60)
+    noise = np.random.default_rng(1).integers(0, 255, (32, 24, 32), dtype=np.uint8)
+    run = ut.pretrain(noise, "simclr", out=tmp_path / "run", steps=2, batch_size=16, size=32, encoder__width=4, precision="float32")
+    before = {name: value.clone() for name, value in run.encoder.state_dict().items()}
+    rows = run.evaluate(data, task="segment", against=[run.path / "encoder"])
+    found = {(row["features"], row["metric"]): row["mean"] for row in rows}
+    names = ["encoder", "random_init", f"against:{run.path / 'encoder'}"]
+    assert set(found) == {(name, metric) for name in names for metric in ("miou", "pixel_accuracy")}
+    assert found["encoder", "miou"] == found[names[2], "miou"] != found["random_init", "miou"]
+    assert {row["probe"] for row in rows} == {"frozen"}
+    kept = json.loads((run.path / "evaluation.json").read_text())["rows"]
+    assert [row for row in kept if row["probe"] == "frozen"] == rows
+    assert all((value == before[name]).all() for name, value in run.encoder.state_dict().items())
+    assert "model  " not in capfd.readouterr().err, "heads are not kept"
+    assert not (run.path / "finetuned").exists()
+    with pytest.raises(ut.UserError, match="pass some with targets for --task segment"):
+        run.evaluate(task="segment")

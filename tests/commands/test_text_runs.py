@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from toys import TEXT, text_batch, text_layout
+from toys import text_batch, text_prep
 
 from untaught.config.registry import build_encoder
 from untaught.core import Encoder, UserError, View
@@ -19,10 +19,9 @@ KNOBS = {"width": "32", "depth": "2", "heads": "2"}
 
 def saved(family: str, folder: Path) -> Encoder:
     torch.manual_seed(0)
-    layout = text_layout()
-    encoder = build_encoder(family, TEXT.input(layout), dict(KNOBS))
-    config: dict[str, Any] = {"encoder": family, "encoder_knobs": KNOBS, "modality": "text", "layout": layout, "view": "whole"}
-    save_encoder(encoder, folder, {**config, "statistics": TEXT.fit({}, layout)})
+    prep = text_prep()
+    encoder = build_encoder(family, prep.encoder_arguments, dict(KNOBS))
+    save_encoder(encoder, folder, {"encoder": family, "encoder_knobs": KNOBS, "view": "whole"}, prep)
     return encoder.eval()
 
 
@@ -49,5 +48,5 @@ def test_weights_that_are_not_all_or_too_many_are_refused(change: str, tmp_path:
     name = next(name for name in weights if "layer_norm" in name)
     weights = {k: v for k, v in weights.items() if k != name} if change == "missing" else {**weights, "more": torch.zeros(1)}
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(UserError, match="its weights are not those of bart"):
+    with pytest.raises(UserError, match="its weights do not match bart"):
         load_encoder(tmp_path / "encoder")

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from command import Cli
 from torch import Tensor, nn
 
-from untaught.core import Facts
+from untaught.core import Facts, View
 from untaught.encoders.plain import Plain
 from untaught.ops.info_nce import nt_xent
 
@@ -110,7 +110,7 @@ def hard(example: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(example)
     from hard_negatives import HardSimCLR  # pyright: ignore[reportMissingImports]
 
-    encoder = Plain(nn.Flatten(), {"channels": 1, "size": 4})
+    encoder = Plain(nn.Flatten(), View(torch.zeros(2, 1, 4, 4)))
     yield lambda a, b, **knobs: HardSimCLR(encoder, Facts(rows=8), **knobs).objective([a, b], 0.0)["hard_nt_xent"]
     sys.modules.pop("hard_negatives")
 
@@ -151,21 +151,21 @@ def test_a_package_that_cannot_be_used_is_warned_of_and_the_others_are_listed(cl
     assert {"absent", "broken", "linear"} & cards.keys() == set()
     assert (cards["hard_simclr"], cards["simclr"], cards["function"]) == ("untaught-hard-negatives", "untaught", "zz-faulty")
     assert sorted(listed.err.splitlines()) == [
-        "warning: the method absent of the package zz-faulty can't be used: "
-        "AttributeError: module 'zz_faulty' has no attribute 'Absent'; mend or uninstall zz-faulty",
-        "warning: the method broken of the package zz-faulty can't be used: "
-        "ModuleNotFoundError: No module named 'zz_no_such_module'; mend or uninstall zz-faulty",
-        "warning: the method hard_simclr of the package zz-faulty is left out: untaught-hard-negatives has one of that name",
-        "warning: the method linear of the package zz-faulty can't be used: Linear is no method; a name is, a class that derives "
-        "from untaught.Method and has views, or a function (views, encoder); mend or uninstall zz-faulty",
-        "warning: the method simclr of the package zz-faulty is left out: untaught has one of that name",
+        "warning: ignoring the method hard_simclr of package zz-faulty: untaught-hard-negatives already has a method with that name",
+        "warning: ignoring the method simclr of package zz-faulty: untaught already has a method with that name",
+        "warning: the method absent of package zz-faulty can't be used: "
+        "AttributeError: module 'zz_faulty' has no attribute 'Absent'; fix or uninstall zz-faulty",
+        "warning: the method broken of package zz-faulty can't be used: "
+        "ModuleNotFoundError: No module named 'zz_no_such_module'; fix or uninstall zz-faulty",
+        "warning: the method linear of package zz-faulty can't be used: Linear is not a method; give a name, a subclass "
+        "of untaught.Method with views, or a function (views, encoder); fix or uninstall zz-faulty",
     ]
 
 
 def test_training_with_a_method_that_cannot_be_used_is_one_line(cli: Cli, faulty: str, tmp_path: Path) -> None:
-    for name, said in {"broken": "No module named 'zz_no_such_module'", "linear": "Linear is no method"}.items():
+    for name, said in {"broken": "No module named 'zz_no_such_module'", "linear": "Linear is not a method"}.items():
         error = cli("pretrain", "builtin:digits", "--method", name, "--out", tmp_path / "run", PYTHONPATH=faulty).error
-        assert error.startswith(f"the method {name} of the package zz-faulty can't be used: ")
+        assert error.startswith(f"the method {name} of package zz-faulty can't be used: ")
         assert said in error
     assert not (tmp_path / "run").exists()
 
@@ -173,5 +173,5 @@ def test_training_with_a_method_that_cannot_be_used_is_one_line(cli: Cli, faulty
 def test_a_fault_of_another_method_stops_nothing(cli: Cli, faulty: str, tmp_path: Path) -> None:
     done = cli("preview", "builtin:digits", "--method", "simclr", "-o", tmp_path / "preview.png", PYTHONPATH=faulty)
     assert done.code == 0, done.err
-    assert "the method simclr of the package zz-faulty is left out: untaught has one of that name" in done.err
+    assert "ignoring the method simclr of package zz-faulty: untaught already has a method with that name" in done.err
     assert (tmp_path / "preview.png").exists()

@@ -14,7 +14,7 @@ from untaught.commands.pretrain import decide
 from untaught.config.overrides import knobs_of, method_knobs, parse, unknown
 from untaught.config.registry import method_class, modality_named
 from untaught.config.train_config import TrainConfig
-from untaught.core import Encoder, Method, Terms, UserError, View
+from untaught.core import Encoder, Method, Preprocessor, Terms, UserError, View
 from untaught.methods.contrastive.simclr import SimCLR
 from untaught.modalities.image import IMAGE
 from untaught.pipeline.view_pipeline import Views, view_names, view_options
@@ -69,10 +69,10 @@ REFUSED = [
     ("maybe", bool, "true or false"),
     (2, bool, "true or false"),
     ("step", Literal["cosine", "linear"], "one of cosine, linear"),
-    ("0.2", tuple[float, float], "2 numbers with commas"),
-    ("1,2,3", tuple[float, float], "2 numbers with commas"),
-    ("a,b", tuple[float, float], "2 numbers with commas"),
-    (0.2, tuple[float, float], "2 numbers with commas"),
+    ("0.2", tuple[float, float], "2 comma-separated numbers"),
+    ("1,2,3", tuple[float, float], "2 comma-separated numbers"),
+    ("a,b", tuple[float, float], "2 comma-separated numbers"),
+    (0.2, tuple[float, float], "2 comma-separated numbers"),
     ("x", int | None, "a whole number or none"),
 ]
 
@@ -292,7 +292,7 @@ LAYOUT = {"size": 32, "side": 32, "channels": 3, "bits": 8, "preset": "small"}
 
 
 def options(overrides: dict[str, Any], names: tuple[str, ...] = ("global", "global", "local")) -> list[dict[str, Any]]:
-    return view_options(names, IMAGE, LAYOUT, overrides)
+    return view_options(names, Preprocessor(IMAGE, LAYOUT), overrides)
 
 
 def test_by_name_all_views_are_changed_and_by_number_one() -> None:
@@ -318,7 +318,7 @@ def test_a_change_leaves_the_presets_as_they_were() -> None:
         ("global", "0", "unknown option of the view global"),
         ("global.blur", "much", "global.blur=much: must be a finite number"),
         ("global.size", "3.5", "global.size=3.5: must be a whole number"),
-        ("global.scale", "0.2", "numbers with commas"),
+        ("global.scale", "0.2", "comma-separated numbers"),
     ],
 )
 def test_a_wrong_override_is_refused(key: str, value: str, says: str) -> None:
@@ -354,7 +354,7 @@ def batch(index: Tensor) -> dict[str, Tensor]:
 
 def test_two_views_of_one_name_differ_and_come_again() -> None:
     names = ("global", "global")
-    views = Views(names, IMAGE, options({}, names), {"mean": [0.5] * 3, "std": [0.2] * 3}, seed=4)
+    views = Views(names, Preprocessor(IMAGE, {}, {"mean": [0.5] * 3, "std": [0.2] * 3}), options({}, names), seed=4)
     first, second = views(batch(torch.tensor([8, 3])), 1)
     assert not torch.equal(first.x, second.x)
     torch.testing.assert_close(views(batch(torch.tensor([3])), 1)[0].x, first.x[1:], atol=1e-5, rtol=0)

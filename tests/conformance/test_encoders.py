@@ -12,7 +12,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from toys import text_batch, text_layout, toy_language
+from toys import text_batch, text_prep, toy_language
 
 from untaught.config.registry import build_encoder
 from untaught.core import Encoder, Features, UserError, View
@@ -62,7 +62,7 @@ def pictures(channels: int = 3, size: int = 32) -> Tensor:
 
 
 def test_the_table_has_no_encoder_that_is_not_tested_here() -> None:
-    assert set(ENCODERS) == {"conv_small", "vit_mini", "timm/NAME", *FAMILIES, "conv_series", "patch_series", "transformers/NAME"}
+    assert set(ENCODERS) == {"conv_small", "vit_mini", "timm/NAME", *FAMILIES, "conv_series", "patch_series", "mlp", "transformers/NAME"}
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 32), (3, 48), (4, 96)])
@@ -210,15 +210,15 @@ def test_models_of_one_size_take_ours(name: str) -> None:
 
 
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
-    "a model that is not there": ("resnet8", {}, "timm has no model resnet8; near it: resnet18"),
+    "a model that is not there": ("resnet8", {}, "timm has no model resnet8; similar: resnet18"),
     "a tag that is not there": ("resnet18.nope", {}, "nope"),
     "a knob that is not there": ("resnet18", {"blok": 3}, "blok"),
     "a stem that is not there": ("resnet18", {"stem": "tiny"}, "one of auto, small, original"),
-    "a small stem where none is known": ("mixer_s32_224", {"stem": "small", "size": 64}, "stem=small is not known"),
+    "a small stem where none is known": ("mixer_s32_224", {"stem": "small", "size": 64}, "stem=small is not supported"),
     "images smaller than a patch": ("vit_tiny_patch16_224", {"size": 8}, "can't take 3 x 8 x 8 images"),
     "heads that do not divide": ("vit_tiny_patch16_224", {"size": 32, "embed_dim": 30, "num_heads": 4}, "timm/vit_tiny_patch16_224"),
     "a folder that is not there": ("local-dir:/nowhere", {}, "/nowhere"),
-    "weights that are not there": ("resnet18", {"weights": "/nowhere.pth"}, "weights=/nowhere.pth: is not there"),
+    "weights that are not there": ("resnet18", {"weights": "/nowhere.pth"}, "weights=/nowhere.pth: file not found"),
 }
 
 
@@ -256,7 +256,7 @@ def test_a_damaged_file_of_weights_is_one_line(kind: str, tmp_path: Path) -> Non
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     torch.save({"other.weight": torch.zeros(3)}, tmp_path / "weights.pth")
-    with pytest.raises(UserError, match="holds no weights of timm/resnet18"):
+    with pytest.raises(UserError, match="has no weights of timm/resnet18"):
         timm_encoder("resnet18", weights=str(tmp_path / "weights.pth"))
 
 
@@ -377,7 +377,7 @@ def test_roberta_numbers_its_places_behind_padding(tmp_path: Path) -> None:
     torch.testing.assert_close(encoder.context(tokens, at=torch.arange(24).expand(2, -1)).tokens, want)
     with pytest.raises(UserError, match=r"length=25: .* has 24 positions"):
         language(str(tmp_path), vocabulary=300, length=25, special={"pad": 1})
-    with pytest.raises(UserError, match="has a vocabulary of 300 tokens, its tokenizer 301"):
+    with pytest.raises(UserError, match="has a vocabulary of 300 tokens, but the tokenizer has 301"):
         language(str(tmp_path), vocabulary=301, length=24, special={"pad": 1})
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError, match="has no weights"):
@@ -388,7 +388,7 @@ def test_roberta_numbers_its_places_behind_padding(tmp_path: Path) -> None:
 def test_causal_training_of_what_sees_both_sides_is_refused(family: Any) -> None:
     encoder = toy_language(family)
     tokens, _ = encoder.embed(View(texts()[0]))
-    with pytest.raises(UserError, match="sees both sides"):
+    with pytest.raises(UserError, match="is bidirectional"):
         encoder.context(tokens, causal=True)
 
 
@@ -420,7 +420,7 @@ def test_a_decoder_sees_what_came_before_and_the_valid_memory() -> None:
     wild = torch.where(valid.unsqueeze(2), memory, 100.0)
     torch.testing.assert_close(encoder.decode(ids, wild, valid), want, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(encoder.decode(ids, -memory, valid), want, atol=1e-3)
-    assert encoder.start == text_layout()["special"]["sep"]
+    assert encoder.start == text_prep().settings["special"]["sep"]
 
 
 @pytest.mark.parametrize("family", [bert, gpt, modernbert], ids=["bert", "gpt", "modernbert"])
@@ -444,12 +444,21 @@ def test_a_width_that_heads_do_not_divide_is_one_line(family: str) -> None:
         build_encoder(family, {"vocabulary": 50, "length": 16, "special": {"pad": 0}}, {"width": "30"})
 
 
+def test_mlp_takes_any_numbers_of_a_sample() -> None:
+    encoder = build_encoder("mlp", {"inputs": 12}, {"width": "8", "depth": "3"}).eval()
+    assert encoder.width == 8
+    assert sum(isinstance(layer, nn.Linear) for layer in encoder.modules()) == 3
+    x = torch.randn(5, 3, 4)
+    assert torch.equal(encoder(View(x)), encoder(View(x.flatten(1))))
+    assert (encoder(View(x)) >= 0).all()
+
+
 # ------------------------------------------------------------------------------------------------- modules of the user's
 
 
 @pytest.mark.parametrize("module", [nn.Conv2d(3, 7, 3), nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 7))], ids=["maps", "vectors"])
 def test_a_plain_module_is_an_encoder(module: nn.Module) -> None:
-    encoder = build_encoder(module, {"channels": 3, "size": 8}, {})
+    encoder = build_encoder(module, {}, {}, lambda: View(torch.zeros(2, 3, 8, 8)))
     assert encoder.width == 7
     assert encoder(View(pictures(size=8))).shape == (2, 7)
 
@@ -457,17 +466,17 @@ def test_a_plain_module_is_an_encoder(module: nn.Module) -> None:
 def test_the_width_of_a_plain_module_is_found_without_changing_it() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     before = {key: value.clone() for key, value in module.state_dict().items()}
-    Plain(module, {"channels": 3, "size": 8})
+    Plain(module, View(torch.zeros(2, 3, 8, 8)))
     assert module.training
-    Plain(module.eval(), {"channels": 3, "size": 8})
+    Plain(module.eval(), View(torch.zeros(2, 3, 8, 8)))
     assert not module.training
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 
-@pytest.mark.parametrize("module", [nn.Linear(5, 2), nn.Flatten(0), nn.Unflatten(1, (3, 1))], ids=["wrong input", "one axis", "five axes"])
+@pytest.mark.parametrize("module", [nn.Linear(5, 2), nn.Flatten(0)], ids=["wrong input", "one axis"])
 def test_a_plain_module_that_gives_no_vectors_is_refused(module: nn.Module) -> None:
     with pytest.raises(UserError, match=type(module).__name__):
-        Plain(module, {"channels": 3, "size": 8})
+        Plain(module, View(torch.zeros(2, 3, 8, 8)))
 
 
 # --------------------------------------------------------------------------------------------------------------- build

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from toys import MODALITIES, layout_of
+from toys import MODALITIES, toy_prep
 
-from untaught.commands.finetune import Trial
 from untaught.config import footprint
 from untaught.config.footprint import check_views, memory, sized
 from untaught.config.overrides import knobs_of, parse, sort_knobs
@@ -22,6 +21,8 @@ from untaught.config.registry import build_encoder, encoder_factory, method_clas
 from untaught.config.train_config import TrainConfig
 from untaught.core import Encoder, Facts, Method, UserError, View
 from untaught.downstream import TASKS
+from untaught.downstream.label_sampling import Trial
+from untaught.downstream.network import TrainedLayers
 from untaught.encoders import ENCODERS
 from untaught.methods import METHODS
 from untaught.pipeline.view_pipeline import view_options
@@ -31,6 +32,7 @@ INPUT = {"channels", "size", "vocabulary", "length", "special"}  # what the data
 OWNERS: dict[str, Any] = {
     "loop": TrainConfig,
     "trial": Trial,
+    "layers": TrainedLayers,
     **{f"method {name}": method_class(name) for name in METHODS},
     **{f"encoder {name}": encoder_factory(name)[0] for name in ENCODERS},
     **{f"task {name}": resolve(target) for name, target in TASKS.items()},
@@ -81,15 +83,15 @@ def outcome(name: str, text: str, kind: Any) -> tuple[Any, str]:
 
 @pytest.mark.parametrize("kind", MODALITIES)
 def test_every_option_of_a_view_has_limits(kind: str) -> None:
-    modality, layout = MODALITIES[kind], layout_of(kind)
-    for view, options in modality.presets(layout).items():
+    prep = toy_prep(kind)
+    for view, options in prep.presets().items():
         for option, default in options.items():
             parts = len(default) if isinstance(default, tuple) else 1
             if isinstance(default, bool | str):
                 continue
             for value in (-(10**300), 10**300, -1e300, 1e300, math.nan, math.inf, 10**12, -1):
                 with pytest.raises(UserError, match=rf"^{view}\.{option}="):
-                    view_options((view,), modality, layout, {f"{view}.{option}": (value,) * parts if parts > 1 else value})
+                    view_options((view,), prep, {f"{view}.{option}": (value,) * parts if parts > 1 else value})
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def example(first: int = 0, *, share: Share = 0.5, size: Size | None = None, pai
         ({"share": 1.5}, "share=1.5: must be a number from 0 to 1"),
         ({"share": math.nan}, "share=nan: must be a number from 0 to 1"),
         ({"size": 0}, "size=0: must be a whole number from 1 to 1,048,576 or none"),
-        ({"pair": (1.0, 0.0)}, "pair=(1.0, 0.0): must be 2 numbers with commas between them, each from 1e-06 to 1,000,000"),
+        ({"pair": (1.0, 0.0)}, "pair=(1.0, 0.0): must be 2 comma-separated numbers, each from 1e-06 to 1,000,000"),
     ],
 )
 def test_a_decorated_function_checks_its_keywords(wrong: dict[str, Any], says: str) -> None:
@@ -156,7 +158,7 @@ LARGE = [
 @pytest.mark.parametrize(("name", "given", "knobs"), LARGE, ids=[name for name, _, _ in LARGE])
 def test_an_encoder_that_no_machine_holds_is_refused_unbuilt(name: str, given: dict[str, Any], knobs: dict[str, Any]) -> None:
     state = torch.get_rng_state()
-    with pytest.raises(UserError, match=rf"^the encoder {name} needs .* TB to train its weights, there are"):
+    with pytest.raises(UserError, match=rf"^the encoder {name} needs .* TB to train, but .* are available"):
         build_encoder(name, given, knobs)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -190,7 +192,7 @@ def test_what_a_network_takes_is_its_weights_four_times_and_its_buffers() -> Non
     width = math.isqrt(most // 16)  # four copies of four bytes: it just fits
     build = lambda width: sized(lambda: Heads(Encoder(), Facts(8), width=width), "it")  # noqa: E731
     assert build(64).heads[0].weight.device.type == "cpu"
-    with pytest.raises(UserError, match=r"^it needs .* to train its weights, there are .*; choose smaller sizes"):
+    with pytest.raises(UserError, match=r"^it needs .* to train, but .* are available; choose smaller sizes"):
         build(width + 1)
 
 

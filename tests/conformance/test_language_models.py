@@ -54,7 +54,7 @@ def test_what_is_made_faster_computes_the_same(kind: str, valid: Tensor | None) 
         assert encoder.model.config._attn_implementation == "untaught"
     tokens, slope = said(encoder, valid)
     plain = LanguageEncoder(model(kind))
-    plain._whole, plain.model = [whole := model(kind)], whole.base_model  # without what was made faster
+    plain._language, plain.model = [whole := model(kind)], whole.base_model  # without what was made faster
     whole.set_attn_implementation("eager")
     theirs, their_slope = said(plain, valid)
     torch.testing.assert_close(tokens, theirs, rtol=1e-4, atol=1e-5)

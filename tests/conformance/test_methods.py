@@ -49,7 +49,7 @@ def meets(name: str, cls: type[Method], kind: str) -> bool:
         return False
     if kind == "series":
         return name in SERIES or name not in METHODS
-    return kind == "image" or name in PAIRED or name not in METHODS or "words" in cls.needs
+    return kind in ("image", "image_text") or name in PAIRED or name not in METHODS or "words" in cls.needs
 
 
 GRID = [(name, kind) for name, cls in CLASSES.items() for kind in MODALITIES if meets(name, cls, kind)]
@@ -89,7 +89,8 @@ def test_the_gradient_is_the_slope_of_the_loss_and_reaches_every_parameter(name:
     total(method(made, 0.5)).backward()
     assert [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None] == []
     pooling = {"model.fc_norm.weight", "model.fc_norm.bias"}  # of a ViT: only pooled vectors go through it
-    without = [n for n, p in method.encoder.named_parameters() if n not in pooling and (p.grad is None or not p.grad.any())]
+    encoders = [getattr(method, role) for role in method.roles()]
+    without = [n for one in encoders for n, p in one.named_parameters() if n not in pooling and (p.grad is None or not p.grad.any())]
     assert without == []
     if name in NOT_THE_SLOPE or name not in METHODS:
         return
@@ -189,7 +190,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(name: str, modality: str, tm
         return [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").open()]
 
     whole = toy_fit(cls, modality, tmp_path)
-    monkeypatch.setattr(checkpoint, "KEPT", 9)
+    monkeypatch.setattr(checkpoint, "KEEP", 9)
     whole.run()
     for later in (4, 5):  # as if it had been stopped after step 3
         shutil.rmtree(tmp_path / "checkpoints" / f"step-{later}", ignore_errors=True)
@@ -242,7 +243,7 @@ def test_views_are_offered_by_a_modality(cls: type[Method]) -> None:
 
 
 def knobs(cls: type[Method]) -> Iterator[inspect.Parameter]:
-    return (p for p in inspect.signature(cls).parameters.values() if p.name not in ("encoder", "facts"))
+    return (p for p in inspect.signature(cls).parameters.values() if p.name not in (*cls.roles(), "facts"))
 
 
 @each_class
@@ -321,8 +322,11 @@ def test_each_turn_reaches_the_parameters_of_its_player_alone(cls: type[Method])
 @each
 def test_what_is_kept_is_an_encoder(name: str, modality: str) -> None:
     method, _, _ = build(CLASSES[name], modality)
-    assert isinstance(method.kept, Encoder)
-    assert method.whole in MODALITIES[modality].views
+    roles, exported = method.roles(), method.exported()
+    assert exported.keys() == roles.keys()
+    assert all(isinstance(encoder, Encoder) for encoder in exported.values())
+    assert {role.whole for role in roles.values()} <= MODALITIES[modality].views.keys()
+    assert method.shared_space().keys() <= roles.keys()
 
 
 # ------------------------------------------------------------------------------------------------------------------ text
@@ -332,10 +336,11 @@ PICTURES = {"cpc", "deep_infomax", "vicregl", "bigan"}  # methods that read maps
 PADDED = [
     (name, kind)
     for name, cls in CLASSES.items()
-    for kind in ("text", "series")
+    for kind in ("text", "series", "image_text")
     if name not in PICTURES and set(cls.views) <= set(MODALITIES[kind].views)
 ]
-GARBAGE = {"text": 9, "series": 7.5}
+GARBAGE = {"text": 9, "series": 7.5, "image_text": 9}
+FIELD = {"text": "ids", "series": "values", "image_text": "text.ids"}  # the ragged field of a batch
 
 
 def longer(view: View, kind: str, patch: int, more: int) -> View:
@@ -371,12 +376,14 @@ def test_other_padding_is_the_same_loss_and_the_same_gradients(name: str, kind: 
     """In training, BatchNorm included; the batch's padding, and that of its views."""
     method, views, batch = build(CLASSES[name], kind)
     made = views(batch, 0)
-    patch = getattr(method.encoder, "patch", 1)
-    field = "ids" if kind == "text" else "values"
+    patch = getattr(getattr(method, "encoder", None), "patch", 1)
+    field = FIELD[kind]
     wide = BATCHES[kind](batch[field].shape[1] + 7)
-    valid = wide[f"{field}_valid"] if kind == "text" else wide[f"{field}_valid"].unsqueeze(2)
+    valid = wide[f"{field}_valid"].unsqueeze(2) if kind == "series" else wide[f"{field}_valid"]
     garbage = torch.where(valid, wide[field], torch.tensor(GARBAGE[kind]).to(wide[field].dtype))
-    others = [views({**wide, field: garbage}, 0), [longer(view, kind, patch, 3) for view in made]]
+    others = [views({**wide, field: garbage}, 0)]
+    if kind != "image_text":  # of which a view of the text is as long as it may be
+        others.append([longer(view, kind, patch, 3) for view in made])
     state = {key: value.clone() for key, value in method.state_dict().items()}
 
     def learned(views: list[View]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -401,7 +408,7 @@ def test_other_padding_is_the_same_loss_and_the_same_gradients(name: str, kind: 
 @pytest.mark.parametrize("name", ["deep_infomax", "vicregl"])
 def test_a_method_of_maps_refuses_padding(name: str) -> None:
     view = View(torch.zeros(2, 4, 1), torch.ones(2, 4, dtype=torch.bool), meta={"affine": torch.eye(2, 3).expand(2, 2, 3)})
-    with pytest.raises(UserError, match="reads maps, whose places padding would fill"):
+    with pytest.raises(UserError, match="uses feature maps, which do not support padding"):
         method_class(name)(ToyConv(), Facts(rows=2, views={"light": view}))  # type: ignore[call-arg]
 
 
@@ -410,7 +417,7 @@ CAUSAL = {name: cls for name, cls in CLASSES.items() if "causal" in cls.needs}
 
 @pytest.mark.parametrize("cls", CAUSAL.values(), ids=CAUSAL)
 def test_a_causal_method_sees_nothing_that_comes_later(cls: type[Method]) -> None:
-    encoder = toy_encoder(cls.needs, "text").eval()
+    encoder = toy_encoder(cls.roles()["encoder"].needs, "text").eval()
     ids = text_batch()["ids"][:3, :10].long()
     tokens, _ = encoder.embed(View(ids))
     tokens = tokens.detach().requires_grad_()

@@ -85,11 +85,12 @@ def test_the_network_that_is_kept_is_the_one_that_is_stated(name: str) -> None:
     if name in METHODS:
         assert bool(teachers) == (name in TAUGHT), "say in TAUGHT which network is kept, and how its teacher follows"
         assert any(isinstance(part, Queue) for part in method.modules()) == (name in QUEUED), "say in QUEUED what its queue gets"
-    kept = method.encoder
-    if teachers and TAUGHT.get(name, ("student",))[0] == "teacher":
-        (kept,) = (part for part in teachers if student_of(method, part) is method.encoder)
-    for parts in (nn.Module.parameters, nn.Module.buffers):
-        assert [id(value) for value in parts(method.kept)] == [id(value) for value in parts(kept)]
+    for role, exported in method.exported().items():
+        kept = getattr(method, role)
+        if teachers and TAUGHT.get(name, ("student",))[0] == "teacher":
+            (kept,) = (part for part in teachers if student_of(method, part) is getattr(method, role))
+        for parts in (nn.Module.parameters, nn.Module.buffers):
+            assert [id(value) for value in parts(exported)] == [id(value) for value in parts(kept)]
 
 
 @each_taught

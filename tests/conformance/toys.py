@@ -15,15 +15,16 @@ from torch import nn
 
 from untaught.config.overrides import knobs_of
 from untaught.config.train_config import TrainConfig
-from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, View
+from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, Preprocessor, View
 from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.language import bart, bert, gpt, modernbert
 from untaught.encoders.patch_series import PatchSeries
 from untaught.encoders.timm import vit_mini
 from untaught.methods.composite import Hybrid
 from untaught.modalities.image import IMAGE
+from untaught.modalities.image_text import IMAGE_TEXT
 from untaught.modalities.series import SERIES
-from untaught.modalities.text import TEXT, decode, learn, plan
+from untaught.modalities.text import TEXT, learn, plan
 from untaught.pipeline.view_pipeline import Views, view_names, view_options
 from untaught.training.feature_pass import ExtractFeatures
 from untaught.training.step import TrainingStep
@@ -34,6 +35,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the
     "image": {},
     "text": {"global.delete": 0.2, "global2.delete": 0.2},
     "series": {},
+    "image_text": {},
 }
 KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more samples than there are here
     "CPC": {"rows": 1, "group": 2},
@@ -61,7 +63,7 @@ class ToyConv(Encoder):
 
 def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
     if modality == "text":
-        return toy_language({"bart": bart, "gpt": gpt, "bert": bert, "modernbert": modernbert}[TEXT.encoder_for(text_layout(), needs)])
+        return toy_language({"bart": bart, "gpt": gpt, "bert": bert, "modernbert": modernbert}[text_prep().default_encoder(needs)])
     if modality == "series":
         return (
             PatchSeries(channels=2, length=24, patch=2, width=32, depth=2, heads=2)
@@ -73,7 +75,7 @@ def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
 
 def toy_language(family: Any) -> Encoder:
     """A tiny language model for the toy sentences, without dropout."""
-    return family(**TEXT.input(text_layout()), width=32, depth=2, heads=2, dropout=0.0)
+    return family(**text_prep().encoder_arguments, width=32, depth=2, heads=2, dropout=0.0)
 
 
 def image_batch() -> Batch:
@@ -101,16 +103,16 @@ def sentences() -> list[str]:
 
 
 @cache
-def text_layout() -> dict[str, Any]:
-    """Learns the toy sentences' words, the same in every process, and makes their tokenizer known."""
+def text_prep() -> Preprocessor:
+    """Learns the toy sentences' words, the same in every process."""
     records = [{"text": text} for text in sentences()]
-    layout, _ = learn(records, plan(records, {"tokenizer": "bpe", "length": 24, "vocabulary": 330}))
-    return layout
+    settings, files = learn(records, plan(records, {"tokenizer": "bpe", "length": 24, "vocabulary": 330}))
+    return Preprocessor(TEXT, settings, files=files).fitted({})
 
 
 def text_batch(width: int = 0) -> Batch:
     """Ids (B,T) of documents of different lengths and what of them is valid; T is `width` at least."""
-    rows = [torch.from_numpy(decode({"text": text}, text_layout())["ids"]) for text in sentences()]
+    rows = [torch.from_numpy(text_prep().decode({"text": text})["ids"]) for text in sentences()]
     width = max(width, *map(len, rows))
     ids, valid = torch.zeros(ROWS, width, dtype=torch.int32), torch.zeros(ROWS, width, dtype=torch.bool)
     for own, is_valid, row in zip(ids, valid, rows, strict=True):
@@ -131,17 +133,46 @@ def series_batch(width: int = 0) -> Batch:
     return {"values": torch.where(valid.unsqueeze(2), values, 0.0), "values_valid": valid, "index": torch.arange(ROWS)}
 
 
-SERIES_LAYOUT = {"channels": 2, "length": 24, "missing": False, "standardise": "channel", "ragged": ["values"]}
+def image_text_batch(width: int = 0) -> Batch:
+    """The toy images, each with two of the toy sentences; two pairs lack the image, one the text."""
+    image, text = image_batch(), text_batch()
+    lengths = text["ids_valid"].sum(1)
+    captions = [[i, (i + 2) % ROWS] for i in range(ROWS)]
+    captions[-1] = []
+    count = torch.tensor([[int(lengths[i]) for i in own] + [0] * (2 - len(own)) for own in captions], dtype=torch.int32)
+    width = max(width, int(count.sum(1).max()))
+    ids, valid = torch.zeros(ROWS, width, dtype=torch.int32), torch.arange(width) < count.sum(1, keepdim=True)
+    for row, own in enumerate(captions):
+        if own:
+            joined = torch.cat([text["ids"][i, : lengths[i]] for i in own])
+            ids[row, : len(joined)] = joined
+    present = torch.ones(ROWS, dtype=torch.bool)
+    present[[3, 10]] = False
+    arrays = {f"image.{name}": value for name, value in image.items() if name != "index"} | {"image.present": present}
+    arrays |= {"text.ids": ids, "text.ids_valid": valid, "text.lengths": count, "text.lengths_valid": count > 0}
+    return arrays | {"index": torch.arange(ROWS)}
 
 
-def layout_of(modality: str) -> dict[str, Any]:
-    if modality == "series":
-        return dict(SERIES_LAYOUT)
-    return text_layout() if modality == "text" else {"size": 16, "side": 16, "channels": 3, "bits": 8, "preset": "small"}
+SERIES_SETTINGS = {"channels": 2, "length": 24, "missing": False, "standardise": "channel", "ragged": ["values"]}
 
 
-BATCHES = {"image": image_batch, "text": text_batch, "series": series_batch}
-MODALITIES: dict[str, Modality] = {"image": IMAGE, "text": TEXT, "series": SERIES}
+IMAGE_SETTINGS = {"size": 16, "side": 16, "channels": 3, "bits": 8, "preset": "small"}
+
+
+def toy_prep(modality: str, batch: Batch | None = None) -> Preprocessor:
+    """Fitted on a batch, by default the toy's own."""
+    if modality == "text":
+        return text_prep()
+    if modality == "image_text":
+        settings: Any = {"image": dict(IMAGE_SETTINGS), "text": text_prep().settings, "ragged": ["text.ids", "text.lengths"]}
+        files = {f"text.{name}": content for name, content in text_prep().files.items()}
+        return Preprocessor(IMAGE_TEXT, settings, files=files).fitted(batch or image_text_batch())
+    kind, settings = (SERIES, SERIES_SETTINGS) if modality == "series" else (IMAGE, IMAGE_SETTINGS)
+    return Preprocessor(kind, dict(settings)).fitted(batch or BATCHES[modality]())
+
+
+BATCHES = {"image": image_batch, "text": text_batch, "series": series_batch, "image_text": image_text_batch}
+MODALITIES: dict[str, Modality] = {"image": IMAGE, "text": TEXT, "series": SERIES, "image_text": IMAGE_TEXT}
 
 
 def toy_knobs(cls: Any) -> dict[str, Any]:
@@ -154,14 +185,17 @@ def toy_knobs(cls: Any) -> dict[str, Any]:
 def build(cls: Any, modality: str, encoder: Encoder | None = None, batch: Batch | None = None, **knobs: Any) -> tuple[Method, Views, Batch]:
     """The method on toy data of a modality, its views, and the batch."""
     torch.manual_seed(0)
-    kind, layout, batch = MODALITIES[modality], layout_of(modality), batch or BATCHES[modality]()
-    encoder = encoder or toy_encoder(cls.needs, modality)
-    names = view_names(cls, kind)
-    options = {key: value for key, value in OPTIONS[modality].items() if key.partition(".")[0] in names}
-    views = Views(names, kind, view_options(names, kind, layout, options), kind.fit(batch, layout), seed=0)
-    views.fit_encoder(encoder)
+    batch = batch or BATCHES[modality]()
+    prep = toy_prep(modality, batch)
+    roles = cls.roles().values()
+    encoders = [encoder or toy_encoder(role.needs, role.name if role.name in prep.modality.parts else modality) for role in roles]
+    names = view_names(cls, prep.modality)
+    options = {key: value for key, value in OPTIONS[modality].items() if key.rpartition(".")[0] in names}
+    views = Views(names, prep, view_options(names, prep, options), seed=0)
+    for one, role in zip(encoders, roles, strict=True):
+        views.fit_encoder(one, role)
     examples: dict[str, View] = dict(zip(names, views({key: value[:2] for key, value in batch.items()}, 0), strict=True))
-    method: Method = cls(encoder, Facts(rows=ROWS, views=examples, statistics=views.statistics), **(toy_knobs(cls) | knobs))
+    method: Method = cls(*encoders, Facts(rows=ROWS, views=examples, statistics=prep.statistics), **(toy_knobs(cls) | knobs))
     with torch.no_grad():
         method.before_epoch(0, lambda what, place: (batch["index"], attrgetter(what)(method)(views.one(batch, 0, place))))
     return method, views, batch

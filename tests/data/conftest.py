@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from tiny import decode_picture, make_modality
 
-from untaught.core import Modality, Record
-from untaught.data import tables
+from untaught.core import Modality, Preprocessor, Record
+from untaught.data import table
 
 
 @pytest.fixture
@@ -21,7 +20,7 @@ def pictures() -> Modality:
         fields={"image": ("image", "img", "images")},
         suffixes=frozenset({".png", ".jpg"}),
         decode=decode_picture,
-        fit=lambda batch, layout: {"mean": batch["pixels"].float().mean().item()},
+        fit=lambda batch, prep: {"mean": batch["pixels"].float().mean().item()},
     )
 
 
@@ -29,11 +28,13 @@ def pictures() -> Modality:
 def tokens() -> Modality:
     """ "3 1 4" -> ids (3,), and their sum."""
 
-    def decode(record: Record, layout: dict[str, Any]) -> dict[str, np.ndarray]:
+    def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
         ids = np.array([int(word) for word in record["text"].split()], np.int32)
         return {"ids": ids, "sum": ids.sum(dtype=np.int64)}
 
-    return make_modality(name="tokens", noun="texts", fields={"text": ("text", "body")}, suffixes=frozenset({".txt"}), decode=decode)
+    return make_modality(
+        name="tokens", noun="texts", fields={"text": ("text", "body")}, suffixes=frozenset({".txt"}), lines=True, decode=decode
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -47,4 +48,4 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What can't be read is tried again at once."""
-    monkeypatch.setattr(tables, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(table, "PAUSES", (0.0, 0.0, 0.0))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tiny import encoded, write_pictures
 
-from untaught.core import Modality, Record, UserError
+from untaught.core import Modality, Preprocessor, Record, UserError
 from untaught.data import decoding, folders
 from untaught.data.sources import open_source
 from untaught.data.store import pack
@@ -44,7 +44,7 @@ def test_same_as_the_folder(tmp_path: Path, pictures: Modality, name: str) -> No
         wanted = sorted((r["image"].read_bytes(), r["label"]) for r in folder.parts[part])
         for _ in range(2):  # as often as wanted
             assert sorted((r["image"], r["label"]) for r in archive.parts[part]) == wanted
-    assert len(pack(archive, pictures, {"side": 4})) == 8
+    assert len(pack(archive, Preprocessor(pictures, {"side": 4}))) == 8
 
 
 def test_traversal_links_and_bombs_are_refused(tmp_path: Path, pictures: Modality, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,14 +90,14 @@ def test_damaged_members_are_skipped_and_damaged_archives_named(tmp_path: Path, 
     content = bytearray(path.read_bytes())
     content[content.index(encoded(0)) + 40] ^= 255
     path.write_bytes(content)
-    store = pack(open_source(path, pictures), pictures, {"side": 4})
+    store = pack(open_source(path, pictures), Preprocessor(pictures, {"side": 4}))
     assert len(store) == 7
     assert store.skipped[0][0] == NAMES[0]
     assert "damaged in the archive" in store.skipped[0][1]
     for name in ("photos.zip", "photos.tar.gz", "photos.tar"):
         whole = make_archive(tmp_path / name, root).read_bytes()
         (tmp_path / f"cut_{name}").write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(UserError, match="cut short"):
+        with pytest.raises(UserError, match="truncated"):
             open_source(tmp_path / f"cut_{name}", pictures)
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
@@ -128,12 +128,12 @@ def test_a_damaged_header_in_the_middle_is_no_end(tmp_path: Path, pictures: Moda
 def test_a_tar_that_is_cut_between_members_says_so(tmp_path: Path, pictures: Modality, keep: int) -> None:
     (tmp_path / "a.tar").write_bytes(tar_of([f"{i}.png" for i in range(9)])[:keep])
     if keep % 1024:
-        with pytest.raises(UserError, match=r"cannot be read as an archive .* cut short"):
+        with pytest.raises(UserError, match=r"cannot be read as an archive .* truncated"):
             open_source(tmp_path / "a.tar", pictures)
     else:
         source = open_source(tmp_path / "a.tar", pictures)
         assert source.rows == 5
-        assert source.skipped == [("a.tar", "has no end mark, it may be cut short after 5 members")]
+        assert source.skipped == [("a.tar", "has no end marker and may be truncated after 5 members")]
 
 
 def test_sizes_that_lie(tmp_path: Path, pictures: Modality, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_sizes_that_lie(tmp_path: Path, pictures: Modality, monkeypatch: pytest.
     (tmp_path / "name.tar").write_bytes(long.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
     (tmp_path / "name.tar.gz").write_bytes(gzip.compress((tmp_path / "name.tar").read_bytes()))
     for name in ("name.tar", "name.tar.gz"):
-        with pytest.raises(UserError, match="more than memory holds"):
+        with pytest.raises(UserError, match="a header with an impossible length"):
             open_source(tmp_path / name, pictures)
 
 
@@ -200,5 +200,5 @@ def test_heavy_members_do_not_pile_up_in_memory(tmp_path: Path, pictures: Modali
             most = max(most, sum(waiting))
             yield {"image": bytes(4_000), "name": str(i)}
 
-    assert len(list(decoding.decode(records(), replace(pictures, decode=slow), {}))) == 60
+    assert len(list(decoding.decode(records(), Preprocessor(replace(pictures, decode=slow), {})))) == 60
     assert most <= 10_000 + 2 * 12_000

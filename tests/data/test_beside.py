@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from untaught.core import Modality, UserError
+from untaught.core import Preprocessor, UserError
 from untaught.data.sources import open_source
 from untaught.downstream.segment import Segment
 from untaught.modalities.image import IMAGE
 
-READING = Segment.reading(IMAGE)
+IMAGES = Preprocessor(IMAGE, {"side": 8, "channels": 1, "bits": 8})
+READING = Segment.reading(IMAGES)
 
 
 def image(path: Path, value: int) -> None:
@@ -23,12 +25,12 @@ def image(path: Path, value: int) -> None:
     Image.fromarray(np.full((8, 12), value, np.uint8)).save(path)
 
 
-def pairs(data: Any, modality: Modality = READING, **how: Any) -> dict[str, tuple[int, int]]:
+def pairs(data: Any, **how: Any) -> dict[str, tuple[int, int]]:
     """name -> the values of image and mask; of each part after the other."""
     found = {}
-    for part in open_source(data, modality, **how).parts.values():
+    for part in open_source(data, READING.modality, **how).parts.values():
         for record in part:
-            arrays = modality.decode(record, {"side": 8, "channels": 1, "bits": 8})
+            arrays = READING.decode(record)
             found[Path(record["name"]).name] = int(arrays["pixels"][0, 0, 0]), int(arrays["target.mask"][0, 0])
     return found
 
@@ -46,7 +48,7 @@ def test_a_mask_is_found_by_its_ending_or_its_folder(form: str, packed: bool, tm
         with tarfile.open(data, "w") as archive:
             archive.add(tmp_path / "data", ".")
     assert pairs(data) == {f"x{number}.png": (100 + number, number) for number in range(4)}
-    assert "each with its mask (" in open_source(data, READING).what
+    assert "each with its mask (" in open_source(data, READING.modality).what
 
 
 def test_an_ending_or_a_folder_is_told(tmp_path: Path) -> None:
@@ -57,8 +59,8 @@ def test_an_ending_or_a_folder_is_told(tmp_path: Path) -> None:
         image(tmp_path / "b" / "truth" / f"x{number}.png", 1)
     for folder, told in (("a", "-truth"), ("b", "truth")):
         if folder == "a":
-            with pytest.raises(UserError, match=r"no file has a mask beside it among 4 images .* give --label ENDING or --label FOLDER"):
-                open_source(tmp_path / folder, READING)
+            with pytest.raises(UserError, match=r"none of 4 images .* has a mask; .* give --label SUFFIX or --label FOLDER"):
+                open_source(tmp_path / folder, READING.modality)
         found = pairs(tmp_path / folder, columns={"mask": told}) if folder == "a" else {}
         assert set(found.values()) <= {(9, 1)}
     assert len(pairs(tmp_path / "a", columns={"mask": "-truth"})) == 2
@@ -67,18 +69,18 @@ def test_an_ending_or_a_folder_is_told(tmp_path: Path) -> None:
 def test_files_without_a_mate_are_named(tmp_path: Path) -> None:
     for name in ("a", "a_mask", "b", "c_mask"):
         image(tmp_path / f"{name}.png", 1)
-    source = open_source(tmp_path, READING)
+    source = open_source(tmp_path, READING.modality)
     assert source.rows == 1
-    assert source.skipped == [("b.png", "has no mask beside it"), ("c_mask.png", "is a mask of nothing")]
+    assert source.skipped == [("b.png", "has no mask"), ("c_mask.png", "is a mask without a record")]
     image(tmp_path / "a_seg.png", 1)
-    with pytest.raises(UserError, match="are both the mask of a; keep one, or say which with --label"):
-        open_source(tmp_path, READING)
+    with pytest.raises(UserError, match="are both the mask of a; keep one, or choose with --label"):
+        open_source(tmp_path, READING.modality)
 
 
 def test_new_data_leave_the_masks_out(tmp_path: Path) -> None:
     for name in ("a", "a_mask", "b"):
         image(tmp_path / f"{name}.png", 1)
-    source = open_source(tmp_path, Segment.reading(IMAGE, labelled=False))
+    source = open_source(tmp_path, Segment.reading(IMAGES, labelled=False).modality)
     assert [record["name"] for part in source.parts.values() for record in part] == ["a.png", "b.png"]
 
 
@@ -92,19 +94,20 @@ def test_a_table_lists_masks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mask", "said"),
     [
-        (np.zeros((12, 8), np.uint8), "its mask is 8 x 12, of another shape than the image"),
-        (np.dstack([np.zeros((8, 12), np.uint8)] * 2 + [np.ones((8, 12), np.uint8)]), "its mask has colours"),
-        (np.full((8, 12), 300, np.int32), "a mask of int32 up to 300"),
+        (np.zeros((12, 8), np.uint8), "its mask is 8 x 12, which is not the image's aspect ratio"),
+        (np.dstack([np.zeros((8, 12), np.uint8)] * 2 + [np.ones((8, 12), np.uint8)]), "its mask is coloured"),
+        (np.full((8, 12), 300, np.int32), "its mask is int32 with values up to 300"),
     ],
 )
 def test_what_is_no_mask_is_said(mask: np.ndarray, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        READING.decode({"image": np.zeros((8, 12), np.uint8), "mask": mask}, {"side": 8, "channels": 1, "bits": 8})
+        READING.decode({"image": np.zeros((8, 12), np.uint8), "mask": mask})
 
 
 def test_a_palette_holds_numbers_not_colours() -> None:
     mask = Image.fromarray(np.array([[0, 2]] * 2, np.uint8), "P")
     mask.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    arrays = READING.decode({"image": np.zeros((2, 2), np.uint8), "mask": mask}, {"side": 2, "channels": 1, "bits": 8})
+    prep = replace(READING, settings=IMAGES.settings | {"side": 2})
+    arrays = prep.decode({"image": np.zeros((2, 2), np.uint8), "mask": mask})
     assert arrays["target.mask"].tolist() == [[0, 2], [0, 2]]
     assert arrays["target.size"].tolist() == [2, 2]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from untaught.core import UserError
+from untaught.core import Preprocessor, UserError
 from untaught.data.sources import open_source
 from untaught.downstream.tag import Tag
 from untaught.modalities.text import TEXT
 
-READING = Tag.reading(TEXT)
+READING = Tag.reading(Preprocessor(TEXT, {})).modality
 SENTENCES = [(["Ann", "sees", "New York"], ["B-person", "O", "B-place"]), (["It", "rains"], ["O", "O"])]
 
 
@@ -38,10 +38,10 @@ def test_a_word_a_line_and_a_blank_line_between_sentences(tmp_path: Path) -> Non
 def test_a_sentence_with_a_word_without_a_tag_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text("Ann B-person\nsees\n\nIt O\n")
     first, second = (record for part in open_source(tmp_path / "a.conll", READING).parts.values() for record in part)
-    assert str(first["tokens"]) == "the line 'sees' has a word and no tag"
+    assert str(first["tokens"]) == "the line 'sees' has a word but no tag"
     assert list(second["tags"]) == ["O"]
     (tmp_path / "b.conll").write_text("Ann\nsees\n")
-    with pytest.raises(UserError, match=r"b\.conll has one column: words without tags"):
+    with pytest.raises(UserError, match=r"b\.conll has one column, words without tags"):
         open_source(tmp_path / "b.conll", READING)
 
 
@@ -51,7 +51,7 @@ def test_lists_of_words_and_tags(tmp_path: Path) -> None:
     assert records(tmp_path / "a.jsonl") == {"all": SENTENCES}
     (tmp_path / "b.jsonl").write_text("\n".join(lines).replace("ner_tags", "truth"))
     assert records(tmp_path / "b.jsonl", columns={"tags": "truth"}) == {"all": SENTENCES}
-    with pytest.raises(UserError, match="is known to hold the tags: they are tokens, truth; say which with --columns tags=NAME"):
+    with pytest.raises(UserError, match="is recognised as the tags; its columns are tokens, truth: give --columns tags=NAME"):
         records(tmp_path / "b.jsonl")
 
 

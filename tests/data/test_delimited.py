@@ -68,8 +68,8 @@ def test_what_marks_do_is_said_and_can_be_told(tmp_path: Path, tokens: Modality)
     path = tmp_path / "a.csv"
     path.write_text('text,label\n"a\nb, c",x\n"lone,y\n')
     what = open_source(path, tokens).what
-    assert "rows of several lines in quotation marks: 1" in what
-    assert "rows with a quotation mark that nothing closes, read as text: 1" in what
+    assert "quoted rows of several lines: 1" in what
+    assert "rows with an unclosed quote, read as text: 1" in what
     assert rows(path, 'text,label\n"a,x\nb",y\n', tokens, columns={"quote": "none"}) == [('"a', "x"), ('b"', "y")]
 
 
@@ -118,13 +118,13 @@ def test_line_ends_within_cells_stay_as_they_are(tmp_path: Path, tokens: Modalit
 
 def test_another_encoding_is_asked_for(tmp_path: Path, tokens: Modality) -> None:
     content = "text,label\né,x\nb,y\n".encode("cp1252")
-    with pytest.raises(UserError, match=r"a.csv is not UTF-8: 1 of 2 rows .* say its encoding, as --columns encoding=cp1252"):
+    with pytest.raises(UserError, match=r"a.csv is not UTF-8: 1 of 2 rows .* give its encoding, e.g. --columns encoding=cp1252"):
         rows(tmp_path / "a.csv", content, tokens)
     assert rows(tmp_path / "a.csv", content, tokens, label="label", columns={"encoding": "cp1252"}) == [("é", "x"), ("b", "y")]
     with pytest.raises(UserError, match=r"line 1 is not UTF-8"):
         rows(tmp_path / "a.csv", "tèxt,label\na,x\n".encode("cp1252"), tokens)
     found = rows(tmp_path / "a.csv", "text,label\né,x\n".encode() + b"\xe9,y\n", tokens, label="label")  # one damaged row of UTF-8
-    assert found == [("é", "x"), ("line 3 is not UTF-8; mend it, or say its encoding, as --columns encoding=cp1252", None)]
+    assert found == [("é", "x"), ("line 3 is not UTF-8; fix it, or give its encoding, e.g. --columns encoding=cp1252", None)]
 
 
 def test_a_line_of_too_many_cells_is_named_and_one_of_too_few_has_empty_ones(tmp_path: Path, tokens: Modality) -> None:
@@ -150,7 +150,7 @@ def test_headers(tmp_path: Path, tokens: Modality, pictures: Modality) -> None:
     source = open_source(tmp_path / "a.csv", pictures, label="column2")
     assert [r["image"] for r in source.parts["all"]] == [tmp_path / "p/0.png", tmp_path / "p/1.png"]
     assert "a.csv: no header" in source.what
-    with pytest.raises(UserError, match="column label is there twice in"):
+    with pytest.raises(UserError, match="column label occurs twice in"):
         rows(tmp_path / "a.csv", "text,label,label\na,x,y\n", tokens)
     assert rows(tmp_path / "a.csv", "text,label,z,z\na,x,1,2\nb,y,1,2\n", tokens, label="label") == [("a", "x"), ("b", "y")]
 
@@ -159,16 +159,16 @@ def test_what_is_told_is_checked(tmp_path: Path, tokens: Modality, pictures: Mod
     (tmp_path / "a.csv").write_text("text,label\na,x\n")
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     for name, told, said in [
-        ("a.csv", {"separator": "ab"}, "separator=ab came; allowed are comma, tab"),
-        ("a.csv", {"quote": "no"}, "quote=no came; allowed are double, none"),
-        ("a.csv", {"header": "maybe"}, "header=maybe came; allowed are yes, no"),
-        ("a.csv", {"encoding": "klingon"}, "encoding=klingon came; allowed are utf-8"),
-        ("a.csv", {"encoding": "rot13"}, "encoding=rot13 came"),
-        ("a.jsonl", {"separator": "tab"}, "separator=tab came, but a.jsonl is no csv file"),
+        ("a.csv", {"separator": "ab"}, "separator=ab: allowed are comma, tab"),
+        ("a.csv", {"quote": "no"}, "quote=no: allowed are double, none"),
+        ("a.csv", {"header": "maybe"}, "header=maybe: allowed are yes, no"),
+        ("a.csv", {"encoding": "klingon"}, "encoding=klingon: allowed are utf-8"),
+        ("a.csv", {"encoding": "rot13"}, "encoding=rot13: allowed"),
+        ("a.jsonl", {"separator": "tab"}, "separator=tab: a.jsonl is not a csv file"),
     ]:
         with pytest.raises(UserError, match=said):
             open_source(tmp_path / name, tokens, columns=told)
-    with pytest.raises(UserError, match=r"--columns separator came, but .* has no columns"):
+    with pytest.raises(UserError, match=r"--columns separator needs a table .* has no columns"):
         open_source("builtin:digits", pictures, columns={"separator": "tab"})
     before = open_source(tmp_path / "a.csv", tokens).fingerprint
     assert open_source(tmp_path / "a.csv", tokens, columns={"separator": "comma"}).fingerprint != before
@@ -182,5 +182,5 @@ def test_measured_labels_of_a_csv_are_numbers(tmp_path: Path, tokens: Modality) 
         ("d", 0.001),
     ]
     assert [label for _, label in rows(tmp_path / "a.csv", "text,label\na,0.5\nb,NA\nc,2\n", tokens, label="label")] == [0.5, None, 2.0]
-    assert "rows whose label is no number have none: NA (1)" in open_source(tmp_path / "a.csv", tokens, label="label").what
+    assert "labels that are not numbers are missing: NA (1)" in open_source(tmp_path / "a.csv", tokens, label="label").what
     assert [label for _, label in rows(tmp_path / "a.csv", "text,label\na,0.5\nb,low\n", tokens, label="label")] == ["0.5", "low"]

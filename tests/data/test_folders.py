@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny import encoded, write_pictures
 
-from untaught.core import Modality, UserError
+from untaught.core import Modality, Preprocessor, UserError
 from untaught.data import folders
 from untaught.data.sources import open_source
 from untaught.data.store import pack
@@ -46,8 +46,8 @@ def test_links_in_a_circle_are_left_out_and_named(tmp_path: Path, pictures: Moda
     source = open_source(root, pictures)
     assert [record["name"] for record in source.parts["all"]] == ["yak/2.png", "yak/3.png", "zebra/0.png", "zebra/1.png"]
     said = dict(source.skipped)
-    assert all("link onto itself" in said[name] for name in ("self", "self.png", "a", "b"))
-    assert all("read already" in said[name] for name in ("whole", "alias", "zebra/up"))
+    assert all("link to itself" in said[name] for name in ("self", "self.png", "a", "b"))
+    assert all("already read" in said[name] for name in ("whole", "alias", "zebra/up"))
 
 
 def test_a_folder_that_cannot_be_listed_is_left_out_and_named(tmp_path: Path, pictures: Modality, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_be_listed_is_left_out_and_named(tmp_path: Path, pi
 def test_names_that_are_no_utf_8(tmp_path: Path, pictures: Modality) -> None:
     root = write_pictures(tmp_path / "photos", ["0.png"])
     (root / os.fsdecode(b"caf\xe9.png")).write_bytes(encoded(1))
-    store = pack(open_source(root, pictures), pictures, {"side": 4})
+    store = pack(open_source(root, pictures), Preprocessor(pictures, {"side": 4}))
     assert [os.fsencode(name) for name in store.names(np.arange(2))] == [b"0.png", b"caf\xe9.png"]
 
 
@@ -100,7 +100,7 @@ def test_trains_among_buses_are_a_class(tmp_path: Path, pictures: Modality) -> N
 
 def test_folders_beside_parts_are_said(tmp_path: Path, pictures: Modality) -> None:
     root = write_pictures(tmp_path / "photos", [f"{name}/{i}.png" for name in ("train/a", "train/b", "test/a", "extra") for i in range(2)])
-    assert "(train 6, test 2); training rows without a class: those in extra" in open_source(root, pictures).what
+    assert "(train 6, test 2); unlabelled training rows: extra" in open_source(root, pictures).what
 
 
 # --------------------------------------------------------------------------------------------------------------- archives
@@ -143,7 +143,7 @@ def test_a_table_beside_pictures_tells_their_labels(tmp_path: Path, pictures: Mo
     source = open_source(root, pictures)
     assert source.classes == ("cat", "dog")
     assert [(r["name"], r["label"]) for r in source.parts["all"]] == [("2.png", 1), ("0.png", 0), ("sub/1.png", 1)]
-    assert ("3.png", "metadata.csv does not name it") in source.skipped
+    assert ("3.png", "is not listed in metadata.csv") in source.skipped
     assert "by metadata.csv: image from column file_name (paths), label from column label" in source.what
 
 

@@ -72,17 +72,17 @@ def test_labels_beside_an_array(kind: str, pictures: Modality) -> None:
     for given in ((PIXELS, labels), {"image": PIXELS, "label": labels}):
         source = open_source(given, pictures)
         assert named(source) == expected
-        assert ("-1 is no label (2)" in source.what) == kind.startswith("minus one")
+        assert ("-1 is a missing label (2)" in source.what) == kind.startswith("minus one")
 
 
 def test_labels_that_are_none(pictures: Modality) -> None:
     assert named(open_source((PIXELS, np.full(6, -1)), pictures)) == [None] * 6
     assert open_source((PIXELS, [None] * 6), pictures).classes is None
     for labels, said in [
-        (np.arange(5), "6 rows in one array and 5 in another"),
-        (np.eye(6), r"labels of shape \(6, 6\) came"),
-        (np.array([[1], [2, 3], [1], [1], [2], [3]], object), "labels that are of type list came"),
-        ([[1], [2, 3], [1], [1], [2], [3]], "rows of different shapes came"),
+        (np.arange(5), "6 rows in one array but 5 in another"),
+        (np.eye(6), r"labels have shape \(6, 6\)"),
+        (np.array([[1], [2, 3], [1], [1], [2], [3]], object), "labels have type list"),
+        ([[1], [2, 3], [1], [1], [2], [3]], "rows have different shapes"),
     ]:
         with pytest.raises(UserError, match=said):
             open_source((PIXELS, labels), pictures)
@@ -137,11 +137,11 @@ def test_one_column_is_the_field_and_other_objects_are_refused(tokens: Modality)
         assert [record["text"] for record in open_source(given, tokens).parts["all"]] == AB
     frame = pandas.DataFrame({"text": AB, "label": AB})
     for given in (frame.groupby("label"), pyarrow.table({"text": AB}).to_reader(), data.features, pandas.Index(AB)):
-        with pytest.raises(UserError, match=r"came; give the (table|data set) itself"):
+        with pytest.raises(UserError, match=r"got a .*; give the (table|data set) itself"):
             open_source(given, tokens)
-    with pytest.raises(UserError, match="column label is there twice in the table"):
+    with pytest.raises(UserError, match="column label occurs twice in the table"):
         open_source(pandas.concat([frame, frame[["label"]]], axis=1), tokens)
-    with pytest.raises(UserError, match="column text is there twice"):
+    with pytest.raises(UserError, match="column text occurs twice"):
         open_source(pyarrow.table([AB, AB], names=["text", "text"]), tokens)
     assert open_source(pandas.concat([frame.assign(z=1), frame.assign(z=1)[["z"]]], axis=1), tokens).rows == 6
 
@@ -157,7 +157,7 @@ def test_text_that_reads_as_a_number_is_text_where_types_are_known(tokens: Modal
     assert source.classes == ("3.10", "3.9")
     minus = open_source(pandas.DataFrame({"text": AB, "label": [-1, 0, 1] * 2}), tokens)
     assert named(minus) == [None, "0", "1"] * 2
-    assert "-1 is no label (2)" in minus.what
+    assert "-1 is a missing label (2)" in minus.what
 
 
 def test_names_in_another_order_in_another_file(tmp_path: Path, tokens: Modality) -> None:
@@ -181,7 +181,7 @@ def test_a_label_that_is_none(tokens: Modality) -> None:
     for label, said in [
         ("label", ["the label column label equals column copy: is it a label?"]),
         ("copy", ["the label column copy equals column label: is it a label?"]),
-        ("id", ["the label column id has another value in every row, as an id has: scores need several rows of a class"]),
+        ("id", ["the label column id has a different value in every row, like an id: scores need several rows per class"]),
     ]:
         assert open_source(frame, tokens, label=label).warnings == said
     assert open_source(frame, tokens, label="text").warnings == ["the label column text is also read as the text"]

@@ -10,12 +10,14 @@ import pytest
 import torch
 from tiny import encoded, make_modality, picture, write_pictures
 
-from untaught.core import Modality, UserError
+from untaught.core import Modality, Preprocessor, UserError
 from untaught.data.decoding import decode
 from untaught.data.sources import open_source
 from untaught.data.store import pack
 
-TEXTS = make_modality(name="text", noun="documents", fields={"text": ("text",)}, suffixes=frozenset({".txt"}), decode=lambda r, layout: {})
+TEXTS = make_modality(
+    name="text", noun="documents", fields={"text": ("text",)}, suffixes=frozenset({".txt"}), lines=True, decode=lambda r, prep: {}
+)
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def values(data: object, modality: Modality) -> list[tuple[str, int]]:
     """(name, the number of the image) of each record."""
-    found = decode(open_source(data, modality).parts["all"], modality, {"side": 4})
+    found = decode(open_source(data, modality).parts["all"], Preprocessor(modality, {"side": 4}))
     return [(record["name"], int(arrays["pixels"][0, 0, 0])) for record, arrays in found if not isinstance(arrays, str)]
 
 
@@ -40,7 +42,7 @@ def test_a_list_of_files_keeps_its_order_and_its_names(kind: type, root: Path, p
     assert source.classes == ("ant", "bee")
     assert [record["label"] for record in source.parts["all"]] == [1, 0, 1, 0, 0]
     assert values(names, pictures) == [(str(name), number) for name, number in zip(names, (4, 0, 3, 0, 2), strict=True)]
-    assert len(pack(source, pictures, {"side": 4})) == 5
+    assert len(pack(source, Preprocessor(pictures, {"side": 4}))) == 5
 
 
 def test_a_list_has_one_order_whatever_its_folders_are_called(root: Path, pictures: Modality) -> None:
@@ -73,10 +75,10 @@ def test_a_pattern_of_parts_has_parts(root: Path, pictures: Modality) -> None:
 
 def test_what_names_nothing_is_one_line(root: Path, pictures: Modality) -> None:
     for data, said in [
-        ("photos/*.tif", r"photos/\*\.tif names no file"),
-        (["photos/ant/0.png", "photos/ant/9.png"], r"photos/ant/9\.png is not there, but is named"),
-        ("photos/*.txt", r"notes\.txt, which is no file of images \(\.jpg, \.png\)"),
-        (["photos/notes.txt"], r"notes\.txt, which is no file of images"),
+        ("photos/*.tif", r"photos/\*\.tif matches no file"),
+        (["photos/ant/0.png", "photos/ant/9.png"], r"photos/ant/9\.png: file not found"),
+        ("photos/*.txt", r"notes\.txt, which is not a file of images; allowed: \.jpg, \.png"),
+        (["photos/notes.txt"], r"notes\.txt, which is not a file of images"),
     ]:
         with pytest.raises(UserError, match=said):
             open_source(data, pictures)
@@ -115,7 +117,7 @@ def test_a_list_of_texts(root: Path) -> None:
 def test_files_and_texts_are_not_mixed_up(root: Path) -> None:
     (root / "more.txt").write_text("one\ntwo")
     assert open_source(["photos/notes.txt", "photos/more.txt"], TEXTS).rows == open_source("photos/*.txt", TEXTS).rows == 3
-    with pytest.raises(UserError, match=r"files and of other text came \('a first document' is no file\)"):
+    with pytest.raises(UserError, match=r"mixes files and other text \('a first document' is not a file\)"):
         open_source(["photos/notes.txt", "a first document"], TEXTS)
-    with pytest.raises(UserError, match=r"gone\.txt is not there"):
+    with pytest.raises(UserError, match=r"gone\.txt: file not found"):
         open_source(["photos/gone.txt"], TEXTS)

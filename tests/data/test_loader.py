@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import encoded, threads_end, write_pictures
 
-from untaught.core import Modality, UserError
+from untaught.core import Modality, Preprocessor, UserError
 from untaught.data.loader import HELD, Loader, hold, room
 from untaught.data.parts import Part
 from untaught.data.sources import open_source
@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(root: Path, pictures: Modality) -> Store:
-    return pack(open_source(root, pictures), pictures, LAYOUT)
+    return pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT))
 
 
 def part_without_numbers(root: Path, pictures: Modality) -> Part:
@@ -49,7 +49,7 @@ def make(request: pytest.FixtureRequest, root: Path, store: Store, pictures: Mod
             monkeypatch.setattr("untaught.data.loader.room", lambda device: 1 << 30)
             return Loader(store, np.arange(ROWS), batch_size, seed, held=hold(store, torch.device("cpu")), **options)
         part = open_source(root, pictures).parts["all"] if request.param == "stream" else part_without_numbers(root, pictures)
-        return Stream(part, pictures, LAYOUT, batch_size, seed, buffer=20, **options)
+        return Stream(part, Preprocessor(pictures, LAYOUT), batch_size, seed, buffer=20, **options)
 
     return build
 
@@ -125,7 +125,7 @@ def test_bad_batch_sizes(make) -> None:
     with pytest.raises(UserError, match="batch_size 71 is larger than the data: 70 rows; choose at most 70"):
         make(71)
     for size, world in ((0, 1), (-4, 1), (15, 4)):
-        with pytest.raises(UserError, match=f"batch_size {size} came"):
+        with pytest.raises(UserError, match=f"batch_size {size}: must be"):
             make(size, world=world)
 
 
@@ -156,13 +156,13 @@ def test_unreadable_records_in_a_stream(root: Path, pictures: Modality) -> None:
     for i in (3, 40, 41):
         (root / f"{i:03}.png").write_bytes(b"")
     part = open_source(root, pictures).parts["all"]
-    training = Stream(part, pictures, LAYOUT, 10, 0)
+    training = Stream(part, Preprocessor(pictures, LAYOUT), 10, 0)
     batches = indices(training.batches(0))
     assert [len(batch) for batch in batches] == [10] * 7  # another of the batch stands in
     assert set(range(ROWS)) - {i for batch in batches for i in batch} == {3, 40, 41}
     assert set(training.skipped) == {"003.png", "040.png", "041.png"}
     assert indices(training.batches(0, 4)) == batches[4:]
-    once = Stream(part, pictures, LAYOUT, 10, 0, shuffle=False, drop_last=False)
+    once = Stream(part, Preprocessor(pictures, LAYOUT), 10, 0, shuffle=False, drop_last=False)
     for batch in once.batches(0):
         assert once.names(batch["index"]) == [f"{int(i):03}.png" for i in batch["index"]]
     assert [len(batch["index"]) for batch in once.batches(0)] == [9, 10, 10, 10, 8, 10, 10]
@@ -172,7 +172,7 @@ def test_a_stream_of_nothing_readable(root: Path, pictures: Modality) -> None:
     for path in root.iterdir():
         path.write_bytes(b"")
     with pytest.raises(UserError, match="none of 10 images of a batch can be read"):
-        list(Stream(open_source(root, pictures).parts["all"], pictures, LAYOUT, 10, 0).batches(0))
+        list(Stream(open_source(root, pictures).parts["all"], Preprocessor(pictures, LAYOUT), 10, 0).batches(0))
 
 
 def test_a_stream_without_end_known(pictures: Modality) -> None:
@@ -180,7 +180,7 @@ def test_a_stream_without_end_known(pictures: Modality) -> None:
 
     rows = [{"image": encoded(i)} for i in range(25)]
     part = open_source(datasets.IterableDataset.from_generator(lambda: iter(rows)), pictures).parts["all"]
-    stream = Stream(part, pictures, LAYOUT, 10, 0, drop_last=False)
+    stream = Stream(part, Preprocessor(pictures, LAYOUT), 10, 0, drop_last=False)
     assert stream.steps_per_epoch is None
     assert [len(batch["index"]) for batch in stream.batches(0)] == [10, 10, 5]
 
@@ -191,8 +191,8 @@ def test_ragged_batches_are_padded_as_the_stores(tokens: Modality) -> None:
     frame = pandas.DataFrame({"text": [" ".join(["7"] * (i % 5)) for i in range(12)]})
     source = open_source(frame, tokens)
     layout = {"ragged": ["ids"]}
-    store = pack(source, tokens, layout)
-    for batch in Stream(source.parts["all"], tokens, layout, 4, 0).batches(0):
+    store = pack(source, Preprocessor(tokens, layout))
+    for batch in Stream(source.parts["all"], Preprocessor(tokens, layout), 4, 0).batches(0):
         stored = store.gather(batch.pop("index").numpy())
         assert set(batch) == set(stored) == {"ids", "ids_valid", "sum"}
         assert all(torch.equal(batch[name], torch.from_numpy(stored[name])) for name in batch)
@@ -207,5 +207,5 @@ def test_resume_decodes_nothing_that_was_seen(root: Path, pictures: Modality) ->
         decoded.append(record["name"])
         return pictures.decode(record, layout)
 
-    list(Stream(part_without_numbers(root, pictures), replace(pictures, decode=watched), LAYOUT, 10, 0).batches(0, 5))
+    list(Stream(part_without_numbers(root, pictures), Preprocessor(replace(pictures, decode=watched), LAYOUT), 10, 0).batches(0, 5))
     assert len(decoded) == 20

@@ -73,11 +73,11 @@ def test_labels_of_several_types_and_keys_that_are_missing(tmp_path: Path, token
 def test_a_broken_line_is_named(tmp_path: Path, tokens: Modality) -> None:
     found = rows(tmp_path / "a.jsonl", "{not\n\n" + lines(ROWS[0]) + '"b"\n' + lines(ROWS[1]), tokens, label="label")
     assert found[1::2] == [("a", "x"), ("b", "y")]
-    assert found[0][0].startswith("line 1 is no JSON: Expecting property name")
-    assert found[2][0] == "line 4 is of type str, not an object"
+    assert found[0][0].startswith("line 1 is not JSON: Expecting property name")
+    assert found[2][0] == "line 4 has type str, not object"
     for name, content, said in [
-        ("a.jsonl", "{not\n{not\n", r"a.jsonl cannot be read as json \(line 1 is no JSON"),
-        ("a.json", '["a", "b"]', r"entry 1 is of type str, not an object"),
+        ("a.jsonl", "{not\n{not\n", r"a.jsonl cannot be read as json \(line 1 is not JSON"),
+        ("a.json", '["a", "b"]', r"entry 1 has type str, not object"),
         ("a.json", '{"text": ["a", "b"], "label": ["x"]}', "holds neither rows nor columns"),
         ("a.json", "[" * 100_000, "cannot be read as json"),
         ("a.jsonl", "[" * 100_000, "cannot be read as json"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from untaught.core import Modality
+from untaught.core import Modality, Preprocessor
 from untaught.data.loader import Loader
 from untaught.data.runs import Runs
 from untaught.data.sources import open_source
@@ -22,11 +22,11 @@ def store(tokens: Modality, tmp_path: Any) -> Store:
     for i, length in enumerate(LENGTHS):
         (tmp_path / f"{i}.txt").write_text(" ".join(str(100 * i + t) for t in range(length)))
 
-    def decode(record: dict[str, Any], layout: dict[str, Any]) -> dict[str, np.ndarray]:
+    def decode(record: dict[str, Any], prep: Preprocessor) -> dict[str, np.ndarray]:
         return {"ids": np.array([int(word) for word in record["text"].read_text().split()], np.int32)}
 
     modality = Modality(**{**tokens.__dict__, "decode": decode})
-    return pack(open_source(tmp_path, modality), modality, {"ragged": ["ids"]})
+    return pack(open_source(tmp_path, modality), Preprocessor(modality, {"ragged": ["ids"]}))
 
 
 def stream(rows: list[int]) -> list[int]:

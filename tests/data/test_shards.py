@@ -18,7 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow import parquet
 from tiny import encoded, threads_end, write_pictures
 
-from untaught.core import Modality, UserError
+from untaught.core import Modality, Preprocessor, UserError
 from untaught.data.parts import Source
 from untaught.data.sources import open_source
 from untaught.data.store import pack
@@ -83,7 +83,7 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def stream_of(source: Source, pictures: Modality, **options: Any) -> Stream:
-    return Stream(source.parts["all"], pictures, LAYOUT, **{"batch_size": 8, "seed": 3, "buffer": 16, **options})
+    return Stream(source.parts["all"], Preprocessor(pictures, LAYOUT), **{"batch_size": 8, "seed": 3, "buffer": 16, **options})
 
 
 def indices(batches: Any, count: int | None = None) -> list[list[int]]:
@@ -121,7 +121,7 @@ def test_every_way_to_name_shards(root: Path, pictures: Modality) -> None:
         assert source.fingerprint == open_source(root, pictures).fingerprint
         kind = "webdataset shards" if ending == ".tar" else "parquet files"
         assert f"{ROWS} images in 5 {kind} under" in source.what
-    assert len(pack(open_source(root, pictures), pictures, LAYOUT)) == ROWS
+    assert len(pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT))) == ROWS
 
 
 def test_one_tar_is_a_folder_and_several_are_shards(tmp_path: Path, pictures: Modality) -> None:
@@ -186,7 +186,7 @@ def test_endings_are_columns(tmp_path: Path, pictures: Modality, tokens: Modalit
     assert "image from column png, label from column label" in source.what  # png and jpg are one
     assert [r["label"] for r in source.parts["all"]][:6] == ["a", "b"] * 3
     assert [r["name"] for r in source.parts["all"]][:2] == ["a.tar/deep/0.png", "a.tar/deep/1.jpg"]
-    assert len(pack(source, pictures, LAYOUT)) == 7
+    assert len(pack(source, Preprocessor(pictures, LAYOUT))) == 7
     left = open_source([tmp_path / "a.tar"], pictures, columns={"image": "left.png"}, label="width")
     assert [(r["image"], r["label"]) for r in left.parts["all"]][:1] == [(encoded(100), 8)]
     texts = open_source([tmp_path / "a.tar"], tokens, columns={"text": "txt"})
@@ -241,12 +241,12 @@ def test_parquet_from_afar_has_its_rows_known(tmp_path: Path, pictures: Modality
 def test_addresses_that_lead_nowhere(tmp_path: Path, remote: str, pictures: Modality) -> None:
     write_tars(tmp_path / "shards")
     for name, said in [
-        (f"{tmp_path}/none-*.tar", "names no file; write photos"),
-        (f"{tmp_path}/shards/shard-{{000..009}}.tar", r"shard-005\.tar is not there, but is named"),
-        ([str(tmp_path / "gone.tar")], "is not there, but is named"),
-        ("nothing://bucket/a.tar", r"nothing://bucket/a\.tar cannot be opened .*; install what reads nothing://"),
+        (f"{tmp_path}/none-*.tar", "matches no file; give a pattern such as photos"),
+        (f"{tmp_path}/shards/shard-{{000..009}}.tar", r"shard-005\.tar: file not found"),
+        ([str(tmp_path / "gone.tar")], ": file not found"),
+        ("nothing://bucket/a.tar", r"nothing://bucket/a\.tar cannot be opened .*; install the fsspec package for nothing://"),
         ("memory://bucket/gone.tar", "cannot be read as webdataset"),
-        (f"{remote}/*.png", "names no file"),
+        (f"{remote}/*.png", "matches no file"),
         (f"{tmp_path}/shards/shard-00?.ta[r]", None),
     ]:
         if said is None:
@@ -295,7 +295,7 @@ def test_each_process_opens_its_own_shards_alone(root: Path, pictures: Modality)
     counts = []
     for world in (1, 2, 4, 8):
         read.clear()
-        list(Stream(part, pictures, LAYOUT, 8, 0, buffer=8, rank=world - 1, world=world).batches(0))
+        list(Stream(part, Preprocessor(pictures, LAYOUT), 8, 0, buffer=8, rank=world - 1, world=world).batches(0))
         counts.append(len(read))
     assert counts == [64, 32, 16, 8]
 
@@ -321,7 +321,7 @@ def test_a_resume_opens_no_shard_that_it_has_passed_and_decodes_nothing_twice(
     for shard in part.shards:
         enter = shard.read
         shard.read = lambda start, name=shard.name, enter=enter: opened.append((name, start)) or enter(start)
-    stream = Stream(part, watched, LAYOUT, 7, 0, buffer=7)  # seven lanes of ten rows
+    stream = Stream(part, Preprocessor(watched, LAYOUT), 7, 0, buffer=7)  # seven lanes of ten rows
     list(stream.batches(0, 9))
     assert len(decoded) == 7
     assert len(opened) == 7
@@ -340,7 +340,7 @@ def test_what_was_read_from_afar_is_counted_for_the_next_time(remote: str, pictu
     for shard in part.shards:
         enter = shard.read
         shard.read = lambda start, enter=enter: (read.append(1) or record for record in enter(start))
-    stream = Stream(part, pictures, LAYOUT, 8, 3, buffer=16)
+    stream = Stream(part, Preprocessor(pictures, LAYOUT), 8, 3, buffer=16)
     assert shown(stream.batches(0, 25), 5) == whole[25:]
     assert len(read) < 150  # of 240: the windows behind its place and their decoding ahead
 
@@ -365,11 +365,11 @@ def test_shards_come_in_an_order_of_the_epochs_own(root: Path, pictures: Modalit
 
 def test_how_it_is_read_is_said(root: Path, remote: str, pictures: Modality) -> None:
     near, far = open_source(root, pictures), open_source(remote, pictures)
-    assert stream_of(near, pictures).how == "5 shards in 8 lanes, 16 records shuffled at once; a resume goes to its place"
+    assert stream_of(near, pictures).how == "5 shards in 8 lanes, shuffle window of 16 records; resuming is immediate"
     assert "each process reads 2 of the lanes; " in stream_of(near, pictures, world=4).how
     assert "every process reads everything and takes its share; " in stream_of(near, pictures, batch_size=24, world=3).how
     assert "5 shards in 4 lanes" in stream_of(far, pictures).how
-    assert "a resume reads the shards that were not counted yet again, without decoding" in stream_of(far, pictures).how
+    assert "resuming rereads the shards not yet counted, without decoding" in stream_of(far, pictures).how
 
 
 def test_the_window_is_bounded_by_bytes(root: Path, pictures: Modality, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,14 +396,14 @@ def test_a_cut_tar(tmp_path: Path, pictures: Modality) -> None:
     (root / "shard-003.tar").write_bytes(b"not a tar" * 100)
     source = open_source(root, pictures)
     left_out = dict(source.skipped)
-    assert "breaks off after 10 samples (unexpected end of data)" in left_out["shard-001.tar"]
+    assert "is truncated after 10 samples (unexpected end of data)" in left_out["shard-001.tar"]
     assert "cannot be read as webdataset" in left_out["shard-003.tar"]
     assert source.rows == ROWS - 11 - 17
     stream = stream_of(source, pictures)
     seen = [i for batch in shown(stream.batches(0), 99) for i in batch]
     assert len(seen) == len(set(seen)) == 40
     assert set(seen) <= {*range(23), *range(34, 42), *range(59, 70)}
-    assert len(pack(source, pictures, LAYOUT)) == 42
+    assert len(pack(source, Preprocessor(pictures, LAYOUT))) == 42
 
 
 def test_a_damaged_header_is_no_end(tmp_path: Path, pictures: Modality) -> None:
@@ -413,7 +413,7 @@ def test_a_damaged_header_is_no_end(tmp_path: Path, pictures: Modality) -> None:
     (root / "shard-000.tar").write_bytes(content)
     (name, reason), *_ = open_source(root, pictures).skipped
     assert name == "shard-000.tar"
-    assert "breaks off after 4 samples (a damaged header at byte 10,240)" in reason
+    assert "is truncated after 4 samples (a damaged header at byte 10,240)" in reason
 
 
 def test_a_cut_parquet(tmp_path: Path, pictures: Modality) -> None:
@@ -439,14 +439,14 @@ def test_a_parquet_damaged_in_the_middle_costs_its_rest_and_no_step(tmp_path: Pa
         assert [len(batch["index"]) for batch in batches] == [8] * (ROWS // 8)
         assert [i for batch in shown(batches, 99) for i in batch] == [i for batch in indices(batches) for i in batch]
     assert len(told) == 1
-    assert told[0].startswith("shard-001.parquet is damaged, or out of reach, after ")
-    assert told[0].endswith("fetch it again; going on without the rest of it")
+    assert told[0].startswith("shard-001.parquet is damaged or unreachable after ")
+    assert told[0].endswith("download it again; continuing without the rest of it")
     once = stream_of(open_source(root, pictures), pictures, shuffle=False, drop_last=False)
     seen = [i for batch in indices(once.batches(0)) for i in batch]
     assert seen == sorted(set(seen))
     assert ROWS - 21 <= len(seen) < ROWS
     with pytest.raises(UserError, match="is damaged"):
-        pack(open_source(root, pictures), pictures, LAYOUT)
+        pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT))
 
 
 class Flaky(MemoryFileSystem):
@@ -515,7 +515,9 @@ def test_a_line_that_stays_dead_costs_the_rest_of_the_shard(flaky: str, pictures
     assert "after 9 rows (the line is dead)" in "".join(told)
     assert seen == {*range(22), *range(34, 42), *range(59, 70)}
     Flaky.bad |= {path: [0, 1 << 30] for path in (f"shard-00{i}.tar" for i in range(5))}
-    with pytest.raises(UserError, match=r"none of the 5 shards can be read any more \(shard-000\.tar, .*\); see that they can be reached"):
+    with pytest.raises(
+        UserError, match=r"none of the 5 shards can be read any more \(shard-000\.tar, .*\); check that they are accessible"
+    ):
         list(stream.batches(0))
 
 

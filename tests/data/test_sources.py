@@ -16,10 +16,10 @@ import torch
 from pyarrow import parquet
 from tiny import encoded, picture, write_pictures
 
-from untaught.core import Modality, Record, UserError
+from untaught.core import Modality, Preprocessor, Record, UserError
 from untaught.data.decoding import decode
 from untaught.data.sources import open_source, peek
-from untaught.data.tables import read_files
+from untaught.data.table_files import read_files
 
 CLASSES = ["cat", "dog", "cat", "dog", "cat", "dog"]
 PIXELS = np.stack([np.asarray(picture(i)) for i in range(6)])
@@ -147,7 +147,7 @@ def test_a_part_without_labels(tmp_path: Path, tokens: Modality) -> None:
     source = open_source(tmp_path / "set", tokens)
     assert [r["label"] for part in ("train", "test") for r in source.parts[part]] == [1, 0, None]
     (tmp_path / "set/test.csv").write_text("words\n3\n")
-    with pytest.raises(UserError, match=r"test.csv has no column text, which train.csv has"):
+    with pytest.raises(UserError, match=r"test.csv has no column text, unlike train.csv"):
         open_source(tmp_path / "set", tokens)
 
 
@@ -303,22 +303,22 @@ def test_what_cannot_be_opened(tmp_path: Path, pictures: Modality) -> None:
     np.save(tmp_path / "objects.npy", np.array([{}, {}], object))
     (tmp_path / "movie.mp4").write_bytes(b"1")
     for given, said in [
-        (tmp_path / "gone", "is not there"),
+        (tmp_path / "gone", "not found"),
         ("gone", "write hf:gone"),
         (tmp_path / "empty", "it is empty"),
-        (tmp_path / "texts", r"a\.txt; files ending in \.jpg \.png"),
+        (tmp_path / "texts", r"a\.txt; allowed: files ending in \.jpg \.png"),
         (tmp_path / "cut.parquet", "cannot be read as parquet"),
         (tmp_path / "zero.csv", "is empty"),
         (tmp_path / "header.csv", "no rows"),
         (tmp_path / "bad.json", "cannot be read as json"),
         (tmp_path / "bad.npz", "cannot be read as numpy"),
         (tmp_path / "objects.npy", "cannot be read as numpy"),
-        (tmp_path / "movie.mp4", "not known by its ending"),
-        (7, "data of type int came"),
+        (tmp_path / "movie.mp4", "has an unknown file type"),
+        (7, "got data of type int"),
         (np.zeros((0, 4)), "no rows"),
         (np.array(3), "rows of plain numbers"),
-        ((PIXELS, np.zeros(5)), "6 rows in one array and 5 in another"),
-        ((PIXELS, PIXELS, PIXELS), "3 arrays came"),
+        ((PIXELS, np.zeros(5)), "6 rows in one array but 5 in another"),
+        ((PIXELS, PIXELS, PIXELS), "got 3 arrays"),
     ]:
         with pytest.raises(UserError, match=said) as raised:
             open_source(given, pictures)
@@ -328,9 +328,9 @@ def test_what_cannot_be_opened(tmp_path: Path, pictures: Modality) -> None:
 def test_an_option_that_says_nothing_here_is_not_ignored(tmp_path: Path, pictures: Modality) -> None:
     root = write_pictures(tmp_path / "photos", ["0.png", "1.png"])
     for given in (root, PIXELS, "builtin:digits"):
-        with pytest.raises(UserError, match=r"--label came, but .* has no columns"):
+        with pytest.raises(UserError, match=r"--label needs a table .* has no columns"):
             open_source(given, pictures, label="kind")
-        with pytest.raises(UserError, match="--split came"):
+        with pytest.raises(UserError, match="--split needs a table"):
             open_source(given, pictures, split="fold")
 
 
@@ -398,5 +398,5 @@ def test_a_path_with_a_null_byte_is_a_file_that_is_not_there(tmp_path: Path, pic
     write_pictures(tmp_path, ["000.png", "001.png"])
     (tmp_path / "list.csv").write_bytes(b"path\n000.png\n00\x001.png\n")
     layout = {"side": 8}
-    found = list(decode(open_source(tmp_path / "list.csv", pictures).parts["all"], pictures, layout))
+    found = list(decode(open_source(tmp_path / "list.csv", pictures).parts["all"], Preprocessor(pictures, layout)))
     assert [isinstance(arrays, str) for _, arrays in found] == [False, True]

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from tiny import encoded, picture, write_pictures
 
-from untaught.core import Modality, UserError
+from untaught.core import Modality, Preprocessor, UserError
 from untaught.data import checksum as checksum_module
 from untaught.data import store as store_module
 from untaught.data.column import Column
@@ -43,7 +43,7 @@ def png_of_size(width: int, height: int) -> bytes:
 def test_columns_hold_what_was_decoded(tmp_path: Path, pictures: Modality) -> None:
     root = write_pictures(tmp_path / "photos", [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(150)])
     seen: list[tuple[int, int | None]] = []
-    store = pack(open_source(root, pictures), pictures, LAYOUT, progress=lambda done, total: seen.append((done, total)))
+    store = pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT), progress=lambda done, total: seen.append((done, total)))
     assert len(store) == 300
     assert store.columns["pixels"].shape == (300, 3, 8, 8)
     index = np.array([299, 0, 7])
@@ -64,15 +64,15 @@ def test_ragged_round_trip(tokens: Modality) -> None:
     import pandas
 
     texts = [" ".join(str(i) for i in range(length)) for length in (3, 0, 5, 1)]
-    store = pack(open_source(pandas.DataFrame({"text": texts}), tokens), tokens, {"ragged": ["ids"]})
+    store = pack(open_source(pandas.DataFrame({"text": texts}), tokens), Preprocessor(tokens, {"ragged": ["ids"]}))
     batch = store.gather(np.array([2, 1, 3]))
     assert batch["ids"].tolist() == [[0, 1, 2, 3, 4], [0] * 5, [0] * 5]
     assert batch["ids_valid"].sum(1).tolist() == [5, 0, 1]
     assert batch["sum"].tolist() == [10, 0, 0]
     assert store.gather(np.array([1]))["ids"].shape == (1, 1)  # nothing but padding is still a rectangle
-    fixed = pack(open_source(pandas.DataFrame({"text": texts}), tokens), tokens, {}, limit_skipped=1)
+    fixed = pack(open_source(pandas.DataFrame({"text": texts}), tokens), Preprocessor(tokens, {}), limit_skipped=1)
     assert len(fixed) == 1  # without "ragged" all rows have the first one's shape
-    assert fixed.skipped[0][1] == "its ids is int32 (0,), others are int32 (3,)"
+    assert fixed.skipped[0][1] == "its ids is int32 (0,), the others are int32 (3,)"
 
 
 def test_unreadable_records_are_skipped_counted_and_named(tmp_path: Path, pictures: Modality) -> None:
@@ -84,35 +84,35 @@ def test_unreadable_records_are_skipped_counted_and_named(tmp_path: Path, pictur
     (root / "gone.png").symlink_to(tmp_path / "nothing")
     Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(root / "deep.png")
     (root / "notes.txt").write_text("no image")
-    store = pack(open_source(root, pictures), pictures, LAYOUT)
+    store = pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT))
     assert len(store) == 10
     reasons = dict(store.skipped)
     assert set(reasons) == {"zero.png", "cut.jpg", "huge.png", "words.png", "gone.png", "notes.txt"}
-    assert reasons["gone.png"] == "is not there"
+    assert reasons["gone.png"] == "there is no such file"
     assert "60000" in reasons["huge.png"] or "3600000000" in reasons["huge.png"]
     assert store.manifest["skipped_count"] == {"unreadable": 5, "passed over": 1}
     deep = store.names(np.arange(10)).index("deep.png")
     assert store.columns["pixels"][deep, 0, 0, 0] == 40_000 >> 8
-    with pytest.raises(UserError, match=r"5 of 15 images cannot be read, at most 10% may \(cut.jpg: .*; gone.png: is not there; huge.png"):
-        pack(open_source(root, pictures), pictures, {"side": 4}, limit_skipped=0.1)
+    with pytest.raises(UserError, match=r"5 of 15 images cannot be read, more than 10% \(cut.jpg: .*; gone.png: there is no such file"):
+        pack(open_source(root, pictures), Preprocessor(pictures, {"side": 4}), limit_skipped=0.1)
 
 
 def test_a_fault_in_decode_is_not_the_datas(tmp_path: Path, pictures: Modality, cache: Path) -> None:
     broken = replace(pictures, decode=lambda record, layout: record["image"].typo)
     with pytest.raises(AttributeError):
-        pack(open_source(write_pictures(tmp_path / "photos", ["0.png"]), broken), broken, LAYOUT)
+        pack(open_source(write_pictures(tmp_path / "photos", ["0.png"]), broken), Preprocessor(broken, LAYOUT))
     assert not list((cache / "stores").glob("*/"))
 
 
 def test_one_record_and_none(tmp_path: Path, pictures: Modality, cache: Path) -> None:
-    one = pack(open_source(write_pictures(tmp_path / "one", ["0.png"]), pictures), pictures, LAYOUT)
+    one = pack(open_source(write_pictures(tmp_path / "one", ["0.png"]), pictures), Preprocessor(pictures, LAYOUT))
     assert len(one) == 1
     assert one.parts(0)[0]["train"].tolist() == [0]
     bad = write_pictures(tmp_path / "bad", ["0.png", "1.png"])
     for path in bad.iterdir():
         path.write_bytes(b"")
     with pytest.raises(UserError, match="2 of 2 images cannot be read"):
-        pack(open_source(bad, pictures), pictures, LAYOUT)
+        pack(open_source(bad, pictures), Preprocessor(pictures, LAYOUT))
     assert len(list((cache / "stores").glob("*/"))) == 1
 
 
@@ -121,13 +121,13 @@ def test_one_record_and_none(tmp_path: Path, pictures: Modality, cache: Path) ->
 
 def test_second_run_reuses(tmp_path: Path, pictures: Modality) -> None:
     root = write_pictures(tmp_path / "photos", ["0.png", "1.png"])
-    first = pack(open_source(root, pictures), pictures, LAYOUT)
+    first = pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT))
     pixels = first.columns["pixels"].copy()
-    again = pack(open_source(root, pictures), pictures, LAYOUT, progress=lambda *_: pytest.fail("packed again"))
+    again = pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT), progress=lambda *_: pytest.fail("packed again"))
     assert again.folder == first.folder
-    assert pack(open_source(root, pictures), pictures, {"side": 4}).folder != first.folder
+    assert pack(open_source(root, pictures), Preprocessor(pictures, {"side": 4})).folder != first.folder
     (first.folder / "pixels.npy").write_bytes(b"")  # damaged by hand: packed anew
-    assert np.array_equal(pack(open_source(root, pictures), pictures, LAYOUT).columns["pixels"], pixels)
+    assert np.array_equal(pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT)).columns["pixels"], pixels)
 
 
 def test_an_exception_leaves_nothing(tmp_path: Path, pictures: Modality, cache: Path) -> None:
@@ -138,7 +138,7 @@ def test_an_exception_leaves_nothing(tmp_path: Path, pictures: Modality, cache: 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pack(open_source(root, pictures), pictures, LAYOUT, progress=stop)
+        pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT), progress=stop)
     assert not list((cache / "stores").glob("*/"))
 
 
@@ -146,6 +146,7 @@ PACK = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import tiny
+from untaught.core import Preprocessor
 from untaught.data.sources import open_source
 from untaught.data.store import pack
 images = tiny.make_modality(
@@ -154,7 +155,7 @@ images = tiny.make_modality(
 def slow(done, total):
     print("packed", done, flush=True)
     time.sleep({pause})
-print(len(pack(open_source({root!r}, images), images, {{"side": 8}}, progress=slow)), flush=True)
+print(len(pack(open_source({root!r}, images), Preprocessor(images, {{"side": 8}}), progress=slow)), flush=True)
 """
 
 
@@ -171,7 +172,7 @@ def test_kill_in_the_middle_leaves_nothing_that_counts(tmp_path: Path, pictures:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(list((cache / "stores").glob("*.unfinished"))) == 1
-    assert len(pack(open_source(root, pictures), pictures, LAYOUT)) == 200
+    assert len(pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT))) == 200
     assert not list((cache / "stores").glob("*.unfinished"))
 
 
@@ -191,21 +192,21 @@ def test_full_disk(tmp_path: Path, pictures: Modality, cache: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(Column, "append", full)
         with pytest.raises(UserError, match=r"no space left in .*UNTAUGHT_CACHE"):
-            pack(open_source(root, pictures), pictures, LAYOUT)
+            pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT))
     assert not list((cache / "stores").glob("*/"))
     monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
     with pytest.raises(UserError, match=r"packing needs about .* GB in .*, which has 0.0 GB left"):
-        pack(open_source(root, pictures), pictures, LAYOUT)
+        pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT))
 
 
 def test_cache_that_cannot_be_written(tmp_path: Path, pictures: Modality, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_pictures(tmp_path / "photos", ["0.png"])
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"cannot be written .*UNTAUGHT_CACHE"):
-        pack(open_source(root, pictures), pictures, LAYOUT, cache=tmp_path / "file")
+    with pytest.raises(UserError, match=r"is not writable .*UNTAUGHT_CACHE"):
+        pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT), cache=tmp_path / "file")
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system")))
     with pytest.raises(UserError, match="Read-only file system"):
-        pack(open_source(root, pictures), pictures, LAYOUT)
+        pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT))
 
 
 # --------------------------------------------------------------------------------------------------------------- parts
@@ -213,7 +214,7 @@ def test_cache_that_cannot_be_written(tmp_path: Path, pictures: Modality, monkey
 
 def packed(labels: np.ndarray | None, pictures: Modality):
     pixels = np.zeros((len(labels) if labels is not None else 10, 4, 4), np.uint8)
-    return pack(open_source(pixels if labels is None else (pixels, labels), pictures), pictures, LAYOUT)
+    return pack(open_source(pixels if labels is None else (pixels, labels), pictures), Preprocessor(pictures, LAYOUT))
 
 
 def test_stratified_split(pictures: Modality) -> None:
@@ -234,21 +235,23 @@ def test_other_splits(tmp_path: Path, pictures: Modality) -> None:
     assert measured.labels.dtype == np.float64
     assert len(measured.parts(0)[0]["val"]) == 4
     own = write_pictures(tmp_path / "own", ["train/0.png", "train/1.png", "test/2.png"])
-    parts, how = pack(open_source(own, pictures), pictures, LAYOUT).parts(0)
+    parts, how = pack(open_source(own, pictures), Preprocessor(pictures, LAYOUT)).parts(0)
     assert {name: rows.tolist() for name, rows in parts.items()} == {"train": [0, 1], "test": [2]}
-    assert how == "the data's own parts: train 2, test 1"
+    assert how == "the data's own split: train 2, test 1"
     only = write_pictures(tmp_path / "only", [f"train/{name}/{i}.png" for name in "ab" for i in range(5)])
-    assert set(pack(open_source(only, pictures), pictures, LAYOUT).parts(0)[0]) == {"train", "val"}
+    assert set(pack(open_source(only, pictures), Preprocessor(pictures, LAYOUT)).parts(0)[0]) == {"train", "val"}
 
 
 def test_statistics_are_of_training_rows_alone(pictures: Modality) -> None:
     import pandas
 
     frame = pandas.DataFrame({"image": [picture(0)] * 6 + [picture(255)] * 4, "split": ["train"] * 6 + ["test"] * 4})
-    store = pack(open_source(frame, pictures, split="split"), pictures, LAYOUT)
+    store = pack(open_source(frame, pictures, split="split"), Preprocessor(pictures, LAYOUT))
     assert store.statistics["mean"] == pytest.approx(7 / 3)  # image(0) is 0, 0, 7; of all ten it would be 36
     frame["split"] = "test"
-    assert pack(open_source(frame, pictures, split="split"), pictures, LAYOUT).statistics["mean"] == pytest.approx(7 / 3 + 0.4 * 255 / 3)
+    assert pack(open_source(frame, pictures, split="split"), Preprocessor(pictures, LAYOUT)).statistics["mean"] == pytest.approx(
+        7 / 3 + 0.4 * 255 / 3
+    )
 
 
 def test_raw_labels_of_a_stream_are_numbered_when_all_were_seen(pictures: Modality) -> None:
@@ -256,7 +259,7 @@ def test_raw_labels_of_a_stream_are_numbered_when_all_were_seen(pictures: Modali
 
     rows = [{"image": encoded(i), "label": f"kind {i % 3}"} for i in range(6)]
     stream = datasets.IterableDataset.from_generator(lambda: iter(rows))
-    store = pack(open_source(stream, pictures), pictures, LAYOUT)
+    store = pack(open_source(stream, pictures), Preprocessor(pictures, LAYOUT))
     assert store.classes == ("kind 0", "kind 1", "kind 2")
     assert store.labels is not None
     assert store.labels.tolist() == [0, 1, 2] * 2
@@ -272,7 +275,7 @@ def test_a_flipped_byte_anywhere_is_noticed_said_and_packed_anew(
     if large:  # of which files that nobody touched are not read again
         monkeypatch.setattr(checksum_module, "ALWAYS", 0)
     source = open_source(write_pictures(tmp_path / "x", FOUR), pictures)
-    store = pack(source, pictures, LAYOUT, cache=tmp_path)
+    store = pack(source, Preprocessor(pictures, LAYOUT), cache=tmp_path)
     right = {path.name: path.read_bytes() for path in store.folder.iterdir() if path.name != "verified.json"}
     assert len(right) == 8
     for name, content in right.items():
@@ -281,13 +284,13 @@ def test_a_flipped_byte_anywhere_is_noticed_said_and_packed_anew(
                 file.seek(place)
                 file.write(bytes([content[place] ^ 1]))
             said: list[str] = []
-            pack(source, pictures, LAYOUT, cache=tmp_path, warn=said.append)
+            pack(source, Preprocessor(pictures, LAYOUT), cache=tmp_path, warn=said.append)
             assert len(said) == 1, (name, place)
             assert "is damaged" in said[0]
-            assert "packing it anew" in said[0]
+            assert "repacking it" in said[0]
             assert (store.folder / name).read_bytes() == content
     said = []
-    pack(source, pictures, LAYOUT, cache=tmp_path, warn=said.append)
+    pack(source, Preprocessor(pictures, LAYOUT), cache=tmp_path, warn=said.append)
     assert said == []
 
 
@@ -297,22 +300,25 @@ def test_a_large_store_is_read_once_until_it_is_touched(tmp_path: Path, pictures
     monkeypatch.setattr(checksum_module, "checksum", lambda path: read.append(path.name) or own(path))
     monkeypatch.setattr(checksum_module, "ALWAYS", 0)
     source = open_source(write_pictures(tmp_path / "x", FOUR), pictures)
-    folder = pack(source, pictures, LAYOUT, cache=tmp_path).folder
-    pack(source, pictures, LAYOUT, cache=tmp_path)
+    folder = pack(source, Preprocessor(pictures, LAYOUT), cache=tmp_path).folder
+    pack(source, Preprocessor(pictures, LAYOUT), cache=tmp_path)
     assert read == []
     touched = (folder / "row.hash.npy").stat()
     os.utime(folder / "row.hash.npy", ns=(touched.st_atime_ns, touched.st_mtime_ns))  # its times set back, as if nothing had been
-    pack(source, pictures, LAYOUT, cache=tmp_path)
+    pack(source, Preprocessor(pictures, LAYOUT), cache=tmp_path)
     assert read == ["row.hash.npy"]
     old = time.time() - checksum_module.AGAIN - 1
     os.utime(folder / "verified.json", (old, old))
-    pack(source, pictures, LAYOUT, cache=tmp_path)
+    pack(source, Preprocessor(pictures, LAYOUT), cache=tmp_path)
     assert len(read) == 8
 
 
 def test_contents_are_the_same_under_any_path_and_others_with_another_label(tmp_path: Path, pictures: Modality) -> None:
     names = {"x": FOUR, "y": FOUR, "z": ["a/0.png", "a/1.png", "c/0.png", "c/1.png"], "short": FOUR[:3]}
-    stores = {name: pack(open_source(write_pictures(tmp_path / name, files), pictures), pictures, LAYOUT) for name, files in names.items()}
+    stores = {
+        name: pack(open_source(write_pictures(tmp_path / name, files), pictures), Preprocessor(pictures, LAYOUT))
+        for name, files in names.items()
+    }
     assert stores["x"].folder != stores["y"].folder
     assert stores["x"].contents == stores["y"].contents
     assert len({store.contents for store in stores.values()}) == 3
@@ -325,7 +331,7 @@ def test_rows_keep_their_number_among_all_records_and_what_repeats_is_found(tmp_
     root = write_pictures(tmp_path / "x", files)
     (root / "train/a/1.png").write_bytes(b"no image")
     (root / "test/a/5.png").write_bytes(encoded(2))  # as train/b/2.png
-    store = pack(open_source(root, pictures), pictures, LAYOUT)
+    store = pack(open_source(root, pictures), Preprocessor(pictures, LAYOUT))
     assert store.numbers.tolist() == [0, 2, 3, 4, 5]
     assert store.left_out == 1
     rows, _ = store.parts(0)

@@ -18,7 +18,9 @@ from untaught.data.parts import Source
 from untaught.data.texts import in_parts, is_text, open_texts
 from untaught.modalities.tokenizer import read
 
-TEXTS = make_modality(name="text", noun="documents", fields={"text": ("text",)}, suffixes=frozenset({".txt"}), decode=lambda r, layout: {})
+TEXTS = make_modality(
+    name="text", noun="documents", fields={"text": ("text",)}, suffixes=frozenset({".txt"}), lines=True, decode=lambda r, prep: {}
+)
 
 
 def write(root: Path, name: str, content: bytes) -> Path:
@@ -231,14 +233,14 @@ def test_what_is_damaged_costs_its_line_alone(tmp_path: Path) -> None:
     wide = b"\xff\xfe" + "one\n".encode("utf-16-le") + lone + "\nthree\n".encode("utf-16-le")
     assert texts_of(write(tmp_path, "a.txt", wide)) == [
         ("line 1", "one"),
-        ("line 2", "FAULT is no utf-16-le; mend it, or leave it out"),
+        ("line 2", "FAULT is not valid utf-16-le; fix or remove it"),
         ("line 3", "three"),
     ]
     found = texts_of(write(tmp_path, "a.txt", b"one\nt\0wo\nth\xffree\nfour"))
     assert [text.split(";")[0] for _, text in found] == [
         "one",
-        "FAULT holds NUL characters, read as utf-8",
-        "FAULT is no utf-8 at byte 2",
+        "FAULT has NUL characters, read as utf-8",
+        "FAULT is not valid utf-8 at byte 2",
         "four",
     ]
 

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas
 import pytest
 
-from untaught.core import Modality, Record
+from untaught.core import Modality, Preprocessor, Record
 from untaught.data import unfinished
 from untaught.data.column import Growing
 from untaught.data.sources import open_source
@@ -44,9 +43,9 @@ def table(folder: Path) -> Path:
 
 
 def counted(modality: Modality, seen: list[int]) -> Modality:
-    def decode(record: Record, layout: dict[str, Any]) -> dict[str, np.ndarray]:
+    def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
         seen.append(1)
-        return modality.decode(record, layout)
+        return modality.decode(record, prep)
 
     return replace(modality, decode=decode)
 
@@ -71,15 +70,15 @@ def same(one: Store, other: Store) -> None:
 @pytest.mark.parametrize("after", [64, 320, ROWS + 50], ids=["early", "late", "in the second part"])
 def test_what_was_interrupted_goes_on(after: int, tmp_path: Path, tokens: Modality, cache: Path) -> None:
     source = open_source(table(tmp_path / "table"), tokens, label="label")
-    whole = pack(source, tokens, LAYOUT, cache=tmp_path / "whole")
+    whole = pack(source, Preprocessor(tokens, LAYOUT), cache=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        pack(source, tokens, LAYOUT, progress=cut(after))
+        pack(source, Preprocessor(tokens, LAYOUT), progress=cut(after))
     (left,) = (cache / "stores").glob("*.unfinished")
     for file in left.glob("*.npy"):  # written, but not known to be: as a killed process leaves it
         file.open("ab").write(b"torn")
     (left / "labels.jsonl").open("a").write('["to')
     seen: list[int] = []
-    store = pack(source, counted(tokens, seen), LAYOUT)
+    store = pack(source, Preprocessor(counted(tokens, seen), LAYOUT))
     same(whole, store)
     assert len(seen) <= ROWS + 100 - after + 64
     assert not list((cache / "stores").glob("*.unfinished"))
@@ -89,6 +88,7 @@ PACK = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import tiny
+from untaught.core import Preprocessor
 from untaught.data import unfinished
 from untaught.data.sources import open_source
 from untaught.data.store import pack
@@ -100,7 +100,7 @@ images = tiny.make_modality(
 def slow(done, total):
     print("packed", done, flush=True)
     time.sleep(60 * (done > 150))
-pack(open_source({root!r}, images), images, {{"side": 8}}, progress=slow)
+pack(open_source({root!r}, images), Preprocessor(images, {{"side": 8}}), progress=slow)
 """
 
 
@@ -116,17 +116,17 @@ def test_what_was_killed_goes_on(tmp_path: Path, pictures: Modality, cache: Path
     process.send_signal(signal.SIGKILL)
     process.wait()
     seen: list[int] = []
-    store = pack(open_source(root, pictures), counted(pictures, seen), {"side": 8})
+    store = pack(open_source(root, pictures), Preprocessor(counted(pictures, seen), {"side": 8}))
     assert len(store) == 300
     assert len(seen) == 300 - int(line.split()[1])
-    same(pack(open_source(root, pictures), pictures, {"side": 8}, cache=tmp_path / "whole"), store)
+    same(pack(open_source(root, pictures), Preprocessor(pictures, {"side": 8}), cache=tmp_path / "whole"), store)
 
 
 @pytest.mark.parametrize("damage", ["cut column", "cut labels", "no json", "another kind"])
 def test_what_is_not_as_it_was_saved_is_packed_anew(damage: str, tmp_path: Path, tokens: Modality, cache: Path) -> None:
     source = open_source(table(tmp_path / "table"), tokens, label="label")
     with pytest.raises(KeyboardInterrupt):
-        pack(source, tokens, LAYOUT, progress=cut(320))
+        pack(source, Preprocessor(tokens, LAYOUT), progress=cut(320))
     (left,) = (cache / "stores").glob("*.unfinished")
     if damage == "cut column":
         (left / "ids.npy").write_bytes((left / "ids.npy").read_bytes()[:200])
@@ -135,22 +135,22 @@ def test_what_is_not_as_it_was_saved_is_packed_anew(damage: str, tmp_path: Path,
     else:
         (left / "progress.json").write_text("{" if damage == "no json" else json.dumps([1, 2]))
     seen: list[int] = []
-    store = pack(source, counted(tokens, seen), LAYOUT)
+    store = pack(source, Preprocessor(counted(tokens, seen), LAYOUT))
     assert len(seen) == ROWS + 100
-    same(pack(source, tokens, LAYOUT, cache=tmp_path / "whole"), store)
+    same(pack(source, Preprocessor(tokens, LAYOUT), cache=tmp_path / "whole"), store)
 
 
 def test_nobody_goes_on_after_a_week(tmp_path: Path, tokens: Modality, cache: Path) -> None:
     source = open_source(table(tmp_path / "table"), tokens, label="label")
     with pytest.raises(KeyboardInterrupt):
-        pack(source, tokens, LAYOUT, progress=cut(320))
+        pack(source, Preprocessor(tokens, LAYOUT), progress=cut(320))
     other = pandas.DataFrame({"text": ["1 2", "3"]})
     (left,) = (cache / "stores").glob("*.unfinished")
-    pack(open_source(other, tokens), tokens, LAYOUT)
+    pack(open_source(other, tokens), Preprocessor(tokens, LAYOUT))
     assert left.exists()
     old = time.time() - 8 * 86400
     os.utime(left / "progress.json", (old, old))
-    pack(open_source(other.iloc[:1], tokens), tokens, LAYOUT)
+    pack(open_source(other.iloc[:1], tokens), Preprocessor(tokens, LAYOUT))
     assert not left.exists()
 
 

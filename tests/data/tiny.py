@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from untaught.core import Modality, Record
+from untaught.core import Modality, Preprocessor, Record
 
 PIXEL_LIMIT = 100_000_000
 
@@ -20,11 +20,11 @@ def make_modality(**own: Any) -> Modality:
     def unused(*_: Any) -> Any:
         raise AssertionError("data/ must not call this")
 
-    rest = dict.fromkeys(("plan", "presets", "check", "raw", "render", "encoder_for", "input", "preprocessing"), unused)
-    return Modality(**{**rest, "views": {}, "fit": lambda batch, layout: {}, **own})
+    rest = dict.fromkeys(("plan", "presets", "check", "raw", "render", "encoder_for", "encoder_arguments", "export"), unused)
+    return Modality(**{**rest, "views": {}, "fit": lambda batch, prep: {}, **own})
 
 
-def decode_picture(record: Record, layout: dict[str, Any]) -> dict[str, np.ndarray]:
+def decode_picture(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
     value = record["image"]
     if isinstance(value, np.ndarray):
         value = Image.fromarray(value)
@@ -33,7 +33,7 @@ def decode_picture(record: Record, layout: dict[str, Any]) -> dict[str, np.ndarr
     if value.width * value.height > PIXEL_LIMIT:
         raise ValueError(f"{value.width} x {value.height} pixels")
     deep = np.asarray(value).dtype == np.uint16
-    small = value.resize((layout["side"],) * 2)
+    small = value.resize((prep.settings["side"],) * 2)
     pixels = np.asarray(small)[..., None].repeat(3, 2) >> 8 if deep else np.asarray(small.convert("RGB"))
     return {"pixels": np.ascontiguousarray(pixels.transpose(2, 0, 1), np.uint8)}
 

@@ -30,7 +30,7 @@ PICTURES = [name for name in METHODS if set(method_class(name).views) <= set(MOD
 CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {  # name -> method, whether a ViT, knobs of the loop
     **{name: (name, False, {}) for name in PICTURES if not method_class(name).needs},
     **{f"{name} vit": (name, True, {}) for name in PICTURES if method_class(name).needs or name in ("mocov3", "dino")},
-    **{name: (name, False, {}) for name in METHODS if name not in PICTURES},  # of text
+    **{name: (name, False, {}) for name in METHODS if name not in PICTURES},  # of text, and of pairs
     "hybrid": ("moco+deepcluster:0.5", False, {}),
     "hybrid vit": ("simclr+mae:0.5", True, {"accumulate": 2}),
     "accumulated": ("simclr", False, {"accumulate": 2}),
@@ -40,6 +40,8 @@ CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {  # name -> method, whethe
     "fsdp muon": ("dino", True, {"strategy": "fsdp", "optimizer": "muon", "lr": 0.002}),
     "fsdp cached": ("vicreg", True, {"strategy": "fsdp", "cache_gradients": 4}),
     "fsdp conv": ("simclr", False, {"strategy": "fsdp"}),
+    "fsdp clip": ("clip", False, {"strategy": "fsdp"}),
+    "clip cached": ("clip", False, {"cache_gradients": 4}),
     "fsdp mae": ("mae", True, {"strategy": "fsdp"}),
     "fsdp hybrid": ("byol+dino:0.5", True, {"strategy": "fsdp"}),
     "clipped": ("byol", False, {"clip": 0.1}),
@@ -86,8 +88,9 @@ def train(folder: str) -> dict[str, Any]:
         recipe = TrainConfig(**(LOOP | knobs))
         group = ProcessGroup(recipe, cls.find_unused_parameters)
         torch.manual_seed(0)
-        kind = "image" if set(cls.views) <= set(MODALITIES["image"].views) else "text"
-        encoder = toy_encoder(frozenset({"tokens"}) if tokens else cls.needs, kind)
+        kind = next(kind for kind in ("image", "text", "image_text") if set(cls.views) <= set(MODALITIES[kind].views))
+        one = len(cls.roles()) == 1
+        encoder = toy_encoder(frozenset({"tokens"}) if tokens else cls.roles()["encoder"].needs, kind) if one else None
         method, views, batch = build(cls, kind, encoder, **KNOBS.get(method_name, {}))
         place = Path(tempfile.mkdtemp(dir=folder))
         shares = Shares(batch, group)

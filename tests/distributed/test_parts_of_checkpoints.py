@@ -76,7 +76,7 @@ def test_what_some_wrote_others_read(wrote: int, reads: int, tmp_path: Path) -> 
 
 def test_another_shape_is_refused_by_all(tmp_path: Path) -> None:
     together(2, steps, str(tmp_path / "first"), None, folder=tmp_path)
-    with pytest.raises(AssertionError, match=r"UserError: .* can't be read: method.body.0.weight has the shapes \[\[3, 4\], \[2, 4\]\]"):
+    with pytest.raises(AssertionError, match=r"UserError: .* can't be read: method.body.0.weight has shapes \[\[3, 4\], \[2, 4\]\]"):
         together(2, steps, str(tmp_path / "second"), str(tmp_path / "first"), 7, folder=tmp_path)
 
 

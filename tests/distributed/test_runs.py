@@ -104,7 +104,7 @@ def test_the_command_starts_processes_and_its_run_is_that_of_one(cli: Cli, tmp_p
     same_run(tmp_path / "run", alone)
     same_scores(tmp_path / "run", alone)
     assert done.err.count("trained   8 steps") == 1  # one says it
-    assert "2 processes of 1 threads" in done.err
+    assert "2 processes with 1 threads each" in done.err
     for file in ("evaluation.json", "report.html", "views.png", "sample.npz", "encoder/model.pt2"):
         assert (tmp_path / "run" / file).exists()
 
@@ -152,7 +152,7 @@ def test_a_damaged_part_of_a_checkpoint_is_noticed(cli: Cli, tmp_path: Path) -> 
 def saved_and_said(out: Path, said: str) -> None:
     (last,) = [line for line in said.splitlines() if line.startswith("stopped")]
     step = int(last.split("at step ")[1].split(",")[0])
-    assert last.endswith(f"go on with: untaught pretrain --out {out} --resume")
+    assert last.endswith(f"resume with: untaught pretrain --out {out} --resume")
     assert (out / "checkpoints" / f"step-{step}").is_dir()
     assert rows_of(out)[-1]["step"] == step
     assert "Traceback" not in said
@@ -186,7 +186,7 @@ def test_a_process_that_is_killed_ends_the_others(cli: Cli, tmp_path: Path, when
     second.process.kill()
     assert first.wait().code == 1
     (last,) = [line for line in first.err.splitlines() if line.startswith("error: ")]
-    assert "another process of this run is gone; go on from the last checkpoint with --resume" in last
+    assert "another process of this run exited; resume from the last checkpoint with --resume" in last
     assert "Traceback" not in first.err
     if strategy:
         assert not list(out.glob("checkpoints/.partial.*"))
@@ -227,7 +227,7 @@ def test_slurm_is_recognised(cli: Cli, tmp_path: Path, alone: Path) -> None:
     ("asked", "said"),
     [
         (["--devices", "0"], "devices=0: must be a whole number from 1 to 65,536"),
-        (["--nodes", "2"], "nodes=2: start the command on every machine by torchrun --nnodes 2, or by srun"),
+        (["--nodes", "2"], "nodes=2: start the command on every machine with torchrun --nnodes 2 or srun"),
         (["--strategy", "horovod"], "strategy=horovod: must be one of ddp, fsdp"),
         (["--devices", "2", "lr=1e6", "warmup=0", "steps=30"], "training diverged at step"),
     ],
@@ -239,9 +239,9 @@ def test_a_fault_is_said_once(cli: Cli, tmp_path: Path, asked: list[str], said: 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ("batch_size=63", "batch_size=63 can't be shared out to 2 processes; choose a multiple of 2"),
-        ("strategy=fsdp optimizer=lars", "optimizer=lars: is not known to work with strategy=fsdp; muon, adamw, sgd do"),
-        ("devices=4", "devices=4: torchrun started 2; leave it out, or start as many"),
+        ("batch_size=63", "batch_size=63 can't be split over 2 processes; choose a multiple of 2"),
+        ("strategy=fsdp optimizer=lars", "optimizer=lars is not tested with strategy=fsdp; use one of muon, adamw, sgd"),
+        ("devices=4", "devices=4: torchrun started 2; omit devices, or start 4"),
     ],
 )
 def test_a_fault_of_all_is_said_by_the_first(cli: Cli, tmp_path: Path, asked: str, said: str) -> None:
@@ -277,15 +277,15 @@ def test_python_starts_processes_and_gets_the_run(tmp_path: Path, alone: Path) -
     knobs: dict[str, Any] = {key.replace(".", "__"): value for key, value in (one.split("=") for one in TINY)}
     run = ut.pretrain("builtin:digits", out=tmp_path / "run", devices=2, steps=8, **knobs)
     same_run(run.path, alone)
-    with pytest.raises(UserError, match="already holds a run"):
+    with pytest.raises(UserError, match="already contains a run"):
         ut.pretrain("builtin:digits", out=tmp_path / "run", devices=2, steps=8, **knobs)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"data": np.zeros((8, 8, 8), np.uint8)}, "the data from Python can't be sent to other processes; save it as .npz"),
-        ({"data": "builtin:digits", "encoder": torch.nn.Flatten()}, "the encoder from Python can't be sent"),
+        ({"data": np.zeros((8, 8, 8), np.uint8)}, "a Python object as data can't be sent to other processes; save it as .npz"),
+        ({"data": "builtin:digits", "encoder": torch.nn.Flatten()}, "a Python object as encoder can't be sent"),
     ],
 )
 def test_what_lives_in_memory_cannot_be_sent(tmp_path: Path, given: dict[str, Any], said: str) -> None:

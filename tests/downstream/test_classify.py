@@ -62,7 +62,7 @@ def test_the_head_begins_as_the_linear_probe(classes: int) -> None:
     random = np.random.default_rng(0)
     truth = np.arange(60) % classes
     made = task(truth, CLASSES[:classes])
-    features = random.normal(size=(60, made.kept.width)) * 3 + 1 + truth[:, None]
+    features = random.normal(size=(60, made.exported()["encoder"].width)) * 3 + 1 + truth[:, None]
     made.begin(lambda: features.astype(np.float32), truth)
     scaled = (features - features.mean(0)) / (features.std(0) + 1e-6)
     expected = LogisticRegression(C=PROBE_C, max_iter=200).fit(scaled, truth).predict_proba(scaled)
@@ -78,7 +78,7 @@ def test_a_class_without_a_training_row_is_never_said(there: list[int]) -> None:
     random = np.random.default_rng(0)
     truth = random.choice(there, 80)
     made = task(truth, ("a", "b", "c", "d"))
-    features = random.normal(size=(80, made.kept.width)).astype(np.float32) + truth[:, None]
+    features = random.normal(size=(80, made.exported()["encoder"].width)).astype(np.float32) + truth[:, None]
     made.begin(lambda: features, truth)
     said = made.network.head(torch.from_numpy(features).float()).argmax(1).numpy()
     assert set(said) <= set(there)
@@ -118,7 +118,7 @@ def test_the_probe_is_balanced_where_the_loss_is(balance: str) -> None:
     random = np.random.default_rng(0)
     truth = np.repeat([0, 1, 2], [40, 15, 5])
     made = task(truth, balance=balance)
-    features = random.normal(size=(60, made.kept.width)) + 0.5 * truth[:, None]
+    features = random.normal(size=(60, made.exported()["encoder"].width)) + 0.5 * truth[:, None]
     made.begin(lambda: features.astype(np.float32), truth)
     scaled = (features - features.mean(0)) / (features.std(0) + 1e-6)
     weight = None if balance == "none" else "balanced"
@@ -138,5 +138,5 @@ def test_judging_forgives_overconfidence_but_not_errors() -> None:
 
 
 def test_measured_labels_are_refused() -> None:
-    with pytest.raises(UserError, match=r"measured numbers \(0.5, 1.5 ...\); use --task regress"):
+    with pytest.raises(UserError, match=r"continuous numbers \(0.5, 1.5 ...\); use --task regress"):
         Classify.targets(labelled(np.array([0.5, np.nan, 1.5])), IMAGE, "", {})

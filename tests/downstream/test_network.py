@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from untaught.core import UserError, View
-from untaught.downstream.classify import Classify
-from untaught.downstream.network import Network, layer_numbers, learning_layers
+from untaught.downstream.network import Network, TrainedLayers, layer_numbers
 from untaught.encoders.conv_small import ConvSmall
 from untaught.encoders.plain import Plain
 from untaught.encoders.timm import timm_encoder, vit_mini
@@ -37,7 +36,7 @@ def test_layers_of_timm_models_are_theirs() -> None:
 
 def test_layers_of_any_module_are_its_children_in_order() -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)))
-    numbers = layer_numbers(Plain(module, {"channels": 1, "size": 8}))
+    numbers = layer_numbers(Plain(module, View(torch.zeros(2, 1, 8, 8))))
     assert numbers == {
         "module.0.weight": 0,
         "module.0.bias": 0,
@@ -58,17 +57,26 @@ def stepped(network: Network) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return before, dict(network.state_dict())
 
 
-@pytest.mark.parametrize(("learning", "moving"), [(None, {0, 1, 2}), (1, {2}), (2, {1, 2}), (9, {0, 1, 2}), (0, set())])
-def test_only_the_last_layers_move_batch_norm_included(learning: int | None, moving: set[int]) -> None:
+@pytest.mark.parametrize(
+    ("layers", "moving"),
+    [
+        (TrainedLayers(last=1), {0, 1, 2}),
+        (TrainedLayers("partial"), {2}),
+        (TrainedLayers("partial", last=2), {1, 2}),
+        (TrainedLayers("partial", last=9), {0, 1, 2}),
+        (TrainedLayers("frozen"), set()),
+    ],
+)
+def test_only_the_last_layers_move_batch_norm_included(layers: TrainedLayers, moving: set[int]) -> None:
     torch.manual_seed(0)
-    before, after = stepped(Network(ConvSmall(width=4), nn.Linear(8 * 4, 2), learning))
+    before, after = stepped(Network(ConvSmall(width=4), nn.Linear(8 * 4, 2), layers))
     for name, value in after.items():
         learns = name.startswith("head") or int(name.split(".")[2]) in moving
         assert torch.equal(before[name], value) is not learns, name
 
 
 def test_rates_fall_towards_the_input() -> None:
-    groups = Network(ConvSmall(width=2), nn.Linear(8 * 2, 2)).groups("network.", 0.5)
+    groups = Network(ConvSmall(width=2), nn.Linear(8 * 2, 2), TrainedLayers(layer_decay=0.5)).groups("network.")
     rates = {name.split(".")[3]: own["lr_scale"] for name, own in groups.items()}
     assert rates == {"0": 0.125, "1": 0.25, "2": 0.5}
     assert not any(name.startswith("network.head") for name in groups)
@@ -81,7 +89,6 @@ def test_the_head_is_exact_under_autocast() -> None:
 
 
 @pytest.mark.parametrize(("last", "decay", "said"), [(0, 0.5, "last=0"), (1, 0.0, "layer_decay=0.0"), (1, 1.5, "layer_decay=1.5")])
-def test_wrong_knobs_are_named(last: int, decay: float, said: str) -> None:
+def test_knobs_out_of_range_are_named(last: int, decay: float, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        Classify(ConvSmall(width=2), {"classes": ["a", "b"], "temperature": 1.0}, train="partial", last=last, layer_decay=decay)
-    assert [learning_layers(train, 2) for train in ("frozen", "partial", "full")] == [0, 2, None]
+        TrainedLayers("partial", last, decay)

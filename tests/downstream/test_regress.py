@@ -70,5 +70,5 @@ def test_labels_that_are_numbers_by_name_are_numbers() -> None:
 
 
 def test_labels_that_are_words_are_refused() -> None:
-    with pytest.raises(UserError, match="the label 'cat' is no number, and --task regress needs numbers; use --task classify"):
+    with pytest.raises(UserError, match="--task regress needs numbers, but found the label 'cat'; use --task classify"):
         Regress.targets(labelled(np.array([0, 1]), ("3", "cat")), IMAGE, "", {})

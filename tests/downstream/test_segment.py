@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from untaught.core import UserError, View
+from untaught.core import Preprocessor, UserError, View
+from untaught.downstream.network import TrainedLayers
 from untaught.downstream.segment import IGNORED, Segment, numbering
 from untaught.encoders.conv_small import ConvSmall
 from untaught.encoders.timm import vit_mini
-from untaught.modalities.image import IMAGE, NOTHING
+from untaught.modalities.image import IMAGE
+from untaught.modalities.image.presets import NOTHING
 from untaught.ops.counter_rng import CounterRNG
 
 SIDE = 32
-STATISTICS = {"mean": [0.0], "std": [1.0]}
+PREP = Segment.reading(Preprocessor(IMAGE, {}, {"mean": [0.0], "std": [1.0]}))
 
 
 def task(values: tuple[int, ...] = (0, 1, 2), encoder: Any = None, **knobs: Any) -> Segment:
@@ -64,7 +66,7 @@ def test_a_mask_follows_its_image(options: dict[str, Any]) -> None:
         "target.size": torch.full((6, 2), 40),
         "index": torch.arange(6),
     }
-    view = IMAGE.views["light"](batch, CounterRNG(0, 0, batch["index"], 0), NOTHING | {"size": 40} | options, STATISTICS)
+    view = IMAGE.views["light"](batch, CounterRNG(0, 0, batch["index"], 0), NOTHING | {"size": 40} | options, PREP)
     seen = IMAGE.targets["masks"].follow(batch, view)
     assert seen.target is not None
     shown = view.x * 255 / 100  # 0, 1, 2, and mixtures at the borders of blocks
@@ -114,14 +116,26 @@ def test_scores_are_counted_over_all_pixels_of_all_images() -> None:
 @pytest.mark.parametrize(
     ("found", "knobs", "values", "numbers", "said"),
     [
-        ([0, 1, 2, 255], {}, [0, 1, 2], {0: 0, 1: 1, 2: 2, 255: IGNORED, 7: IGNORED}, "pixels 0, 1, 2, 255: 3 classes, 255 is ignored"),
-        ([0, 255], {}, [0, 255], {0: 0, 255: 1}, "pixels 0, 255: 2 classes, all above 0 are one"),
-        ([0, 1, 2, 3], {"binary": True}, [0, 1], {0: 0, 1: 1, 3: 1, 255: IGNORED}, "pixels 0, 1, 2, 3: 2 classes, all above 0 are one"),
-        ([0, 1, 2], {"ignore": 0}, [1, 2], {0: IGNORED, 1: 0, 2: 1}, "pixels 0, 1, 2: 2 classes, 0 is ignored"),
+        (
+            [0, 1, 2, 255],
+            {},
+            [0, 1, 2],
+            {0: 0, 1: 1, 2: 2, 255: IGNORED, 7: IGNORED},
+            "pixel values 0, 1, 2, 255: 3 classes, 255 is ignored",
+        ),
+        ([0, 255], {}, [0, 255], {0: 0, 255: 1}, "pixel values 0, 255: 2 classes, all above 0 form one class"),
+        (
+            [0, 1, 2, 3],
+            {"binary": True},
+            [0, 1],
+            {0: 0, 1: 1, 3: 1, 255: IGNORED},
+            "pixel values 0, 1, 2, 3: 2 classes, all above 0 form one class",
+        ),
+        ([0, 1, 2], {"ignore": 0}, [1, 2], {0: IGNORED, 1: 0, 2: 1}, "pixel values 0, 1, 2: 2 classes, 0 is ignored"),
     ],
 )
 def test_what_the_values_of_masks_mean(found: list[int], knobs: Any, values: list[int], numbers: dict[int, int], said: str) -> None:
-    targets = Segment.targets(stored(np.array([[found]], np.uint8)), Segment.reading(IMAGE), "", knobs)
+    targets = Segment.targets(stored(np.array([[found]], np.uint8)), PREP.modality, "", knobs)
     facts = targets.facts
     assert facts["values"] == values
     mapped = numbering(values, facts["binary"], facts["ignore"])
@@ -130,13 +144,13 @@ def test_what_the_values_of_masks_mean(found: list[int], knobs: Any, values: lis
 
 
 def test_masks_of_one_class_teach_nothing() -> None:
-    with pytest.raises(UserError, match="the masks hold the values 0, 255, of which 1 is a class"):
-        Segment.targets(stored(np.array([[[0, 0]], [[0, 255]]], np.uint8)), Segment.reading(IMAGE), "", {"ignore": 0})
+    with pytest.raises(UserError, match="the masks have values 0, 255: 1 class; at least 2 are needed"):
+        Segment.targets(stored(np.array([[[0, 0]], [[0, 255]]], np.uint8)), PREP.modality, "", {"ignore": 0})
 
 
 @pytest.mark.parametrize("names", ["person", "a,a,b", "a,b,"])
 def test_names_are_one_a_class(names: str) -> None:
-    with pytest.raises(UserError, match="the masks have 3 classes"):
+    with pytest.raises(UserError, match="give 3 distinct names, one per class"):
         task(names=names)
 
 
@@ -172,7 +186,7 @@ def test_a_prediction_is_as_large_as_its_image_and_in_the_values_of_the_masks() 
 
 
 def test_frozen_maps_leave_the_encoder_as_it_is() -> None:
-    made: Segment = task(train="frozen", head="linear").train()
+    made: Segment = task(layers=TrainedLayers("frozen"), head="linear").train()
     before = {name: value.clone() for name, value in made.network.encoder.state_dict().items()}
     target: Tensor = torch.randint(0, 3, (2, SIDE, SIDE), dtype=torch.uint8)
     made([replace(View(torch.randn(2, 3, SIDE, SIDE)), target=target)], 0.0)["cross_entropy"].backward()

@@ -8,46 +8,40 @@ import numpy as np
 import pytest
 import torch
 
-from untaught.core import Options, UserError, View
+from untaught.core import Options, Preprocessor, UserError, View
 from untaught.downstream.tag import Tag, entities
-from untaught.modalities import tags as module
-from untaught.modalities.text import TEXT, VIEWS
-from untaught.modalities.tokenizer import learn
+from untaught.modalities.text import TEXT
+from untaught.modalities.text import tags as module
+from untaught.modalities.text.corrupt import VIEWS
+from untaught.modalities.tokenizer import learn, tokenizer_of
 from untaught.ops.counter_rng import CounterRNG
+from untaught.pipeline.dataset import batch_of
 
 TAGS = ["O", "B-person", "I-person", "B-place", "I-place"]
 WORDS = ["Ann", "Bernadette", "sees", "New", "Yorkshire", "today", "."]
 TRUTH = ["B-person", "I-person", "O", "B-place", "I-place", "O", "O"]
-READING = Tag.reading(TEXT)
 
 
 @pytest.fixture(scope="module", params=["bpe", "wordpiece", "characters"])
-def layout(request: Any) -> Options:
-    wanted = {"tokenizer": request.param, "vocabulary": 300, "lowercase": request.param == "wordpiece", "length": 64, "encoding": "utf-8"}
-    whole, _ = learn([{"text": "Ann sees Bern and York today . It rains in new shires ."}] * 4, wanted)
-    return {**whole, "ragged": ["ids"], "tags": TAGS}
+def prep(request: Any) -> Preprocessor:
+    """As a run on tagged documents has it."""
+    kind = {"tokenizer": request.param, "vocabulary": 300, "lowercase": request.param == "wordpiece"}
+    wanted = {**kind, "length": 64, "encoding": "utf-8", "ragged": ["ids"]}
+    settings, files = learn([{"text": "Ann sees Bern and York today . It rains in new shires ."}] * 4, wanted)
+    return Tag.reading(Preprocessor(TEXT, {**settings, "tags": TAGS}, files=files)).fitted({})
 
 
-def batch_of(records: list[Options], layout: Options) -> dict[str, torch.Tensor]:
-    from untaught.pipeline.dataset import batch_of as stack
-
-    return stack(records, READING, Tag.layout(TEXT, layout))[0]
-
-
-def seen(records: list[Options], layout: Options, **options: Any) -> tuple[View, View]:
-    batch = batch_of(records, layout)
-    statistics = TEXT.fit({}, layout)
-    view = TEXT.views["light"](batch, CounterRNG(0, 0, batch["index"], 0), {**VIEWS["light"], "length": 64, **options}, statistics)
+def seen(records: list[Options], prep: Preprocessor, **options: Any) -> tuple[View, View]:
+    batch, _ = batch_of(records, prep)
+    view = TEXT.views["light"](batch, CounterRNG(0, 0, batch["index"], 0), {**VIEWS["light"], "length": 64, **options}, prep)
     return view, module.follow(batch, view)
 
 
 RECORDS = [{"tokens": WORDS, "tags": TRUTH, "name": "a"}, {"tokens": WORDS[2:4], "tags": TRUTH[2:4], "name": "b"}]
 
 
-def test_the_first_token_of_a_word_carries_its_tag(layout: Options) -> None:
-    from untaught.modalities.tokenizer import tokenizer_of
-
-    tokenizer, (view, found) = tokenizer_of(layout), seen(RECORDS, layout)
+def test_the_first_token_of_a_word_carries_its_tag(prep: Preprocessor) -> None:
+    tokenizer, (view, found) = tokenizer_of(prep), seen(RECORDS, prep)
     assert found.target is not None
     assert found.meta is not None
     assert [[TAGS[n] for n in row if n >= 0] for row in found.target.tolist()] == [TRUTH, TRUTH[2:4]]
@@ -60,9 +54,9 @@ def test_the_first_token_of_a_word_carries_its_tag(layout: Options) -> None:
         assert found.meta["count"][row] == len(words)
 
 
-def test_a_view_that_drops_and_cuts_takes_the_words_along(layout: Options) -> None:
-    view, found = seen(RECORDS, layout, delete=0.4)
-    whole, kept = seen(RECORDS, layout)
+def test_a_view_that_drops_and_cuts_takes_the_words_along(prep: Preprocessor) -> None:
+    view, found = seen(RECORDS, prep, delete=0.4)
+    whole, kept = seen(RECORDS, prep)
     assert found.meta is not None
     assert kept.meta is not None
     lost = 0
@@ -71,7 +65,7 @@ def test_a_view_that_drops_and_cuts_takes_the_words_along(layout: Options) -> No
             assert place < 0 or view.x[row, place] == whole.x[row, before]
             lost += place < 0 <= before
     assert lost > 0
-    _, cut = seen(RECORDS[:1], layout, length=6)
+    _, cut = seen(RECORDS[:1], prep, length=6)
     assert cut.meta is not None
     assert cut.target is not None
     assert (cut.meta["words"] < 0).any()
@@ -161,11 +155,11 @@ def test_the_loss_and_the_table_by_loops() -> None:
 
 @pytest.mark.parametrize("tags", [None, [], ["O"], [1, 2], "OB"])
 def test_facts_of_a_strange_file_are_refused(tags: Any) -> None:
-    with pytest.raises(UserError, match="names no tags"):
+    with pytest.raises(UserError, match="has no tags"):
         tagger(tags)
 
 
 def test_tags_that_do_not_fit_their_words_are_said() -> None:
-    with pytest.raises(UserError, match=r"the data have no tags to learn: a \(has 2 words and 1 tags; one a word is needed\)"):
+    with pytest.raises(UserError, match=r"the data have no tags to learn: a \(has 2 words but 1 tags; one tag per word is required\)"):
         module.learn([{"tokens": ["a", "b"], "tags": ["O"], "name": "a"}], {})
     assert module.learn([{"tokens": ["a", "b"], "tags": ["B-x", "O"]}], {}) == {"tags": ["O", "B-x"]}

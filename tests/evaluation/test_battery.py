@@ -173,7 +173,7 @@ def test_the_battery_has_every_probe_once(blobs: Labels) -> None:
     assert {metric for probe, _, metric in names if probe == "spectrum"} == {"rankme", "alpha", "uniformity", "alignment"}
     assert {metric for probe, _, metric in names if probe == "kmeans"} == {"nmi", "ari", "accuracy"}
     assert all(row["low"] <= row["mean"] <= row["high"] for row in rows)
-    assert len(found) == steps(True, y[:180]) + 1
+    assert len(found) == steps(encoded) + 1
     by_labels = {row["labels"]: row["mean"] for row in rows if row["probe"] == "linear" and row["metric"] == "accuracy"}
     assert by_labels["1/class"] < by_labels["10/class"] <= by_labels["all"] + 0.1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import untaught as ut
-from untaught.core import UserError
+from untaught.core import Preprocessor, UserError
 from untaught.data.labels import doubts
 from untaught.evaluation.evaluate import _alike, _open, _own_data, as_text, evaluate
 from untaught.evaluation.evaluator import merge_rows, read_rows
@@ -65,11 +66,11 @@ def test_a_run_is_measured_on_its_own_data_beside_its_baselines(cli: Cli, traine
     assert features(rows) == {"encoder", "random_init", "raw"}
     assert {row["probe"] for row in rows} == {"knn20", "knn200", "linear", "kmeans", "spectrum"}
     assert next(row["mean"] for row in rows if (row["features"], row["probe"], row["labels"]) == ("raw", "linear", "all")) == 1.0
-    assert "untrained" in done.out
+    assert "random init" in done.out
     assert "raw data" in done.out
     assert "\x1b" not in done.out
     assert "10/class" in done.out
-    assert "1% is left out: 0 labels are fewer than the 2 classes" in done.err
+    assert "skipping 1%: 0 labels are fewer than the 2 classes" in done.err
 
 
 def test_pretraining_and_evaluating_measure_the_same_knn(cli: Cli, trained: Path, tmp_path: Path) -> None:
@@ -97,18 +98,18 @@ def test_no_labels_and_other_unusable_ones_are_said(cli: Cli, trained: Path, tmp
     pictures(tmp_path / "one", {"cat": 6})
     names = [f"cat/{i:03}.png" for i in range(6)]
     tables = {
-        "floats.csv": "file,label\n" + "".join(f"one/{name},{i + 0.5}\n" for i, name in enumerate(names)),
+        "floats.csv": "file,label\n" + "".join(f"one/{name},2.5\n" for name in names),
         "single.csv": "file,label\n" + "".join(f"one/{name},cat\n" for name in names),
     }
     for name, text in tables.items():
         (tmp_path / name).write_text(text)
-    for data, said in {"one": "has no labels", "floats.csv": "measured numbers", "single.csv": "are of one class"}.items():
+    for data, said in {"one": "has no labels", "floats.csv": "have the same label", "single.csv": "are of one class"}.items():
         done = cli(
             "evaluate", trained, "--data", tmp_path / data, *(["--label", "label"] if "csv" in data else []), "--json", "--out", tmp_path
         )
         assert done.code == 0, done.err
         assert said in done.err
-        assert "label-free rows only" in done.err
+        assert "label-free metrics only" in done.err
         assert {row["probe"] for row in json.loads(done.out)} == {"spectrum"}
         assert features(json.loads(done.out)) == {"encoder", "random_init"}
 
@@ -121,7 +122,7 @@ def test_missing_labels_and_files_are_counted_and_a_class_of_one_is_kept(cli: Cl
     done = cli("evaluate", trained, "--data", tmp_path / "t.csv", "--label", "label", "--out", tmp_path, COLUMNS="40")
     assert done.code == 0, done.err
     assert "1 images have no label" in done.err
-    assert "gone.png: is not there" in done.err
+    assert "gone.png: there is no such file" in done.err
     assert "3 classes of 1 to" in done.err
     assert max(map(len, done.out.splitlines()[:-1])) <= 40
 
@@ -130,7 +131,7 @@ def test_other_channels_and_sizes_are_read_as_in_training_and_said(cli: Cli, tra
     np.savez(tmp_path / "grey.npz", x=np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8), y=np.arange(30) % 2)
     done = cli("evaluate", trained, "--data", tmp_path / "grey.npz", "--out", tmp_path)
     assert done.code == 0, done.err
-    assert "channels 1 are read with channels 3" in done.err
+    assert "converted from channels 1 to 3" in done.err
 
 
 def test_what_is_wrong_is_said_in_a_line(cli: Cli, trained: Path, animals: Path, tmp_path: Path) -> None:
@@ -146,17 +147,17 @@ def test_what_is_wrong_is_said_in_a_line(cli: Cli, trained: Path, animals: Path,
     (cut / "model.safetensors").write_bytes(b"short")
     np.save(tmp_path / "deep.npy", np.zeros((8, 16, 16, 5), np.uint8))
     faults = {
-        ("nothing",): "nothing is not there; allowed: a run folder",
+        ("nothing",): "nothing not found; allowed: a run folder",
         (tmp_path / "empty",): "holds no encoder (config.json and model.safetensors)",
         (unfinished,): "holds no encoder",
-        (foreign,): "none of untaught's encoders",
-        (other,): "its weights are not those of conv_small",
+        (foreign,): "does not hold an untaught encoder",
+        (other,): "its weights do not match conv_small",
         (cut,): "can't be loaded",
-        (trained / "encoder", "--data", tmp_path / "gone"): "gone is not there",
+        (trained / "encoder", "--data", tmp_path / "gone"): "gone not found",
         (trained, "--data", tmp_path / "empty"): "no images in",
-        (trained, "--data", tmp_path / "deep.npy"): "have 5 channels, the encoder was trained on 3",
+        (trained, "--data", tmp_path / "deep.npy"): "has 5 channels, the other images 3",
         (trained, "--against", "timm/resnett18=x.pth"): "x.pth",
-        (trained, "--against", trained, "--against", trained): "names one encoder twice",
+        (trained, "--against", trained, "--against", trained): "contains an encoder twice",
         ("timm/resnet18",): "no data of its own",
         (trained, "--data", animals, "--out", trained / "run.yaml" / "x"): "can't be written",
     }
@@ -217,8 +218,8 @@ def test_seeds_are_runs_of_their_own_and_reported_apart(cli: Cli, animals: Path,
     again = cli("pretrain", animals, *TINY, "--seeds", "2", "--out", tmp_path / "s", "--resume")
     assert again.code == 0, again.err
     assert read_rows(tmp_path / "s" / "evaluation.json") == rows
-    assert "from 2 to 1,000" in cli("pretrain", animals, "--seeds", "1", "--out", tmp_path / "t").error
-    assert "needs --out" in cli("pretrain", animals, "--seeds", "2").error
+    assert "between 2 and 1,000" in cli("pretrain", animals, "--seeds", "1", "--out", tmp_path / "t").error
+    assert "requires --out" in cli("pretrain", animals, "--seeds", "2").error
 
 
 def row(features: str, mean: float, **more: object) -> dict:
@@ -246,7 +247,7 @@ def test_a_table_fits_its_width_or_becomes_paragraphs() -> None:
     wide, narrow = as_text(rows, 80), as_text(rows, 20)
     assert "encoder" in wide.splitlines()[0]
     assert "50.0 +- 0.0" in wide
-    assert narrow.splitlines()[:3] == ["linear", "  encoder    50.0 +- 0.0", "  raw data   25.0 +- 0.0"]
+    assert narrow.splitlines()[:3] == ["linear", "  encoder      50.0 +- 0.0", "  raw data     25.0 +- 0.0"]
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.4, 0.52), (0.48, 0.6)])
@@ -263,7 +264,7 @@ def test_a_run_is_never_measured_on_another_folder_of_the_same_name(
     monkeypatch.chdir(animals.parent)
     (run / "run.yaml").write_text(yaml.safe_dump({**{k: v for k, v in said.items() if k != "contents"}, "data": "animals"}))  # an older one
     known = SeenRows.of(run)
-    divided = _open(open_model(run), *_own_data(open_model(run), run), known, True)
+    divided = _open(open_model(run), *_own_data(open_model(run), run), known, True, {})
     assert divided.name == "animals"
     monkeypatch.chdir(pictures(tmp_path / "b" / "animals", {"cat": 15, "dog": 15}).parent)
     with pytest.raises(UserError, match=r"animals is not what .* was trained on"):
@@ -279,8 +280,8 @@ def test_pictures_that_came_after_training_are_not_held_out(animals: Path, train
     for path in (tmp_path / "new" / "cat").iterdir():
         shutil.copy(path, data / "cat" / f"new{path.name}")
     model = open_model(run)
-    before = _open(model, str(animals), None, None, None, SeenRows.of(run), False)
-    after = _open(model, *_own_data(model, run), SeenRows.of(run), True)
+    before = _open(model, str(animals), None, None, None, SeenRows.of(run), False, {})
+    after = _open(model, *_own_data(model, run), SeenRows.of(run), True, {})
     for part in ("train", "val"):
         names = [[Path(name).name for name in m.store.names(m.parts[part])] for m in (before, after) if m.store]
         assert names[0] == names[1]
@@ -292,7 +293,7 @@ def test_doubts_about_labels_are_said() -> None:
     (one,) = doubts(train, np.array([1, 1]), classes, "images of test")
     assert one.startswith("all 2 labelled images of test are of one class (bee)")
     (unseen,) = doubts(train, np.array([0, 2, 2]), classes, "images of test")
-    assert unseen == "1 class is not in the training part and always told wrongly: cat (2 images of test)"
+    assert unseen == "1 class is not in the training split and always misclassified: cat (2 images of test)"
 
 
 def test_scores_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
@@ -304,11 +305,14 @@ def test_scores_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
 
 def test_encoders_are_compared_on_data_that_both_read_alike() -> None:
     image: Any = {"size": 32, "side": 32, "channels": 3, "bits": 8, "preset": "small"}
-    assert _alike(IMAGE, image, IMAGE, image | {"size": 64})
-    assert not _alike(IMAGE, image, IMAGE, image | {"channels": 1})
-    texts = [[{"text": f"{word} went to town {i} times"} for i in range(9)] for word in ("foxes", "ants")]
-    one, other = (learn(records, plan(records, {"length": 16, "vocabulary": 300}))[0] for records in texts)
-    assert _alike(TEXT, one, TEXT, one | {"length": 32})
-    assert not _alike(TEXT, one, TEXT, other)
-    assert not _alike(TEXT, one, IMAGE, image)
-    assert not _alike(IMAGE, image, TEXT, one)
+    one, other = (
+        Preprocessor(TEXT, *learn(records, plan(records, {"length": 16, "vocabulary": 300})))
+        for records in ([{"text": f"{word} went to town {i} times"} for i in range(9)] for word in ("foxes", "ants"))
+    )
+    images = Preprocessor(IMAGE, image)
+    assert _alike(images, Preprocessor(IMAGE, image | {"size": 64}))
+    assert not _alike(images, Preprocessor(IMAGE, image | {"channels": 1}))
+    assert _alike(one, replace(one, settings=one.settings | {"length": 32}))
+    assert not _alike(one, other)
+    assert not _alike(one, images)
+    assert not _alike(images, one)

@@ -12,7 +12,7 @@ import pytest
 from lives import write_photos
 
 from untaught.config.registry import modality_named
-from untaught.core import Modality, UserError
+from untaught.core import Modality, Preprocessor, UserError
 from untaught.data.sources import open_source
 from untaught.data.store import Store, pack
 
@@ -33,7 +33,7 @@ def packed(source: Any, image: Modality, cache: Path, meanwhile: Any) -> Store:
             meanwhile()
         calls.append(done)
 
-    return pack(source, image, LAYOUT, cache=cache, progress=once)
+    return pack(source, Preprocessor(image, LAYOUT), cache=cache, progress=once)
 
 
 def test_files_that_change_or_vanish_are_named(photos: Path, image: Modality, tmp_path: Path) -> None:
@@ -50,8 +50,8 @@ def test_files_that_change_or_vanish_are_named(photos: Path, image: Modality, tm
     store = packed(open_source(root, image), image, tmp_path / "cache", meanwhile)
     assert sorted(store.names(np.arange(len(store)))) == names[:-3]
     since = "changed since the data was opened"
-    assert sorted(store.skipped) == sorted([(changed, since), (vanished, "is not there"), (touched, since)])
-    again = pack(open_source(root, image), image, LAYOUT, cache=tmp_path / "cache")
+    assert sorted(store.skipped) == sorted([(changed, since), (vanished, "there is no such file"), (touched, since)])
+    again = pack(open_source(root, image), Preprocessor(image, LAYOUT), cache=tmp_path / "cache")
     assert len(again) == len(names)  # one has gone, one has come
 
 
@@ -82,6 +82,6 @@ def test_a_file_of_many_records_that_changes_is_refused(kind: str, image: Modali
         return Path(shutil.make_archive(str(tmp_path / name), kind, tmp_path / name))
 
     path, other = write("data", 300), write("other one", 310)
-    with pytest.raises(UserError, match=r"data\.\w+ (changed while it was read; start again when it is at rest|is damaged .*)"):
+    with pytest.raises(UserError, match=r"data\.\w+ (changed while it was read; start again once it no longer changes|is damaged .*)"):
         packed(open_source(path, image), image, tmp_path / "cache", lambda: os.replace(other, path))
     assert [found for found in (tmp_path / "cache" / "stores").iterdir() if found.is_dir()] == []

@@ -14,7 +14,7 @@ from command import Cli
 from lives import Life
 
 from untaught.config.registry import modality_named
-from untaught.core import UserError
+from untaught.core import Preprocessor, UserError
 from untaught.data import store as store_module
 from untaught.data.sources import open_source
 from untaught.data.store import pack
@@ -65,8 +65,12 @@ def test_vectors_that_do_not_fit(cli: Cli, photos: Path, undisturbed: Life, disk
 def test_a_store_that_does_not_fit(photos: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "_check_space", lambda *_: None)  # or it would be known before
     image, place = modality_named("image"), disk(64)
-    with pytest.raises(UserError, match=r"no space left in .* while packing; free some, or set UNTAUGHT_CACHE"):
-        pack(open_source(photos, image), image, {"side": 12, "size": 8, "channels": 3, "bits": 8, "preset": "small"}, cache=place)
+    with pytest.raises(UserError, match=r"no space left in .* while packing; free some space, or set UNTAUGHT_CACHE"):
+        pack(
+            open_source(photos, image),
+            Preprocessor(image, {"side": 12, "size": 8, "channels": 3, "bits": 8, "preset": "small"}),
+            cache=place,
+        )
     assert [path for path in (place / "stores").iterdir() if path.suffix != ".lock"] == []
 
 

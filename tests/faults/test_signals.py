@@ -26,7 +26,7 @@ def test_while_packing_nothing_is_kept(number: signal.Signals, cli: Cli, photos:
     life = Life(cli, photos, tmp_path)
     running = life.start()
     assert end_when(running, life.packs, number)
-    assert last_line(running, number) == f"stopped   by {number.name} before training began; nothing is kept"
+    assert last_line(running, number) == f"stopped   by {number.name} before training started; nothing was saved"
     assert life.left_over() == []
     assert not life.out.exists()
 
@@ -36,7 +36,7 @@ def test_while_the_end_is_scored_it_says_how_to_go_on(cli: Cli, photos: Path, tm
     running = life.start()
     assert end_when(running, life.encoder, signal.SIGTERM)
     said = last_line(running, signal.SIGTERM)
-    assert said == f"stopped   by SIGTERM at step 40, saved; go on with: untaught pretrain --out {life.out} --resume"
+    assert said == f"stopped   by SIGTERM at step 40, saved; resume with: untaught pretrain --out {life.out} --resume"
     life.finish()
     assert (life.weights(), life.rows(), life.files()) == (undisturbed.weights(), undisturbed.rows(), undisturbed.files())
 
@@ -54,7 +54,7 @@ def test_sent_twice_it_is_one_signal(cli: Cli, photos: Path, tmp_path: Path, und
         return False
 
     assert end_when(running, seen, signal.SIGTERM)
-    assert "saved; go on with" in last_line(running, signal.SIGTERM)
+    assert "saved; resume with" in last_line(running, signal.SIGTERM)
     life.finish()
     assert (life.weights(), life.rows()) == (undisturbed.weights(), undisturbed.rows())
 
@@ -73,5 +73,5 @@ def test_while_evaluating_the_scores_stay_as_they_were(cli: Cli, undisturbed: Li
     before = (undisturbed.out / "evaluation.json").read_bytes()
     running = cli.start("evaluate", undisturbed.out, UNTAUGHT_CACHE=str(undisturbed.cache))
     assert end_when(running, lambda: "labels    2 classes" in running.err, signal.SIGTERM)
-    assert last_line(running, signal.SIGTERM) == "stopped   by SIGTERM; what had not ended is not kept"
+    assert last_line(running, signal.SIGTERM) == "stopped   by SIGTERM; unfinished work was not saved"
     assert (undisturbed.out / "evaluation.json").read_bytes() == before

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from toys import TEXT, text_layout
+from toys import text_prep
 
 from untaught.config.registry import build_encoder
 from untaught.inference import generate as module
@@ -32,7 +32,7 @@ class Numbers:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch.manual_seed(0)
-    encoder: Any = build_encoder("gpt", TEXT.input(text_layout()), {"width": "32", "depth": "1", "heads": "2"})
+    encoder: Any = build_encoder("gpt", text_prep().encoder_arguments, {"width": "32", "depth": "1", "heads": "2"})
     language = encoder.language.eval()
     language.config.eos_token_id = language.generation_config.eos_token_id = None
     monkeypatch.setattr(module, "can_generate", lambda run: True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +10,36 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import TEXT, text_layout
+from toys import text_prep
 
 from untaught.config.registry import build_encoder, modality_named
-from untaught.core import UserError
+from untaught.core import Preprocessor, UserError
 from untaught.evaluation.evaluate import _open
 from untaught.evaluation.models import EvaluatedModel
 from untaught.inference.embed import Embedder
+from untaught.pipeline.pretrained import Pretrained
 
 GREY = np.random.default_rng(0).integers(0, 256, (16, 16))
 
 
 @pytest.fixture(scope="module")
-def of_pictures() -> tuple[torch.nn.Module, dict[str, Any]]:
-    layout = {"size": 16, "side": 16, "channels": 3, "bits": 8, "preset": "small"}
-    config = {"modality": "image", "layout": layout, "view": "whole", "statistics": {"mean": [0.5] * 3, "std": [0.25] * 3}}
-    return build_encoder("conv_small", modality_named("image").input(layout), {"width": "8"}).eval(), config
+def of_pictures() -> Pretrained:
+    settings = {"size": 16, "side": 16, "channels": 3, "bits": 8, "preset": "small"}
+    prep = Preprocessor(modality_named("image"), settings, {"mean": [0.5] * 3, "std": [0.25] * 3})
+    return Pretrained(build_encoder("conv_small", prep.encoder_arguments, {"width": "8"}).eval(), {"view": "whole"}, prep)
 
 
 @pytest.fixture(scope="module")
-def of_text() -> tuple[torch.nn.Module, dict[str, Any]]:
+def of_text() -> Pretrained:
     torch.manual_seed(0)
-    layout = text_layout()
-    encoder = build_encoder("bert", TEXT.input(layout), {"width": "32", "depth": "1", "heads": "2"}).eval()
-    return encoder, {"modality": "text", "layout": layout, "view": "whole", "statistics": TEXT.fit({}, layout)}
+    prep = text_prep()
+    encoder = build_encoder("bert", prep.encoder_arguments, {"width": "32", "depth": "1", "heads": "2"}).eval()
+    return Pretrained(encoder, {"view": "whole"}, prep)
 
 
-def vectors(network: tuple[torch.nn.Module, dict[str, Any]], data: Any, **layout: Any) -> tuple[list[str], np.ndarray]:
-    encoder, config = network
-    batches = list(Embedder(encoder, {**config, "layout": {**config["layout"], **layout}}, data))
+def vectors(model: Pretrained, data: Any, **settings: Any) -> tuple[list[str], np.ndarray]:
+    prep = replace(model.prep, settings={**model.prep.settings, **settings})
+    batches = list(Embedder(model._replace(prep=prep), data))
     return [name for batch in batches for name in batch.names], np.concatenate([batch.vectors for batch in batches])
 
 
@@ -46,7 +48,7 @@ def test_one_picture_has_one_vector_in_whatever_it_is_stored(of_pictures: Any, t
         Image.fromarray(GREY.astype(kind)).save(tmp_path / name)
     names, found = vectors(of_pictures, tmp_path)
     assert names == ["a.png", "b.tif", "c.png"]
-    assert "the data are read with max_value 255" in capsys.readouterr().err
+    assert "inferred from the data: max_value 255" in capsys.readouterr().err
     same = [GREY.astype(np.uint8), GREY, torch.from_numpy(GREY), Image.fromarray(GREY.astype(np.uint8))]
     for other in (found, vectors(of_pictures, same)[1], vectors(of_pictures, [tmp_path / "b.tif"])[1]):
         np.testing.assert_allclose(other, np.broadcast_to(found[0], other.shape), atol=1e-5)
@@ -65,7 +67,7 @@ def test_channels_of_new_arrays_are_found_by_the_number_in_training(of_pictures:
     )
     with pytest.raises(UserError, match=r"none of the images can be read \(the array row 0: an array of shape \(3, 16, 3\) may have"):
         vectors(of_pictures, colour[:, :3])
-    with pytest.raises(UserError, match="it may be one image"):
+    with pytest.raises(UserError, match="if it is one image"):
         vectors(of_pictures, colour[0])
 
 
@@ -73,10 +75,10 @@ def test_where_nothing_can_be_embedded_the_reason_is_said(of_pictures: Any, of_t
     (tmp_path / "list.csv").write_text("image\nelsewhere/0.png\nelsewhere/1.png\n")
     (tmp_path / "a.txt").write_bytes("one line\nand\n".encode("utf-16-le"))
     for network, data, said in [
-        (of_pictures, tmp_path / "list.csv", r"\(elsewhere/0\.png: is not there\)"),
-        (of_pictures, np.full((3, 9, 9, 3), 200.0), r"row 0: a float image must lie in 0\.\.1, not 200\.\.200"),
-        (of_text, tmp_path / "a.txt", r"a\.txt line 1: holds NUL characters.*give encoding=utf-16-le"),
-        (of_text, ["half \ud83d"], r"item 0: holds half of a surrogate pair"),
+        (of_pictures, tmp_path / "list.csv", r"\(elsewhere/0\.png: there is no such file\)"),
+        (of_pictures, np.full((3, 9, 9, 3), 200.0), r"row 0: a float image must be in 0\.\.1, not 200\.\.200"),
+        (of_text, tmp_path / "a.txt", r"a\.txt line 1: has NUL characters.*give encoding=utf-16-le"),
+        (of_text, ["half \ud83d"], r"item 0: has an unpaired surrogate"),
     ]:
         with pytest.raises(UserError, match=f"nothing to embed: none of the .* can be read .*{said}"):
             vectors(network, data)
@@ -105,9 +107,8 @@ def test_lines_whose_bytes_do_not_tell_their_encoding_end_where_the_layouts_has_
 
 
 def test_evaluation_reads_new_data_so_too(of_pictures: Any) -> None:
-    _, config = of_pictures
-    kind = modality_named("image")
-    model = EvaluatedModel("it", kind, lambda _: of_pictures[0], lambda _: None, "whole", config["layout"], 16, config["statistics"], None)
-    dataset = _open(model, (np.stack([GREY, GREY]), np.array([0, 1])), None, None, None, None, False)
-    assert dataset.layout["max_value"] == 255
+    prep = of_pictures.prep
+    model = EvaluatedModel("it", prep.modality, lambda _: of_pictures.network, lambda _: None, "whole", prep)
+    dataset = _open(model, (np.stack([GREY, GREY]), np.array([0, 1])), None, None, None, None, False, {})
+    assert dataset.prep.settings["max_value"] == 255
     np.testing.assert_array_equal(dataset.store.gather(np.array([0]))["pixels"][0, 0], GREY)  # type: ignore[union-attr]

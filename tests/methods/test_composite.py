@@ -210,18 +210,18 @@ def test_only_with_a_method_that_looks_does_it_look() -> None:
 
 def test_the_first_method_says_which_encoder_is_kept() -> None:
     first, _ = built("simclr+dino")
-    assert first.kept is first.encoder
-    assert first.how_kept == "the encoder that is trained, as simclr, the first of the methods, keeps it; alone, dino keeps its teacher's"
+    assert first.exported()["encoder"] is first.encoder
+    assert first.how_kept == "the trained encoder, as for simclr, the first method (dino alone exports its teacher's)"
     taught, _ = built("dino+simclr")
-    assert taught.kept is taught.methods["dino"].teacher_encoder.network
-    assert taught.how_kept == "the teacher's encoder of dino, the first of the methods"
+    assert taught.exported()["encoder"] is taught.methods["dino"].teacher_encoder.network
+    assert taught.how_kept == "the teacher's encoder of dino, the first method"
     assert built("simclr+byol")[0].how_kept == ""
 
 
 def test_health_sees_the_heads_of_all() -> None:
     method, views, batch = build(method_class("simclr+byol"), "image")
-    whole = used_view(IMAGE, {"size": 16, "side": 16, "channels": 3, "bits": 8, "preset": "small"}, "whole", views.statistics)
-    looked = CollapseDetector(method, views, whole, batch, {})(100, 0.5, 0.1, 1.0, {})
+    whole = used_view(views.prep, "whole")
+    looked = CollapseDetector(method, views, {"encoder": whole}, batch, {})(100, 0.5, 0.1, 1.0, {})
     assert set(looked["measures"]["heads"]) == {"simclr.projector", "byol.projector", "byol.predictor"}
     assert looked["teacher_lag"] is not None
     assert not method.pending
@@ -253,11 +253,11 @@ def test_knobs_are_of_one_method_by_name_or_of_all_that_have_it() -> None:
     [
         ("simclr+vicrg", "unknown method vicrg; did you mean vicreg"),
         ("simclr+", r"method simclr\+: a method's name is missing"),
-        ("simclr+byol+simclr:2", "simclr is there twice; give it once, with a weight"),
-        ("simclr+byol:x", "the weight of byol, x, must be a number greater than 0"),
-        ("simclr+byol:0", "the weight of byol, 0, must be a number greater than 0"),
-        ("simclr+byol:inf", "the weight of byol, inf, must be"),
-        ("simclr+byol:", "the weight of byol, nothing, must be"),
+        ("simclr+byol+simclr:2", "simclr is given twice; give it once, with a weight"),
+        ("simclr+byol:x", "the weight of byol is x; give a number greater than 0"),
+        ("simclr+byol:0", "the weight of byol is 0; give a number greater than 0"),
+        ("simclr+byol:inf", "the weight of byol is inf; give"),
+        ("simclr+byol:", "the weight of byol is missing; give"),
     ],
 )
 def test_what_can_not_be_joined_is_one_line(name: str, said: str) -> None:
@@ -271,7 +271,7 @@ class Grey(Logging):
 
 
 def test_methods_that_use_the_encoder_in_two_ways_are_refused() -> None:
-    with pytest.raises(UserError, match=r"simclr\+grey: one encoder can't be used in two ways, simclr on whole, grey on grey; join"):
+    with pytest.raises(UserError, match=r"simclr\+grey: these methods use .* views \(simclr on whole, grey on grey\); combine"):
         hybrid_of({"simclr": (SimCLR, 1.0), "grey": (Grey, 1.0)})
 
 
@@ -282,7 +282,7 @@ def test_its_title_is_one_way_to_write_it() -> None:
     assert not from_python("simclr+mae:0.5")
     assert from_python("notebook:Twins")
     assert method_class("simclr + mae:.50").__name__ == "simclr+mae:0.5"
-    assert free_name(Asked("photos/", "simclr+mae:0.5")).name == "simclr+mae-photos"
+    assert free_name(Asked("photos/", "simclr+mae:0.5", modality="image")).name == "simclr+mae-photos"
 
 
 def test_a_parameter_of_the_encoder_has_one_name_and_the_state_goes_round() -> None:
@@ -339,12 +339,12 @@ def test_the_command_line_trains_scores_and_draws_one(cli: Cli, pictures: Path, 
     done = cli("pretrain", pictures, "--method", "simclr+dino:0.5", "steps=2", "prototypes=8", *words, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     assert "views global, global, global2, local" in done.err
-    assert "kept      the encoder that is trained, as simclr" in done.err
+    assert "exported  the trained encoder, as for simclr" in done.err
     assert "--method simclr+dino:0.5" in (tmp_path / "run" / "report.html").read_text()
     assert cli("evaluate", tmp_path / "run", "--json").code == 0
     assert cli("preview", pictures, "--method", "simclr+mae", "size=16", "-o", tmp_path / "p.png").code == 0
     said = cli("pretrain", pictures, "--method", "simclr+byol", "cache_gradients=4", *words, "--out", tmp_path / "no").error
-    assert said == "cache_gradients: simclr+byol has no project and objective to cache between"
+    assert said == "cache_gradients: simclr+byol does not define project and objective"
 
 
 def test_a_view_is_overridden_by_its_place_among_all(pictures: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ setattr(masked, "needs", {"tokens"})  # noqa: B010
 
 def build(function: Any, **knobs: Any) -> Method:
     cls: Any = method_class(function)
-    return cls(Plain(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), {"channels": 1, "size": 8}), Facts(rows=6), **knobs)
+    return cls(Plain(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), View(torch.zeros(2, 1, 8, 8))), Facts(rows=6), **knobs)
 
 
 def call(method: Method) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ def head_made_anew(views: Any, encoder: Any) -> dict[str, Tensor]:
 )
 def test_a_head_that_would_stay_untrained_is_refused(function: Any, shape: str) -> None:
     with pytest.raises(
-        UserError, match=rf"uses a parameter \(({shape})\) that is not the encoder's and would stay untrained; a Method class"
+        UserError, match=rf"uses a parameter \(({shape})\) outside the encoder, which would not be trained; write a Method class"
     ):
         call(build(function))
 
@@ -117,9 +117,9 @@ def test_a_fixed_network_beside_the_encoder_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (lambda views, encoder: encoder(views[0]).mean(), r"gave a tensor of shape \(\); a method gives a dict of scalar losses"),
-        (lambda views, encoder: {"all": encoder(views[0])}, r"gave a dict with all a tensor of shape \(6, 4\)"),
-        (lambda views, encoder: None, "gave a NoneType"),
+        (lambda views, encoder: encoder(views[0]).mean(), r"returned a tensor of shape \(\); a method returns a dict of scalar losses"),
+        (lambda views, encoder: {"all": encoder(views[0])}, r"returned a dict with all a tensor of shape \(6, 4\)"),
+        (lambda views, encoder: None, "returned a NoneType"),
         (lambda views, encoder: {}, r"none of its terms \(there are none\) has a gradient"),
         (lambda views, encoder: {"a": encoder(views[0]).mean().detach()}, r"none of its terms \(a\) has a gradient that reaches"),
     ],
@@ -150,15 +150,15 @@ class NoViews(Method):
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        (5, "an object of int is no method; a name is"),
-        (nn.Linear, "Linear is no method"),
-        (nn.Linear(2, 2), "an object of Linear is no method"),
-        (NoViews, "NoViews is no method"),
-        (len, "len is no method"),
-        (lambda views: {}, r"\(views\): a function that is a method takes \(views, encoder, \*, knob=default ...\)"),
-        (lambda views, encoder, temperature=1.0: {}, r"\(views, encoder, temperature=1.0\): a function that"),
-        (lambda views, encoder, *, temperature: {}, r"\(views, encoder, \*, temperature\): a function that"),
-        (lambda *views: {}, r"\(\*views\): a function that"),
+        (5, "an object of int is not a method; give a name"),
+        (nn.Linear, "Linear is not a method"),
+        (nn.Linear(2, 2), "an object of Linear is not a method"),
+        (NoViews, "NoViews is not a method"),
+        (len, "len is not a method"),
+        (lambda views: {}, r"\(views\): a function used as a method must take \(views, encoder, \*, knob=default ...\)"),
+        (lambda views, encoder, temperature=1.0: {}, r"\(views, encoder, temperature=1.0\): a function used"),
+        (lambda views, encoder, *, temperature: {}, r"\(views, encoder, \*, temperature\): a function used"),
+        (lambda *views: {}, r"\(\*views\): a function used"),
     ],
 )
 def test_what_is_no_method_is_refused(method: Any, said: str) -> None:
@@ -179,7 +179,7 @@ def test_a_run_of_a_function_is_named_for_it_and_goes_on_with_it_alone(tmp_path:
     assert said["method"] == f"{__name__}:twins"
     assert said["resolved"]["method"] == {"temperature": 0.2, "sharp": False}
     assert [view["name"] for view in said["resolved"]["views"]] == ["global", "global2"]
-    with pytest.raises(UserError, match=r"the run had its method from Python \(.*:twins\); give it again from there"):
+    with pytest.raises(UserError, match=r"the method of the run was a Python object \(.*:twins\); pass it again from Python"):
         pretrain(replace(asked, method=None), resume=True)
     with pytest.raises(UserError, match=r"--method .*:masked: the run in .* has .*:twins"):
         pretrain(replace(asked, method=masked), resume=True)

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from untaught.core import Batch, View
+from untaught.core import Batch, Options, Preprocessor, View
 from untaught.modalities.image import IMAGE
 from untaught.ops.counter_rng import CounterRNG
 
 PLAIN = {"mean": [0.0] * 3, "std": [1.0] * 3}  # statistics that change nothing: views lie in 0..1
-LAYOUT = {"size": 24, "side": 36, "channels": 3, "bits": 8, "preset": "photo"}
+SETTINGS: Options = {"size": 24, "side": 36, "channels": 3, "bits": 8, "preset": "photo"}
 
 
 def ramp(side: int, batch: int = 1) -> Tensor:
@@ -33,12 +33,19 @@ def batch_of(pixels: Tensor, aspect: float | Tensor = 1.0) -> Batch:
     return {"pixels": pixels, "aspect": torch.as_tensor(aspect, dtype=torch.float32).expand(len(pixels)), "index": index}
 
 
-def options(name: str, layout: dict[str, Any] = LAYOUT, **own: Any) -> dict[str, Any]:
-    given = IMAGE.presets(layout)[name] | own
+def prep_of(statistics: Options | None = None, **own: Any) -> Preprocessor:
+    """own: settings that differ from SETTINGS."""
+    return Preprocessor(IMAGE, SETTINGS | own, statistics or PLAIN)
+
+
+def options(name: str, settings: Options = SETTINGS, **own: Any) -> Options:
+    given = Preprocessor(IMAGE, settings).presets()[name] | own
     return given | ({"patch": 4} if "patch" in given else {})
 
 
-def make(name: str, batch: Batch, seed: int = 0, epoch: int = 0, position: int = 0, statistics: dict | None = None, **own: Any) -> View:
+def make(name: str, batch: Batch, seed: int = 0, epoch: int = 0, position: int = 0, statistics: Options | None = None, **own: Any) -> View:
     channels = batch["pixels"].shape[1]
     statistics = statistics or {"mean": [0.0] * channels, "std": [1.0] * channels}
-    return IMAGE.views[name](batch, CounterRNG(seed, epoch, batch["index"], position), options(name, **own), statistics)
+    return IMAGE.views[name](
+        batch, CounterRNG(seed, epoch, batch["index"], position), options(name, **own), prep_of(statistics, channels=channels)
+    )

@@ -13,20 +13,24 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import Tensor
 
-from untaught.core import UserError
-from untaught.modalities import image as module
-from untaught.modalities.image import adapt, decode, doubt, fit, plan
+from untaught.core import Options, Preprocessor, Record, UserError
+from untaught.modalities.image import IMAGE, adapt, doubt, plan
 
 RGB = np.random.default_rng(0).integers(0, 255, (24, 36, 3), dtype=np.uint8)
 
 
-def layout(side: int = 12, channels: int = 3, bits: int = 8) -> dict[str, Any]:
+def settings_of(side: int = 12, channels: int = 3, bits: int = 8) -> Options:
     return {"side": side, "channels": channels, "bits": bits}
 
 
+def decode(record: Record, settings: Options) -> dict[str, np.ndarray]:
+    return Preprocessor(IMAGE, settings).decode(record)
+
+
 def pixels(value: Any, **given: Any) -> np.ndarray:
-    return decode({"image": value}, layout(**given))["pixels"]
+    return decode({"image": value}, settings_of(**given))["pixels"]
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **given: Any) -> bytes:
@@ -48,9 +52,9 @@ def colours(value: Any, **given: Any) -> list[float]:
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("bits", [8, 16])
-def test_every_layout_has_its_shape_and_type(channels: int, bits: int) -> None:
+def test_every_setting_has_its_shape_and_type(channels: int, bits: int) -> None:
     array = np.zeros((24, 36, channels), np.uint8 if bits == 8 else np.uint16)
-    found = decode({"image": array}, layout(12, channels, bits))
+    found = decode({"image": array}, settings_of(12, channels, bits))
     assert found["pixels"].shape == (channels, 12, 12)
     assert found["pixels"].dtype == (np.uint8 if bits == 8 else np.uint16)
     assert found["aspect"].dtype == np.float32
@@ -120,7 +124,7 @@ def test_exif_turns_the_picture_upright(turn: int) -> None:
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose by EXIF orientation, undone
     stored = upright if turn == 1 else upright.transpose(Image.Transpose(undo[turn]))
     for channels, bits in ((3, 8), (1, 16)):
-        found = decode({"image": encoded(stored, exif=exif)}, layout(4, channels, bits))
+        found = decode({"image": encoded(stored, exif=exif)}, settings_of(4, channels, bits))
         assert found["aspect"] == np.float32(16 / 24)
         bright = found["pixels"][0] > found["pixels"].max() // 2
         assert bright.tolist() == [[True, True, False, False]] * 2 + [[False] * 4] * 2
@@ -155,8 +159,8 @@ def test_depth_is_that_of_the_data_set_not_of_one_picture() -> None:
     assert colours(dark.astype(np.uint16), channels=1, bits=16) == [100]
     assert colours(dark.astype(np.uint8), channels=1, bits=16) == [25700]
     assert colours(dark.astype(np.uint16) * 257, channels=1) == [100]
-    with pytest.raises(ValueError, match=r"up to 300 .* at most 255"):
-        decode({"image": np.full((9, 9), 300)}, layout(channels=1) | {"max_value": 255})
+    with pytest.raises(ValueError, match=r"up to 300, .* at most 255"):
+        decode({"image": np.full((9, 9), 300)}, settings_of(channels=1) | {"max_value": 255})
 
 
 FAULTS = {
@@ -193,7 +197,7 @@ def test_what_is_no_picture_says_so(value: Any) -> None:
 
 
 def test_too_many_pixels_are_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIXEL_LIMIT", 100)
+    monkeypatch.setattr("untaught.modalities.image.open.PIXEL_LIMIT", 100)
     with pytest.raises(ValueError, match="more than the limit of 100"):
         pixels(encoded(flat("RGB", 0).resize((11, 10))))
 
@@ -335,7 +339,7 @@ def test_the_channels_are_found_where_only_one_axis_can_be_them(shape: tuple[int
 @pytest.mark.parametrize("shape", [(3, 20, 3), (4, 20, 3), (13, 60, 64), (200, 16, 12), (16, 16, 16), (1, 20, 3)])
 def test_the_channels_are_asked_for_where_either_axis_can_be_them(shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    with pytest.raises(UserError, match=r"may have its channels first or last; say channels_first=true or channels_first=false"):
+    with pytest.raises(UserError, match=r"may have its channels first or last; give channels_first=true or channels_first=false"):
         seen(array)
     assert seen(array, channels_first=True)[0] == seen(array.transpose(1, 2, 0), channels_first=False)[0] == shape[0]
     assert seen(array, channels_first=False)[0] == shape[2]
@@ -363,7 +367,7 @@ def test_later_pictures_are_read_by_the_number_of_channels() -> None:
     ("shape", "tensor"), [((20, 30), False), ((20, 30, 3), False), ((20, 30, 4), True), ((3, 20, 30), True), ((30, 20, 1), False)]
 )
 def test_one_picture_is_not_taken_for_many(shape: tuple[int, ...], tensor: bool) -> None:
-    assert "it may be one image: give [array]" in (doubt(shape, tensor) or "")
+    assert "if it is one image, give [array]" in (doubt(shape, tensor) or "")
 
 
 @pytest.mark.parametrize("shape", [(1797, 8, 8), (1, 28, 28), (4, 8, 8), (6, 20, 30, 3), (6, 3, 20, 30)])
@@ -402,7 +406,7 @@ def test_a_picture_of_8_bits_is_the_same_in_whatever_holds_it(value: Any) -> Non
     found = plan([{"image": value}], {"size": 16})
     assert (found["bits"], found.get("max_value", 255)) == (8, 255)
     np.testing.assert_array_equal(decode({"image": value}, found)["pixels"][0], GREY)
-    one_of_many = layout(16, 1)  # an encoder of ordinary images
+    one_of_many = settings_of(16, 1)  # an encoder of ordinary images
     record = {"image": value}
     np.testing.assert_array_equal(decode(record, adapt([record], one_of_many))["pixels"][0], GREY)
 
@@ -425,9 +429,9 @@ def test_a_wish_says_what_is_white_and_more_is_refused() -> None:
     array = np.full((16, 16), 1000, np.int32)
     found = planned(array, max_value=1000)
     assert (found["max_value"], decode({"image": array}, found)["pixels"].max()) == (1000, 65535)
-    with pytest.raises(ValueError, match="values up to 2000 where the other images have at most 1000; give max_value="):
+    with pytest.raises(ValueError, match="has values up to 2000, the other images at most 1000; give max_value="):
         decode({"image": array * 2}, found)
-    with pytest.raises(UserError, match="values up to 100000; at most 65535 is allowed: scale them, or give max_value=100000"):
+    with pytest.raises(UserError, match="values up to 100000; at most 65535 is allowed: rescale them, or give max_value=100000"):
         planned(array * 100)
     assert planned(array * 100, max_value=100_000)["bits"] == 16
 
@@ -450,35 +454,39 @@ def test_a_black_picture_and_dark_colour_make_no_mask() -> None:
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_floats_of_any_precision_are_the_picture(kind: torch.dtype) -> None:
     value = (torch.from_numpy(GREY) / 255).to(kind)
-    found = decode({"image": value}, layout(16, 1, 16))["pixels"][0]
+    found = decode({"image": value}, settings_of(16, 1, 16))["pixels"][0]
     assert np.abs(found / 257 - GREY).max() < 255 * torch.finfo(kind).eps + 0.01
 
 
 def test_contrast_is_kept_of_what_is_dark_in_16_bits_and_not_made_of_rounding() -> None:
-    dark = torch.from_numpy(GREY.astype(np.uint16))[None, None]  # as an older layout stored it
-    assert fit({"pixels": dark}, layout(16, 1, 16))["std"][0] == pytest.approx(GREY.std(ddof=1) / 65535, rel=1e-4)
-    assert fit({"pixels": torch.full((2, 1, 16, 16), 9, dtype=torch.uint16)}, layout(16, 1, 16))["std"] == [1e-4]
-    assert fit({"pixels": torch.full((2, 1, 16, 16), 9, dtype=torch.uint8)}, layout(16, 1, 8))["std"] == [1e-2]
+
+    def deviation(stored: Tensor, bits: int) -> list[float]:
+        return Preprocessor(IMAGE, settings_of(16, 1, bits)).fitted({"pixels": stored}).statistics["std"]
+
+    dark = torch.from_numpy(GREY.astype(np.uint16))[None, None]  # as older settings stored it
+    assert deviation(dark, 16)[0] == pytest.approx(GREY.std(ddof=1) / 65535, rel=1e-4)
+    assert deviation(torch.full((2, 1, 16, 16), 9, dtype=torch.uint16), 16) == [1e-4]
+    assert deviation(torch.full((2, 1, 16, 16), 9, dtype=torch.uint8), 8) == [1e-2]
 
 
-def test_a_layout_that_says_what_is_white_is_kept_and_an_older_one_of_16_bits_too() -> None:
+def test_settings_that_say_what_is_white_are_kept_and_older_ones_of_16_bits_too() -> None:
     record = {"image": GREY.astype(np.uint16)}
-    for kept in (layout(16, 1, 16) | {"max_value": 4095}, layout(16, 1, 8) | {"max_value": 1}, layout(16, 1, 16)):
+    for kept in (settings_of(16, 1, 16) | {"max_value": 4095}, settings_of(16, 1, 8) | {"max_value": 1}, settings_of(16, 1, 16)):
         assert adapt([record], kept) == kept
-    assert adapt([{"image": GREY.astype(np.int64)}], layout(16, 1, 16))["max_value"] == 255
-    assert adapt([{"image": GREY.astype(np.uint8)}], layout(16, 1, 8)) == layout(16, 1, 8)
-    assert adapt([{"image": b"junk"}], layout()) == layout()
+    assert adapt([{"image": GREY.astype(np.int64)}], settings_of(16, 1, 16))["max_value"] == 255
+    assert adapt([{"image": GREY.astype(np.uint8)}], settings_of(16, 1, 8)) == settings_of(16, 1, 8)
+    assert adapt([{"image": b"junk"}], settings_of()) == settings_of()
 
 
 @pytest.mark.parametrize(
     ("array", "says"),
     [
-        (np.full((9, 9), 200.0), r"must lie in 0\.\.1, not 200\.\.200"),
-        (np.full((9, 9), -0.5), r"must lie in 0\.\.1, not -0\.5"),
+        (np.full((9, 9), 200.0), r"must be in 0\.\.1, not 200\.\.200"),
+        (np.full((9, 9), -0.5), r"must be in 0\.\.1, not -0\.5"),
         (np.full((9, 9), -5, np.int16), "int16 values from -5 to -5; they must not be negative"),
         (b"", "is empty"),
-        (b"junk", "is damaged, or no image of a kind that is read"),
-        (Path("/nowhere/a.png"), "is not there"),
+        (b"junk", "is damaged or not in a supported format"),
+        (Path("/nowhere/a.png"), "there is no such file"),
     ],
 )
 def test_where_nothing_can_be_read_the_first_reason_is_said(array: Any, says: str) -> None:
@@ -490,9 +498,9 @@ def test_where_nothing_can_be_read_the_first_reason_is_said(array: Any, says: st
 @pytest.mark.parametrize(
     ("given", "says"), [({"max_value": 0}, "max_value"), ({"max_value": 1.5}, "max_value"), ({"channels_first": 1}, "channels_first")]
 )
-def test_a_layout_of_anyone_is_checked(given: dict[str, Any], says: str) -> None:
+def test_settings_of_anyone_are_checked(given: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        module.presets(planned(np.zeros((32, 32), np.uint8)) | given)
+        Preprocessor(IMAGE, planned(np.zeros((32, 32), np.uint8)) | given).presets()
 
 
 def test_colour_of_16_bits_is_read_where_its_upper_bytes_tell_it() -> None:
@@ -509,14 +517,14 @@ def test_colour_of_16_bits_is_read_where_its_upper_bytes_tell_it() -> None:
     colour = RGB[:12, :12].astype(np.uint16)
     np.testing.assert_array_equal(pixels(file(colour * 257)), RGB[:12, :12].transpose(2, 0, 1))
     for bits in (8, 16):
-        with pytest.raises(ValueError, match="16 bits a colour that hold at most 12"):
+        with pytest.raises(ValueError, match="16-bit colours with at most 12 bits used"):
             pixels(file(colour), bits=bits)
 
 
 @pytest.mark.parametrize(("largest", "white"), [(1, 255), (200, 255), (300, 4095)])
 def test_new_integers_are_of_a_byte_at_least(largest: int, white: int) -> None:
-    layout = plan([{"image": np.zeros((16, 16, 3), np.uint8)}], {})
-    assert "max_value" not in layout
+    found = plan([{"image": np.zeros((16, 16, 3), np.uint8)}], {})
+    assert "max_value" not in found
     array = np.zeros((16, 16), np.int64)
     array[0, 0] = largest
-    assert adapt([{"image": array}], layout)["max_value"] == white
+    assert adapt([{"image": array}], found)["max_value"] == white

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2 as T
-from pictures import LAYOUT, PLAIN, batch_of, make, noise, options, ramp
+from pictures import SETTINGS, batch_of, make, noise, options, prep_of, ramp
 from scipy import stats
 from torch import Tensor
 
 from untaught.core import UserError, View
-from untaught.modalities import image as module
-from untaught.modalities.image import IMAGE
+from untaught.modalities.image import IMAGE, augment
+from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.warp import warp
 from untaught.pipeline.view_pipeline import view_options
 
 NAMES = list(IMAGE.views)
+SMALL = prep_of(size=32, side=32, preset="small")
 KEYS = ("top", "left", "height", "width")  # of a crop, in torchvision
 ALL_ON: dict[str, Any] = {"jitter": 0.8, "grey": 0.2, "blur": 0.5, "solarize": 0.5, "erase": 0.5, "noise": 0.1, "rotate": 20.0, "flip": 0.5}
 
@@ -26,7 +27,7 @@ ALL_ON: dict[str, Any] = {"jitter": 0.8, "grey": 0.2, "blur": 0.5, "solarize": 0
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Float32 throughout, as on a processor without bfloat16."""
-    monkeypatch.setattr(module, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(augment, "has_bfloat16", lambda device: False)
 
 
 # ---------------------------------------------------------------------------------------------------------- every view
@@ -88,7 +89,7 @@ def test_views_leave_the_batch_as_it_was() -> None:
 
 def test_statistics_centre_and_scale() -> None:
     batch = batch_of(noise(64))
-    x = make("whole", batch, statistics=IMAGE.fit(batch, LAYOUT), size=36).x
+    x = make("whole", batch, statistics=IMAGE.fit(batch, prep_of()), size=36).x
     torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(x.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
 
@@ -108,9 +109,9 @@ def test_deep_pictures_look_like_shallow_ones() -> None:
 
 def test_bfloat16_is_as_fine_as_eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_of(noise(32))
-    monkeypatch.setattr(module, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(augment, "has_bfloat16", lambda device: True)
     fast = make("masked", batch).x
-    monkeypatch.setattr(module, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(augment, "has_bfloat16", lambda device: False)
     error = (fast - make("masked", batch).x).abs()
     assert error.max() < 2 / 255
     assert error.mean() < 0.5 / 255
@@ -147,7 +148,7 @@ def test_the_affine_says_where_each_pixel_came_from(own: dict[str, Any], aspect:
 @pytest.mark.parametrize("name", ["global", "local", "masked"])
 def test_crops_are_torchvisions(name: str, aspect: float) -> None:
     given, count, side = options(name), 4000, 1000
-    view_box = module._box(torch.full((count,), aspect), module.CounterRNG(0, 0, torch.arange(count), 0), given)
+    view_box = augment._box(torch.full((count,), aspect), CounterRNG(0, 0, torch.arange(count), 0), given)
     left, top, width, height = view_box.double().unbind(1)
     picture = torch.empty(1, side, round(side * aspect))
     torch.manual_seed(0)
@@ -164,7 +165,7 @@ def test_crops_are_torchvisions(name: str, aspect: float) -> None:
 
 @pytest.mark.parametrize("aspect", [0.3, 1.0, 1.7])
 def test_crops_stay_inside(aspect: float) -> None:
-    box = module._box(torch.full((2000,), aspect), module.CounterRNG(0, 0, torch.arange(2000), 0), options("global"))
+    box = augment._box(torch.full((2000,), aspect), CounterRNG(0, 0, torch.arange(2000), 0), options("global"))
     assert (box >= 0).all()
     assert (box[:, :2] + box[:, 2:] <= 1 + 1e-6).all()
 
@@ -200,8 +201,7 @@ def test_a_blur_is_said_for_views_of_224_pixels_and_scaled_to_the_view() -> None
     pixels = torch.zeros(1, 3, 24, 24, dtype=torch.uint8)
     pixels[:, :, 12, 12] = 255
     plain = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0, "grey": 0.0, "solarize": 0.0}
-    layout = LAYOUT | {"side": 24}
-    view = make("global", batch_of(pixels), layout=layout, blur=1.0, blur_sigma=(14.0, 14.0), **plain)
+    view = make("global", batch_of(pixels), settings=SETTINGS | {"side": 24}, blur=1.0, blur_sigma=(14.0, 14.0), **plain)
     spread = view.x[0, 0] / view.x[0, 0].sum()
     place = torch.arange(24.0)
     centre = (spread.sum(0) * place).sum()
@@ -223,7 +223,7 @@ SIDE = 32
 
 def torchvisions(name: str) -> T.Transform:
     """The paper's pipeline, in torchvision's words, for views of side 32 of the preset "photo"."""
-    given = options(name, LAYOUT | {"size": SIDE})
+    given = options(name, SETTINGS | {"size": SIDE})
     size = given["size"]
     steps: list[T.Transform] = [T.RandomResizedCrop(size, given["scale"], given["ratio"], antialias=True), T.RandomHorizontalFlip()]
     if given["jitter"]:
@@ -248,7 +248,7 @@ def photos(count: int) -> Tensor:
 def test_presets_have_the_statistics_of_torchvisions_transforms(name: str) -> None:
     count = 600
     pixels = photos(count)
-    ours = make(name, batch_of(pixels), size=options(name, LAYOUT | {"size": SIDE})["size"], patch=4)
+    ours = make(name, batch_of(pixels), size=options(name, SETTINGS | {"size": SIDE})["size"], patch=4)
     torch.manual_seed(0)
     transform = torchvisions(name)
     theirs = torch.stack([transform(picture) for picture in pixels.float() / 255])
@@ -265,7 +265,7 @@ def test_presets_have_the_statistics_of_torchvisions_transforms(name: str) -> No
 
 
 def test_local_views_are_smaller_and_closer() -> None:
-    assert options("local", LAYOUT | {"size": 224})["size"] == 96
+    assert options("local", SETTINGS | {"size": 224})["size"] == 96
     assert options("local")["size"] == 8
     assert options("local")["scale"] == (0.05, 0.4)
 
@@ -351,7 +351,7 @@ def test_jitter_of_any_strength_is_finite() -> None:
 def test_masked_targets_are_the_pixels_of_each_token_in_order() -> None:
     view = make("masked", batch_of(noise(2)))
     assert view.target is not None
-    grid = LAYOUT["size"] // 4
+    grid = SETTINGS["size"] // 4
     for token in (0, 1, grid, grid * grid - 1):
         row, column = divmod(token, grid)
         want = view.x[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].flatten(1)
@@ -397,10 +397,9 @@ def test_a_context_has_as_many_tokens_in_each_sample_and_none_of_a_target() -> N
 
 
 def test_targets_that_leave_no_context_are_refused() -> None:
-    layout = {"size": 32, "side": 32, "channels": 3, "bits": 8, "preset": "small"}
     with pytest.raises(UserError, match=r"^multiblock.target_scale=.*5 targets"):
-        view_options(("multiblock",), IMAGE, layout, {"multiblock.targets": 5})
-    with pytest.raises(UserError, match="4 targets of a view of 4 tokens"):
+        view_options(("multiblock",), SMALL, {"multiblock.targets": 5})
+    with pytest.raises(UserError, match="4 targets in a view of 4 tokens"):
         make("multiblock", batch_of(noise(2)), size=8)
 
 
@@ -408,36 +407,36 @@ def test_targets_that_leave_no_context_are_refused() -> None:
 def test_a_view_is_drawn_as_it_was(channels: int, shown: list[int]) -> None:
     pixels = noise(2, side=24, channels=channels)
     statistics = {"mean": [0.3] * channels, "std": [0.2] * channels}
-    drawn = IMAGE.render(make("whole", batch_of(pixels), statistics=statistics), options("whole"), statistics)
+    drawn = IMAGE.render(make("whole", batch_of(pixels), statistics=statistics), options("whole"), prep_of(statistics))
     assert np.array_equal(drawn, pixels[:, shown].permute(0, 2, 3, 1).numpy())
 
 
 def test_hidden_tokens_are_drawn_grey() -> None:
     view = make("masked", batch_of(torch.zeros(1, 3, 24, 24, dtype=torch.uint8)))
     assert view.mask is not None
-    drawn = IMAGE.render(view, options("masked"), PLAIN)
+    drawn = IMAGE.render(view, options("masked"), prep_of())
     grey = torch.from_numpy(drawn[0, ::4, ::4, 0] == 128).flatten()
     assert torch.equal(grey, view.mask[0])
 
 
 def test_raw_features_are_pixels_or_their_averages() -> None:
-    assert np.array_equal(IMAGE.raw(batch_of(noise(2, side=8)), {}), (noise(2, side=8) / 255).flatten(1))
-    assert IMAGE.raw(batch_of(noise(2, side=64, channels=1)), {}).shape == (2, 1024)
+    assert np.array_equal(IMAGE.raw(batch_of(noise(2, side=8)), prep_of()), (noise(2, side=8) / 255).flatten(1))
+    assert IMAGE.raw(batch_of(noise(2, side=64, channels=1)), prep_of()).shape == (2, 1024)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_statistics_and_raw_features_are_in_units_of_the_brightest(bits: int) -> None:
     batch = batch_of(noise(6, side=24, bits=bits))
     share = batch["pixels"].numpy() / (2**bits - 1)
-    found = IMAGE.fit(batch, LAYOUT)
+    found = IMAGE.fit(batch, prep_of())
     np.testing.assert_allclose(found["mean"], share.mean((0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(found["std"], share.std((0, 2, 3)), rtol=1e-3)
-    np.testing.assert_allclose(IMAGE.raw(batch, LAYOUT), share.reshape(6, -1), rtol=1e-5)
+    np.testing.assert_allclose(IMAGE.raw(batch, prep_of()), share.reshape(6, -1), rtol=1e-5)
 
 
 def test_a_channel_that_never_changes_does_not_divide_by_zero() -> None:
     batch = batch_of(torch.full((4, 1, 24, 24), 7, dtype=torch.uint8))
-    assert make("whole", batch, statistics=IMAGE.fit(batch, LAYOUT)).x.isfinite().all()
+    assert make("whole", batch, statistics=IMAGE.fit(batch, prep_of())).x.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -445,6 +444,5 @@ def test_a_channel_that_never_changes_does_not_divide_by_zero() -> None:
     [("global.scale", "2,3"), ("global.scale", "0.8,0.2"), ("global.flip", "1.5"), ("masked.rate", "nan"), ("global.hue", "-1")],
 )
 def test_an_option_out_of_range_is_refused_by_name(key: str, value: str):
-    layout = {"size": 32, "side": 32, "channels": 3, "bits": 8, "preset": "small"}
     with pytest.raises(UserError, match=rf"^{key}="):
-        view_options((key.split(".")[0],), IMAGE, layout, {key: value})
+        view_options((key.split(".")[0],), SMALL, {key: value})

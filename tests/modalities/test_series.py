@@ -11,19 +11,19 @@ import pytest
 import torch
 
 from untaught.config.registry import method_class
-from untaught.core import UserError, View
+from untaught.core import Options, Preprocessor, Record, UserError, View
 from untaught.data.sources import open_source
 from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.patch_series import PatchSeries
 from untaught.methods import METHODS
-from untaught.modalities.series import SERIES, decode, plan
+from untaught.modalities.series import SERIES, plan
 from untaught.ops.counter_rng import CounterRNG
 from untaught.pipeline.dataset import batch_of, differing
 
 NAN = float("nan")
 
 
-def records(missing: bool = False) -> list[dict[str, Any]]:
+def records(missing: bool = False) -> list[Record]:
     random = np.random.default_rng(0)
     rows = [random.normal(size=(2, length)) for length in (20, 7, 13, 20)]
     if missing:
@@ -31,17 +31,27 @@ def records(missing: bool = False) -> list[dict[str, Any]]:
     return [{"series": row, "name": str(i)} for i, row in enumerate(rows)]
 
 
-def view(name: str, found: list[dict[str, Any]], layout: dict[str, Any], **options: Any) -> View:
-    batch, _ = batch_of(found, SERIES, layout)
-    statistics = SERIES.fit(batch_of(records(), SERIES, plan(records(), {}))[0], layout)
-    own = SERIES.presets(layout)[name] | ({"patch": 4} if "patch" in SERIES.presets(layout)[name] else {}) | options
-    return SERIES.views[name](batch, CounterRNG(0, 0, batch["index"], 0), own, statistics)
+def prep_of(found: list[Record], **overrides: Any) -> Preprocessor:
+    """With statistics of `records`."""
+    prep = Preprocessor(SERIES, plan(found, overrides))
+    return prep.fitted(batch_of(records(), prep)[0])
+
+
+def decode(record: Record, settings: Options) -> np.ndarray:
+    return Preprocessor(SERIES, settings).decode(record)["values"]
+
+
+def view(name: str, found: list[Record], prep: Preprocessor, **options: Any) -> View:
+    batch, _ = batch_of(found, prep)
+    preset = prep.presets()[name]
+    own = preset | ({"patch": 4} if "patch" in preset else {}) | options
+    return SERIES.views[name](batch, CounterRNG(0, 0, batch["index"], 0), own, prep)
 
 
 @pytest.mark.parametrize("name", SERIES.views)
 def test_a_series_is_shown_alike_whatever_lies_beside_it(name: str) -> None:
-    layout = plan(records(), {})
-    every, alone = view(name, records(), layout), view(name, records()[:2], layout)
+    prep = prep_of(records())
+    every, alone = view(name, records(), prep), view(name, records()[:2], prep)
     for field in ("x", "valid", "mask", "target", "target_valid"):
         value, own = getattr(every, field), getattr(alone, field)
         assert (value is None) == (own is None)
@@ -50,31 +60,29 @@ def test_a_series_is_shown_alike_whatever_lies_beside_it(name: str) -> None:
 
 
 def test_a_missing_value_is_zero_and_said_by_a_channel() -> None:
-    layout = plan(records(True), {})
-    assert layout["missing"]
-    shown = view("whole", records(True), layout)
+    prep = prep_of(records(True))
+    assert prep.settings["missing"]
+    shown = view("whole", records(True), prep)
     assert shown.x.shape == (4, 20, 4)
     assert shown.x[1, 2:4, 0].tolist() == [0, 0]
     assert shown.x[1, :8, 2].tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
-    masked = view("masked", records(True), layout, scale=(1.0, 1.0))
+    masked = view("masked", records(True), prep, scale=(1.0, 1.0))
     assert masked.target is not None
     assert masked.target_valid is not None
     assert masked.target_valid.sum() == 2 * (20 + 7 + 13 + 20) - 2
 
 
-def test_a_missing_value_that_the_layout_does_not_have_is_refused_unless_it_is_wished_for() -> None:
-    layout = plan(records(), {})
+def test_a_missing_value_that_the_settings_do_not_have_is_refused_unless_it_is_wished_for() -> None:
     with pytest.raises(ValueError, match=r"time step 2 of channel 0 is missing, .* missing=True"):
-        decode(records(True)[1], layout)
-    wished = plan(records(), {"missing": True})
-    assert wished["missing"]
+        decode(records(True)[1], plan(records(), {}))
+    wished = prep_of(records(), missing=True)
+    assert wished.settings["missing"]
     assert view("whole", records(True), wished).x[1, 2:4, 2].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("missing", [False, True])
 def test_a_dropped_time_step_is_no_target(missing: bool) -> None:
-    layout = plan(records(), {"missing": missing})
-    shown = view("masked", records(), layout, scale=(1.0, 1.0), drop=0.5)
+    shown = view("masked", records(), prep_of(records(), missing=missing), scale=(1.0, 1.0), drop=0.5)
     assert shown.target is not None
     assert shown.target_valid is not None
     assert torch.equal(shown.target_valid, shown.target != 0)
@@ -83,18 +91,18 @@ def test_a_dropped_time_step_is_no_target(missing: bool) -> None:
 
 def test_whole_views_are_normalised_by_channel_or_by_sample() -> None:
     found = records()
-    by_channel = view("whole", found, plan(found, {}))
+    by_channel = view("whole", found, prep_of(found))
     torch.testing.assert_close(by_channel.x[by_channel.valid].mean(0), torch.zeros(2), atol=1e-5, rtol=0)
-    by_sample = view("whole", found, plan(found, {"standardise": "sample"}))
+    by_sample = view("whole", found, prep_of(found, standardise="sample"))
     own = by_sample.x[1, :7]
     torch.testing.assert_close(own.std(0, correction=0), torch.ones(2))
-    plainly = view("whole", found, plan(found, {"standardise": "none"}))
+    plainly = view("whole", found, prep_of(found, standardise="none"))
     torch.testing.assert_close(plainly.x[1, :7], torch.from_numpy(found[1]["series"].T).float())
 
 
 @pytest.mark.parametrize(("name", "rate"), [("masked", 0.4), ("blocks", 0.5)])
 def test_a_share_of_each_series_own_tokens_is_masked(name: str, rate: float) -> None:
-    shown = view(name, records(), plan(records(), {}), scale=(1.0, 1.0))
+    shown = view(name, records(), prep_of(records()), scale=(1.0, 1.0))
     assert shown.mask is not None
     tokens = shown.valid.unflatten(1, (-1, 4)).any(2)
     assert tokens.sum(1).tolist() == [5, 2, 4, 5]
@@ -111,23 +119,23 @@ def test_ts_files_are_read_with_parts_classes_and_missing_values(tmp_path: Path)
     assert {name: part.rows for name, part in source.parts.items()} == {"train": 2, "test": 1}
     found = list(source.parts["train"])
     assert [record["label"] for record in found] == [0, 1]
-    layout = plan(found, {})
-    assert (layout["channels"], layout["length"], layout["missing"]) == (2, 4, True)
-    np.testing.assert_array_equal(decode(found[1], layout)["values"], [[1, 0], [NAN, 1], [3, 2], [4, 3]])
+    settings = plan(found, {})
+    assert (settings["channels"], settings["length"], settings["missing"]) == (2, 4, True)
+    np.testing.assert_array_equal(decode(found[1], settings), [[1, 0], [NAN, 1], [3, 2], [4, 3]])
 
 
 def test_a_ts_file_that_is_wrong_is_refused_by_line(tmp_path: Path) -> None:
     (tmp_path / "x.ts").write_text("@classLabel true\n@data\n1,2,x:a\n")
-    with pytest.raises(UserError, match=r"x.ts, line 3: .*numbers with commas"):
+    with pytest.raises(UserError, match=r"x.ts, line 3: .*numbers separated by commas"):
         open_source(tmp_path / "x.ts", SERIES)
     (tmp_path / "y.ts").write_text("@timestamps true\n@data\n(0,1):a\n")
-    with pytest.raises(UserError, match="has time stamps, which are not read"):
+    with pytest.raises(UserError, match="has time stamps, which are not supported"):
         open_source(tmp_path / "y.ts", SERIES)
     (tmp_path / "z.ts").write_text("1,2,3:a\n")
     with pytest.raises(UserError, match="has no @data line"):
         open_source(tmp_path / "z.ts", SERIES)
     (tmp_path / "cut.ts").write_text("@classLabel true a b\n@data\n1,2,3:1,2,3:a\n1,2,3:?,2,3:?\n1,2,3:1,2")
-    with pytest.raises(UserError, match=r"cut.ts, line 5: the label '1,2' is not one of .* \(a, b\); the line may be cut short"):
+    with pytest.raises(UserError, match=r"cut.ts, line 5: the label '1,2' is not one of .* \(a, b\); the line may be truncated"):
         open_source(tmp_path / "cut.ts", SERIES)
 
 
@@ -137,15 +145,15 @@ def test_numbered_columns_of_a_table_are_a_series(tmp_path: Path) -> None:
     assert "series from column t0 to t2, label from column label" in source.what
     found = list(source.parts["all"])
     assert [record["label"] for record in found] == [0, 1]
-    layout = plan(found, {})
-    np.testing.assert_array_equal(decode(found[0], layout)["values"], [[1], [2]])
-    np.testing.assert_array_equal(decode(found[1], layout)["values"], [[NAN], [5], [6.5]])
+    settings = plan(found, {})
+    np.testing.assert_array_equal(decode(found[0], settings), [[1], [2]])
+    np.testing.assert_array_equal(decode(found[1], settings), [[NAN], [5], [6.5]])
     (tmp_path / "word.csv").write_text("t0,t1,t2\n1,two,3\n")
     (record,) = open_source(tmp_path / "word.csv", SERIES).parts["all"]
     with pytest.raises(ValueError, match="'two' is not a number"):
-        decode(record, layout)
+        decode(record, settings)
     (tmp_path / "gap.csv").write_text("t0,t2,label\n1,2,a\n")
-    with pytest.raises(UserError, match=r"no column of gap.csv is known to hold the series"):
+    with pytest.raises(UserError, match=r"no column of gap.csv is recognised as the series"):
         open_source(tmp_path / "gap.csv", SERIES)
 
 
@@ -156,13 +164,12 @@ def test_no_method_has_a_knob_of_the_same_name() -> None:
 
 
 def test_series_of_one_time_step_are_refused() -> None:
-    with pytest.raises(UserError, match="every series has 1 time step; at least 2 are needed"):
+    with pytest.raises(UserError, match="every series has 1 time step; at least 2 are required"):
         plan([{"series": [0.5]}, {"series": "3"}], {})
 
 
 def test_series_are_never_said_to_be_converted_to_another_length() -> None:
-    layout = plan(records(), {"missing": True})
-    assert differing([{"series": np.arange(5.0)}], SERIES, layout) == {}
+    assert differing([{"series": np.arange(5.0)}], prep_of(records(), missing=True)) == {}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +181,7 @@ def test_series_are_never_said_to_be_converted_to_another_length() -> None:
     ],
 )
 def test_arrays_and_text_become_time_by_channel(given: Any, want: Any) -> None:
-    np.testing.assert_array_equal(decode({"series": given}, {"channels": np.shape(want)[1]})["values"], np.array(want, np.float32))
+    np.testing.assert_array_equal(decode({"series": given}, {"channels": np.shape(want)[1]}), np.array(want, np.float32))
 
 
 @pytest.mark.parametrize("given", [np.zeros((2, 3, 4)), [NAN, NAN], [1.0, float("inf")], "1,two"])
@@ -201,8 +208,8 @@ def test_an_encoder_does_not_read_padding(encoder: Any) -> None:
 
 
 def test_the_line_plot_has_a_line_and_grey_where_tokens_are_masked() -> None:
-    shown = view("masked", records(), plan(records(), {}))
-    pixels = SERIES.render(shown, {"patch": 4, "missing": False}, {})
+    prep = prep_of(records())
+    pixels = SERIES.render(view("masked", records(), prep), {"patch": 4, "missing": False}, prep)
     assert pixels.shape == (4, 48, 96, 3)
     assert (pixels == 215).all(3).any()
     assert (pixels == (31, 119, 180)).all(3).any((1, 2)).all()

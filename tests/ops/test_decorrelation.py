@@ -1,10 +1,10 @@
-"""Covariance and spread, against loops."""
+"""Covariance and std, against loops."""
 
 from __future__ import annotations
 
 import torch
 
-from untaught.ops.decorrelation import covariance_energy, spread, vicreg_terms
+from untaught.ops.decorrelation import covariance_energy, std, vicreg_terms
 
 
 def test_covariance_energy_is_that_of_loops() -> None:
@@ -26,9 +26,9 @@ def test_a_constant_shift_changes_nothing() -> None:
 
 def test_spread_is_the_deviation_and_has_a_gradient_where_it_is_zero() -> None:
     z = torch.randn(9, 3)
-    torch.testing.assert_close(spread(z, 0.0), z.std(0))
+    torch.testing.assert_close(std(z, 0.0), z.std(0))
     flat = torch.ones(5, 3, requires_grad=True)
-    spread(flat).sum().backward()
+    std(flat).sum().backward()
     assert flat.grad is not None
     assert flat.grad.isfinite().all()
 
@@ -36,6 +36,6 @@ def test_spread_is_the_deviation_and_has_a_gradient_where_it_is_zero() -> None:
 def test_stacked_embeddings_are_taken_one_by_one() -> None:
     a, b = torch.randn(3, 9, 4), 0.5 * torch.randn(3, 9, 4)
     torch.testing.assert_close(covariance_energy(a), torch.stack([covariance_energy(z) for z in a]))
-    torch.testing.assert_close(spread(a), torch.stack([spread(z) for z in a]))
+    torch.testing.assert_close(std(a), torch.stack([std(z) for z in a]))
     each = torch.tensor([vicreg_terms(x, y) for x, y in zip(a, b, strict=True)])
     torch.testing.assert_close(torch.stack(vicreg_terms(a, b)), each.mean(0))

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from untaught.core import Facts
+from untaught.core import Facts, View
 from untaught.encoders.plain import Plain
 from untaught.methods.decorrelation.vicreg import VICReg
 from untaught.ops.gather import gather, rank, world_size
@@ -26,7 +26,7 @@ def views() -> tuple[Tensor, Tensor]:
 def losses(x: Tensor, y: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """The loss and the gradient of a shared layer."""
     result = {}
-    vicreg = VICReg(Plain(nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), {"channels": 1, "size": 4}), Facts(rows=ROWS))
+    vicreg = VICReg(Plain(nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), View(torch.zeros(2, 1, 4, 4))), Facts(rows=ROWS))
     for name in ("nt_xent", "vicreg"):
         layer = nn.Linear(4, 3, bias=False)
         with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from untaught.ops.counter_rng import CounterRNG
-from untaught.ops.masking import block_mask, first, hide, masked_mean, random_mask, rectangles, take, visible
+from untaught.ops.masking import block_mask, first, mask_tokens, masked_mean, random_mask, rectangles, take, visible
 
 
 @pytest.mark.parametrize(("rate", "hidden"), [(0.75, 12), (0.0, 1), (1.0, 15), (0.5, 8), (0.72, 12), (0.7, 11)])
@@ -97,7 +97,7 @@ def test_first_are_the_chosen_and_then_the_others() -> None:
 
 def test_hide_puts_the_mask_where_it_is_hidden() -> None:
     tokens, hidden, mask = torch.randn(2, 3, 4), torch.tensor([[True, False, False], [False, True, True]]), torch.arange(4.0)
-    found = hide(tokens, hidden, mask)
+    found = mask_tokens(tokens, hidden, mask)
     for b in range(2):
         for n in range(3):
             assert torch.equal(found[b, n], mask if hidden[b, n] else tokens[b, n])

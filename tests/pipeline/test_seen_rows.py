@@ -11,7 +11,7 @@ import pytest
 
 from untaught.config.registry import modality_named
 from untaught.core import UserError
-from untaught.pipeline.dataset import Dataset, look
+from untaught.pipeline.dataset import Dataset, open_dataset
 from untaught.pipeline.seen_rows import STREAMED, SeenRows, keep_rows
 from untaught.storage.run_dir import write_run
 
@@ -27,7 +27,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def opened(rows: Any, labels: np.ndarray | None = LABELS, **how: Any) -> Dataset:
     """Material of some of the images, not divided yet but as a seed of 3 has it."""
     data = PIXELS[rows] if labels is None else (PIXELS[rows], labels[rows])
-    dataset = look(data, modality_named("image"), columns=None, label=None, split=None)
+    dataset = open_dataset(data, modality_named("image"), columns=None, label=None, split=None)
     dataset.open(False, 3, **how)
     return dataset
 
@@ -93,21 +93,23 @@ def test_data_of_which_all_was_trained_on_are_measured_on_with_a_warning(tmp_pat
     known = run_of(tmp_path / "run", opened(range(40), labels=None))
     after = divided(known, range(40), own=False)
     assert len(after.parts["val"]) == 8
-    assert "all 8 images of val are among those that" in capsys.readouterr().err
+    assert "was trained on all 8 images of val" in capsys.readouterr().err
 
 
 def test_a_test_part_of_its_own_loses_what_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     known = run_of(tmp_path / "run", opened(range(40), labels=None))
     parts = {"train_images": PIXELS[40:50], "train_labels": LABELS[:10], "test_images": PIXELS[35:45], "test_labels": LABELS[:10]}
-    dataset = look(parts, modality_named("image"), columns=None, label=None, split=None)
+    dataset = open_dataset(parts, modality_named("image"), columns=None, label=None, split=None)
     dataset.open(False, 3, known.divider(dataset, own=False))
     assert pictures_of(dataset, "test") == pictures_of(opened(range(40, 45), labels=None), "train")
     said = capsys.readouterr().err
-    assert "5 of 10 images of test are left out" in said
-    assert "5 of 5 images of test are also in the training part" in said  # of these data, by content
+    assert "skipping 5 of 10 images of test" in said
+    assert "5 of 5 images in test are also in the training split" in said  # of these data, by content
 
 
-@pytest.mark.parametrize(("contents", "keeps", "said"), [(None, True, "none of its 20 images"), (STREAMED, False, "streams don't keep")])
+@pytest.mark.parametrize(
+    ("contents", "keeps", "said"), [(None, True, "none of its 20 images"), (STREAMED, False, "streamed runs do not record")]
+)
 def test_other_data_in_the_place_of_the_runs_own_are_refused(tmp_path: Path, contents: str | None, keeps: bool, said: str) -> None:
     known = run_of(tmp_path / "run", opened(range(40)), contents, keeps)
     with pytest.raises(UserError, match=said):
@@ -119,14 +121,14 @@ def test_a_run_of_an_older_version_is_told_by_its_fingerprint(tmp_path: Path) ->
     known = run_of(tmp_path / "run", dataset, keeps=False)
     assert dataset.store is not None
     assert known.own(dataset.store, "older", "images")[0].keys() == {"train", "val"}
-    with pytest.raises(UserError, match="runs of older versions don't keep"):
+    with pytest.raises(UserError, match="runs of older versions do not record"):
         known.own(dataset.store, "another", "images")
 
 
 def test_a_streamed_run_was_trained_on_what_is_held_out_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     known = run_of(tmp_path / "run", opened(range(40)), STREAMED, keeps=False)
     divided(known, range(40), own=False)
-    assert "was streamed and trained on everything" in capsys.readouterr().err
+    assert "was streamed and trained on all data" in capsys.readouterr().err
 
 
 def test_rows_that_are_damaged_end_in_one_line(tmp_path: Path) -> None:

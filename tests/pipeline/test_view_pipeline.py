@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from untaught.core import Batch, Options, View
+from untaught.core import Batch, Options, Preprocessor, View
 from untaught.modalities.image import IMAGE
 from untaught.ops.counter_rng import CounterRNG
 from untaught.pipeline.view_pipeline import Views
@@ -27,7 +27,7 @@ MODALITY = replace(IMAGE, views={"drawn": drawn})
 
 def made(epoch: int, seed: int = 0, index: torch.Tensor = INDEX, **more: Any) -> list[View]:
     options = [{"option": 10 + place, **more} for place in range(2)]
-    return Views(("drawn", "drawn"), MODALITY, options, {}, seed)({"index": index}, epoch)
+    return Views(("drawn", "drawn"), Preprocessor(MODALITY, {}, {}), options, seed)({"index": index}, epoch)
 
 
 def test_each_view_has_the_options_and_the_chance_of_its_place() -> None:
@@ -53,8 +53,8 @@ def test_a_view_has_so_many_versions_by_turns(versions: int, kinds: int) -> None
 
 @pytest.mark.parametrize(("size", "fitted"), [(3, 8), (19, 16), (24, 24), (29, 32), (30, 32)])
 def test_a_side_becomes_the_nearest_multiple_of_the_encoders_patch(size: int, fitted: int) -> None:
-    views = Views(("drawn",), MODALITY, [{"size": size, "patch": 0}], {}, 0)
+    views = Views(("drawn",), Preprocessor(replace(MODALITY, suit=IMAGE.suit), {}), [{"size": size, "patch": 0}], 0)
     encoder: Any = SimpleNamespace(patch=8, offers=frozenset({"any_size"}))
     views.fit_encoder(encoder)
     assert views.options == [{"size": fitted, "patch": 8}]
-    assert list(views.told) == ([] if size == fitted else [f"drawn.size={fitted}"])
+    assert list(views.adjusted) == ([] if size == fitted else [f"drawn.size={fitted}"])

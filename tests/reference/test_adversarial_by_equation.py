@@ -22,7 +22,7 @@ STATISTICS = {"mean": [0.3, 0.6], "std": [0.2, 0.4]}
 
 
 def encoder() -> Encoder:
-    return Plain(nn.Sequential(nn.Flatten(), nn.Linear(2 * SIZE * SIZE, 6)), {"channels": 2, "size": SIZE})
+    return Plain(nn.Sequential(nn.Flatten(), nn.Linear(2 * SIZE * SIZE, 6)), View(torch.zeros(2, 2, SIZE, SIZE)))
 
 
 def view(rows: int = ROWS) -> View:
@@ -177,7 +177,7 @@ def test_the_latent_enters_every_layer_of_the_discriminator_but_the_first() -> N
 
 
 def test_what_is_no_image_is_refused() -> None:
-    with pytest.raises(UserError, match="BiGAN generates images, and these samples are none; allowed: image"):
+    with pytest.raises(UserError, match="BiGAN generates images, but these samples are not images; allowed: image"):
         BiGAN(encoder(), Facts(ROWS, {"whole": View(torch.zeros(2, 7))}, STATISTICS))
-    with pytest.raises(UserError, match="these are 3 x 3; a size of at least 4 is needed"):
+    with pytest.raises(UserError, match="images of 3 x 3 are too small for BiGAN; use a size of at least 4"):
         BiGAN(encoder(), Facts(ROWS, {"whole": View(torch.zeros(2, 2, 3, 3))}, STATISTICS))

@@ -170,7 +170,7 @@ def test_samples_that_no_cluster_was_found_for_are_left_out_of_the_loss() -> Non
 
 
 def test_more_clusters_than_samples_are_refused() -> None:
-    with pytest.raises(UserError, match="prototypes=6: there are 5 samples to cluster"):
+    with pytest.raises(UserError, match="prototypes=6: there are only 5 samples to cluster"):
         small(DeepCluster).before_epoch(0, surveyed(torch.randn(5, WIDTH), torch.arange(5)))
 
 

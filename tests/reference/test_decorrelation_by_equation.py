@@ -35,7 +35,7 @@ def pair() -> list[Tensor]:
 
 
 def encoder() -> Encoder:
-    return Plain(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 6)), {"channels": 3, "size": 4})
+    return Plain(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 6)), View(torch.zeros(2, 3, 4, 4)))
 
 
 # -------------------------------------------------------------------------------------------------------- Barlow Twins
@@ -194,5 +194,5 @@ def test_vicregl_keeps_the_papers_share_of_places() -> None:
     method = VICRegL(ConvSmall(size=56, width=2, depth=1), Facts(rows=9, views={"global": View(torch.rand(2, 3, 112, 112))}))
     assert method.grid == [7, 7]
     assert method.matches == 20
-    with pytest.raises(UserError, match="matches=5: must lie from 1 to 4"):
+    with pytest.raises(UserError, match="matches=5: must be from 1 to 4"):
         vicregl(matches=5)

@@ -24,7 +24,7 @@ def _seed() -> None:
 
 
 def encoder() -> Encoder:
-    return Plain(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 6)), {"channels": 3, "size": 4})
+    return Plain(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 6)), View(torch.zeros(2, 3, 4, 4)))
 
 
 def views(*sides: int) -> list[View]:
@@ -65,7 +65,7 @@ def test_byols_heads_are_the_papers() -> None:
     for head, inside in ((method.projector, 6), (method.predictor, 256)):
         assert [type(part).__name__ for part in head] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
         assert [(m.in_features, m.out_features) for m in head if isinstance(m, nn.Linear)] == [(inside, 12), (12, 256)]
-    assert method.kept is method.encoder
+    assert method.exported()["encoder"] is method.encoder
 
 
 def test_byols_teacher_follows_with_a_momentum_that_rises_to_one() -> None:
@@ -144,7 +144,7 @@ def test_the_teacher_sees_the_large_views_alone_and_the_student_all() -> None:
     method.teacher_encoder.register_forward_hook(lambda _, x, __: seen["teacher"].append(tuple(x[0].x.shape)))
     assert method(made, 0.0)["cross_entropy"].isfinite()
     assert seen == {"student": [(2 * ROWS, 3, 16, 16), (6 * ROWS, 3, 8, 8)], "teacher": [(2 * ROWS, 3, 16, 16)]}
-    assert method.kept is method.teacher_encoder.network
+    assert method.exported()["encoder"] is method.teacher_encoder.network
     taught = method.teacher_head(method.teacher_encoder(View.cat(made[:2])))
     torch.testing.assert_close(method.pending[0], taught.mean(0))  # equation 4: the centre is of the teacher's outputs
 

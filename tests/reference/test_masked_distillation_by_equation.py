@@ -71,7 +71,7 @@ def entropy(target: list[float], said: list[float]) -> float:
 
 
 def simsiam(**knobs: int) -> SimSiam:
-    encoder = Plain(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 8)), {"channels": 3, "size": 4})
+    encoder = Plain(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 8)), View(torch.zeros(2, 3, 4, 4)))
     return SimSiam(encoder, Facts(rows=ROWS), **knobs)
 
 
@@ -372,7 +372,7 @@ def test_the_momentum_rises_linearly(cls: type[Method], view: Any, end: float) -
 
 
 def test_data2vecs_layers_are_those_of_the_encoder() -> None:
-    with pytest.raises(ValueError, match="layers=4: must lie from 1 to the encoder's 3"):
+    with pytest.raises(ValueError, match="layers=4: must be from 1 to the encoder's 3"):
         built(Data2Vec, [crop(share=0.5)], layers=4)
 
 

@@ -22,7 +22,7 @@ ROWS, WIDTH = 5, 4
 
 
 def encoder() -> Encoder:
-    return Plain(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 6)), {"channels": 3, "size": 4})
+    return Plain(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 6)), View(torch.zeros(2, 3, 4, 4)))
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +174,7 @@ def test_the_decoder_finds_each_token_at_its_own_place(mae: MAE, view: View, mon
     monkeypatch.setattr(mae.decoder, "forward", lambda x, valid=None: came.append(x) or x)
     mae.restore(view)
     (full,) = came
-    at = visible(view.mask, mae.seen)
+    at = visible(view.mask, mae.visible)
     tokens, _ = mae.encoder.embed(view)
     kept = mae.encoder.context(torch.stack([t[i] for t, i in zip(tokens, at, strict=True)]), at=at).tokens
     assert kept is not None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import build, text_batch, text_layout, toy_language
+from toys import build, text_batch, text_prep, toy_language
 
 from untaught.core import Method, View
 from untaught.encoders.language import bart, bert, gpt
@@ -94,7 +94,7 @@ def test_seq2seq_denoising_says_the_target_word_by_word() -> None:
     assert view.target is not None
     assert view.valid is not None
     assert view.target_valid is not None
-    model, start, each = method.encoder.language.eval(), text_layout()["special"]["sep"], []
+    model, start, each = method.encoder.language.eval(), text_prep().settings["special"]["sep"], []
     some = View(view.x[:4], view.valid[:4], target=view.target[:4], target_valid=view.target_valid[:4])
     for x, valid, target, real in list(zip(view.x, view.valid, view.target, view.target_valid, strict=True))[:4]:
         words = target[real].tolist()
@@ -218,5 +218,5 @@ def test_replaced_token_publishes_its_generator_and_tsdae_nothing() -> None:
     method, _ = method_and_view(ReplacedToken, bert)
     assert type(method.hf_model()).__name__ == "BertForMaskedLM"
     assert {id(p) for p in method.hf_model().parameters()} <= {id(p) for p in method.parameters()}
-    assert method.kept is method.encoder
+    assert method.exported()["encoder"] is method.encoder
     assert method_and_view(TSDAE, bert)[0].hf_model() is None

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from untaught.report.advice import advise
-from untaught.report.facts import Facts
+from untaught.report.run_summary import RunSummary
 
 
-def facts(loss: list[float] | None = None, epoch: int = 500, shares: tuple[float, float, float] = (0.01, 0.1, 0.89), **own: Any) -> Facts:
+def facts(
+    loss: list[float] | None = None, epoch: int = 500, shares: tuple[float, float, float] = (0.01, 0.1, 0.89), **own: Any
+) -> RunSummary:
     """A finished run that asks for nothing, but for what is given."""
     losses = loss or [5.0, *[1.0] * 40]
     names = ("share_data", "share_views", "share_compute")
@@ -20,7 +22,7 @@ def facts(loss: list[float] | None = None, epoch: int = 500, shares: tuple[float
         for i, value in enumerate(losses)
     ]
     scores = [score("encoder", 0.9), score("raw", 0.5), score("random_init", 0.6), score("encoder", 0.95, "finetune")]
-    return Facts(Path("runs/x"), **({"rows": rows, "scores": scores, "ended": True} | own))
+    return RunSummary(Path("runs/x"), **({"rows": rows, "scores": scores, "ended": True} | own))
 
 
 def score(features: str, mean: float, probe: str = "linear") -> dict[str, Any]:
@@ -36,18 +38,18 @@ def knn(*values: float) -> list[dict[str, Any]]:
 
 
 CASES = {  # what differs -> what the advice says
-    "slow data": (facts(shares=(0.4, 0.1, 0.5)), "40% of the time was waited for data"),
-    "costly views": (facts(shares=(0.0, 0.6, 0.4)), "60% of the time went into views"),
-    "short": (facts(epoch=4), "the data was seen 5 times"),
+    "slow data": (facts(shares=(0.4, 0.1, 0.5)), "40% of the time was spent waiting for data"),
+    "costly views": (facts(shares=(0.0, 0.6, 0.4)), "60% of the time was spent on views"),
+    "short": (facts(epoch=4), "it trained for 5 epochs"),
     "falling": (facts(loss=[5 - 0.1 * i for i in range(41)]), "the loss was still falling, from 2.15 to 1.35"),
     "rising": (facts(rows=[*facts().rows, *knn(0.6, 0.65)]), "kNN was still rising, from 60.0% to 65.0%"),
     "below raw": (facts(scores=[score("encoder", 0.5), score("raw", 0.7), score("encoder", 0.9, "finetune")]), "raw features 70.0%"),
     "beaten": (
         facts(scores=[score("encoder", 0.5), score("against:timm/x", 0.8), score("encoder", 0.9, "finetune")]),
-        "timm/x gives 80.0%",
+        "timm/x reaches 80.0%",
     ),
-    "no scores": (facts(scores=[]), "nothing says yet what the encoder is worth"),
-    "not fine-tuned": (facts(scores=[score("encoder", 0.9), score("raw", 0.5)]), "only frozen features were scored"),
+    "no scores": (facts(scores=[]), "the encoder has not been evaluated yet"),
+    "not fine-tuned": (facts(scores=[score("encoder", 0.9), score("raw", 0.5)]), "only frozen features were evaluated"),
     "collapse": (facts(rows=collapsing()), "collapsing at step 9: rank 1.0"),
 }
 

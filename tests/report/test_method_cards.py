@@ -18,6 +18,7 @@ from untaught.config.registry import method_class
 from untaught.config.train_config import TrainConfig
 from untaught.methods import METHODS
 from untaught.modalities.image import IMAGE
+from untaught.modalities.image_text import IMAGE_TEXT
 from untaught.modalities.text import TEXT
 from untaught.report import method_cards as cards
 
@@ -92,8 +93,8 @@ def test_every_card_is_whole_and_its_example_is_understood(name: str) -> None:
     (card,) = cards.method_cards(name)
     assert all(card[key] for key in ("family", "paper", "views", "needs", "link", "header"))
     assert all(knob["meaning"] for knob in card["knobs"].values())
-    modality = IMAGE if set(method_class(name).views) <= set(IMAGE.views) else TEXT
-    data = {"image": "photos/", "text": "documents/ --modality text"}[modality.name]
+    modality = next(kind for kind in (IMAGE, TEXT, IMAGE_TEXT) if set(method_class(name).views) <= set(kind.views))
+    data = {"image": "photos/", "text": "documents/ --modality text", "image_text": "pairs/ --modality image_text"}[modality.name]
     begin = f"untaught pretrain {data} --method {name} "
     assert card["example"].startswith(begin)
     words = card["example"].removeprefix(begin).split()
@@ -126,9 +127,9 @@ def test_what_was_measured_is_on_the_card_and_the_rest_is_blank(written: Any) ->
     assert (listed["simclr"]["cost"], listed["simclr"]["score"]) == ("", "")
     said = cards.method_cards("byol")[0]["measured"]
     assert said == (
-        "after 1 minute on CIFAR-10 (conv_small, batch 256, steps 120, seeds 3): kNN 52.3% (untrained 36.6%), linear probe 60.0% "
-        "(untrained 43.0%), with 1% of the labels 40.0%; 1400 MiB at most; an image takes 1.25 (1.2 to 1.31) times as long as with "
-        "simclr, 950.4 (900 to 1010) images/s (medians of 3 rounds, spread)"
+        "after 1 minute on CIFAR-10 (conv_small, batch 256, steps 120, seeds 3): kNN 52.3% (random init 36.6%), linear probe 60.0% "
+        "(random init 43.0%), with 1% of the labels 40.0%; peak memory 1400 MiB; time per image 1.25 (1.2 to 1.31) times simclr's, "
+        "950.4 (900 to 1010) images/s (median and range of 3 rounds)"
     )
     assert "| 52.3% (+15.7), 1 min |" in cards.index_page()
     assert "Data: CIFAR-10." in cards.index_page()
@@ -138,14 +139,14 @@ def test_what_was_measured_is_on_the_card_and_the_rest_is_blank(written: Any) ->
 
 def test_a_method_that_has_learned_nothing_yet_or_collapses_says_so(written: Any) -> None:
     written({"byol": FOUND | {"knn20": 0.37, "linear": 0.43}, "dino": FOUND | {"health": "the head gives one vector"}})
-    assert "; not above its untrained encoder: it needs longer, or more data" in cards.method_cards("byol")[0]["measured"]
+    assert "; no better than random init: it needs more time or more data" in cards.method_cards("byol")[0]["measured"]
     assert "; collapsing because the head gives one vector" in cards.method_cards("dino")[0]["measured"]
-    assert "needs longer" not in cards.method_cards("dino")[0]["measured"]
+    assert "needs more time" not in cards.method_cards("dino")[0]["measured"]
 
 
 def test_half_an_entry_is_half_a_sentence(written: Any) -> None:
     written({"byol": {key: FOUND[key] for key in ("data", "minutes", "encoder", "knn20", "untrained_knn20")}})
-    assert cards.method_cards("byol")[0]["measured"] == "after 1 minute on CIFAR-10 (conv_small): kNN 52.3% (untrained 36.6%)"
+    assert cards.method_cards("byol")[0]["measured"] == "after 1 minute on CIFAR-10 (conv_small): kNN 52.3% (random init 36.6%)"
     assert cards.method_cards()[1]["cost"] == ""
 
 
@@ -179,7 +180,7 @@ def test_the_command_writes_them_and_shows_one(cli: Cli, tmp_path: Path) -> None
     assert "  teacher_temperature  (0.02, 0.02)  the teacher's, at the start" in shown
     assert "example      untaught pretrain photos/ --method dino" in shown
     card = json.loads(cli("methods", "dino", "--json").out)
-    assert card["knobs"]["momentum"] == {"default": 0.99, "meaning": "of the teacher at the start; rises to 1 by a cosine"}
+    assert card["knobs"]["momentum"] == {"default": 0.99, "meaning": "of the teacher at the start; rises to 1 on a cosine schedule"}
 
 
 # ---------------------------------------------------------------------------------------------------------- from a benchmark

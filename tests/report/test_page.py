@@ -15,11 +15,11 @@ from runs import NASTY, QUOTED, RUN, metrics, sample
 
 from untaught.core import UserError
 from untaught.report import write
-from untaught.report.facts import gather
 from untaught.report.page import _neighbours, content
+from untaught.report.run_summary import gather
 
-SECTIONS = ["What to try next", "What the encoder is worth", "Training", "Health", "The views, as the network saw them"]
-SECTIONS += ["Nearest neighbours", "Map of the embedding", "How to repeat it"]
+SECTIONS = ["What to try next", "Evaluation", "Training", "Health", "Views seen by the network"]
+SECTIONS += ["Nearest neighbours", "Map of the embedding", "Reproduce"]
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -62,12 +62,12 @@ def test_a_whole_run_shows_everything(run: Path) -> None:
     page = Page(path.read_text())
     assert path == run / "report.html"
     assert page.headings == SECTIONS
-    assert "What is not here" not in page.text
+    assert "Missing" not in page.text
     for said in (
         "75.0%",
         "73.0% to 77.0%",
-        "same encoder, untrained",
-        "Linear probe: accuracy, 2 labels a class",
+        "same encoder, random init",
+        "Linear probe: accuracy, 2 labels per class",
         "fingerprint abc",
         "<b>run & co",
     ):
@@ -126,7 +126,7 @@ def test_samples_that_words_tell_are_read(run: Path) -> None:
         assert row["query"]["name"] in page.text
         assert all(tile["name"] in page.text for tile in row["near"])
     assert not [attributes for _, attributes in page.tags if attributes.get("class") == "thumb"]
-    assert "What is not here" not in page.text
+    assert "Missing" not in page.text
 
 
 def test_labels_are_in_order_on_the_axis(run: Path) -> None:
@@ -134,16 +134,16 @@ def test_labels_are_in_order_on_the_axis(run: Path) -> None:
     assert title == "Linear probe: accuracy by labels"
     assert not rest
     assert re.findall(r">(\d+/class|\d+%|all)</text>", str(svg))[-4:] == ["2/class", "10/class", "10%", "all"]
-    assert [curve.name for curve in curves] == ["raw data", "same encoder, untrained", "this encoder", f"timm/{NASTY}"]
+    assert [curve.name for curve in curves] == ["raw data", "same encoder, random init", "this encoder", f"timm/{NASTY}"]
     lines = re.findall(r'<path class="line s-encoder" d="([^"]*)"', str(svg))
     assert [line.count("L") + 1 for line in lines] == [2, 2], "no line joins 10 a class to 10%: that may be fewer labels"
 
 
 HALF = {  # what is left of a run -> what its page says
-    "a crash before the first row": (("run.yaml",), "No step of training", ["How to repeat it"]),
+    "a crash before the first row": (("run.yaml",), "has no training steps", ["Reproduce"]),
     "a crash on the way": (("run.yaml", "metrics.jsonl", "views.png"), "reach step 40", None),
-    "only metrics": (("metrics.jsonl",), "What was asked is not known", ["Training", "Health"]),
-    "only scores": (("evaluation.json",), "Training has not ended", ["What the encoder is worth"]),
+    "only metrics": (("metrics.jsonl",), "settings are unknown", ["Training", "Health"]),
+    "only scores": (("evaluation.json",), "Training has not ended", ["Evaluation"]),
 }
 
 
@@ -154,10 +154,10 @@ def test_half_a_run_shows_what_there_is(case: str, run: Path) -> None:
         if path.name not in names:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     page = Page(write(run).read_text())
-    assert "What is not here" in page.text
+    assert "Missing" in page.text
     assert said in page.text
     assert "not finished" in page.text
-    assert set(headings or ["Training", "Health", "How to repeat it"]) <= set(page.headings)
+    assert set(headings or ["Training", "Health", "Reproduce"]) <= set(page.headings)
     assert "Map of the embedding" not in page.text
 
 
@@ -168,8 +168,8 @@ def test_damaged_files_are_passed_over_and_said(run: Path) -> None:
     (run / "sample.npz").write_bytes(b"PK\x03\x04cut")
     (run / "views.png").write_bytes(b"\x89PNG cut")
     page = Page(write(run).read_text())
-    assert "is of schema 7, this version reads 1" in page.text
-    assert "No samples were kept" in page.text
+    assert "has schema 7, this version reads 1" in page.text
+    assert "No samples were saved" in page.text
     assert "step 5" in page.text
     assert not [tag for tag, _ in page.tags if tag == "img"]
 
@@ -178,8 +178,8 @@ def test_a_run_without_labels(run: Path) -> None:
     (run / "evaluation.json").unlink()
     np.savez(run / "sample.npz", **(sample() | {"label": np.array([""] * 60), "held_out": np.zeros(60, bool)}))
     page = Page(write(run).read_text())
-    assert "nothing says yet what the encoder is worth" in page.text
-    assert "Left a training sample" in page.text
+    assert "the encoder has not been evaluated yet" in page.text
+    assert "Left: a training sample" in page.text
     places = json.loads(page.island)
     assert places["classes"] == []
     assert set(places["kind"]) == {-1}
@@ -203,10 +203,27 @@ def test_scores_of_two_data_sets_are_not_mixed(run: Path) -> None:
     tile = next(tile for tile in shown["tiles"] if tile[1] == "Linear probe")
     assert tile[0] == "31.0%"
     assert "raw data 31.0%" in tile[2]
-    assert "untrained" not in tile[2], "the untrained encoder was measured on other data"
+    assert "random init" not in tile[2], "random init was measured on other data"
     titles = [group["title"] for group in shown["battery"]]
     assert "Linear probe: accuracy on photos" in titles
     assert "Linear probe: accuracy on others/" in titles
+
+
+def test_metrics_of_every_kind_are_shown_in_their_own_unit(run: Path) -> None:
+    row = {"features": "encoder", "labels": "all", "low": 0.2, "high": 0.6, "draws": 1, "data": RUN["data"]}
+    kinds = {("ridge", "r2"): 0.4, ("ridge", "mae"): 0.5, ("frozen", "entity_f1"): 0.3, ("frozen", "word_accuracy"): 0.9}
+    rows = [row | {"probe": probe, "metric": metric, "mean": mean} for (probe, metric), mean in kinds.items()]
+    rows += [row | {"probe": "retrieval", "labels": "none", "metric": f"image_to_text_recall@{k}", "mean": k / 10} for k in (1, 5)]
+    (run / "evaluation.json").write_text(json.dumps({"schema": 1, "rows": rows}))
+    shown = content(gather(run))
+    values = {title: value for value, title, _ in shown["tiles"]}
+    assert values["Ridge regression: R2"] == "0.4"
+    assert values["Linear head on the frozen encoder: entity F1"] == "30.0%"
+    assert values["Retrieval: image to text recall@1"] == "10.0%"
+    bars = {group["title"]: group["rows"][0]["value"] for group in shown["battery"]}
+    assert bars["Ridge regression: MAE"] == "0.5"
+    assert bars["Linear head on the frozen encoder: word accuracy"] == "90.0%"
+    assert bars["Retrieval: image to text recall@5"] == "50.0%"
 
 
 def test_first_come_the_scores_on_the_runs_own_data_and_others_are_named(run: Path) -> None:
@@ -227,16 +244,18 @@ def test_first_come_the_scores_on_the_runs_own_data_and_others_are_named(run: Pa
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder; give"):
         write(tmp_path / "nothing")
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match=r"is not a run folder \(no run.yaml"):
         write(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_commands_repeat_the_run(run: Path) -> None:
     asked, again = content(gather(run))["commands"]
-    assert asked.startswith("untaught pretrain 'photos <script>alert(1)</script>/' --method simclr --encoder conv_small --label ")
+    assert asked.startswith(
+        "untaught pretrain 'photos <script>alert(1)</script>/' --method simclr --encoder conv_small --modality image --label "
+    )
     assert asked.endswith(" minutes=0.5")
     assert "--from" in again
     facts = gather(run)

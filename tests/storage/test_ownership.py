@@ -46,7 +46,7 @@ def test_files_of_the_user_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere")
     for path in list(tmp_path.iterdir()):
-        with pytest.raises(UserError, match=f"{path.name} is there already, and was not written by untaught; move it away"):
+        with pytest.raises(UserError, match=f"{path.name} already exists and was not written by untaught; move it away"):
             check_replaceable(path, "move it away")
 
 
@@ -60,7 +60,7 @@ def test_pages_are_written_anew_beside_what_is_the_users(tmp_path: Path) -> None
     for name in ("README.md", "simclr.md"):
         (tmp_path / name).write_text("mine")
         before = (tmp_path / "vicreg.md").stat().st_mtime_ns
-        with pytest.raises(UserError, match=f"{name} is there already, and was not written by untaught; choose another folder"):
+        with pytest.raises(UserError, match=f"{name} already exists and was not written by untaught; choose another folder"):
             write_pages(tmp_path)
         assert (tmp_path / "vicreg.md").stat().st_mtime_ns == before
         (tmp_path / name).unlink()

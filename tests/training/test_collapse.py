@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from toy import Spread, fit
 
 from untaught.config.registry import method_class
-from untaught.core import Encoder, Facts, Features, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Features, Method, Preprocessor, Terms, UserError, View
 from untaught.encoders.conv_small import ConvSmall
 from untaught.encoders.patch_series import PatchSeries
 from untaught.encoders.timm import vit_mini
@@ -31,7 +31,7 @@ from untaught.modalities.text import TEXT
 from untaught.ops.cosine import cosine_distance
 from untaught.pipeline.dataset import batch_of
 from untaught.pipeline.view_pipeline import Views, used_view, view_names, view_options
-from untaught.training.collapse import RULES, CollapseDetector, Measures, Sight, _distinct, _same, _sight, broken
+from untaught.training.collapse import RULES, CollapseDetector, FeatureStats, Measures, _distinct, _same, _stats, broken
 from untaught.training.trainer import Collapsed
 
 LAYOUT = {"size": 16, "side": 8, "channels": 1, "bits": 8, "preset": "upright"}
@@ -39,11 +39,11 @@ LAYOUT = {"size": 16, "side": 8, "channels": 1, "bits": 8, "preset": "upright"}
 # ------------------------------------------------------------------------------------------------ rules, on what runs measured
 
 
-def sight(rank: float, spread: float = 0.65, noise: float | None = 0.2, confusion: float | None = 0.04) -> Sight:
-    return Sight(rank, spread, directions=4.0, noise=noise, confusion=confusion)
+def sight(rank: float, spread: float = 0.65, noise: float | None = 0.2, confusion: float | None = 0.04) -> FeatureStats:
+    return FeatureStats(rank, spread, directions=4.0, noise=noise, confusion=confusion)
 
 
-def measures(first: dict[str, Sight] | None = None, now: dict[str, Sight] | None = None, **changed: Any) -> Measures:
+def measures(first: dict[str, FeatureStats] | None = None, now: dict[str, FeatureStats] | None = None, **changed: Any) -> Measures:
     """Those of simclr on Fashion-MNIST after 80 of 200 steps, healthy, but for the heads (untrained and now) and what is changed."""
     heads = {
         "first_heads": first or {"projector": sight(42.8, 1.0, 0.73, 0.217)},
@@ -66,30 +66,30 @@ def measures(first: dict[str, Sight] | None = None, now: dict[str, Sight] | None
 BROKEN: dict[str, tuple[str, Measures, str]] = {
     "one document": ("samples", measures(distinct=0.02), "only 2.0% of the data is distinct"),
     "identical views": ("views", measures(same_views=True), "all views of a sample are identical"),
-    "all visible": ("shown", measures({}, {}, shown=1.0), "the method is shown what it is to restore"),
+    "all visible": ("shown", measures({}, {}, shown=1.0), "the reconstruction target is visible in the input"),
     "4 directions": (
         "bottleneck",
         measures(dimensions=4),
-        "features lie in 4 dimensions, before training",
+        "features span only 4 dimensions, even before training",
     ),
     "lr 1e-7": ("frozen", measures(moved=3e-6), "its weights changed by 3e-06 of their norm"),
     "lr 10": ("destroyed", measures(moved=250.0), "in 80 steps they changed by 250 times their norm"),
     "lr 10, a long run": ("destroyed", measures(step=400, moved=12.0), "in 400 steps they changed by 12 times their norm"),
-    "a constant encoder": ("constant", measures(encoder=sight(1.0, 0.001)), "the encoder gives every sample nearly the same vector"),
+    "a constant encoder": ("constant", measures(encoder=sight(1.0, 0.001)), "the encoder maps all samples to nearly the same vector"),
     "byol, not stopped": (
         "constant",
         measures({"projector": sight(45.5, 0.82, 0.7, 0.184)}, {"projector": sight(2.0, 0.035, 0.18, 0.12)}),
-        "the projector gives samples nearly the same vector (spread 0.04, untrained 0.82)",
+        "the projector maps all samples to nearly the same vector (std 0.04, before training 0.82)",
     ),
     "vicreg without variance": (
         "constant",
         measures({"expander": sight(50.4, 0.81, 0.78, 0.208)}, {"expander": sight(14.2, 0.214, 0.42, 0.138)}),
-        "the expander gives samples nearly the same vector",
+        "the expander maps all samples to nearly the same vector",
     ),
     "vicreg without variance, at a low rate": (
         "constant",
         measures({"expander": sight(44.5, 0.788, 0.865, 0.338)}, {"expander": sight(36.2, 0.501, 0.937, 0.411)}),
-        "the expander gives samples nearly the same vector",
+        "the expander maps all samples to nearly the same vector",
     ),
     "simsiam, not stopped": (
         "constant",
@@ -97,27 +97,27 @@ BROKEN: dict[str, tuple[str, Measures, str]] = {
             {"projector": sight(38.5, 1.0, 0.81, 0.293), "predictor": sight(13.7, 0.7, 0.9, 0.402)},
             {"projector": sight(5.8, 0.665, 0.38, 0.259), "predictor": sight(4.1, 0.572, 0.21, 0.203)},
         ),
-        "the projector gives samples nearly the same vector",
+        "the projector maps all samples to nearly the same vector",
     ),
     "simclr at temperature 100": (
         "narrow",
         measures(now={"projector": sight(5.4, 0.999, 0.06, 0.076)}, first_loss=4.841, loss=4.835),
-        "the projector puts samples along 5.4 directions, untrained along 42.8, and the loss hardly falls",
+        "the projector's output has effective rank 5.4 (before training 42.8), and the loss hardly falls",
     ),
     "barlow_twins without invariance": (
         "noise",
         measures({"projector": sight(50.4, 0.81, 0.78, 0.208)}, {"projector": sight(45.7, 0.89, 0.92, 0.412)}),
-        "two views of a sample as far apart as two samples (0.92",
+        "two views of a sample as far apart as two samples (squared distance ratio 0.92",
     ),
     "dino without its centre": (
         "prototypes",
         measures({"head": replace(sight(48.0, 0.85), used=36)}, {"head": replace(sight(16.2, 0.51), used=4)}),
-        "the head tells all samples by 4 of its prototypes, untrained by 36",
+        "the head assigns all samples to 4 of its prototypes (before training 36)",
     ),
     "no progress": (
         "stuck",
         measures({}, {}, first_loss=4.841, loss=4.835),
-        "the loss stays where it was before training (4.841, now 4.835)",
+        "the loss has not changed since before training (4.841, now 4.835)",
     ),
 }
 HEALTHY = {
@@ -204,21 +204,21 @@ def untrained(
             if cls.needs
             else ConvSmall(channels=1, size=16, width=4)
         )
-    names, statistics = names or view_names(cls, IMAGE), IMAGE.fit(data, LAYOUT)
-    views = Views(names, IMAGE, view_options(names, IMAGE, LAYOUT, {}), statistics, seed=0)
+    names, prep = names or view_names(cls, IMAGE), Preprocessor(IMAGE, LAYOUT).fitted(data)
+    views = Views(names, prep, view_options(names, prep, {}), seed=0)
     views.fit_encoder(encoder)
     two = dict(zip(names, views({key: value[:2] for key, value in data.items()}, 0), strict=True))
     build: Any = cls
-    built = build(encoder, Facts(len(data["index"]), two, statistics))
-    whole = Views(("whole",), IMAGE, [IMAGE.presets(LAYOUT)["whole"]], statistics, seed=0)
-    return built, views, CollapseDetector(built, views, whole, {key: value[:64] for key, value in data.items()}, {})
+    built = build(encoder, Facts(len(data["index"]), two, prep.statistics))
+    whole = used_view(prep, "whole")
+    return built, views, CollapseDetector(built, views, {"encoder": whole}, {key: value[:64] for key, value in data.items()}, {})
 
 
 def test_alignment_and_uniformity_are_those_of_wang_and_isola() -> None:
     built, views, health = untrained("simclr")
     looked = health(100, 0.5, 0.1, 1.0, {})
-    batch, encoder = {key: value[:64] for key, value in digits().items()}, built.kept.eval()
-    whole = Views(("whole",), IMAGE, [IMAGE.presets(LAYOUT)["whole"]], views.statistics, seed=0)
+    batch, encoder = {key: value[:64] for key, value in digits().items()}, built.exported()["encoder"].eval()
+    whole = used_view(views.prep, "whole")
     with torch.no_grad():
         x, a, b = (nn.functional.normalize(encoder(view)).double() for view in (*whole(batch, 0), *views(batch, 0)))
     pairs = [float((x[i] - x[j]).square().sum()) for i in range(64) for j in range(i)]
@@ -258,10 +258,10 @@ def train(method: str | type[Method], steps: int, rate: float) -> dict[str, Any]
             Unstopped,
             40,
             1e-2,
-            "the projector gives samples nearly the same vector",
-            "a stopped gradient that keeps samples apart; or a lower lr (now 0.01)",
+            "the projector maps all samples to nearly the same vector",
+            "a stop-gradient that prevents collapse; or a lower lr (now 0.01)",
         ),
-        ("simclr", 2, 1e-9, "the encoder stands still", "a higher lr (now 1e-09)"),
+        ("simclr", 2, 1e-9, "the encoder hardly trains", "a higher lr (now 1e-09)"),
         ("simclr", 30, 5e-3, "", ""),
     ],
     ids=["not stopped", "frozen", "healthy"],
@@ -305,29 +305,30 @@ def verdict(health: CollapseDetector) -> str:
 def test_faults_of_what_is_given_are_named_at_the_first_look() -> None:
     assert verdict(untrained("simclr")[2]) == verdict(untrained("mae")[2]) == ""
     assert "all views of a sample are identical" in verdict(untrained("simclr", ("whole", "whole"))[2])
-    assert "is shown what it is to restore" in verdict(untrained(VisibleMAE)[2])
-    assert "lie in 4 dimensions" in verdict(untrained("simclr", encoder=Narrow())[2])
+    assert "target is visible in the input" in verdict(untrained(VisibleMAE)[2])
+    assert "span only 4 dimensions" in verdict(untrained("simclr", encoder=Narrow())[2])
 
 
 def series_health(method: type[Method]) -> CollapseDetector:
     random = np.random.default_rng(0)
     found = [{"series": random.normal(size=(2, length)), "name": str(i)} for i, length in enumerate([20, 13, 16, 20] * 4)]
     layout = SERIES.plan(found, {})
-    batch, _ = batch_of(found, SERIES, layout)
+    batch, _ = batch_of(found, Preprocessor(SERIES, layout))
     encoder = PatchSeries(channels=2, length=20, width=8, heads=2, depth=1, patch=4)
     names = view_names(method, SERIES)
-    views = Views(names, SERIES, view_options(names, SERIES, layout, {}), SERIES.fit(batch, layout), seed=0)
+    prep = Preprocessor(SERIES, layout).fitted(batch)
+    views = Views(names, prep, view_options(names, prep, {}), seed=0)
     views.fit_encoder(encoder)
     built: Any = method
-    facts = Facts(len(found), dict(zip(names, views(batch, 0), strict=True)), views.statistics)
-    whole = used_view(SERIES, layout, "whole", views.statistics)
-    return CollapseDetector(built(encoder, facts), views, whole, batch, {})
+    facts = Facts(len(found), dict(zip(names, views(batch, 0), strict=True)), prep.statistics)
+    whole = used_view(prep, "whole")
+    return CollapseDetector(built(encoder, facts), views, {"encoder": whole}, batch, {})
 
 
 def test_hidden_patches_of_series_are_not_shown() -> None:
     torch.manual_seed(0)
-    assert series_health(MAE).first.shown == 0.0
-    assert series_health(VisibleMAE).first.shown == 1.0
+    assert series_health(MAE).looks[0].first.shown == 0.0
+    assert series_health(VisibleMAE).looks[0].first.shown == 1.0
 
 
 def test_views_of_several_inputs_are_compared_by_all_of_them() -> None:
@@ -362,8 +363,8 @@ def test_texts_are_compared_by_eight_tokens_in_a_row() -> None:
 def test_tokens_that_are_left_as_they_were_are_shown(mask: float, low: float, high: float) -> None:
     special = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
     layout = {"length": 16, "special": special, "vocabulary": 50, "tokenizer": "x"}
-    options = view_options(("masked_tokens",), TEXT, layout, {"masked_tokens.mask": mask, "masked_tokens.random": 0.0})
-    views = Views(("masked_tokens",), TEXT, options, layout, seed=0)
+    options = view_options(("masked_tokens",), Preprocessor(TEXT, layout), {"masked_tokens.mask": mask, "masked_tokens.random": 0.0})
+    views = Views(("masked_tokens",), Preprocessor(TEXT, {}, layout), options, seed=0)
     ids = torch.randint(5, 50, (64, 17), generator=torch.Generator().manual_seed(0))
     health = object.__new__(CollapseDetector)
     health.read = views({"ids": ids, "index": torch.arange(64)}, 0)
@@ -392,7 +393,7 @@ def test_a_look_leaves_the_method_as_it_was(method: str) -> None:
 
 def test_a_method_that_needs_more_samples_than_are_looked_at_has_no_heads() -> None:
     built, _, health = untrained("w_mse")  # 64 samples, of which it whitens 64 dimensions
-    assert health.first.heads == {}
+    assert health.looks[0].first.heads == {}
     assert health(99, 0.5, 1.0, 0.0, {})["measures"]["loss"] is None
     assert built.training
 
@@ -412,7 +413,7 @@ def test_features_without_a_direction_do_not_end_a_run(value: float) -> None:
 def test_the_measures_are_those_of_loops() -> None:
     x = torch.nn.functional.normalize(torch.randn(6, 3, generator=torch.Generator().manual_seed(1)))
     a, b = x[:3], x[3:]
-    sight = _sight(x, a, b)
+    sight = _stats(x, a, b)
     mean = x.mean(0)
     assert sight.spread == pytest.approx((sum(float((row - mean).square().sum()) for row in x) / 6) ** 0.5, rel=1e-5)
     apart = sum(float((p - q).square().sum()) for p in a for q in a) / 9
@@ -425,7 +426,7 @@ def test_the_measures_are_those_of_loops() -> None:
     assert sight.rank == pytest.approx(float((-(share * share.log()).sum()).exp()), rel=1e-4)
     energy = torch.linalg.eigvalsh(((x - mean).T @ (x - mean)).double())
     assert sight.directions == pytest.approx(float(energy.sum() ** 2 / energy.square().sum()), rel=1e-4)
-    assert _sight(x).noise is None
+    assert _stats(x).noise is None
 
 
 # -------------------------------------------------------------------------------------------------------- in the loop
@@ -489,7 +490,7 @@ def test_the_command_stops_with_one_line_and_goes_on_when_told_to(cli: Cli, tmp_
     ]
     broken = ["pretrain", "builtin:digits", "--method", "vicreg", "variance=0", *words]
     stopped = cli(*broken, "--out", tmp_path / "run", "stop_on_collapse=true")
-    assert "the expander gives samples nearly the same vector" in stopped.error
+    assert "the expander maps all samples to nearly the same vector" in stopped.error
     assert "try variance=25.0 (the default)" in stopped.error
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
     assert rows(tmp_path / "run")[-1]["health"]["verdict"] == "collapsing"

@@ -150,7 +150,7 @@ def test_a_survey_is_of_the_network_in_use_and_of_the_view_of_that_epoch_and_pla
 
 
 def test_a_stream_refuses_a_method_that_looks_at_all(tmp_path: Path, pictures: np.ndarray) -> None:
-    with pytest.raises(UserError, match="DeepCluster looks at all samples before each epoch"):
+    with pytest.raises(UserError, match="DeepCluster needs features of all samples before each epoch"):
         ut.pretrain(pictures, "deepcluster", out=tmp_path / "run", steps=2, stream=True, **SMALL)
 
 

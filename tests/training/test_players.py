@@ -106,7 +106,7 @@ def test_a_player_that_waits_keeps_its_weights_and_its_moments(tmp_path: Path, o
 
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_run_stopped_after_any_step_goes_on_bit_for_bit(tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "KEPT", 9)
+    monkeypatch.setattr(checkpoint, "KEEP", 9)
     whole = fit(tmp_path, Duel(), steps=4, save_every=1, log_every=1, **ADAM)
     whole.run()
     losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").open()]
@@ -188,11 +188,9 @@ def test_frozen_parameters_stay_frozen() -> None:
 
 def test_what_cannot_be_done_in_turns_is_refused(tmp_path: Path) -> None:
     run = fit(tmp_path, Duel())
-    with pytest.raises(UserError, match="strategy=fsdp: Duel has players that step in turn, which needs strategy=ddp"):
+    with pytest.raises(UserError, match="strategy=fsdp does not support adversarial methods such as Duel; use strategy=ddp"):
         optimizer_for(run.method, type(run.recipe)(strategy="fsdp", lr=0.1))
-    with pytest.raises(
-        UserError, match=r"duel\+other: duel has players that step in turn, and can't be joined with others; train it alone"
-    ):
+    with pytest.raises(UserError, match=r"duel\+other: duel is adversarial and can't be combined with other methods; train it alone"):
         hybrid_of({"duel": (Duel, 1.0), "other": (Duel, 1.0)})
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from untaught import signals as interrupt
 from untaught.distributed.launch import _ignored_stay
-from untaught.signals import SIGNALS, Interrupted, noted, raise_interrupted
+from untaught.signals import SIGNALS, Interrupted, deferred_signals, raise_interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +29,9 @@ def test_a_closed_terminal_is_a_signal_like_the_others() -> None:
 def test_a_signal_is_noted_in_a_step_and_ends_everything_else(number: signal.Signals) -> None:
     signal.signal(number, signal.SIG_DFL)
     raise_interrupted()
-    with noted() as came:
+    with deferred_signals() as received:
         signal.raise_signal(number)
-        assert came.number == number
+        assert received.number == number
     with pytest.raises(Interrupted) as stop:
         signal.raise_signal(number)
     assert stop.value.number == number
@@ -42,10 +42,10 @@ def test_what_the_parent_ignored_stays_ignored(number: signal.Signals) -> None:
     signal.signal(number, signal.SIG_IGN)
     raise_interrupted()
     signal.raise_signal(number)
-    with noted() as came:
+    with deferred_signals() as received:
         signal.raise_signal(number)
         assert signal.getsignal(number) is signal.SIG_IGN
-    assert came.number == 0
+    assert received.number == 0
     signal.raise_signal(number)
     with _ignored_stay():  # what torch's launcher does
         signal.signal(number, lambda *_: pytest.fail("it was heard"))
@@ -64,7 +64,7 @@ def test_nothing_more_is_said_to_a_terminal_that_has_gone(monkeypatch: pytest.Mo
     master, slave = os.openpty()
     monkeypatch.setattr(interrupt, "OUTPUTS", (slave,))
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    with noted() as came:
+    with deferred_signals() as received:
         os.write(slave, b"there")
         signal.raise_signal(signal.SIGHUP)  # by kill: the terminal is there, and is spoken to
         assert os.isatty(slave)
@@ -73,5 +73,5 @@ def test_nothing_more_is_said_to_a_terminal_that_has_gone(monkeypatch: pytest.Mo
             os.write(slave, b"gone")
         signal.raise_signal(signal.SIGHUP)
         os.write(slave, b"nowhere")
-    assert came.number == signal.SIGHUP
+    assert received.number == signal.SIGHUP
     os.close(slave)

@@ -155,7 +155,7 @@ def test_minutes_of_two_steps_end_the_run_and_say_so(
     run = fit(tmp_path, Spread(Machine(monkeypatch, lambda step: 30.0)), minutes=1.2)
     run.run()
     assert run.step == run.total == 2, "a third would take a minute and a half"
-    assert "minutes=1.2 were over after 2 steps" in capfd.readouterr().err
+    assert "minutes=1.2 ended after 2 steps" in capfd.readouterr().err
 
 
 def test_minutes_hold_when_the_machine_slows_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from planted import dataset
 from torch import nn
 
 from untaught.core import Method, Terms, View
-from untaught.modalities.image import IMAGE
 from untaught.pipeline.view_pipeline import Views
 from untaught.training import validation as held_out
 from untaught.training.validation import HeldOut, both
@@ -46,7 +46,8 @@ def measured(parts: list[str], batch_size: int = 16) -> tuple[HeldOut, Brightnes
     frame = pd.DataFrame({"split": np.repeat(parts, [len(v) for v in values]), "label": "x"})
     frame["image"] = [np.full((16, 16), value, np.uint8) for value in np.concatenate(values)]
     found = dataset(frame)
-    views = Views(("whole",), IMAGE, [IMAGE.presets(found.layout)["whole"]], {"mean": [0.0], "std": [1.0]}, 0)
+    prep = replace(found.prep, statistics={"mean": [0.0], "std": [1.0]})
+    views = Views(("whole",), prep, [prep.presets()["whole"]], 0)
     method = Brightness()
     return HeldOut(method, views, found, torch.device("cpu"), False, batch_size), method
 

@@ -12,7 +12,7 @@ from command import Cli
 from harm import Harm
 
 import untaught as ut
-from untaught.data import tables
+from untaught.data import table
 
 TINY: dict[str, Any] = {"steps": 2, "size": 16, "batch_size": 8, "encoder__width": 4, "precision": "float32", "save_every": 1}
 
@@ -20,7 +20,7 @@ TINY: dict[str, Any] = {"steps": 2, "size": 16, "batch_size": 8, "encoder__width
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What can't be read is tried again at once."""
-    monkeypatch.setattr(tables, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(table, "PAUSES", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A folder of somebody else: no link leads out of it, nothing in it waits, has no end or is larger than it may be, no number is none."""
+"""A folder of somebody else: no link leads outside it, nothing in it waits, has no end or is larger than it may be, no number is none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from untaught.evaluation.evaluator import read_rows
 from untaught.inference.predict import load_model
 from untaught.pipeline.pretrained import encoder_folder, load_encoder
 from untaught.report import write as write_report
-from untaught.report.samples import KEPT as ROWS
+from untaught.report.samples import DECODED_ROWS as ROWS
 from untaught.report.samples import load_sample
 from untaught.storage.atomic import whole, write_text
 from untaught.storage.run_dir import Folder
@@ -68,7 +68,7 @@ def copy(trained: Path, tmp_path: Path) -> Path:
 def test_a_report_passes_over_what_is_no_file_of_the_run(name: str, kind: str, copy: Path) -> None:
     spoil(copy / name, kind)
     page = write_report(copy).read_text()
-    assert ("can&#39;t be read" in page or "leads out of" in page) != (name == "sample.npz")
+    assert ("can&#39;t be read" in page or "leads outside" in page) != (name == "sample.npz")
     if name == "sample.npz":
         assert load_sample(copy) is None
 
@@ -77,7 +77,7 @@ def test_a_report_passes_over_what_is_no_file_of_the_run(name: str, kind: str, c
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_an_encoder_is_of_files_of_its_folder(name: str, kind: str, copy: Path) -> None:
     spoil(copy / "encoder" / name, kind)
-    with pytest.raises(UserError, match=rf"{name} (can't be read: |is a link that leads out of)|holds no encoder"):
+    with pytest.raises(UserError, match=rf"{name} (can't be read: |is a link that leads outside)|holds no encoder"):
         load_encoder(copy)
 
 
@@ -96,7 +96,7 @@ def test_a_checkpoint_names_no_file_elsewhere(copy: Path) -> None:
     (place / "manifest.json").write_text(json.dumps({"files": {"../../../../../../../../../dev/zero": "0" * 64}, "place": {}}))
     said: list[str] = []
     checkpoint.load(copy / "checkpoints", said.append)
-    assert said[0].endswith("its files are not those of its manifest; falling back to the one before")
+    assert said[0].endswith("its files do not match its manifest; falling back to the one before")
 
 
 def test_links_that_stay_in_the_folder_and_a_folder_that_is_a_link_are_fine(copy: Path, tmp_path: Path) -> None:
@@ -115,14 +115,14 @@ def test_folders_that_lead_out_are_refused(copy: Path, tmp_path: Path) -> None:
     for name in ("encoder", "checkpoints"):
         (copy / name).rename(tmp_path / name)
         (copy / name).symlink_to(tmp_path / name)
-    with pytest.raises(UserError, match="encoder is a link that leads out of"):
+    with pytest.raises(UserError, match="encoder is a link that leads outside"):
         encoder_folder(copy)
-    with pytest.raises(UserError, match="checkpoints is a link that leads out of"):
+    with pytest.raises(UserError, match="checkpoints is a link that leads outside"):
         checkpoint.load(copy / "checkpoints", pytest.fail)
-    with pytest.raises(UserError, match="checkpoints is a link that leads out of"):
+    with pytest.raises(UserError, match="checkpoints is a link that leads outside"):
         checkpoint.save(copy / "checkpoints", 3, {})
     assert not (tmp_path / "checkpoints" / "step-3").exists()
-    with pytest.raises(UserError, match="leads out of"):
+    with pytest.raises(UserError, match="leads outside"):
         checked_folder(copy)
 
 
@@ -154,7 +154,7 @@ def test_nothing_is_written_through_a_link(copy: Path, tmp_path: Path) -> None:
     folder.hold(fresh=False)
     folder.release()
     Metrics(copy / "metrics.jsonl", 0).close()
-    with pytest.raises(UserError, match=r"report.html is there already, and was not written by untaught"):
+    with pytest.raises(UserError, match=r"report.html already exists and was not written by untaught"):
         write_report(copy)
     write_text(copy / "report.html", "text")
     (copy / "method").symlink_to(tmp_path / "victims")
@@ -180,7 +180,7 @@ def test_a_lock_that_is_a_second_name_of_another_file_leaves_it_alone(tmp_path: 
 def test_a_run_does_not_begin_where_it_would_replace_something(name: str, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / name).mkdir()
-    with pytest.raises(UserError, match=rf"holds no run, but {name}, which a run would replace; choose another --out"):
+    with pytest.raises(UserError, match=rf"contains {name}, which a run would overwrite; choose another --out"):
         Folder(tmp_path).hold(fresh=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "notes.txt"])
     (tmp_path / name).rmdir()
@@ -198,7 +198,7 @@ def test_a_run_does_not_begin_where_it_would_replace_something(name: str, tmp_pa
         ("a: " + "[" * 60 + "]" * 60, "nested too deeply"),
         ("a: " + ":".join(["1"] * 200_000), "number that is too long"),
         ("a: 0x" + "f" * 60, "number that is too large"),
-        ("a: !!set {x, y}", "it holds a set"),
+        ("a: !!set {x, y}", "it has a set"),
     ],
 )
 def test_yaml_holds_plain_values_of_a_size(text: str, fault: str, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_numbers_of_an_encoder_are_checked(change: Callable[[dict[str, Any]], An
 
 def fine_tuned(copy: Path, **facts: Any) -> Path:
     """The run's encoder with a head of its own, as finetune keeps it."""
-    encoder, config = load_encoder(copy)
+    encoder, config, _ = load_encoder(copy)
     from untaught.downstream.network import Network
     from untaught.pipeline.pretrained import save_network
 
@@ -255,7 +255,7 @@ REGRESS: dict[str, Any] = {"task": "regress", "mean": 1.0, "std": 2.0}
 
 def test_a_model_with_facts_that_can_be_is_loaded(copy: Path) -> None:
     for facts in (CLASSIFY, REGRESS):
-        _, config = load_model(fine_tuned(copy, **facts))
+        config = load_model(fine_tuned(copy, **facts)).config
         assert {key: config[key] for key in facts} == facts
 
 
@@ -270,7 +270,7 @@ def test_a_model_with_facts_that_can_be_is_loaded(copy: Path) -> None:
 )
 def test_a_model_with_facts_that_can_not_be_is_refused(facts: dict[str, Any], copy: Path) -> None:
     folder = fine_tuned(copy, **{**facts, **({} if facts["task"] == "regress" else {"classes": facts["classes"]})})
-    with pytest.raises(UserError, match=r"finetuned can't be loaded: its (temperature|config.json names no classes|mean|std)"):
+    with pytest.raises(UserError, match=r"finetuned can't be loaded: its (temperature|config.json has no classes|label mean|label std)"):
         load_model(folder)
 
 
@@ -288,7 +288,7 @@ def not_finite(folder: Path, value: float) -> None:
 def test_one_weight_that_is_no_number_is_seen(value: float, copy: Path) -> None:
     folder = fine_tuned(copy, **CLASSIFY)
     not_finite(folder, value)
-    with pytest.raises(UserError, match=r"it has weights that are not finite \(1 of [\d,]+ numbers of "):
+    with pytest.raises(UserError, match=r"it has weights that are not finite \(1 of [\d,]+ values of "):
         load_model(folder)
     not_finite(copy / "encoder", value)
     with pytest.raises(UserError, match="encoder can't be loaded: it has weights that are not finite"):
@@ -323,7 +323,7 @@ def test_a_run_is_not_gone_on_with_from_weights_that_are_none(tmp_path: Path) ->
     run.restore(state)
     assert (run.step, run.entered, run.total, run.clock.total) == (1, -1, None, 1.5)
     state["method"] = {name: value.clone().fill_(float("nan")) for name, value in state["method"].items()}
-    with pytest.raises(UserError, match="can't be gone on with: the checkpoint has weights that are not finite"):
+    with pytest.raises(UserError, match="can't be resumed: the checkpoint has weights that are not finite"):
         run.restore(state)
 
 
@@ -339,7 +339,7 @@ ODD += [
 def test_a_place_that_can_not_be_is_of_another_run(other: dict[str, Any], tmp_path: Path) -> None:
     run = fit_of(tmp_path)
     place = {"step": 1, "epoch": 0, "step_in_epoch": 1, "entered": -1, "total": 4, "seconds": 1.5, **other}
-    with pytest.raises(UserError, match="are of another run"):
+    with pytest.raises(UserError, match="belong to another run"):
         run.restore({"method": run.method.state_dict(), "optimizer": run.train_step.optimizer.state_dict(), "place": place})
 
 
@@ -350,7 +350,7 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_is_large_is_passed_over(tmp_p
             packed.writestr(part.filename, stored.read(part), zipfile.ZIP_DEFLATED)
     os.replace(place / "packed", place / "state.pt")
     (place / "manifest.json").write_text(json.dumps({"files": {"state.pt": checkpoint._checksum(place / "state.pt")}}))
-    with pytest.raises(UserError, match="no checkpoint in"):
+    with pytest.raises(UserError, match="no intact checkpoint in"):
         checkpoint.load(tmp_path / "checkpoints", lambda line: None)
 
 
@@ -375,7 +375,7 @@ def test_what_is_no_row_is_passed_over_by_report_and_resume(tmp_path: Path) -> N
 
 
 def test_a_long_diary_is_thinned_and_its_last_row_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "KEPT", 1 << 15)
+    monkeypatch.setattr(metrics, "BUDGET", 1 << 15)
     (tmp_path / "metrics.jsonl").write_text(rows(8_000))
     found = read_metrics(tmp_path / "metrics.jsonl")
     assert (1 << 14) < sum(len(json.dumps(row)) for row in found) <= 2 << 15

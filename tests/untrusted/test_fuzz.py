@@ -30,7 +30,7 @@ from untaught.commands.reproduce import Target
 from untaught.commands.request import Asked, _as_before
 from untaught.config.registry import modality_named
 from untaught.config.train_config import TrainConfig
-from untaught.core import UserError
+from untaught.core import Preprocessor, UserError
 from untaught.data.sources import open_source
 from untaught.data.store import _reopen, pack
 from untaught.evaluation.evaluator import merge_rows, read_rows
@@ -242,8 +242,7 @@ def test_encoder_folders(trained: Path, tmp_path: Path, data: st.DataObject) -> 
         (folder / "model.safetensors").write_bytes(damaged((folder / "model.safetensors").read_bytes(), data))
 
     def use() -> None:
-        encoder, config = load_encoder(folder)
-        for _, _, vectors in Embedder(encoder, config, np.zeros((2, 9, 9, 3), np.uint8)):
+        for _, _, vectors in Embedder(load_encoder(folder), np.zeros((2, 9, 9, 3), np.uint8)):
             assert len(vectors) == 2
 
     one_line(use)
@@ -258,7 +257,7 @@ def test_manifests_of_stores(tmp_path: Path, data: st.DataObject) -> None:
     image = modality_named("image")
     layout = {"side": 8, "size": 8, "channels": 3, "bits": 8, "preset": "small"}
     pixels = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3), dtype=np.uint8)
-    store = pack(open_source((pixels, np.arange(6) % 2), image), image, layout, cache=tmp_path / "cache")
+    store = pack(open_source((pixels, np.arange(6) % 2), image), Preprocessor(image, layout), cache=tmp_path / "cache")
     folder = shutil.copytree(store.folder, tmp_path / "copy", dirs_exist_ok=True)
     name = data.draw(st.sampled_from(["manifest.json", "manifest.json", "row.name.npy", "pixels.npy", "row.label.npy", "row.part.npy"]))
     content = (store.folder / name).read_bytes()

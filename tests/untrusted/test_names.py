@@ -41,7 +41,7 @@ def test_a_terminal_is_shown_names_and_does_not_obey_them(cli: Cli, nasty: Path,
     assert run.code == 0, run.err
     done = cli("embed", out, nasty, "-o", tmp_path / "v.parquet")
     assert done.code == 0, done.err
-    assert "7 left out" in done.err
+    assert "skipped 7 that are" in done.err
     failed = cli("pretrain", nasty / "\x1b[31m")
     assert len(failed.error.splitlines()) == 1
     for said in (run.err, run.out, done.err, failed.err):
@@ -60,7 +60,7 @@ def test_names_in_an_archive(cli: Cli, tmp_path: Path) -> None:
             archive.addfile(member, io.BytesIO(png(i)))
     done = cli("preview", path, "-o", tmp_path / "a.png", "size=16")
     assert done.code == 0, done.err
-    assert "7 left out" not in done.out
+    assert "skipped 7 that are" not in done.out
     assert not {letter for letter in done.err if not letter.isprintable()} - {"\n"}, done.err
 
 

@@ -1,8 +1,8 @@
-"""BatchNorm whose statistics are those of the joined batch of all processes, on any backend.
+"""Synchronised BatchNorm on any backend: statistics over the joint batch of all processes.
 
-Ioffe, Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167. PyTorch's SyncBatchNorm refuses the CPU and replaces modules. Here a
-module keeps its weights, buffers and names, and is a plain BatchNorm again when training ends. Both passes are PyTorch's own
-kernels with a sum over processes between them: no slower than the plain layer, but for that sum.
+Ioffe, Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167. PyTorch's SyncBatchNorm does not run on CPUs and replaces modules. Here a
+module keeps its weights, buffers and names, and becomes a plain BatchNorm again after training. Forward and backward use PyTorch's
+kernels with an all-reduce in between, which is the only overhead.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from untaught.core import UserError
 from untaught.ops.gather import gather, world_size
 
-FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)  # of classes that do nothing beside normalising
+FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)  # of classes that only normalise
 
 
 class JoinedBatchNorm(_BatchNorm):
-    """What a BatchNorm becomes in training with more than one process; in eval mode, and alone, it stays what it was."""
+    """A BatchNorm during training with several processes; in eval mode, and with one process, it behaves as before."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B,C) or (B,C,...) -> the same shape."""
@@ -41,7 +41,7 @@ class JoinedBatchNorm(_BatchNorm):
             momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), momentum)
-        for also in ("drop", "act"):  # of timm's BatchNormAct2d
+        for also in ("drop", "act"):  # timm's BatchNormAct2d
             y = getattr(self, also)(y) if hasattr(self, also) else y
         return y
 
@@ -49,7 +49,7 @@ class JoinedBatchNorm(_BatchNorm):
 class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Any:
-        own, unused = torch.zeros_like(scale), torch.ones_like(scale)  # in float32, so that sums are
+        own, unused = torch.zeros_like(scale), torch.ones_like(scale)  # float32, so that sums are in float32
         own_mean, own_variance = torch.ops.aten.batch_norm_update_stats(x, own, unused, 0.0)
         count = own_mean.new_full((1,), x.numel() / x.shape[1])
         counts, means, variances = gather(torch.cat([count, own_mean, own_variance]).unsqueeze(0)).split([1, *[len(own_mean)] * 2], 1)
@@ -73,7 +73,7 @@ class _Normalise(torch.autograd.Function):
             sums = torch.stack([to_scale, to_shift])
             dist.all_reduce(sums)
             slope = scale * (variance + ctx.epsilon).rsqrt()
-            by_place, constant = -slope * sums / total  # the gradient is slope x (gradient - its mean - place x the mean of both)
+            by_place, constant = -slope * sums / total  # dx = slope (dy - mean(dy) - xhat mean(dy xhat))
             to_input = F.batch_norm(x, mean, variance, by_place, constant, False, 0.0, ctx.epsilon)
             to_input += F.batch_norm(gradient, torch.zeros_like(mean), torch.ones_like(mean), slope, None, False, 0.0, 0.0)
         return to_input, to_scale, to_shift, None
@@ -86,11 +86,11 @@ def _joined(kind: type[_BatchNorm]) -> type[_BatchNorm]:
 
 @contextmanager
 def joined_statistics(module: nn.Module) -> Iterator[None]:
-    """Within it, every BatchNorm of the module normalises by the joined batch. Raises UserError for a kind it doesn't know."""
+    """Within it, every BatchNorm of the module normalises by the joint batch. Raises UserError for unsupported subclasses."""
     norms = [(part, type(part)) for part in module.modules() if isinstance(part, _BatchNorm)]
     for part, kind in norms:
         if kind.forward not in FORWARDS and not (hasattr(part, "drop") and hasattr(part, "act")):
-            raise UserError(f"{kind.__name__} is a BatchNorm of its own kind, which can't be joined over processes; train with devices=1")
+            raise UserError(f"the BatchNorm subclass {kind.__name__} can't be synchronised over processes; train with devices=1")
     for part, kind in norms:
         part.__class__ = _joined(kind)
     try:

@@ -1,4 +1,4 @@
-"""3 x 3 convolutions whose weight gradients are fast on the small maps of a CPU."""
+"""3 x 3 convolutions with fast weight gradients for small maps on CPUs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALL = 64  # places of an output map up to which products of patches are faster than the library's kernel
-PART = 1 << 22  # numbers in the patches of one product: what caches hold
+SMALL = 64  # positions of an output map up to which patch products are faster than the library's kernel
+PART = 1 << 22  # elements in the patches of one product, so that they fit into caches
 
 
 class Convolution(nn.Conv2d):
-    """nn.Conv2d, 3 x 3 with a padding of 1, any stride, no bias: x (B,C,H,W) -> (B, outside, ...).
+    """nn.Conv2d, 3 x 3 with padding 1, any stride, no bias: x (B,C,H,W) -> (B, outside, ...).
 
-    In bfloat16 training on a CPU the weight gradient of small maps is one matrix product of the outputs' gradients and the
-    inputs' patches, a part of the batch at a time. oneDNN's kernel for it takes twice as long at 8 x 8, five times at 4 x 4.
+    In bfloat16 training on a CPU, the weight gradient for small maps is computed as a matrix product of output gradients and input
+    patches, one part of the batch at a time. oneDNN's kernel takes twice as long at 8 x 8, five times at 4 x 4.
     """
 
     def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
@@ -30,7 +30,7 @@ class Convolution(nn.Conv2d):
 
 
 def quicken(network: nn.Module) -> None:
-    """Turns every nn.Conv2d of the network that a Convolution can stand for into one, in place; weights and names stay."""
+    """Turns every equivalent nn.Conv2d of the network into a Convolution, in place; weights and names are unchanged."""
     for module in network.modules():
         if type(module) is not nn.Conv2d or module.bias is not None or module.padding_mode != "zeros":
             continue
@@ -58,13 +58,13 @@ class _Convolve(torch.autograd.Function):
 
 
 def to_weight(x: Tensor, gradient: Tensor, stride: tuple[int, int]) -> Tensor:
-    """x (B,C,H,W), gradient (B,O,h,w) of the outputs -> (O,C,3,3) float32, the gradient of the weights."""
+    """x (B,C,H,W), gradient (B,O,h,w) of the outputs -> (O,C,3,3) float32, the weight gradient."""
     (_, inside, _, _), (_, outside, height, width) = x.shape, gradient.shape
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()  # (B,H+2,W+2,C)
     sample, line, place, _ = padded.stride()
     patches = padded.as_strided(
         (len(x), height, width, 3, 3 * inside), (sample, line * stride[0], place * stride[1], line, 1)
-    )  # three neighbours on a line lie side by side
+    )  # three horizontal neighbours are contiguous
     rows = gradient.permute(0, 2, 3, 1)
     part = max(1, PART // (height * width * 9 * inside))
     total = torch.zeros(outside, 9 * inside, device=x.device)

@@ -9,7 +9,7 @@ from untaught.blocks.transformer import attention, sine_positions
 
 
 class DecoderBlock(nn.Module):
-    """Causal self-attention, attention to a memory, and an MLP, each after a LayerNorm and added to what came in."""
+    """Causal self-attention, cross-attention to a memory, and an MLP, each pre-norm and residual."""
 
     def __init__(self, width: int, heads: int, ratio: float = 4.0) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Fixed positions, `depth` blocks and a last LayerNorm; a token sees itself, those before it, and the memory."""
+    """Fixed positions, `depth` blocks and a final LayerNorm; tokens attend to themselves, earlier tokens and the memory."""
 
     def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The maps of an encoder: vectors at the places of a grid."""
+"""An encoder's feature maps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from untaught.core import Encoder, UserError, View
 
 
 def map_shapes(encoder: Encoder, example: View) -> list[tuple[int, int, int]]:
-    """(D,h,w) of each map that the encoder makes of such a view. Raises UserError for views with padding."""
+    """(D,h,w) of each of the encoder's maps for a view like this. Raises UserError for views with padding."""
     if example.valid is not None:
-        raise UserError("this method reads maps, whose places padding would fill; choose a method of pooled vectors or tokens")
+        raise UserError("this method uses feature maps, which do not support padding; choose a method that uses pooled vectors or tokens")
     training = encoder.training
     with torch.no_grad():
         maps = encoder.eval().features(example, want=("maps",)).maps
@@ -21,7 +21,7 @@ def map_shapes(encoder: Encoder, example: View) -> list[tuple[int, int, int]]:
 
 
 def pooled_and_maps(encoder: Encoder, view: View) -> tuple[Tensor, list[Tensor]]:
-    """-> (B,D) and the vectors of each map (B,N,D), row by row, in one pass."""
+    """-> (B,D) and the vectors of each map (B,N,D) in row-major order, in one pass."""
     features = encoder.features(view, want=("pooled", "maps"))
     assert features.pooled is not None
     assert features.maps is not None

@@ -8,7 +8,7 @@ from torch import nn
 
 
 def mlp(*widths: int, last_norm: bool = False) -> nn.Sequential:
-    """Linear layers from widths[0] to widths[-1], with BatchNorm and ReLU between them; last_norm ends with a BatchNorm."""
+    """Linear layers from widths[0] to widths[-1], with BatchNorm and ReLU between them; last_norm appends a BatchNorm."""
     layers: list[nn.Module] = []
     for i, (inside, outside) in enumerate(pairwise(widths)):
         last = i == len(widths) - 2

@@ -1,4 +1,4 @@
-"""A head that ends in cosines to prototypes. Caron et al. 2021, DINO, https://arxiv.org/abs/2104.14294"""
+"""A head of cosines to prototypes. Caron et al. 2021, DINO, https://arxiv.org/abs/2104.14294"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class PrototypeHead(nn.Module):
-    """x (..., D) -> (..., K), cosines to the prototypes: two hidden layers of GELU, a bottleneck of length 1, prototypes of length 1."""
+    """x (..., D) -> (..., K), cosines to the prototypes: two hidden layers with GELU, L2-normalised bottleneck and prototypes."""
 
     def __init__(self, inside: int, hidden: int, bottleneck: int, prototypes: int, normed: bool) -> None:
         super().__init__()
@@ -32,5 +32,5 @@ class PrototypeHead(nn.Module):
 
 
 def prototypes_for(rows: int) -> int:
-    """One prototype for 20 samples, as DINO's 65,536 are for ImageNet's images; at least 1024, at most those."""
+    """One prototype per 20 samples, the ratio of DINO's 65,536 to ImageNet; from 1024 to 65,536."""
     return min(65_536, max(1024, rows // 20))

@@ -1,4 +1,4 @@
-"""The newest vectors of past batches. He, Fan, Wu, Xie, Girshick 2020, section 3.2, https://arxiv.org/abs/1911.05722"""
+"""A queue of vectors of past batches. He, Fan, Wu, Xie, Girshick 2020, section 3.2, https://arxiv.org/abs/1911.05722"""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from untaught.ops.gather import world_size
 
 
 class Queue(nn.Module):
-    """`vectors` (size, width), of which a push replaces the oldest. Random unit vectors at first."""
+    """`vectors` (size, width); a push replaces the oldest. Initialised with random unit vectors."""
 
     vectors: Tensor
-    oldest: Tensor  # () int64, its place
+    oldest: Tensor  # () int64, index of the oldest vector
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
@@ -22,8 +22,8 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """rows (B,width) as `gather` joins them. They are taken in the order of the joined batch, whose sample i is on process
-        i % world: the queue is the same for any number of processes."""
+        """rows (B,width), as returned by `gather`. They are pushed in the order of the joint batch, whose sample i is on process
+        i % world, so that the queue is the same for any number of processes."""
         rows = rows.unflatten(0, (world_size(), -1)).transpose(0, 1).flatten(0, 1)[-len(self.vectors) :]
         places = (self.oldest + torch.arange(len(rows), device=rows.device)) % len(self.vectors)
         self.vectors[places] = rows.to(self.vectors.dtype)

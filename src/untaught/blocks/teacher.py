@@ -1,4 +1,4 @@
-"""A teacher: a copy of a network that follows it slowly. Tarvainen, Valpola 2017, https://arxiv.org/abs/1703.01780"""
+"""A teacher: an exponential moving average of a network. Tarvainen, Valpola 2017, https://arxiv.org/abs/1703.01780"""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from untaught.core import Features, View
 class Teacher(nn.Module):
     """`network`, a copy of the student without gradients, whose parameters are a moving average of the student's.
 
-    In training its BatchNorm normalises by the batch, as the student's does, and its running statistics are those of its own
-    passes: only parameters are averaged. Nothing in it is random: dropout and stochastic depth are the student's alone.
+    In training, its BatchNorm normalises by the batch, like the student's, with separate running statistics: only parameters are
+    averaged. It is deterministic: dropout and stochastic depth are disabled.
     """
 
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
-        self._student = (student,)  # in a tuple, where it is no part of the teacher: it is the method's already
+        self._student = (student,)  # in a tuple, so that it is not a submodule of the teacher
         for part in self.network.modules():
             if isinstance(part, nn.modules.dropout._DropoutNd):
                 part.p = 0.0
@@ -36,26 +36,26 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def features(self, view: View, want: tuple[str, ...]) -> Features:
-        """Of a teacher that is an encoder: see Encoder.features."""
+        """See Encoder.features; only if the network is an encoder."""
         return self.network.features(view, want=want)  # type: ignore[operator]
 
     def follow(self, momentum: float) -> None:
-        """Each parameter becomes momentum x its own + (1 - momentum) x the student's."""
+        """Updates each parameter to momentum * teacher + (1 - momentum) * student."""
         get_ema_multi_avg_fn(momentum)(list(self.network.parameters()), list(self._student[0].parameters()), None)
 
     @torch.no_grad()
     def lag(self) -> Tensor:
-        """How far it is behind: the norm of the difference of all parameters over the norm of the student's, a scalar."""
+        """The distance from the student: the norm of the parameter difference over the norm of the student's parameters, a scalar."""
         student = list(self._student[0].parameters())
-        behind = [own - other for own, other in zip(self.network.parameters(), student, strict=True)]
-        return nn.utils.get_total_norm(behind) / nn.utils.get_total_norm(student)
+        difference = [own - other for own, other in zip(self.network.parameters(), student, strict=True)]
+        return nn.utils.get_total_norm(difference) / nn.utils.get_total_norm(student)
 
 
 def cosine_momentum(start: float, progress: float) -> float:
-    """From `start` at the beginning of the training to 1 at its end. Grill et al. 2020, section 3.2."""
+    """A cosine schedule from `start` to 1 at the end of the training. Grill et al. 2020, section 3.2."""
     return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
 def ramp(ends: tuple[float, float], share: float, progress: float) -> float:
-    """From the first end to the second, linearly over the first `share` of the training, and there from then on."""
+    """Linear from ends[0] to ends[1] over the first `share` of the training, then constant."""
     return ends[0] + (ends[1] - ends[0]) * (min(progress / share, 1) if share else 1)

@@ -1,4 +1,4 @@
-"""A plain pre-norm transformer, and fixed positions for a grid of tokens."""
+"""A pre-norm transformer, and fixed positions for a grid of tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from untaught.blocks.dropout import dropout as drop
 
-LARGE = 1 << 28  # weights of attention that are held for the backward pass at most, a call
+LARGE = 1 << 28  # attention weights stored for the backward pass per call, at most
 
 
 def attention(
@@ -18,22 +18,22 @@ def attention(
 ) -> Tensor:
     """q (...,N,D), k (...,M,D), v (...,M,E), mask (...,N or 1,M) bool true where attended -> (...,N,E). Vaswani et al. 2017, equation 1.
 
-    Fused where that is fast. On a CPU it is not: PyTorch's fused backward in bfloat16 takes 30 times as long as plain products.
+    Uses the fused kernel except for training on a CPU, where its bfloat16 backward takes 30 times as long as plain products.
     """
-    weighed = math.prod(q.shape[:-1]) * k.shape[-2]  # not numel(), which makes a traced size a constant
+    weighed = math.prod(q.shape[:-1]) * k.shape[-2]  # not numel(), which would make a traced size constant
     if q.device.type != "cpu" or not torch.is_grad_enabled() or weighed > LARGE:
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal and mask is None, scale=scale)
     if causal and mask is None:
         mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
     weights = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
     if mask is not None:
-        weights = weights.masked_fill(~mask, torch.finfo(weights.dtype).min)  # not -inf: padding far behind a text may see nothing at all
+        weights = weights.masked_fill(~mask, torch.finfo(weights.dtype).min)  # not -inf: padding may attend to nothing at all
     weights = weights.softmax(-1)
     return (drop(weights, dropout) if dropout else weights) @ v
 
 
 class Block(nn.Module):
-    """Self-attention and an MLP, each after a LayerNorm and added to what came in. Dosovitskiy et al. 2021, section 3.1."""
+    """Self-attention and an MLP, each pre-norm and residual. Dosovitskiy et al. 2021, section 3.1."""
 
     def __init__(self, width: int, heads: int, ratio: float = 4.0) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """`depth` blocks and a last LayerNorm. x (B,N,D), valid (B,N) -> (B,N,D)."""
+    """`depth` blocks and a final LayerNorm. x (B,N,D), valid (B,N) -> (B,N,D)."""
 
     def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
@@ -65,14 +65,14 @@ class Transformer(nn.Module):
 
 
 def rows_for(positions: Tensor, count: int) -> Tensor:
-    """The first `count` of sine_positions; beyond the table, which only a grid of one axis can have, they are computed."""
+    """The first `count` rows of sine_positions; computed if the table is too short, which can only happen for one-dimensional grids."""
     return positions[:count] if count <= len(positions) else sine_positions((count,), positions.shape[1]).to(positions)
 
 
 def sine_positions(grid: tuple[int, ...], width: int) -> Tensor:
-    """Sines and cosines of the position along each axis of the grid, an equal share of the width an axis -> (N, width).
+    """Sines and cosines of the positions along each axis of the grid, each with an equal share of the width -> (N, width).
 
-    Vaswani et al. 2017, section 3.5; on two axes as MAE does.
+    Vaswani et al. 2017, section 3.5; for two axes as in MAE.
     """
     share = width // (2 * len(grid))
     frequency = 1 / 10000 ** (torch.arange(share, dtype=torch.float64) / share)

@@ -1,4 +1,4 @@
-"""What this machine has, and what will be used of it."""
+"""The hardware and software of this machine, and what untaught uses of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from untaught.ops.precision import has_bfloat16
 
 
 def examine() -> dict[str, Any]:
-    """Versions, device, processes, precision and its measured speed, cache folder and its free disk."""
+    """Versions, device, processes, precision, measured speed, cache folder and its free disk space."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     place = cache_folder()
     while not place.exists():
@@ -32,7 +32,7 @@ def examine() -> dict[str, Any]:
             f"{name} products": f"{_speed(device, dtype):.0f} GFLOP/s"
             for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16))
         },
-        "cache": f"{cache_folder()} ({size_text(shutil.disk_usage(place).free)} free; UNTAUGHT_CACHE sets another)",
+        "cache": f"{cache_folder()} ({size_text(shutil.disk_usage(place).free)} free; set UNTAUGHT_CACHE to change it)",
     }
 
 

@@ -1,4 +1,4 @@
-"""An image of what a method would be shown."""
+"""An image of the views that a method reads."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from untaught.config.overrides import sort_knobs
-from untaught.config.registry import MethodLike, build_encoder, method_class, modality_named
+from untaught.config.registry import MethodLike, method_class
 from untaught.config.train_config import TrainConfig
 from untaught.console import say
 from untaught.core import UserError
 from untaught.data.sources import open_source, peek
 from untaught.pipeline.dataset import batch_of
-from untaught.pipeline.preprocessor import learn
+from untaught.pipeline.infer import chosen_modality
+from untaught.pipeline.preprocessor import plan
+from untaught.pipeline.starts import starts_of
 from untaught.pipeline.view_pipeline import Views, used_view, view_names, view_options
 from untaught.ranges import Few, in_range
 from untaught.report.contact_sheet import sheet
@@ -26,33 +28,38 @@ def preview(
     method: MethodLike,
     out: Path,
     *,
-    modality: str,
+    modality: str | None,
     columns: dict[str, str] | None,
-    encoder: str | None,
+    encoder: str | dict[str, str] | None,
     knobs: dict[str, Any],
     rows: Few,
 ) -> Path:
-    """Writes a PNG: a row a sample, the whole view first, then every view that the method reads."""
+    """Writes a PNG: one row per sample, the whole view first, then every view that the method reads."""
     if out.suffix.lower() != ".png":
-        raise UserError(f"{out}: a preview is a .png")
+        raise UserError(f"{out}: the suffix of a preview must be .png")
     make_room(out)
     check_replaceable(out, "choose another --out")
-    kind, cls = modality_named(modality), method_class(method)
+    cls = method_class(method)
+    kind = chosen_modality(modality, data, columns, cls.views)
     sorted_knobs = sort_knobs(knobs, cls, kind, TrainConfig)
-    overrides = (kind.expects(encoder) if encoder else {}) | sorted_knobs["layout"]
+    starts = starts_of(cls, encoder, sorted_knobs["encoder"])
+    overrides = {key: value for start in starts.values() for key, value in start.overrides(kind).items()} | sorted_knobs["layout"]
     source = open_source(data, kind, columns=columns, encoding=overrides.get("encoding"))
     records = peek(source, max(rows, 100))
-    layout = kind.plan(records, overrides)
-    layout = learn(source, kind, layout) if kind.learn else layout
-    batch, _ = batch_of(records, kind, layout)
-    statistics = kind.fit(batch, layout)
+    prep = plan(source, records, kind, overrides)
+    batch, _ = batch_of(records, prep)
+    prep = prep.fitted(batch)
     batch = {key: value[:rows] for key, value in batch.items()}
 
     names = view_names(cls, kind, sorted_knobs["views"])
-    views = Views(names, kind, view_options(names, kind, layout, sorted_knobs["view"]), statistics, seed=0)
+    views = Views(names, prep, view_options(names, prep, sorted_knobs["view"]), seed=0)
     if any(options.get("patch") == 0 for options in views.options):
-        views.fit_encoder(build_encoder(encoder or kind.encoder_for(layout, cls.needs), kind.input(layout), sorted_knobs["encoder"]))
-    used = used_view(kind, layout, cls.whole, statistics)
+        for start in starts.values():
+            views.fit_encoder(
+                start.named(prep).build(prep, cls, lambda start=start: used_view(prep, start.role.whole)(batch, 0)[0]), start.role
+            )
+    whole_names = tuple(role.whole for role in cls.roles().values())
+    used = Views(whole_names, prep, [prep.presets()[name] for name in whole_names], seed=0)
     with whole(out) as partial:
         sheet(batch, used, views).save(partial, pnginfo=signed())
     say(f"data      {source.what}")

@@ -1,4 +1,4 @@
-"""A recipe: a run, and the scores that it must reach."""
+"""A recipe: a run and its required scores."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from untaught.storage.run_dir import RUN as KINDS
 from untaught.storage.run_dir import Folder
 from untaught.storage.safe_load import check_kinds, read_yaml
 
-RUN = ("data", "method", "encoder", "modality", "columns", "label", "split", "knobs")  # what Asked takes
+RUN = ("data", "method", "encoder", "modality", "columns", "label", "split", "knobs")  # fields of Asked
 KEYS = {"about", "measured", "scores", *RUN}
-SAID = ("knn20", "knn200", "loss")  # probes of the run itself
+OF_RUN = ("knn20", "knn200", "loss")  # probes measured by the run itself
 SCORE = {"features", "probe", "labels", "metric", "low", "high"}
 
 
 class Missed(UserError):
-    """A score lies outside of its interval."""
+    """A score is outside its interval."""
 
 
 @dataclass
 class Target:
-    """What a recipe's file says: `run` as `untaught pretrain` takes it, `scores` as rows of evaluation.json with low and high."""
+    """A parsed recipe: `run`, the arguments of `untaught pretrain`; `scores`, rows of evaluation.json with low and high."""
 
     path: Path
     run: Options
@@ -37,31 +37,32 @@ class Target:
 
     @classmethod
     def read(cls, path: Path) -> Target:
-        """Raises UserError for a file that is absent or is no recipe."""
-        said = read_yaml(path, None)
-        if not isinstance(said, dict) or not {"data", "method", "scores"} <= said.keys():
-            raise UserError(f"{path} is no recipe: it must have data, method and scores")
-        if unknown := sorted(map(str, said.keys() - KEYS)):
-            raise UserError(f"{path} has an unknown entry {unknown[0]}; {', '.join(sorted(KEYS))} are known")
-        check_kinds(said, {**KINDS, "scores": list}, f"{path} is no recipe: its")
-        for score in said["scores"]:
+        """Raises UserError for a file that is missing or not a recipe."""
+        found = read_yaml(path, None)
+        if not isinstance(found, dict) or not {"data", "method", "scores"} <= found.keys():
+            raise UserError(f"{path} is not a recipe: it must have data, method and scores")
+        if unknown := sorted(map(str, found.keys() - KEYS)):
+            raise UserError(f"{path} has an unknown entry {unknown[0]}; known: {', '.join(sorted(KEYS))}")
+        check_kinds(found, {**KINDS, "scores": list}, f"{path} is not a recipe: its")
+        for score in found["scores"]:
             if not isinstance(score, dict) or score.keys() != SCORE:
-                raise UserError(f"{path}: a score has {', '.join(sorted(SCORE))}, and nothing else; {score} came")
+                raise UserError(f"{path}: a score must have exactly {', '.join(sorted(SCORE))}; got {score}")
             kinds = {**dict.fromkeys(SCORE, str), "low": int | float, "high": int | float}
-            check_kinds(score, kinds, f"{path}: of a score, the")
-        return cls(path, {key: said[key] for key in RUN if key in said}, said["scores"])
+            check_kinds(score, kinds, f"{path}: in a score, the")
+        return cls(path, {key: found[key] for key in RUN if key in found}, found["scores"])
 
 
 def reproduce(path: Path, data: Any = None, out: Path | None = None, finish: Callable[[Trained], None] = lambda trained: None) -> Path:
-    """Runs a recipe and measures it -> the run folder. `data` says where its data lies here; `finish` is done with the trained run.
+    """Runs a recipe and evaluates it -> the run folder. `data` replaces the recipe's path to its data; `finish` is called with the trained
+    run.
 
-    Raises Missed where a score lies outside of the recipe's interval.
+    Raises Missed if a score is outside the recipe's interval.
     """
     target = Target.read(path)
     folder = out or Path("runs") / path.stem
     trained = pretrain(Asked(**{**target.run, "data": data or target.run["data"]}, out=folder), resume=Folder(folder).begun)
     run = trained.path
-    if any(score["probe"] not in SAID for score in target.scores):
+    if any(score["probe"] not in OF_RUN for score in target.scores):
         evaluate(run)
     finish(trained)
     found = {_place(row): row["mean"] for row in read_rows(run / "evaluation.json")}
@@ -70,9 +71,9 @@ def reproduce(path: Path, data: Any = None, out: Path | None = None, finish: Cal
         mean, what = found.get(_place(score)), " ".join(_place(score))
         inside = mean is not None and score["low"] <= mean <= score["high"]
         shown = "was not measured" if mean is None else f"is {mean:.3f}"
-        said = f"{what} {shown}, {score['low']:.3f} to {score['high']:.3f} is to be reached"
-        say(f"{'reached' if inside else 'missed':<9} {said}")
-        missed += [] if inside else [said]
+        line = f"{what} {shown}, {score['low']:.3f} to {score['high']:.3f} is required"
+        say(f"{'reached' if inside else 'missed':<9} {line}")
+        missed += [] if inside else [line]
     if missed:
         raise Missed(f"{path}: {len(missed)} of {len(target.scores)} scores missed; the first: {missed[0]}")
     return run

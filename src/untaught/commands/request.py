@@ -1,21 +1,21 @@
-"""What was asked of a run, resolved against what is known: method, modality, knobs, and, on resume, the run as it was."""
+"""The arguments of a run, resolved: method, modality, knobs and, on resume, the existing run."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from untaught.config.overrides import knobs_of, sort_knobs
-from untaught.config.registry import MethodLike, from_python, method_class, method_title, modality_named
+from untaught.config.registry import MethodLike, from_python, method_class, method_title, modality_named, modality_table
 from untaught.config.train_config import TrainConfig
 from untaught.core import Method, Modality, Options, UserError
 from untaught.distributed.launch import started
+from untaught.pipeline.infer import chosen_modality
+from untaught.pipeline.starts import EncoderLike, Start, starts_of
 from untaught.pipeline.view_pipeline import view_names
 from untaught.storage.run_dir import Folder, free_path
 
@@ -39,13 +39,13 @@ FREE_ON_RESUME = {
 
 @dataclasses.dataclass
 class Asked:
-    """Everything that was asked of a run, before anything is decided. What run.yaml repeats."""
+    """The arguments of a run as given; run.yaml records them."""
 
     data: Any
-    method: MethodLike | None = None  # the modality's own, or that of the run gone on with
-    encoder: str | nn.Module | None = None
+    method: MethodLike | None = None  # None: the modality's default, or that of the resumed run
+    encoder: EncoderLike | Mapping[str, EncoderLike] | None = None  # one, or one by role
     out: Path | None = None
-    modality: str = "image"
+    modality: str | None = None  # None: inferred from the data
     columns: dict[str, str] | None = None
     label: str | None = None
     split: str | None = None
@@ -54,19 +54,20 @@ class Asked:
     def __post_init__(self) -> None:
         for what, name in vars(self).items():
             if isinstance(name, str) and not name.strip():
-                raise UserError(f"{what} is empty; give a name, or leave it out")
+                raise UserError(f"{what} is empty; give a name, or omit it")
 
     @property
     def chosen(self) -> MethodLike:
+        assert self.modality is not None
         return self.method or modality_named(self.modality).method
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What was asked, with names resolved and knobs parsed, before any data is read.
+    """The arguments with names resolved and knobs parsed, before any data is read.
 
-    before: run.yaml of the run that is gone on with. changes: what to say of knobs that differ from it. knobs: see `sort_knobs`.
-    views: their names. given: what was asked in this call, which other processes are started with.
+    before: run.yaml of the resumed run. changes: messages about knobs that differ from it. knobs: see `sort_knobs`. views: their names.
+    starts: of the encoders, by role. given: the arguments of this call, passed on to the processes it starts.
     """
 
     asked: Asked
@@ -79,43 +80,60 @@ class Request:
     knobs: dict[str, Any]
     recipe: TrainConfig
     views: tuple[str, ...]
+    starts: dict[str, Start]
 
     @property
     def how(self) -> Options:
-        """How the data are to be read."""
+        """Options for reading the data."""
         return {"columns": self.asked.columns, "label": self.asked.label, "split": self.asked.split}
 
     @property
     def changed_knobs(self) -> Options:
-        """The method's knobs that were given another value than their default: name -> default."""
+        """The method's knobs with a non-default value: name -> default."""
         known = knobs_of(self.cls)
         return {name: known[name][1] for name, value in self.knobs["method"].items() if value != known[name][1]}
 
 
 def resolve(asked: Asked, resume: bool) -> Request:
-    """Raises UserError for a name or knob that is not known, and for a resume that would change the run."""
+    """Raises UserError for an unknown name or knob, and for a resume that would change the run."""
     found, before, changes, given = started(), None, [], asked
     if found and found.again and asked.out is None:
-        raise UserError("torchrun has started the run anew, which can't be found without its folder; give --out")
+        raise UserError("torchrun restarted the run, which can't be found without its folder; give --out")
     resume = resume or bool(found and found.again)
     if resume and asked.out is None:
-        raise UserError("--resume goes on with the run of --out; give both")
+        raise UserError("--resume requires --out, the run to resume")
     if resume and asked.out and Folder(asked.out).begun:
         before = Folder(asked.out).read()
         asked, changes = _as_before(asked, before)
     elif resume and asked.data is None:
-        raise UserError(f"{asked.out} holds no run to go on with; name the data to begin one")
+        raise UserError(f"{asked.out} has no run to resume; give data to start one")
     _check_at_hand(asked)
-    cls, modality = method_class(asked.chosen), modality_named(asked.modality)
+    views = method_class(asked.method).views if asked.method else ()  # an unknown name is an error before the data are read
+    modality = _modality(asked, views)
+    asked = dataclasses.replace(asked, modality=modality.name)
+    given = dataclasses.replace(given, modality=modality.name)
+    cls = method_class(asked.chosen)
     knobs = sort_knobs(asked.knobs, cls, modality, TrainConfig)
     recipe = TrainConfig(**(cls.training_defaults | knobs["loop"]))
-    return Request(asked, given, resume, before, changes, cls, modality, knobs, recipe, view_names(cls, modality, knobs["views"]))
+    starts = starts_of(cls, asked.encoder, knobs["encoder"])
+    return Request(asked, given, resume, before, changes, cls, modality, knobs, recipe, view_names(cls, modality, knobs["views"]), starts)
+
+
+def _modality(asked: Asked, views: tuple[str, ...]) -> Modality:
+    """Named or inferred. If one of several processes can't infer it, opening the data, which they do together, fails for all of them."""
+    try:
+        return chosen_modality(asked.modality, asked.data, asked.columns, views)
+    except UserError:
+        if started() is None or asked.modality is not None:
+            raise
+        able = [kind for kind in map(modality_named, modality_table()) if set(views) <= kind.views.keys()]
+        return able[0]
 
 
 def _as_before(asked: Asked, before: Options) -> tuple[Asked, list[str]]:
-    """The run as it was asked first; only loop knobs that leave the samples alone may change -> it, and what to say of that."""
+    """The run's original arguments; only loop knobs that do not affect the samples may change -> arguments, and messages about changes."""
     knobs, changes = dict(before["knobs"]), []
-    if found := started():  # as many as there are now, if a number was asked for then
+    if found := started():  # the current number of processes, if one was given then
         knobs |= {name: getattr(found, name) for name in PLACES if name in knobs}
     advice = "resume without it, or choose another --out"
     for what in ("method", "encoder", "columns", "label", "split"):
@@ -133,7 +151,7 @@ def _as_before(asked: Asked, before: Options) -> tuple[Asked, list[str]]:
         was = " ".join(f"{name}={knobs.pop(name)}" for name in replaced)
         changes.append(f"resuming  with {key}={value} (was {was or 'the default'})")
         knobs[key] = value
-    whole = dataclasses.replace(
+    merged = dataclasses.replace(
         asked,
         data=asked.data if asked.data is not None else before["data"],
         method=asked.method or before["method"],
@@ -141,11 +159,11 @@ def _as_before(asked: Asked, before: Options) -> tuple[Asked, list[str]]:
         **{key: before[key] for key in ("modality", "columns", "label", "split")},
         knobs=knobs,
     )
-    return whole, changes
+    return merged, changes
 
 
 def _check_at_hand(asked: Asked) -> None:
-    """run.yaml can only name what lived in the memory of the process that wrote it."""
+    """Raises UserError for Python objects that run.yaml can't store."""
     marks: dict[str, Callable[[str], bool]] = {
         "data": lambda value: value.startswith("in memory: "),
         "encoder": lambda value: "module:" in value,
@@ -153,12 +171,12 @@ def _check_at_hand(asked: Asked) -> None:
     }
     for what, lost in marks.items():
         value = getattr(asked, what)
-        if isinstance(value, str) and lost(value):
-            raise UserError(f"the run had its {what} from Python ({value}); give it again from there")
+        if found := [one for one in (value.values() if isinstance(value, dict) else [value]) if isinstance(one, str) and lost(one)]:
+            raise UserError(f"the {what} of the run was a Python object ({found[0]}); pass it again from Python")
 
 
 def free_name(asked: Asked) -> Path:
-    """runs/METHOD-DATA, with a number where that is taken."""
+    """runs/METHOD-DATA, with a number appended if that exists."""
     data = asked.data if isinstance(asked.data, str | os.PathLike) else "data"
     stem = str(data).rstrip("/").replace("builtin:", "").split("/")[-1].split(".")[0] or "data"
     title = method_title(asked.chosen)

@@ -1,4 +1,4 @@
-"""What knobs mean: the comments beside them, in the source that declares them."""
+"""The meanings of knobs: the comments next to their declarations."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from untaught.methods.composite import Hybrid
 
 
 def meanings_of(target: Callable | type) -> dict[str, str]:
-    """name -> the comment on the line where this keyword-only argument ends, for those that have one; as `knobs_of` names them.
+    """name -> the comment on the line where the keyword-only argument ends, if there is one; names as in `knobs_of`.
 
-    Empty where there is no source, as of what was typed into an interpreter.
+    Empty without source, as for code typed into an interpreter.
     """
     if inspect.isclass(target) and issubclass(target, Hybrid):
-        return {f"{name}.{knob}": said for name, (cls, _) in target.members.items() for knob, said in meanings_of(cls).items()}
+        return {f"{name}.{knob}": meaning for name, (cls, _) in target.members.items() for knob, meaning in meanings_of(cls).items()}
     try:
         source = textwrap.dedent(inspect.getsource(declared_by(target)))
         (function,) = ast.parse(source).body

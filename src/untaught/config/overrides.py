@@ -1,4 +1,4 @@
-"""How `key=value` finds its knob: names, types, ranges, and the nearest name for one that is not known."""
+"""Parsing of `key=value`: names, types, ranges, and suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from untaught.ranges import fits, options_of, plain, refuse
 def knobs_of(target: Callable | type) -> dict[str, tuple[Any, Any]]:
     """The keyword-only arguments of a function or constructor, or the fields of a dataclass: name -> (type, default).
 
-    Of a method that calls a function, they are the function's; of a hybrid, NAME.KNOB of its methods.
+    For a function used as a method, the function's; for a hybrid, NAME.KNOB of its members.
     """
     if inspect.isclass(target) and issubclass(target, Hybrid):
         return {f"{name}.{key}": knob for name, (cls, _) in target.members.items() for key, knob in knobs_of(cls).items()}
@@ -31,12 +31,12 @@ def knobs_of(target: Callable | type) -> dict[str, tuple[Any, Any]]:
 
 
 def declared_by(target: Callable | type) -> Callable:
-    """The function whose keyword-only arguments are the knobs of this one, of this constructor, or of a method that calls a function."""
+    """The function whose keyword-only arguments are the target's knobs: itself, the constructor, or the function behind a method."""
     return getattr(target, "function", target.__init__) if inspect.isclass(target) else target
 
 
 def parse(name: str, text: Any, kind: Any) -> Any:
-    """The value of a knob from its text (or from Python), checked against its type; a UserError says what is allowed."""
+    """The value of a knob from its text (or a Python value), checked against its type. Raises UserError with what is allowed."""
     for option in options_of(kind):
         try:
             found = _parse_one(text, plain(option)[0])
@@ -105,7 +105,7 @@ def _guess(value: Any) -> Any:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that isn't known: the nearest ones first, then all."""
+    """The error for an unknown name: the nearest names first, then all."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
@@ -113,25 +113,25 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
 
 
 def method_knobs(cls: type[Method], knobs: Options) -> Options:
-    """The method's knobs among `knobs`, parsed."""
+    """The method's knobs among `knobs`, parsed. Others are ignored."""
     known = knobs_of(cls)
     return {key: parse(key, value, known[key][0]) for key, value in knobs.items() if key in known}
 
 
 def sort_knobs(knobs: Options, cls: type[Method], modality: Modality, loop_type: type) -> dict[str, Any]:
-    """Each key=value to where it belongs: loop, method, encoder.X, views and NAME.X or viewN.X, layout; else a UserError.
+    """Sorts key=value pairs: loop, method, encoder.X, views and NAME.X or viewN.X, layout. Raises UserError for unknown keys.
 
-    loop_type: the dataclass whose fields are the knobs of the loop.
+    loop_type: the dataclass whose fields are the loop's knobs.
     """
     loop, own = knobs_of(loop_type), knobs_of(cls)
     result: dict[str, Any] = {"loop": {}, "method": {}, "encoder": {}, "view": {}, "layout": {}, "views": None}
     for key, value in knobs.items():
         place, dot, option = key.partition(".")
-        if named := [name for name in own if key in (name, name.rpartition(".")[2])]:  # a hybrid's plain knob is of all that have it
+        if named := [name for name in own if key in (name, name.rpartition(".")[2])]:  # a hybrid's plain knob
             result["method"] |= method_knobs(cls, {name: value for name in named if name == key or name not in knobs})
         elif dot and place == "encoder":
             result["encoder"][option] = value
-        elif dot and (place in modality.views or (place.startswith("view") and place[4:].isdigit())):
+        elif dot and (key.rpartition(".")[0] in modality.views or (place.startswith("view") and place[4:].isdigit())):
             result["view"][key] = value
         elif key == "views":
             result["views"] = value

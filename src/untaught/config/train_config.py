@@ -1,4 +1,4 @@
-"""The knobs of the training loop, and how `key=value` finds its knob."""
+"""The knobs of the training loop."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ Places = Annotated[int, Within(1, 1 << 16)]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What the loop does. None is decided from the data and the machine, and printed."""
+    """The training loop's settings. None means chosen from the data and the machine, and printed."""
 
-    epochs: Annotated[int, Within(1, 10**6)] | None = None  # one of epochs, steps and minutes says when to stop
+    epochs: Annotated[int, Within(1, 10**6)] | None = None  # give one of epochs, steps and minutes
     steps: Steps | None = None
-    minutes: Minutes | None = None  # by the clock, with scores and checkpoints on the way; becomes steps, planned anew as the load changes
-    batch_size: Samples | None = None  # samples in one optimizer step, all processes together
-    optimizer: str = "muon"  # muon, adamw, sgd, or any other name of timm.optim (lars, lamb, lion ...)
+    minutes: Minutes | None = None  # wall-clock time including evaluation and checkpoints; converted to steps, re-estimated during the run
+    batch_size: Samples | None = None  # samples per optimizer step, over all processes
+    optimizer: str = "muon"  # muon, adamw, sgd, or any other optimizer of timm.optim (lars, lamb, lion ...)
     lr: Annotated[float, Within(1e-12, 1e6)] | None = None
     weight_decay: Annotated[float, Within(0, 100)] = 0.05
-    momentum: Start = 0.9  # of muon, sgd and lars
+    momentum: Start = 0.9  # for muon, sgd and lars
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Share = 0.05  # share of the steps over which lr rises from 0
-    clip: Annotated[float, Within(0, 1e6)] = 0.0  # largest norm of the gradient; 0 is off
-    accumulate: Annotated[int, Within(1, 1 << 16)] = 1  # parts that a batch is cut into, one backward pass each
-    cache_gradients: Count = 0  # samples, of all processes, that pass through the network at once while the loss sees the batch; 0 is off
+    clip: Annotated[float, Within(0, 1e6)] = 0.0  # largest gradient norm; 0 is off
+    accumulate: Annotated[int, Within(1, 1 << 16)] = 1  # micro-batches per batch, one backward pass each
+    cache_gradients: Count = 0  # gradient caching: chunk size, over all processes, while the loss sees the full batch; 0 is off
     precision: Literal["auto", "float32", "bf16"] = "auto"
     compile: bool = False
     seed: Seed = 0
     log_every: Steps = 20  # steps
     save_every: Steps | None = None  # steps
-    evaluate_every: Every | None = None  # steps between kNN scores on the way; by default three of them; 0 is off
-    health_every: Every | None = None  # steps between looks at the run's health; by default under 1% of the work; 0 is only at the end
-    stop_on_collapse: bool = False  # end the run, saved, when it is found to collapse
-    stream: bool | None = None  # train from the source itself; decided by the disk that a store would take
-    devices: Places | None = None  # processes on each machine, one a GPU; by default one, or as many as torchrun or SLURM started
-    nodes: Places | None = None  # machines; by default one, or as many as torchrun or SLURM started processes on
-    strategy: Literal["ddp", "fsdp"] = "ddp"  # every process has all weights, or a share of them (for what one GPU can't hold)
+    evaluate_every: Every | None = None  # steps between kNN evaluations; by default three during the run; 0 is off
+    health_every: Every | None = None  # steps between health checks; by default under 1% of the work; 0: only at the end
+    stop_on_collapse: bool = False  # save and stop the run when it collapses
+    stream: bool | None = None  # train directly from the source; by default if a store would not fit on the disk
+    devices: Places | None = None  # processes per machine, one per GPU; by default one, or as many as torchrun or SLURM started
+    nodes: Places | None = None  # machines; by default one, or as many as torchrun or SLURM use
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # ddp: every process has all weights; fsdp: sharded, for models too large for one GPU
 
     def __post_init__(self) -> None:
         chosen = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
         if len(chosen) > 1:
-            raise UserError(f"{' and '.join(chosen)} were both given; one of epochs, steps and minutes says when to stop")
+            raise UserError(f"{' and '.join(chosen)} are mutually exclusive; give one of epochs, steps and minutes")
         check(vars(self), {name: kind for name, (kind, _) in knobs_of(type(self)).items()})
         if self.batch_size is not None and self.batch_size % self.accumulate:
-            raise UserError(f"batch_size={self.batch_size} can't be cut into accumulate={self.accumulate} equal parts")
+            raise UserError(f"batch_size={self.batch_size} can't be split into accumulate={self.accumulate} equal micro-batches")
         if self.accumulate > 1 and self.cache_gradients:
-            raise UserError("accumulate and cache_gradients both cut the batch; give one of them")
+            raise UserError("accumulate and cache_gradients both split the batch; give one of them")

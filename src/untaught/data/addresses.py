@@ -1,4 +1,4 @@
-"""Files by local path or by any address that fsspec opens (s3://, gs://, https://, memory:// ...): many by one name, and their bytes."""
+"""Files by local path or by any fsspec address (s3://, gs://, https://, memory:// ...): expanding patterns, and opening."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 from untaught.core import UserError
 from untaught.data.identity import file_facts
 
-Address = Path | str  # a local file, or what fsspec opens
-BLOCK = 4 << 20  # bytes asked of a remote file at once
+Address = Path | str  # a local file, or an fsspec address
+BLOCK = 4 << 20  # bytes per request to a remote file
 NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def lasting(name: str) -> str:
-    """The same data from any working directory: a local path as an absolute one, links that it goes through kept but before a "..".
+    """A name valid in any working directory: local paths become absolute; links are resolved only before a "..".
 
-    builtin:NAME, hf:NAME and addresses stay as they are.
+    builtin:NAME, hf:NAME and addresses are unchanged.
     """
     plain = name.removeprefix("file://")
     if is_remote(plain) or plain.startswith(("builtin:", "hf:", "in memory: ")):
@@ -32,7 +32,7 @@ def lasting(name: str) -> str:
 
 
 def data_names(data: Any) -> str | list[str] | None:
-    """What names data, lastingly: a name or several; None of what is in memory."""
+    """The name or names of data, valid in any working directory; None for data in memory."""
     if isinstance(data, str | os.PathLike):
         return lasting(os.fspath(data))
     many = isinstance(data, list | tuple) and len(data) > 0 and all(isinstance(name, str | os.PathLike) for name in data)
@@ -48,15 +48,15 @@ def is_pattern(name: str) -> bool:
 
 
 def expand(name: str) -> list[Address]:
-    """The files that a folder's address, a pattern (*, [ab]) or braces ({000..099}, {a,b}) name, in order."""
+    """The files of a folder's address, a pattern (*, [ab]) or braces ({000..099}, {a,b}), in order. Raises UserError if there are none."""
     found: list[Address] = [address for one in _braces(name) for address in (_remote(one) if is_remote(one) else _local(one))]
     if not found:
-        raise UserError(f"{name} names no file; write photos/*.png, or shard-{{000..099}}.tar, or the folder that holds them")
+        raise UserError(f"{name} matches no file; give a pattern such as photos/*.png or shard-{{000..099}}.tar, or a folder")
     return found
 
 
 def open_address(address: Address) -> Any:
-    """A binary file that can seek."""
+    """A seekable binary file."""
     if isinstance(address, Path):
         return address.open("rb")
     system, path = _system(address)
@@ -64,7 +64,7 @@ def open_address(address: Address) -> Any:
 
 
 def address_facts(address: Address) -> tuple[object, ...]:
-    """What tells a file from another, and from itself after a change."""
+    """Metadata that identifies a file's version."""
     if isinstance(address, Path):
         return file_facts(address)
     system, path = _system(address)
@@ -88,14 +88,14 @@ def _system(address: str) -> tuple[Any, str]:
     try:
         return url_to_fs(address)
     except (ValueError, ImportError) as error:
-        raise UserError(f"{address} cannot be opened ({error}); install what reads {address.partition('://')[0]}://") from error
+        raise UserError(f"{address} cannot be opened ({error}); install the fsspec package for {address.partition('://')[0]}://") from error
 
 
 def _local(name: str) -> list[Path]:
     path = Path(name).expanduser()
     if path.exists() or not glob.has_magic(str(path)):
         if not path.exists():
-            raise UserError(f"{path} is not there, but is named; mend the name, or fetch the file")
+            raise UserError(f"{path}: file not found; check the name")
         return [path]
     return [Path(found) for found in sorted(glob.glob(str(path), recursive=True))]
 
@@ -109,8 +109,8 @@ def _remote(name: str) -> list[str]:
             found = system.find(path)
         else:
             return [name]
-    except Exception as error:  # every kind of store has its own
-        raise UserError(f"{name} cannot be listed ({error}); check the address, the network and your rights") from error
+    except Exception as error:  # each storage backend raises its own
+        raise UserError(f"{name} cannot be listed ({error}); check the address, the network and your permissions") from error
     return [system.unstrip_protocol(one) for one in sorted(found)]
 
 

@@ -1,4 +1,4 @@
-"""Arrays (N, ...) of numpy or torch, `.npy`, `.npz` by key, and the images that ship with scikit-learn."""
+"""Arrays (N, ...) from numpy or torch, `.npy`, `.npz` by key, and built-in data sets."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from untaught.data.parts import PARTS, Choice, Part, Source, sort_parts
 
 DATA = ("x", "data", "images", "arr_0")
 LABELS = ("y", "label", "labels", "target", "targets", "arr_1")
-BUILTINS = {"digits": "image", "photos": "image", "topics": "text"}  # name -> the field that it holds
+BUILTINS = {"digits": "image", "photos": "image", "topics": "text"}  # name -> field
 
 
 def open_file(path: Path, modality: Modality, choice: Choice) -> Source:
-    """A `.npy` is memory-mapped; an `.npz` is read by its keys."""
+    """A `.npy` (memory-mapped) or an `.npz` (by key). Raises UserError."""
     try:
         if path.suffix.lower() == ".npy":
             loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -50,7 +50,7 @@ def open_arrays(
         parts, classes = _by_key({str(key): value for key, value in data.items()}, modality, choice, where)
     elif isinstance(data, (tuple, list)):
         if len(data) != 2:
-            raise UserError(f"{len(data)} arrays came; one array or a pair (array, labels) is allowed: use a dictionary to name more")
+            raise UserError(f"got {len(data)} arrays; one array or a pair (array, labels) is allowed; for more, use a dictionary")
         parts = {"all": ({field: to_numpy(data[0])}, _to_labels(data[1]))}
     else:
         parts = {"all": ({field: to_numpy(data)}, None)}
@@ -62,18 +62,18 @@ def open_arrays(
     naming = name_labels(counts) if counts and classes is None else None
     labelled = bool(counts) and (classes is not None or naming is not None)
     classes = naming.classes if naming else classes
-    said = " without labels"
+    note = " without labels"
     if labelled:
-        said = f" with {len(classes)} classes" if classes else " with a measured label"
-        said += f" ({naming.said})" if naming and naming.said else ""
+        note = f" with {len(classes)} classes" if classes else " with a measured label"
+        note += f" ({naming.note})" if naming and naming.note else ""
     parts = {part: (values, _numbers(labels, naming) if naming else labels) for part, (values, labels) in parts.items()}
     if not labelled:
         parts = {part: (values, None) for part, (values, _) in parts.items()}
     tensor = any(map(is_tensor, data.values() if isinstance(data, dict) else data[:1] if isinstance(data, tuple | list) else [data]))
     for values, _ in parts.values():
         for array in values.values() if len(values) == 1 else ():
-            if said_of_it := modality.doubt(array.shape, tensor):
-                raise UserError(said_of_it)
+            if doubt := modality.doubt(array.shape, tensor):
+                raise UserError(doubt)
     built = {part: _part(values, labels, part if len(parts) > 1 else where, tensor) for part, (values, labels) in sort_parts(parts).items()}
     if not any(part.rows for part in built.values()):
         raise UserError(f"{where} has no rows; give at least one")
@@ -82,7 +82,7 @@ def open_arrays(
     if facts is None:
         contents = [array for part, (values, labels) in parts.items() for array in (part, *values.items(), labels)]
         facts = [content_hash(contents)]
-    what = f"{rows:,} {modality.noun} from {where}: {shapes.replace('all ', '')}{said}"
+    what = f"{rows:,} {modality.noun} from {where}: {shapes.replace('all ', '')}{note}"
     return Source(what, built, classes if labelled else None, fingerprint([*facts, choice, classes]))
 
 
@@ -90,10 +90,10 @@ def _to_labels(data: Any) -> np.ndarray:
     """Labels of any kind -> (rows,) of numbers, text or objects."""
     labels = to_numpy(data, "uifbSUOMT")
     if labels.size != len(labels):
-        raise UserError(f"labels of shape {labels.shape} came; one a row (rows,) is allowed")
+        raise UserError(f"labels have shape {labels.shape}; one per row (rows,) is allowed")
     labels = labels.reshape(-1)
     if labels.dtype.hasobject and (odd := next((type(label).__name__ for label in labels if not isinstance(label, Hashable)), None)):
-        raise UserError(f"labels that are of type {odd} came; a label is one number or word a row")
+        raise UserError(f"labels have type {odd}; one number or word per row is allowed")
     if labels.dtype.kind == "S":
         return np.char.decode(labels, "utf-8", "replace")
     if labels.dtype.kind in "MT":
@@ -107,7 +107,7 @@ def _counted(labels: np.ndarray) -> dict[Any, int]:
 
 
 def _numbers(labels: np.ndarray | None, naming: Naming) -> np.ndarray | None:
-    """Each label's class, -1 where it is missing; or what was measured, NaN where it is missing."""
+    """Class indices, -1 if missing; or numeric labels, NaN if missing."""
     if labels is None:
         return None
     missing, kind = (np.nan, np.float64) if naming.classes is None else (-1, np.int64)
@@ -117,16 +117,16 @@ def _numbers(labels: np.ndarray | None, naming: Naming) -> np.ndarray | None:
 
 
 def to_numpy(data: Any, kinds: str = "uifbSU") -> np.ndarray:
-    """Rows (N, ...) of these kinds of numbers or text. Raises UserError for anything else."""
+    """Rows (N, ...) with a dtype of these kinds. Raises UserError for anything else."""
     if is_tensor(data):
         data = data.detach().cpu()
-        data = (data.float() if str(data.dtype) == "torch.bfloat16" else data).numpy()  # which numpy has not
+        data = (data.float() if str(data.dtype) == "torch.bfloat16" else data).numpy()  # numpy has no bfloat16
     try:
         array = np.asarray(data)
     except ValueError as error:  # rows of different lengths
-        raise UserError(f"rows of different shapes came ({error}); stack them to (rows, ...)") from error
+        raise UserError(f"rows have different shapes ({error}); stack them to (rows, ...)") from error
     if array.dtype.kind not in kinds or array.ndim == 0:
-        raise UserError(f"an array of {array.dtype} {array.shape} came; rows of plain numbers are allowed: stack them to (rows, ...)")
+        raise UserError(f"got an array of {array.dtype} {array.shape}; rows of plain numbers (rows, ...) are allowed")
     return array
 
 
@@ -135,12 +135,12 @@ def is_array(data: Any) -> bool:
 
 
 def is_tensor(data: Any) -> bool:
-    """Of torch, without importing it."""
+    """Whether data is a torch tensor, without importing torch."""
     return hasattr(data, "detach") and hasattr(data, "numpy")
 
 
 def is_pair(data: Any) -> bool:
-    """An array and its labels. A list may also be one of arrays, a record each."""
+    """Whether data is an array with its labels. A list may also be a list of arrays, one per record."""
     if not isinstance(data, tuple | list) or not data or not is_array(data[0]):
         return False
     if isinstance(data, tuple):
@@ -149,18 +149,18 @@ def is_pair(data: Any) -> bool:
 
 
 def open_builtin(name: str, modality: Modality) -> Source:
-    """Small real data that ship with scikit-learn and with Python, so that everything runs offline."""
+    """Small real data sets that ship with scikit-learn and Python, available offline."""
     if name not in BUILTINS:
-        raise UserError(f"builtin:{name} is not there; allowed: {', '.join(f'builtin:{name}' for name in BUILTINS)}")
+        raise UserError(f"unknown data set builtin:{name}; allowed: {', '.join(f'builtin:{name}' for name in BUILTINS)}")
     if BUILTINS[name] not in modality.fields:
-        raise UserError(f"builtin:{name} holds no {modality.noun}; give --modality {BUILTINS[name]}, or other data")
+        raise UserError(f"builtin:{name} has no {modality.noun}; give --modality {BUILTINS[name]}, or other data")
     if name == "topics":
         return open_arrays(_topics(), modality, Choice(), where="builtin:topics, the paragraphs of Python's own help", facts=["topics"])
     from sklearn import datasets
 
     if name == "digits":
         digits: Any = datasets.load_digits()
-        images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # they are 0..16
+        images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # from 0..16
         labels, classes = digits.target, tuple(map(str, range(10)))
     else:
         photos: Any = datasets.load_sample_images()
@@ -171,7 +171,7 @@ def open_builtin(name: str, modality: Modality) -> Source:
 
 
 def _topics() -> np.ndarray:
-    """Paragraphs (N,) of the help on the language that Python ships with."""
+    """Paragraphs (N,) of Python's built-in language help."""
     from pydoc_data.topics import topics
 
     found = (" ".join(paragraph.split()) for text in topics.values() for paragraph in text.split("\n\n"))
@@ -179,7 +179,7 @@ def _topics() -> np.ndarray:
 
 
 def _tiles(photo: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, 3) -> (tiles, side, side, 3); what is left at the edges falls away."""
+    """(H, W, 3) -> (tiles, side, side, 3), without incomplete tiles."""
     rows, columns = photo.shape[0] // side, photo.shape[1] // side
     cut = photo[: rows * side, : columns * side].reshape(rows, side, columns, side, 3)
     return cut.swapaxes(1, 2).reshape(-1, side, side, 3)
@@ -189,14 +189,14 @@ def _part(values: dict[str, np.ndarray], labels: np.ndarray | None, name: str, t
     rows = len(next(iter(values.values())))
     for array in (*values.values(), *([] if labels is None else [labels])):
         if len(array) != rows:
-            raise UserError(f"{name} has {rows:,} rows in one array and {len(array):,} in another; give as many of each")
+            raise UserError(f"{name} has {rows:,} rows in one array but {len(array):,} in another; give the same number of each")
 
     def at(i: int) -> Record:
         return {
             **{field: array[i] for field, array in values.items()},
             "label": None if labels is None else labels[i].item(),
             "name": f"{name} row {i}",
-            **({"tensor": True} if tensor else {}),  # of torch, which has conventions of its own
+            **({"tensor": True} if tensor else {}),  # torch's axis conventions apply
         }
 
     def records() -> Iterator[Record]:
@@ -206,7 +206,7 @@ def _part(values: dict[str, np.ndarray], labels: np.ndarray | None, name: str, t
 
 
 def _by_key(arrays: dict[str, Any], modality: Modality, choice: Choice, where: str):
-    """Keys -> parts: {"train": ({field: array}, labels)}, and the class names where a key gives them."""
+    """Arrays by key -> splits {"train": ({field: array}, labels)}, and class names if there are any."""
     keys = {key: _split_key(key) for key in arrays}
     names = arrays.get("classes", arrays.get("class_names"))
     parts: dict[str, tuple[dict[str, np.ndarray], np.ndarray | None]] = {}
@@ -223,13 +223,11 @@ def _by_key(arrays: dict[str, Any], modality: Modality, choice: Choice, where: s
         allowed = (choice.label,) if choice.label else LABELS
         key = next((here[name.lower()] for name in allowed if name.lower() in here), None)
         if choice.label and key is None:
-            raise UserError(f"no key {choice.label} in {where}; its keys are {', '.join(arrays)}: choose with --label NAME")
+            raise UserError(f"no key {choice.label} in {where}; its keys are {', '.join(arrays)}: give --label NAME")
         parts["all" if part is None else part] = values, None if key is None else _to_labels(arrays[key])
     if not parts:
         field = next(iter(modality.fields))
-        raise UserError(
-            f"no key of {where} is known to hold the {field}: they are {', '.join(arrays)}; say which with --columns {field}=KEY"
-        )
+        raise UserError(f"no key of {where} is recognised as the {field}; its keys are {', '.join(arrays)}: give --columns {field}=KEY")
     classes = None
     known = [labels for _, labels in parts.values() if labels is not None]
     numbers = all(labels.dtype.kind in "ui" and labels.min(initial=0) >= -1 for labels in known)

@@ -1,4 +1,4 @@
-"""Files that belong together by their names: a record's and its target's (x.jpg and x_mask.png; images/x.jpg and masks/x.png)."""
+"""Pairing files by name: a record's and its target's (x.jpg and x_mask.png; images/x.jpg and masks/x.png)."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import PurePosixPath
 from untaught.core import UserError
 from untaught.data.target import Target
 
-Key = tuple[tuple[str, ...], str]  # folders but that of records or targets, and the stem
+Key = tuple[tuple[str, ...], str]  # (folders without the one for records or targets, stem)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """mate: a record's file -> its target's. `said`: how they were told apart, for the user."""
+    """mate: a record's file -> its target's. note: how targets were identified, for the user."""
 
     mate: dict[str, str]
-    said: str
-    alone: list[tuple[str, str]]  # (name, reason) of files without a mate
+    note: str
+    alone: list[tuple[str, str]]  # (name, reason) of unpaired files
 
 
-def pair(names: Sequence[str], target: Target, told: str | None, noun: str) -> Pairs:
-    """Paths of a folder's or an archive's files -> which belong together, by the target's usual names, or as `told`: an ending or a folder.
+def pair(names: Sequence[str], target: Target, marker: str | None, noun: str) -> Pairs:
+    """Pairs the paths of a folder or archive by the target's usual suffixes and folders, or by `marker`: the user's suffix or folder.
 
-    Raises UserError where a record has two.
+    Raises UserError if a record has two targets.
     """
-    endings, records, targets = (told,) if told else target.endings, *target.folders
-    targets = (told.lower(),) if told else targets
+    endings, records, targets = (marker,) if marker else target.endings, *target.folders
+    targets = (marker.lower(),) if marker else targets
     found: dict[Key, str] = {}
     others: list[tuple[Key, str]] = []
     used: set[str] = set()
@@ -42,21 +42,21 @@ def pair(names: Sequence[str], target: Target, told: str | None, noun: str) -> P
             continue
         key = (own, stem[: len(stem) - len(ending)] if ending and folder is None else stem)
         if key in found:
-            raise UserError(f"{found[key]} and {name} are both the {target.name} of {key[1]}; keep one, or say which with --label")
+            raise UserError(f"{found[key]} and {name} are both the {target.name} of {key[1]}; keep one, or choose with --label")
         found[key] = name
         used.add(f"{folder}/" if folder else f"*{ending}")
     mate = {name: found[key] for key, name in others if key in found}
     taken = set(mate.values())
-    alone = [(name, f"has no {target.name} beside it") for key, name in others if key not in found]
-    alone += [(name, f"is a {target.name} of nothing") for name in found.values() if name not in taken]
+    alone = [(name, f"has no {target.name}") for key, name in others if key not in found]
+    alone += [(name, f"is a {target.name} without a record") for name in found.values() if name not in taken]
     return Pairs(mate, f"each with its {target.name} ({', '.join(sorted(used))})", alone)
 
 
-def missing(names: Sequence[str], target: Target, told: str | None, noun: str) -> UserError:
-    """That no file has a target beside it."""
-    endings, folders = ((told,), (told,)) if told else (target.endings[:2], target.folders[1][:2])
+def missing(names: Sequence[str], target: Target, marker: str | None, noun: str) -> UserError:
+    """The error that no file has a target."""
+    endings, folders = ((marker,), (marker,)) if marker else (target.endings[:2], target.folders[1][:2])
     shown = " or ".join([*(f"x{ending}.png" for ending in endings), *(f"{folder}/x.png" for folder in folders)])
     return UserError(
-        f"no file has a {target.name} beside it among {len(names):,} {noun} ({', '.join(names[:3])} ...); that of x.jpg is looked for as "
-        f"{shown}: give --label ENDING or --label FOLDER"
+        f"none of {len(names):,} {noun} ({', '.join(names[:3])} ...) has a {target.name}; for x.jpg, {shown} is expected: "
+        "give --label SUFFIX or --label FOLDER"
     )

@@ -1,4 +1,4 @@
-"""Checksums of a store's files and of each row's contents, by xxh3: reading a file costs more than its checksum."""
+"""Checksums of a store's files and of each row's contents, by xxh3, which is faster than reading a file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import xxhash
 
-ALWAYS = 1 << 30  # bytes of a store up to which every opening reads all of it: a tenth of a second
-AGAIN = 7 * 86400  # seconds after which a larger one is read again, though its files have not been touched
+ALWAYS = 1 << 30  # bytes; stores up to this size are verified at every opening, in a tenth of a second
+AGAIN = 7 * 86400  # seconds after which a larger store with untouched files is verified again
 VERIFIED = "verified.json"
 BLOCK = 1 << 20
 
 
 def digest_of_row(arrays: Mapping[str, np.ndarray]) -> int:
-    """64 bits of a decoded record's arrays: the same arrays, the same number."""
+    """64-bit hash of a decoded record's arrays."""
     digest = 0
     for name in sorted(arrays):
         contiguous: Any = np.ascontiguousarray(arrays[name])
@@ -34,14 +34,14 @@ def digest_of_text(text: str) -> str:
 
 
 def digest_of_npy(header: bytes, values: xxhash.xxh3_64) -> str:
-    """Of a `.npy` file, whose header is written last: what its values gave, and the header behind it."""
-    whole = values.copy()
-    whole.update(header)
-    return whole.hexdigest()
+    """Digest of a `.npy` file, whose header is written last: over its values, then its header."""
+    digest = values.copy()
+    digest.update(header)
+    return digest.hexdigest()
 
 
 def checksum(path: Path) -> str:
-    """`digest_of_npy` of a file. Raises OSError, and ValueError where it is no `.npy`."""
+    """`digest_of_npy` of a file. Raises OSError, and ValueError if it is not a `.npy`."""
     with path.open("rb") as file:
         start = file.read(10)
         header = start + file.read(int.from_bytes(start[8:], "little"))
@@ -51,7 +51,7 @@ def checksum(path: Path) -> str:
 
 
 def feed(digest: xxhash.xxh3_64, file: Any, most: int | None = None) -> xxhash.xxh3_64:
-    """The digest with the rest of a file, or its next `most` bytes, added."""
+    """Updates the digest with the rest of a file, or with its next `most` bytes."""
     block = memoryview(bytearray(BLOCK))
     while (wanted := BLOCK if most is None else min(BLOCK, most)) and (came := file.readinto(block[:wanted])):
         digest.update(block[:came])
@@ -60,9 +60,9 @@ def feed(digest: xxhash.xxh3_64, file: Any, most: int | None = None) -> xxhash.x
 
 
 def verify(folder: Path, checksums: Mapping[str, str]) -> None:
-    """Raises ValueError or OSError where a file is not as it was written.
+    """Raises ValueError or OSError if a file has changed since it was written.
 
-    Of a store larger than ALWAYS, files that were found right less than AGAIN seconds ago, and were not touched since, are not read again.
+    In stores larger than ALWAYS, files that were verified less than AGAIN seconds ago and not touched since are skipped.
     """
     stamps = _stamps(folder, checksums)
     large = sum(size for _, size, *_ in stamps.values()) > ALWAYS
@@ -75,21 +75,21 @@ def verify(folder: Path, checksums: Mapping[str, str]) -> None:
 
 
 def remember(folder: Path, checksums: Mapping[str, str]) -> None:
-    """Notes that the files are right as they are now."""
+    """Records that the files are intact now."""
     partial = folder / f".{uuid.uuid4().hex}"
-    with suppress(OSError):  # a cache that is only read: they are then read each time
+    with suppress(OSError):  # a read-only cache: files are then verified every time
         partial.write_text(json.dumps(_stamps(folder, checksums)), "utf-8")
         os.replace(partial, folder / VERIFIED)
 
 
 def _stamps(folder: Path, names: Mapping[str, Any]) -> dict[str, list[int]]:
-    """What changes when a file is touched; the time of its inode's change can't be set back."""
+    """File metadata that changes when a file is touched (ctime can't be set back)."""
     found = {name: (folder / name).stat() for name in names}
     return {name: [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in found.items()}
 
 
 def _verified(folder: Path) -> dict[str, Any]:
-    with suppress(Exception):  # not there, or damaged
+    with suppress(Exception):  # missing or damaged
         if time.time() - (folder / VERIFIED).stat().st_mtime < AGAIN:
             return dict(json.loads((folder / VERIFIED).read_text("utf-8")))
     return {}

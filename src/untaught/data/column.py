@@ -1,4 +1,4 @@
-"""One column of a store: a `.npy` file that grows, of one shape or ragged, and ragged rows as a padded rectangle."""
+"""One column of a store: an appendable `.npy` file, fixed-shape or ragged, and padding of ragged rows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from untaught.data.checksum import digest_of_npy, feed
 
 
 class Growing:
-    """A `.npy` file that grows: values are appended behind a header that is written last, when their number is known.
+    """An appendable `.npy` file. The header is written last, when the number of rows is known.
 
-    rows: those that are there already, their `digest` as it was; what lies behind them is cut off. Raises ValueError where they are not.
+    rows: number of rows already in the file, with the given `digest`; anything after them is truncated. Raises ValueError if they are
+    missing or different.
     """
 
     def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...], rows: int = 0, digest: str | None = None) -> None:
@@ -29,7 +30,7 @@ class Growing:
         self.values = feed(xxhash.xxh3_64(), self.file, size)
         if self.file.tell() < len(self.header) + size or digest not in (None, self.digest):
             self.file.close()
-            raise ValueError(f"{path.name} has fewer than {rows} rows, or others")
+            raise ValueError(f"{path.name} has fewer than {rows} rows, or different ones")
         self.file.truncate()
 
     def append(self, values: np.ndarray) -> None:
@@ -42,16 +43,16 @@ class Growing:
 
     @property
     def digest(self) -> str:
-        """Of the values so far."""
+        """Digest of the values so far."""
         return self.values.hexdigest()
 
     @property
     def checksum(self) -> str:
-        """Of the whole file, once it is finished."""
+        """Digest of the finished file."""
         return digest_of_npy(self.header, self.values)
 
     def save(self) -> None:
-        """To the disk itself."""
+        """Flushes to disk (fsync)."""
         self.file.flush()
         os.fsync(self.file.fileno())
 
@@ -60,7 +61,7 @@ class Growing:
         self._header()
 
     def _header(self) -> None:
-        # numpy leaves room for the first axis to grow, so that the final header is as long as the first.
+        # numpy reserves space for the first axis to grow, so the final header has the same length.
         described = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.rows, *self.shape)}
         described_in = io.BytesIO()
         np.lib.format.write_array_header_1_0(described_in, described)
@@ -70,9 +71,9 @@ class Growing:
 
 
 class Column:
-    """Rows of one dtype and shape, (T, ...) each where `ragged`: their values, and the offset of each row behind the first.
+    """Rows of one dtype and shape, (T, ...) each if `ragged`: their values, and the offset at which each row ends.
 
-    begun: what `said` told when the folder was saved last; what was appended since is forgotten.
+    begun: `state` when the folder was last saved; rows appended since are discarded.
     """
 
     def __init__(self, folder: Path, name: str, ragged: bool, begun: dict[str, Any] | None = None) -> None:
@@ -87,14 +88,14 @@ class Column:
         return [file for file in (self.values, self.offsets) if file is not None]
 
     @property
-    def said(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         assert self.values is not None
         rows = self.values.rows if self.offsets is None else self.offsets.rows - 1
         digests = [file.digest for file in self.files]
         return {"dtype": str(self.values.dtype), "shape": self.values.shape, "values": self.values.rows, "rows": rows, "digests": digests}
 
     def misfit(self, array: np.ndarray) -> str | None:
-        """Why an array is no row of this column."""
+        """Why an array does not fit this column, or None."""
         shape = array.shape[1:] if self.ragged else array.shape
         if self.values is None:
             self._open(array.dtype, shape)
@@ -102,10 +103,10 @@ class Column:
         if (array.dtype, shape) == (self.values.dtype, self.values.shape):
             return None
         expected = self.values.dtype, (*("T" * self.ragged), *self.values.shape)
-        return f"its {self.name} is {array.dtype} {array.shape}, others are {expected[0]} {expected[1]}"
+        return f"its {self.name} is {array.dtype} {array.shape}, the others are {expected[0]} {expected[1]}"
 
     def append(self, arrays: Sequence[np.ndarray] | np.ndarray) -> None:
-        """Rows, or all of them as one array."""
+        """Appends rows, given as a list or as one array."""
         if not len(arrays):
             return
         self.misfit(arrays[0])
@@ -124,7 +125,7 @@ class Column:
 
 
 def pad(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """values (total, ...), starts (B,), lengths (B,) -> rows (B, longest, ...) with zeros behind, valid (B, longest) bool."""
+    """values (total, ...), starts (B,), lengths (B,) -> rows (B, longest, ...) padded with zeros, valid (B, longest) bool."""
     places = np.arange(max(1, int(lengths.max(initial=1))))
     valid = places < lengths[:, None]
     rows = np.zeros((*valid.shape, *values.shape[1:]), values.dtype)

@@ -1,4 +1,4 @@
-"""Tagged sentences in CoNLL's format: a word a line, its columns parted by tabs or blanks, a blank line between sentences; also in .gz."""
+"""Tagged sentences in CoNLL format, also gzipped: one word per line, columns separated by tabs or spaces, blank lines between sentences."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from untaught.data.addresses import Address, address_name
 from untaught.data.lines import UNDECODED, encoding_of, open_lines
 
 ENDINGS = (".conll", ".conll.gz", ".iob", ".iob.gz", ".iob2", ".iob2.gz", ".bio", ".bio.gz")
-DOCUMENT = "-DOCSTART-"  # a line of CoNLL-2003 that is no sentence
-COLUMNS = ("tokens", "tags")  # the first column, and the last one
+DOCUMENT = "-DOCSTART-"  # document separator of CoNLL-2003
+COLUMNS = ("tokens", "tags")  # the first and the last column
 
 
 class Conll:
-    """One file: how many sentences it has (`rows`), read as `tokens` and `tags`. Lines that begin with "# " are comments."""
+    """One file, read as `tokens` and `tags`; `rows`: number of sentences. Lines that begin with "# " are comments."""
 
     def __init__(self, address: Address, encoding: str | None = None) -> None:
         self.address, self.name = address, address_name(address)
@@ -25,21 +25,21 @@ class Conll:
             self.rows += 1
             widths |= {len(line) for line in sentence}
         if widths == {1}:
-            raise UserError(f"{self.name} has one column: words without tags; give a word and its tag on each line, parted by a tab")
+            raise UserError(f"{self.name} has one column, words without tags; each line must have a word and its tag, separated by a tab")
         self.columns = max(widths, default=0)
 
     @property
-    def said(self) -> str:
+    def note(self) -> str:
         return f"tags from column {self.columns} of {self.columns}"
 
     def read(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """A sentence a row; of one that can't be read every value is the reason."""
+        """One sentence per row; for an unreadable one, every value is the reason (an exception)."""
         for sentence in self._sentences():
             if fault := next((line for line in sentence if len(line) < 2), None):
-                reason: Any = ValueError(f"the line {fault[0]!r} has a word and no tag")
+                reason: Any = ValueError(f"the line {fault[0]!r} has a word but no tag")
                 yield dict.fromkeys(columns, reason)
             elif damaged := next((word for word, *_ in sentence if not word.isascii() and UNDECODED.search(word)), None):
-                yield dict.fromkeys(columns, ValueError(f"the word {damaged!r} is not UTF-8; mend it, or name its encoding"))
+                yield dict.fromkeys(columns, ValueError(f"the word {damaged!r} is not UTF-8; fix it, or give the encoding"))
             else:
                 yield {column: [line[0 if column == COLUMNS[0] else -1] for line in sentence] for column in columns}
 
@@ -59,5 +59,5 @@ class Conll:
 
 
 def _cells(line: str) -> list[str]:
-    """By tabs where there is one (a word may hold blanks then), else by blanks."""
+    """Splits at tabs if there are any (words may then contain spaces), else at whitespace."""
     return [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()

@@ -1,4 +1,4 @@
-"""Decode records side by side, in order and in bounded memory, and work ahead of the consumer."""
+"""Parallel decoding of records, in order, ahead of the consumer, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from typing import TypeVar
 
 import numpy as np
 
-from untaught.core import Modality, Options, Record, reason
+from untaught.core import Preprocessor, Record, reason
 from untaught.data.identity import file_facts
 
 T = TypeVar("T")
 S = TypeVar("S")
 
-Decoded = tuple[Record, "dict[str, np.ndarray] | str"]  # a record with its arrays, or with the reason why it has none
-FAULTS_OF_OURS = (AttributeError, NameError, TypeError, AssertionError, ImportError)  # in decode itself, not in the data
-HEAVY = 1 << 28  # bytes of encoded records that wait to be decoded, beyond which no more are read
-CHUNK = 8  # records a task: a small image costs less than handing it over
+Decoded = tuple[Record, "dict[str, np.ndarray] | str"]  # a record with its arrays, or with the reason why it can't be decoded
+FAULTS_OF_OURS = (AttributeError, NameError, TypeError, AssertionError, ImportError)  # bugs in decode, not faults in the data
+HEAVY = 1 << 28  # bytes of encoded records waiting for decoding, above which reading pauses
+CHUNK = 8  # records per task: scheduling costs more than decoding a small image
 
 
-def decode(records: Iterable[Record], modality: Modality, layout: Options) -> Iterator[Decoded]:
-    """Every record in order. Threads suffice: image and sound decoders release the interpreter's lock."""
+def decode(records: Iterable[Record], prep: Preprocessor) -> Iterator[Decoded]:
+    """Decodes every record, in order. Threads suffice: image and audio decoders release the GIL. Optional fields may be None."""
+    fields, optional = prep.modality.fields, prep.modality.optional
 
     def one(record: Record) -> Decoded:
         try:
-            for field in modality.fields:
-                if record[field] is None:
-                    raise ValueError(f"has no {field}")
+            missing = [field for field in fields if record[field] is None]
+            if lacking := [field for field in missing if field not in optional] or (missing if len(missing) == len(fields) else []):
+                raise ValueError(f"has no {' and no '.join(lacking)}")
+            for field in fields:
                 if isinstance(record[field], Exception):
                     raise record[field]
-            arrays = modality.decode(record, layout)
+            arrays = prep.decode(record)
             if "facts" in record and file_facts(Path(record["facts"][0])) != record["facts"]:
                 raise ValueError("changed since the data was opened")
             return record, arrays
         except FAULTS_OF_OURS:
             raise
-        except Exception as error:  # a damaged file breaks its decoder in many ways
+        except Exception as error:  # decoders fail on damaged files in many ways
             return record, reason(error)
 
     for chunk in ahead(lambda chunk: [one(record) for record in chunk], _loads(records), processors(), weigh=_weight):
@@ -48,7 +50,7 @@ def decode(records: Iterable[Record], modality: Modality, layout: Options) -> It
 
 
 def _loads(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """What a task gets: CHUNK records, or fewer that weigh more than HEAVY."""
+    """Tasks of CHUNK records, or fewer if they exceed HEAVY bytes."""
     load: list[Record] = []
     for record in records:
         load.append(record)
@@ -72,9 +74,9 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def ahead(
     work: Callable[[S], T], items: Iterable[S], workers: int, depth: int = 2, weigh: Callable[[S], int] = lambda item: 0
 ) -> Iterator[T]:
-    """map(work, items) in order, with threads `depth` tasks ahead each, fewer where they weigh more than HEAVY. Closing it stops them.
+    """map(work, items) in order, with up to `depth` queued tasks per thread, fewer if they exceed HEAVY bytes. Closing stops the threads.
 
-    Closing waits for no thread and takes no lock: the garbage collector may do it in the middle of threading's own code.
+    Closing neither waits for threads nor takes locks: the garbage collector may close it inside threading's own code.
     """
     pool = ThreadPoolExecutor(workers)  # its threads end when it goes out of scope
     waiting, held = iter(items), 0
@@ -106,7 +108,7 @@ def ahead(
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The same items, made in a thread two ahead. Its exceptions come out here; closing stops it after the item it is at."""
+    """The same items, made in a thread two ahead. Exceptions are re-raised here; closing stops it after the current item."""
     turns = (items for _ in repeat(None))
     end = object()
     for item in ahead(lambda items: next(items, end), turns, workers=1, depth=3):
@@ -116,5 +118,5 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
 
 
 def processors() -> int:
-    """Cores that this process may use."""
+    """CPU cores available to this process, at most 32."""
     return min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -1,8 +1,8 @@
-"""Delimited text (csv, tsv, also in .gz): cells are text as written, an empty one is missing.
+"""Delimited text (csv, tsv, also gzipped): cells are text as written; empty cells are missing.
 
-Separator, quotation marks, header and encoding are found by looking, or told: `--columns separator=semicolon,quote=none`.
-A cell in quotation marks may hold separators and line ends. A mark that begins a cell and is not closed in front of a separator
-or a line end is text: it swallows no rows.
+Separator, quoting, header and encoding are detected, or given: `--columns separator=semicolon,quote=none`. Quoted cells may contain
+separators and line breaks. An opening quote that is not closed before a separator or line end is read as text, so that it never
+swallows rows.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from untaught.data.addresses import Address, address_name
 from untaught.data.lines import UNDECODED, encoding_of, open_lines
 
 SEPARATORS = {"comma": ",", "tab": "\t", "semicolon": ";", "pipe": "|", "space": " ", "none": "\U0010ffff"}  # the last is no character
-TOLD: dict[str, tuple[str, ...]] = {  # what can be told of a file beside its columns
+OPTIONS: dict[str, tuple[str, ...]] = {  # reading options in --columns besides the fields
     "separator": tuple(SEPARATORS),
     "quote": ("double", "none"),
     "header": ("yes", "no"),
     "encoding": ("utf-8", "utf-16", "cp1252"),
 }
-MORE = {"separator": ", or one character", "encoding": ", or what else Python knows"}
-LOOKED = 100  # lines that tell the separator
-LONGEST = 1 << 26  # characters of a row in quotation marks
-SWALLOWED = 8  # lines, each a whole row by itself, that no cell in quotation marks holds but by mistake
-HEADER_WORDS = 3  # a name of more words beside one that is a number makes a first line of data, not of names
-OPEN = re.compile(r'"[^"]*(?:""[^"]*)*\Z')  # a cell in quotation marks that its line does not close
-CLOSE = re.compile(r'[^"]*(?:""[^"]*)*"(?!")')  # the rest of one that a later line closes
+MORE = {"separator": ", or one character", "encoding": ", or any Python codec"}
+LOOKED = 100  # lines used to detect the separator
+LONGEST = 1 << 26  # maximum characters of a row with quoted cells
+SWALLOWED = 8  # a quoted cell that spans more lines, each a complete row by itself, is an unclosed quote
+HEADER_WORDS = 3  # a first line with a longer cell and a numeric one is data, not a header
+OPEN = re.compile(r'"[^"]*(?:""[^"]*)*\Z')  # a quoted cell not closed on its line
+CLOSE = re.compile(r'[^"]*(?:""[^"]*)*"(?!")')  # the rest of a quoted cell up to its closing quote
 
 
 class Delimited:
-    """One file: the names of its `columns`, how many `rows` it has, and `said`, what the user should know of how it is read.
+    """One file: its `columns`, number of `rows`, and `note`, a note for the user on how it is read.
 
-    Raises UserError where what was told is not allowed, and where the file is not in the encoding that it seems to have.
+    Raises UserError for invalid options, and if the file is not in the detected encoding.
     """
 
-    def __init__(self, address: Address, told: Mapping[str, str], suffixes: Collection[str] = ()) -> None:
+    def __init__(self, address: Address, options: Mapping[str, str], suffixes: Collection[str] = ()) -> None:
         self.address, self.name = address, address_name(address)
-        self.encoding, self.quoted = encoding_of(address, told.get("encoding")), told.get("quote") != "none"
+        self.encoding, self.quoted = encoding_of(address, options.get("encoding")), options.get("quote") != "none"
         self.skipped, self.width, self.spaced = 0, 0, False
         usual = "\t" if ".tsv" in self.name.lower() else ","
         head = self._head()
-        if "separator" in told:
-            self.separator = SEPARATORS.get(told["separator"], told["separator"])
+        if "separator" in options:
+            self.separator = SEPARATORS.get(options["separator"], options["separator"])
         elif head and (found := re.fullmatch("sep=(.)", head[0].rstrip("\r\n"))):  # as Excel writes it
             self.skipped, self.separator, head = 1, found[1], head[1:]
         else:
@@ -62,58 +62,56 @@ class Delimited:
         numbered = tuple(f"column{number}" for number, _ in enumerate(first, 1))
         sentence = any(map(str.isdigit, first)) and any(len(cell.split()) > HEADER_WORDS for cell in first)
         path = any(cell.lower().endswith(tuple(suffixes)) for cell in first)
-        self.header = told["header"] == "yes" if "header" in told else not (sentence or path)
+        self.header = options["header"] == "yes" if "header" in options else not (sentence or path)
         self.columns = tuple(cell.strip() or name for cell, name in zip(first, numbered, strict=True)) if self.header else numbered
         tally: Counter[str] = Counter()
         self.rows = self._count(tally)
-        self.said = self._describe(tally, usual)
+        self.note = self._describe(tally, usual)
 
     def read(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """The rows of these columns; of a line that cannot be read every cell is the reason."""
+        """The rows of these columns; for an unreadable line, every cell is the reason (an exception)."""
         places = [self.columns.index(column) for column in columns]
         for number, cells in islice(self._records(), int(self.header), None):
             if isinstance(cells, Exception):
                 yield dict.fromkeys(columns, cells)
                 continue
-            if len(cells) < self.width:  # what is missing at the end of a line is empty
+            if len(cells) < self.width:  # missing cells at the end of a line are empty
                 cells += [""] * (self.width - len(cells))
             if len(cells) == self.width:
                 yield {column: cells[place] or None for column, place in zip(columns, places, strict=True)}
             else:
-                reason = (
-                    f"line {number} has {len(cells)} cells, the first line {self.width}: put cells that hold separators in quotation marks"
-                )
+                reason = f"line {number} has {len(cells)} cells, the first line {self.width}: quote cells that contain separators"
                 yield dict.fromkeys(columns, ValueError(reason))
 
     def _count(self, tally: Counter[str]) -> int:
-        """The rows, in a first pass that reads all of the file."""
+        """The number of rows, from a first pass over the file."""
         rows = undecoded = 0
         for _, cells in islice(self._records(tally), int(self.header), None):
             rows += 1
             undecoded += isinstance(cells, Exception)
         if undecoded and not any(isinstance(cells, list) and not all(map(str.isascii, cells)) for _, cells in self._records()):
             raise UserError(
-                f"{self.name} is not UTF-8: {undecoded:,} of {rows:,} rows cannot be decoded, and no other has letters beyond ASCII; "
-                "say its encoding, as --columns encoding=cp1252"
+                f"{self.name} is not UTF-8: {undecoded:,} of {rows:,} rows cannot be decoded, and all others are ASCII; "
+                "give its encoding, e.g. --columns encoding=cp1252"
             )
         return rows
 
     def _describe(self, tally: Counter[str], usual: str) -> str:
-        """How the file is read, where that is not what its name says."""
-        said = [] if self.separator in (usual, SEPARATORS["none"]) else [f"separated by {_name(self.separator)}"]
-        said += [] if self.encoding in ("utf-8", "utf-8-sig") else [self.encoding]
-        said += [] if self.header else ["no header"]
-        said += [f"rows of several lines in quotation marks: {tally['several']:,}"] if tally["several"] else []
-        said += [f"rows with a quotation mark that nothing closes, read as text: {tally['stray']:,}"] if tally["stray"] else []
-        return ", ".join(said)
+        """How the file is read, if not as its name suggests."""
+        note = [] if self.separator in (usual, SEPARATORS["none"]) else [f"separated by {_name(self.separator)}"]
+        note += [] if self.encoding in ("utf-8", "utf-8-sig") else [self.encoding]
+        note += [] if self.header else ["no header"]
+        note += [f"quoted rows of several lines: {tally['several']:,}"] if tally["several"] else []
+        note += [f"rows with an unclosed quote, read as text: {tally['stray']:,}"] if tally["stray"] else []
+        return ", ".join(note)
 
     def _head(self) -> list[str]:
-        """The first lines that are not blank."""
+        """The first non-blank lines."""
         with open_lines(self.address, self.encoding) as lines:
             return list(islice((line for line in lines if line.strip()), LOOKED))
 
     def _find_separator(self, usual: str) -> str:
-        """What cuts most of the first rows into as many cells as the very first; the usual one is believed first."""
+        """The separator that splits most of the first rows into as many cells as the first row, with a preference for the usual one."""
         best, most = SEPARATORS["none"], 0.0
         for self.separator in dict.fromkeys((usual, ",", "\t", ";", "|")):
             self.width = 0
@@ -129,7 +127,7 @@ class Delimited:
         return best
 
     def _records(self, tally: Counter[str] | None = None) -> Iterator[tuple[int, list[str] | Exception]]:
-        """(number of its first line, cells) of every row that is not blank, the header too. `tally` counts what is out of the ordinary."""
+        """(number of its first line, cells) of every non-blank row, including the header. `tally` counts irregular rows."""
         tally = Counter() if tally is None else tally
         with open_lines(self.address, self.encoding) as lines:
             ahead = _Ahead(lines)
@@ -144,12 +142,12 @@ class Delimited:
                 if len(cells) > self.width > 0 and not any(cells[self.width :]):
                     del cells[self.width :]  # separators at the end of a line
                 if not all(map(str.isascii, cells)) and any(map(UNDECODED.search, cells)):
-                    yield number, ValueError(f"line {number} is not UTF-8; mend it, or say its encoding, as --columns encoding=cp1252")
+                    yield number, ValueError(f"line {number} is not UTF-8; fix it, or give its encoding, e.g. --columns encoding=cp1252")
                 else:
                     yield number, cells
 
     def _marked(self, line: str, text: str, ahead: _Ahead, tally: Counter[str]) -> list[str]:
-        """The cells of a row that has quotation marks, of as many lines as it takes."""
+        """The cells of a row with quotes, which may span several lines."""
         cells, stray = _cut(text, self.separator, True, self.spaced)
         if stray is None:
             return cells
@@ -164,9 +162,9 @@ class Delimited:
         return cells
 
     def _over_lines(self, line: str, width: int, ahead: _Ahead) -> list[str] | None:
-        """The cells of a row that goes on in the next lines; None, and nothing read, where its quotation mark is not closed."""
+        """The cells of a row that continues on the next lines; None, with nothing consumed, if its quote is not closed."""
         taken, size = [line], len(line)
-        rows = width == self.width > 1  # whether every line is a row by itself
+        rows = width == self.width > 1  # whether every line is a complete row by itself
         for further in ahead.look():
             taken.append(further)
             size += len(further)
@@ -187,7 +185,7 @@ class Delimited:
 
 
 class _Ahead:
-    """Lines with their numbers, and a look at those that come."""
+    """Numbered lines with lookahead."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self.lines, self.waiting, self.number = lines, deque[str](), 0
@@ -201,7 +199,7 @@ class _Ahead:
             yield line
 
     def look(self) -> Iterator[str]:
-        """The coming lines, which stay to be read."""
+        """The next lines, without consuming them."""
         yield from self.waiting
         for line in self.lines:
             self.waiting.append(line)
@@ -218,7 +216,7 @@ ESCAPED = r'"([^"\\]*(?:\\.[^"\\]*)*)"'
 
 
 def _cut(text: str, separator: str, quoted: bool, spaced: bool = False, form: str = QUOTED) -> tuple[list[str], int | None]:
-    """The cells of a row; and where the first quotation mark is that opens a cell and closes none, if there is one."""
+    """The cells of a row, and the position of the first opening quote that is not closed, if any."""
     if not quoted or '"' not in text:
         cells = text.split(separator)
         return [cell.removeprefix(" ") for cell in cells] if spaced else cells, None
@@ -245,12 +243,12 @@ def _cut(text: str, separator: str, quoted: bool, spaced: bool = False, form: st
 
 @cache
 def _whole(form: str, separator: str) -> re.Pattern[str]:
-    """A cell in quotation marks in front of a separator or the end."""
+    """A quoted cell followed by a separator or the end."""
     return re.compile(form + rf"(?={re.escape(separator)}|\Z)", re.DOTALL)
 
 
 def _is_spaced(head: list[str], separator: str) -> bool:
-    """Whether a blank is behind every separator, as people write it: it is no part of the cell."""
+    """Whether every separator is followed by a space, which is then not part of the cell."""
     rest = [] if separator in "\t " else [cell for line in head for cell in line.rstrip("\r\n").split(separator)[1:]]
     return bool(rest) and all(cell.startswith(" ") for cell in rest)
 
@@ -259,14 +257,14 @@ def _name(separator: str) -> str:
     return next((name for name, sign in SEPARATORS.items() if sign == separator), separator)
 
 
-def check_told(told: Mapping[str, str]) -> None:
-    """Raises UserError for what no file can be read as."""
-    for key, value in told.items():
-        allowed = value in TOLD[key]
+def check_options(options: Mapping[str, str]) -> None:
+    """Raises UserError for invalid reading options."""
+    for key, value in options.items():
+        allowed = value in OPTIONS[key]
         if key == "separator":
             allowed = allowed or (len(value) == 1 and value not in '"\r\n')
         elif key == "encoding":
             with suppress(LookupError, ValueError):
                 allowed = codecs.lookup(value)._is_text_encoding  # type: ignore[attr-defined]
         if not allowed:
-            raise UserError(f"--columns {key}={value} came; allowed are {', '.join(TOLD[key])}{MORE.get(key, '')}")
+            raise UserError(f"--columns {key}={value}: allowed are {', '.join(OPTIONS[key])}{MORE.get(key, '')}")

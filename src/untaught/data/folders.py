@@ -1,4 +1,4 @@
-"""A folder of files, one record each, on disk or inside a .zip or .tar that is read in place."""
+"""Folders with one record per file, on disk or inside a .zip or .tar, which is read in place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import re
 import tarfile
 import zipfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ from untaught.data.identity import file_facts, fingerprint
 from untaught.data.labels import numbered
 from untaught.data.parts import PARTS, TRAIN, Part, Source, sort_parts
 
-LARGEST = 1 << 30  # bytes of one archive member: more is not one record, or a bomb
-MEMBERS = 50_000_000  # in one archive
-OF_A_YEAR = re.compile(r"(\w+?)[-_ ]?(?:19|20)\d\d")  # train2017, val_2017: not train1, which may be a class
-OF_SYSTEMS = {  # what systems and tools leave beside files
+LARGEST = 1 << 30  # maximum bytes of an archive member: a larger one is not one record, or is a bomb
+MEMBERS = 50_000_000  # maximum members of an archive
+OF_A_YEAR = re.compile(r"(\w+?)[-_ ]?(?:19|20)\d\d")  # train2017, val_2017; but not train1, which may be a class
+OF_SYSTEMS = {  # files and folders created by operating systems and tools
     *("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
     *("thumbs.db", "ehthumbs.db", "desktop.ini"),
 }
-UNPACKED, RATIO = 1 << 34, 200  # bytes that an archive may unpack to whatever its size, and times its size beyond
+UNPACKED, RATIO = 1 << 34, 200  # an archive may unpack to this many bytes, or to this multiple of its size
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file by its path below the folder or archive."""
+    """A file, with its path relative to the folder or archive."""
 
     name: str
     size: int
@@ -44,10 +44,13 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The files of a folder or archive, and what was passed over, with the reason."""
+    """The files of a folder or archive, and skipped ones as (name, reason)."""
 
     members: list[Member]
     skipped: list[tuple[str, str]]
+
+
+Beside = dict[str, dict[str, Member]]  # field -> a record's file -> the file that holds the field
 
 
 def is_archive(path: Path) -> bool:
@@ -55,21 +58,21 @@ def is_archive(path: Path) -> bool:
 
 
 def is_record(path: Path, modality: Modality) -> bool:
-    """Whether a file holds one record of the modality, by its ending."""
+    """Whether a file holds one record of the modality, by its suffix."""
     return path.name.lower().endswith(tuple(modality.suffixes))
 
 
-def open_folder(root: Path, modality: Modality, listing: Listing, told: str | None = None) -> Source | None:
-    """Files of the modality among those listed under root, or None when there are none.
+def open_folder(root: Path, modality: Modality, listing: Listing, marker: str | None = None) -> Source | None:
+    """The modality's files among those listed under root, or None if there are none.
 
-    told: of records with a target's file beside them, the ending or the folder by which that is known.
+    marker: for records with target files, the targets' suffix or folder.
     """
-    members, skipped = _select(listing.members, modality)
-    return _open(members, skipped + listing.skipped, root, modality, f"under {root}", told=told) if members else None
+    members, beside, skipped = _select(listing.members, modality)
+    return _open(members, skipped + listing.skipped, root, modality, f"under {root}", marker=marker, beside=beside) if members else None
 
 
 def open_files(paths: Sequence[Path], modality: Modality, where: str, arranged: bool) -> Source:
-    """Files by their paths, in this order; `arranged` in parts as the folder that holds them all would be, else in one."""
+    """Files by path, in this order. arranged: split into splits and classes by their folders."""
     whole = [Path(os.path.abspath(path)) for path in paths]
     root = Path(os.path.commonpath([path.parent for path in whole]))
     members = [Member(path.relative_to(root).as_posix(), *file_facts(path)[1:], str(own)) for path, own in zip(whole, paths, strict=True)]
@@ -77,7 +80,7 @@ def open_files(paths: Sequence[Path], modality: Modality, where: str, arranged: 
 
 
 def unfold(found: Sequence[Address]) -> tuple[list[Address], list[tuple[str, str]]]:
-    """Folders among addresses become the files below them; and what was passed over."""
+    """Replaces folders by their files -> files, and skipped ones as (name, reason)."""
     files: list[Address] = []
     skipped: list[tuple[str, str]] = []
     for address in found:
@@ -97,10 +100,12 @@ def _open(
     modality: Modality,
     where: str,
     arranged: bool = True,
-    told: str | None = None,
+    marker: str | None = None,
+    beside: Beside | None = None,
 ) -> Source:
     field = _field(modality)
-    members, pairs, skipped = _paired(members, modality, told, skipped)
+    members, pairs, skipped = _paired(members, modality, marker, skipped)
+    beside = beside or {field: {} for field in modality.beside}
 
     def build(chosen: list[tuple[Member, int | None]]) -> Part:
         def at(number: int) -> Record:
@@ -108,46 +113,47 @@ def _open(
             path = root / member.name
             facts = (str(path.absolute()), member.size, member.stamp)
             record = {field: path, "label": label, "name": member.given or member.name, "facts": facts}
+            record |= {other: root / mates[member.name].name if member.name in mates else None for other, mates in beside.items()}
             return {**record, modality.paired.name: root / pairs.mate[member.name]} if pairs and modality.paired else record
 
         return Part(len(chosen), lambda: (at(i) for i in range(len(chosen))), at)
 
-    return _arrange(members, skipped, root, modality, build, where, arranged, pairs)
+    return _arrange(members, skipped, root, modality, build, where, arranged, pairs, beside)
 
 
 def _paired(
-    members: list[Member], modality: Modality, told: str | None, skipped: list[tuple[str, str]]
+    members: list[Member], modality: Modality, marker: str | None, skipped: list[tuple[str, str]]
 ) -> tuple[list[Member], Pairs | None, list[tuple[str, str]]]:
-    """The records' files, which file belongs to each, and what is passed over. Without targets in the fields their files are left out."""
+    """The records' files, their target files, and skipped ones. If the target is not a field, target files are skipped."""
     target = modality.paired
     if target is None:
         return members, None, skipped
     names = [member.name for member in members]
-    pairs = pair(names, target, told, modality.noun)
+    pairs = pair(names, target, marker, modality.noun)
     if target.name not in modality.fields:
         taken = set(pairs.mate.values())
         left = [(name, f"is the {target.name} of another file") for name in sorted(taken)]
         return [member for member in members if member.name not in taken], None, skipped + left
     if not pairs.mate:
-        raise missing(names, target, told, modality.noun)
+        raise missing(names, target, marker, modality.noun)
     return [member for member in members if member.name in pairs.mate], pairs, skipped + pairs.alone
 
 
-def open_archive(path: Path, modality: Modality, told: str | None = None) -> Source:
-    """The folder inside a .zip or .tar, never extracted: nothing is written, no link is followed."""
+def open_archive(path: Path, modality: Modality, marker: str | None = None) -> Source:
+    """The folder inside a .zip or .tar, never extracted: nothing is written, no link is followed. Raises UserError."""
     try:
         listing = list_zip(path) if path.name.lower().endswith(".zip") else list_tar(path)
-    except Exception as error:  # damaged in any of the ways of zipfile, tarfile, zlib and what they are built on
-        said = (str(error) or type(error).__name__).splitlines()[0]
+    except Exception as error:  # zipfile, tarfile and zlib fail on damaged archives in many ways
+        note = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{path} cannot be read as an archive ({said}); it may be cut short: fetch it again, or unpack it yourself"
+            f"{path} cannot be read as an archive ({note}); it may be truncated: download it again, or unpack it yourself"
         ) from error
-    members, skipped = _select(listing.members, modality)
+    members, beside, skipped = _select(listing.members, modality)
     skipped += listing.skipped
     if not members:
         raise nothing(modality, path, len(listing.members), skipped)
     read = read_zip if path.name.lower().endswith(".zip") else read_tar
-    members, pairs, skipped = _paired(members, modality, told, skipped)
+    members, pairs, skipped = _paired(members, modality, marker, skipped)
 
     def build(chosen: list[tuple[Member, int | None]]) -> Part:
         field = _field(modality)
@@ -158,7 +164,7 @@ def open_archive(path: Path, modality: Modality, told: str | None = None) -> Sou
                 yield {field: content, "label": labels[name], "name": name}
 
         def pairs_of_records() -> Iterator[Record]:
-            """A record as soon as both its files have come: neighbours at once; of an archive sorted by kind, all of one kind wait."""
+            """Yields a record once both its files are read: adjacent files immediately; in an archive sorted by kind, one kind waits."""
             assert pairs is not None
             assert modality.paired is not None
             of = {pairs.mate[name]: name for name in labels}
@@ -171,18 +177,34 @@ def open_archive(path: Path, modality: Modality, told: str | None = None) -> Sou
                 image, mask = (other[1], content) if name in of else (content, other[1])
                 yield {field: image, modality.paired.name: mask, "label": labels[own], "name": own}
 
-        return Part(len(chosen), pairs_of_records if pairs else records)
+        def joined_records() -> Iterator[Record]:
+            """Yields a record once all its files are read; a field without a file is None."""
+            of: dict[str, list[tuple[str, str]]] = {name: [(name, field)] for name in labels}
+            for other, mates in beside.items():
+                for name in labels & mates.keys():
+                    of.setdefault(mates[name].name, []).append((name, other))
+            count = Counter(name for owners in of.values() for name, _ in owners)
+            waiting: dict[str, Record] = {}
+            for file, content in read(path, of):
+                for name, own in of[file]:
+                    waiting.setdefault(name, {})[own] = content
+                    if len(waiting[name]) == count[name]:
+                        yield {field: None, **dict.fromkeys(beside), **waiting.pop(name), "label": labels[name], "name": name}
 
-    return _arrange(members, skipped, path, modality, build, f"under {path}", pairs=pairs)
+        return Part(len(chosen), pairs_of_records if pairs else joined_records if beside else records)
+
+    return _arrange(members, skipped, path, modality, build, f"under {path}", pairs=pairs, beside=beside)
 
 
 def nothing(modality: Modality, root: Path, files: int, skipped: list[tuple[str, str]]) -> UserError:
-    seen = f"{files:,} files, such as {skipped[0][0]}" if files and skipped else "it is empty"
-    return UserError(f"no {modality.noun} in {root}: {seen}; files ending in {_endings(modality)} are read, or tables (parquet, csv, json)")
+    found = f"{files:,} files, e.g. {skipped[0][0]}" if files and skipped else "it is empty"
+    return UserError(
+        f"no {modality.noun} in {root}: {found}; allowed: files ending in {_endings(modality)}, or tables (parquet, csv, json)"
+    )
 
 
 def list_folder(root: Path) -> Listing:
-    """Every file below root but hidden ones, sorted. A folder is read once: by its own path before any link to it."""
+    """All files below root except hidden ones, sorted. A folder is read once, by its own path rather than a link to it."""
     members: list[Member] = []
     skipped: list[tuple[str, str]] = []
     seen: set[tuple[int, int]] = set()
@@ -200,7 +222,7 @@ def list_folder(root: Path) -> Listing:
             skipped.append((folder.relative_to(root).as_posix(), f"cannot be listed ({error.strerror})"))
             continue
         if (identity.st_dev, identity.st_ino) in seen:
-            skipped.append((folder.relative_to(root).as_posix(), "is a link to a folder that is read already"))
+            skipped.append((folder.relative_to(root).as_posix(), "is a link to a folder that was already read"))
             continue
         seen.add((identity.st_dev, identity.st_ino))
         for entry in entries:
@@ -214,10 +236,10 @@ def list_folder(root: Path) -> Listing:
                     continue
                 facts = entry.stat()
                 members.append(Member(name, facts.st_size, facts.st_mtime_ns))
-            except FileNotFoundError:  # a link to nowhere: reading it says so
+            except FileNotFoundError:  # a broken link: reported when it is read
                 members.append(Member(name, -1, -1))
             except OSError as error:
-                skipped.append((name, f"is a link onto itself, or out of reach ({error.strerror})"))
+                skipped.append((name, f"is a link to itself, or inaccessible ({error.strerror})"))
     return Listing(sorted(members, key=lambda member: member.name), skipped)
 
 
@@ -263,7 +285,7 @@ def list_tar(path: Path) -> Listing:
 
 
 class _Tar(io.FileIO):
-    """A tar, read in pieces that memory holds: tarfile takes the length of a name from the file itself."""
+    """A tar with bounded reads: tarfile trusts the lengths in its headers."""
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(_bounded(size))
@@ -276,7 +298,7 @@ class _PackedTar(gzip.GzipFile):
 
 def _bounded(size: int | None) -> int:
     if size is None or not 0 <= size <= LARGEST:
-        raise tarfile.ReadError("a header that promises more than memory holds")
+        raise tarfile.ReadError("a header with an impossible length")
     return size
 
 
@@ -289,12 +311,12 @@ def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _after_the_last(archive: tarfile.TarFile) -> str | None:
-    """What stands where tarfile saw no further member, if not the zeros that end a tar: it takes a damaged header for the end."""
+    """Checks for the zeros that end a tar where tarfile stopped: it takes a damaged header for the end."""
     assert archive.fileobj is not None
     archive.fileobj.seek(archive.offset)
     block = archive.fileobj.read(tarfile.BLOCKSIZE)
     if not block:
-        return "has no end mark, it may be cut short"
+        return "has no end marker and may be truncated"
     if block.strip(b"\0"):
         raise tarfile.ReadError("a damaged header")
     return None
@@ -308,14 +330,14 @@ def _check_bomb(path: Path, members: int, unpacked: int) -> None:
 
 
 def read_zip(path: Path, names: Collection[str]) -> Iterator[tuple[str, bytes | Exception]]:
-    """The wanted members' bytes, or why one cannot be had."""
+    """The named members' bytes, or the exception for an unreadable one."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if (name := _slashes(info.filename)) not in names:
                 continue
             try:
                 content = archive.read(info)
-            except Exception as error:  # damaged in any of zlib's, bz2's and lzma's ways
+            except Exception as error:  # zlib, bz2 and lzma fail in many ways
                 content = ValueError(f"damaged in the archive: {error}")
             yield name, content
 
@@ -329,15 +351,35 @@ def read_tar(path: Path, names: Collection[str]) -> Iterator[tuple[str, bytes | 
                 yield name, member.read() if member else ValueError("not a file")
 
 
-def _select(found: list[Member], modality: Modality) -> tuple[list[Member], list[tuple[str, str]]]:
+def _select(found: list[Member], modality: Modality) -> tuple[list[Member], Beside, list[tuple[str, str]]]:
+    """The records' files, the files of their other fields (same folder and stem), and skipped ones."""
     endings = _endings(modality)
+    others = {field: {stem: member for member in found if (stem := _stem(member.name, ends))} for field, ends in modality.beside.items()}
     members, skipped = [], []
+    beside: Beside = {field: {} for field in others}
+    taken: set[str] = set()
     for member in found:
-        if PurePosixPath(member.name).name.lower().endswith(tuple(modality.suffixes)):
-            members.append(member)
-        else:
-            skipped.append((member.name, f"its name ends in none of {endings}"))
-    return members, skipped
+        if not (stem := _stem(member.name, tuple(modality.suffixes))):
+            continue
+        members.append(member)
+        for field, known in others.items():
+            if stem in known:
+                beside[field][member.name] = known[stem]
+                taken.add(known[stem].name)
+    records = {member.name for member in members}
+    for member in found:
+        if member.name in records or member.name in taken:
+            continue
+        field = next((field for field, known in others.items() if member in known.values()), None)
+        reason = f"its suffix is not one of {endings}" if field is None else f"is a {field} without a file of that name ({endings})"
+        skipped.append((member.name, reason))
+    return members, beside, skipped
+
+
+def _stem(name: str, endings: tuple[str, ...]) -> str:
+    """A file's path without its suffix, which must be one of these; "" otherwise."""
+    ending = next((ending for ending in endings if PurePosixPath(name).name.lower().endswith(ending)), "")
+    return name[: -len(ending)] if ending else ""
 
 
 def _arrange(
@@ -349,33 +391,37 @@ def _arrange(
     where: str,
     arranged: bool = True,
     pairs: Pairs | None = None,
+    beside: Beside | None = None,
 ) -> Source:
-    """Parts (where `arranged`) and classes from the folders that the files lie in."""
+    """Splits (if `arranged`) and classes from the files' folders."""
     folders = [PurePosixPath(member.name).parts[:-1] for member in members]
     while all(folders) and len({folder[0] for folder in folders}) == 1 and _part_of_folder(folders[0][0]) is None:
-        folders = [folder[1:] for folder in folders]  # "photos/photos/train/...": a folder that holds all says nothing
+        folders = [folder[1:] for folder in folders]  # "photos/photos/train/...": drop folders common to all files
     parted = _parted(folders)
 
     parts: list[str] = []
     names: list[str | None] = []
     for folder in folders:
         own = _part_of_folder(folder[0]) if parted and folder else None
-        below = folder[1:] if own else () if parted else folder  # folders beside train/ hold rows without a class
+        below = folder[1:] if own else () if parted else folder  # folders next to train/ hold unlabelled rows
         parts.append((own or (TRAIN if parted else "all")) if arranged else "all")
         names.append("/".join(below) or None)
     numbers = numbered(names)
-    labelled = 1 < len(numbers) <= max(2, len(members) // 2)  # a folder a file is no class
+    labelled = 1 < len(numbers) <= max(2, len(members) // 2)  # one folder per file is not a class
 
     chosen: dict[str, list[tuple[Member, int | None]]] = {}
     for member, part, name in zip(members, parts, names, strict=True):
         chosen.setdefault(part, []).append((member, numbers[name] if labelled and name is not None else None))
     what = f"{len(members):,} {modality.noun} " + (f"in {len(numbers):,} class folders " if labelled else "without labels ") + where
-    what += f", {pairs.said}" if pairs else ""
+    what += f", {pairs.note}" if pairs else ""
+    for field, mates in (beside or {}).items():
+        what += f", {len(mates):,} with a {field}"
     if parted and arranged:
         what += " (" + ", ".join(f"{part} {len(rows):,}" for part, rows in sort_parts(chosen).items()) + ")"
-        if beside := sorted({folder[0] for folder in folders if folder and _part_of_folder(folder[0]) is None}):
-            what += f"; training rows without a class: those in {', '.join(beside[:3])}{' ...' if len(beside) > 3 else ''}"
+        if unparted := sorted({folder[0] for folder in folders if folder and _part_of_folder(folder[0]) is None}):
+            what += f"; unlabelled training rows: {', '.join(unparted[:3])}{' ...' if len(unparted) > 3 else ''}"
     paired = [sorted(pairs.mate.items())] if pairs else []
+    paired += [sorted((name, mate.name, mate.size, mate.stamp) for name, mate in mates.items()) for mates in (beside or {}).values()]
     facts = [file_facts(root)[0], *paired, *((member.name, member.size, member.stamp) for member in members), sorted(modality.suffixes)]
     built = {part: build(rows) for part, rows in sort_parts(chosen).items()}
     return Source(what, built, tuple(numbers) if labelled else None, fingerprint([*facts, *([] if arranged else ["listed"])]), skipped)
@@ -389,9 +435,9 @@ def _part_of_folder(name: str) -> str | None:
 
 
 def _parted(folders: list[tuple[str, ...]]) -> bool:
-    """Whether folders named as parts are such: "test" beside "cat" and "dog" is a class, beside "train" a part, as "train" alone is.
+    """Whether folders named like splits are splits: "test" next to "cat" is a class, next to "train" a split, as is "train" alone.
 
-    "train" beside other folders, and no test, is a part where it has folders of its own, else a class (a train among buses).
+    "train" next to other folders, without a test, is a split if it has subfolders, else a class (trains among buses).
     """
     found = {_part_of_folder(folder[0]) if folder else None for folder in folders}
     if TRAIN not in found or found - {TRAIN, None}:
@@ -401,9 +447,9 @@ def _parted(folders: list[tuple[str, ...]]) -> bool:
 
 
 def _field(modality: Modality) -> str:
-    if len(modality.fields) > 1 and modality.paired is None:
+    if len(modality.fields) > 1 and modality.paired is None and not modality.beside:
         raise UserError(
-            f"files alone do not say which is {' and which is '.join(modality.fields)}; give a table (csv, json, parquet) that lists them"
+            f"files alone do not determine the {' and the '.join(modality.fields)}; give a table (csv, json, parquet) that lists them"
         )
     return next(iter(modality.fields))
 
@@ -413,12 +459,12 @@ def _endings(modality: Modality) -> str:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's data by its name."""
+    """Whether a file or folder is hidden or a system file, by its name."""
     return name.startswith(".") or name.lower() in OF_SYSTEMS
 
 
 def _slashes(name: str) -> str:
-    """A member's path as folders and a file: archives made on Windows may part them by backslashes."""
+    """A member's path with slashes: archives made on Windows may use backslashes."""
     return name.replace("\\", "/")
 
 

@@ -1,4 +1,4 @@
-"""What tells data from other data: files by size and time of change, values in memory by their contents; the same in every process."""
+"""Fingerprints of data, the same in every process: files by size and modification time, values in memory by content."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
-PIECE = 1 << 22  # bytes that are hashed at once: bounded memory
-TOLD = ("datetime", "decimal", "fractions", "uuid", "zoneinfo", "pandas")  # modules whose values are told by their repr: dates ...
+PIECE = 1 << 22  # bytes hashed at once, to bound memory
+BY_REPR = ("datetime", "decimal", "fractions", "uuid", "zoneinfo", "pandas")  # modules whose values are hashed by repr: dates ...
 
 
 def fingerprint(facts: Iterable[object]) -> str:
@@ -33,10 +33,10 @@ def fingerprint(facts: Iterable[object]) -> str:
 
 
 def content_hash(values: Iterable[object]) -> str:
-    """Hash of the contents of any values: numbers, text, bytes, arrays, tensors, images, dates, and lists and mappings of such.
+    """Hash of the contents of any values: numbers, text, bytes, arrays, tensors, images, dates, and lists and mappings of these.
 
-    Of arrays dtype and shape count, byte order and strides do not; NaN is NaN; a Path counts with its file's size and time of change.
-    An object of another kind is new every time. Bounded memory.
+    Arrays include dtype and shape, but not byte order and strides; all NaNs are equal; a Path includes its file's size and modification
+    time. Objects of other types get a new hash every time. Bounded memory.
     """
     digest = _Digest()
     for value in values:
@@ -45,7 +45,7 @@ def content_hash(values: Iterable[object]) -> str:
 
 
 class _Digest:
-    """Every value is written with its kind and its length, so that no two sequences of values give the same bytes."""
+    """Values are hashed with their kind and length, so that different sequences never give the same bytes."""
 
     def __init__(self) -> None:
         self.hash, self.waiting = xxhash.xxh3_128(), bytearray()
@@ -63,7 +63,7 @@ class _Digest:
             self.waiting.clear()
 
     def add(self, value: Any) -> None:
-        if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas' words for it
+        if value is None or type(value).__name__ in ("NAType", "NaTType"):  # None, pandas' NA and NaT
             self.put("none")
         elif isinstance(value, str):
             self.put("text", value.encode("utf-8", "surrogatepass"))
@@ -85,8 +85,8 @@ class _Digest:
             self.all("path", file_facts(Path(value)))
         elif hasattr(value, "detach"):  # torch, without importing it
             self.tensor(value)
-        elif hasattr(value, "getexif") and hasattr(value, "tobytes"):  # Pillow, as well
-            exif = dict(value.getexif())  # its orientation turns the image
+        elif hasattr(value, "getexif") and hasattr(value, "tobytes"):  # Pillow, likewise
+            exif = dict(value.getexif())  # its orientation affects the image
             self.all("picture", [value.mode, value.size, value.getpalette(), value.info.get("transparency"), exif, value.tobytes()])
         else:
             self.other(value)
@@ -106,7 +106,7 @@ class _Digest:
         self.put("array", f"{value.dtype.newbyteorder('=')} {value.shape}".encode())
         rows = value if value.ndim else value.reshape(1)
         step = max(1, PIECE * len(rows) // max(value.nbytes, 1))
-        for start in range(0, len(rows), step):  # a copy in native order of a few rows at once
+        for start in range(0, len(rows), step):  # native-order copies of a few rows at a time
             piece = np.ascontiguousarray(rows[start : start + step])
             self.put("rows", piece.astype(piece.dtype.newbyteorder("="), copy=False).tobytes())
 
@@ -115,27 +115,27 @@ class _Digest:
         value = value.to_dense() if str(value.layout) != "torch.strided" else value
         try:
             self.array(value.resolve_conj().resolve_neg().numpy())
-        except TypeError:  # bfloat16 and others that numpy has no name for: their bytes
+        except TypeError:  # bfloat16 and other dtypes that numpy lacks: hash the bytes
             self.put("tensor", f"{value.dtype} {tuple(value.shape)}".encode())
             self.array(value.contiguous().flatten().view(sys.modules["torch"].uint8).numpy())
 
     def other(self, value: Any) -> None:
         kind = type(value).__name__
-        for convert in ("to_pylist", "to_list", "__array__"):  # columns of pyarrow, pandas and polars; arrays of any library
+        for convert in ("to_pylist", "to_list", "__array__"):  # pyarrow, pandas and polars columns; arrays of any library
             if hasattr(value, convert):
                 self.add(np.asarray(value) if convert == "__array__" else getattr(value, convert)())
                 return
         if is_dataclass(value) and not isinstance(value, type):
             self.all(kind, [item for own in fields(value) for item in (own.name, getattr(value, own.name))])
             return
-        if type(value).__module__.split(".")[0] in TOLD or isinstance(value, (Enum, range)):
+        if type(value).__module__.split(".")[0] in BY_REPR or isinstance(value, (Enum, range)):
             self.put(kind, repr(value).encode())
             return
         self.put(kind, uuid.uuid4().bytes)
 
 
 def file_facts(path: Path) -> tuple[str, int, int]:
-    """(absolute path, bytes, time of change), or sizes of -1 for a file that is not there."""
+    """(absolute path, bytes, modification time in ns), the latter two -1 for a missing file."""
     try:
         found = path.stat()
     except (OSError, ValueError):  # ValueError: a name with a null byte

@@ -1,4 +1,4 @@
-"""Labels: raw values become numbers and class names, and a part of every class is held out."""
+"""Labels: from raw values to class indices and names, and stratified hold-out."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-MISSING = ("na", "n/a", "nan", "none", "null", "-", "?")  # words for a missing number; in a column of names they are names
+MISSING = ("na", "n/a", "nan", "none", "null", "-", "?")  # missing values in a numeric column; names in a column of names
 
 
 def numbered(classes: Iterable[str | None]) -> dict[str, int]:
-    """Class names in order -> their numbers."""
+    """Class names -> indices, in sorted order."""
     return {name: number for number, name in enumerate(sort_classes({name for name in classes if name is not None}))}
 
 
 def is_missing(value: Any) -> bool:
-    """None, and what pandas has for it: NA, NaT (NaN is a number that is missing)."""
+    """Whether a value is None or pandas' NA or NaT. NaN is handled as a missing number."""
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def class_name(value: Any) -> str | None:
-    """A raw label as its class is called: 3, 3.0 and "3" are one class, "03" is another. None for a missing one: NaN, a blank cell."""
+    """The class name of a raw label: 3, 3.0 and "3" are one class, "03" is another. None if missing: NaN, a blank cell."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bytes):
@@ -43,21 +43,21 @@ def class_name(value: Any) -> str | None:
 
 
 def sort_classes(names: set[str]) -> list[str]:
-    """By number where they are numbers ("9" before "10"), else by name."""
+    """Sorted numerically if all are integers ("9" before "10"), else alphabetically."""
     numbers = all(re.fullmatch(r"-?\d{1,18}", name) for name in names)
     return sorted(names, key=lambda name: (int(name), name)) if numbers else sorted(names)
 
 
 @dataclass(frozen=True)
 class Naming:
-    """What the values of a label column are: classes, or (classes None) measured numbers."""
+    """The interpretation of a label column: classes, or (classes None) numeric labels."""
 
     classes: tuple[str, ...] | None
     numbers: dict[str, int]
-    said: str = ""  # what was taken as no label, for the user
+    note: str = ""  # which values were taken as missing, for the user
 
     def __call__(self, value: Any) -> int | float | None:
-        """The number of a raw label's class, or the label as a number; None where it is missing."""
+        """The class index of a raw label, or its numeric value; None if missing."""
         if self.classes is None:
             return _number(value)
         name = class_name(value)
@@ -65,10 +65,10 @@ class Naming:
 
 
 def name_labels(counts: Mapping[Any, int], written: bool = False) -> Naming | None:
-    """Distinct raw labels with their counts -> what they are; None without any. `written`: cells of text, whatever they hold (csv).
+    """Distinct raw labels with counts -> their interpretation; None if there are no labels. written: all cells are text (csv).
 
-    Numbers of which one is not whole are measured. -1 among whole numbers from 0 on is no label, as in scikit-learn and PyTorch, and
-    -1 beside nothing but 1 is a class.
+    Numbers are numeric labels if one is not an integer. -1 among integers from 0 is missing, as in scikit-learn and PyTorch; with only
+    1 besides, -1 is a class.
     """
     known = {value: count for value, count in counts.items() if class_name(value) is not None}
     texts = [value for value in known if isinstance(value, (str, bytes))]
@@ -77,14 +77,14 @@ def name_labels(counts: Mapping[Any, int], written: bool = False) -> Naming | No
     numeric = bool(values) and None not in values and (written or not texts)
     if numeric and any(not value.is_integer() for value in values if value is not None):
         lost = ", ".join(f"{value} ({known[value]:,})" for value in sorted(words))
-        return Naming(None, {}, f"rows whose label is no number have none: {lost}" if lost else "")
-    said = ""
+        return Naming(None, {}, f"labels that are not numbers are missing: {lost}" if lost else "")
+    note = ""
     if numeric and not texts and min(values) == -1 and set(values) != {-1.0, 1.0}:  # type: ignore[type-var]
         lost = {value: count for value, count in known.items() if _number(value) == -1}
         known = {value: count for value, count in known.items() if value not in lost}
-        said = f"-1 is no label ({sum(lost.values()):,})"
+        note = f"-1 is a missing label ({sum(lost.values()):,})"
     numbers = numbered(class_name(value) for value in known)
-    return Naming(tuple(numbers), numbers, said) if numbers else None
+    return Naming(tuple(numbers), numbers, note) if numbers else None
 
 
 def _number(value: Any) -> float | None:
@@ -97,7 +97,7 @@ def _number(value: Any) -> float | None:
 
 
 def number_labels(labels: Sequence[Any], classes: tuple[str, ...] | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Raw labels -> (N,) int64 with -1 for unknown and their names, or (N,) float64 without names, or None."""
+    """Raw labels -> (N,) int64 with -1 if missing, and class names; or (N,) float64 without names; or None."""
     if classes is None:
         labels = [label if isinstance(label, Hashable) else str(label) for label in labels]
         naming = name_labels(Counter(labels))
@@ -112,21 +112,31 @@ def number_labels(labels: Sequence[Any], classes: tuple[str, ...] | None) -> tup
     return np.array([-1 if label is None else label for label in labels], np.int64), classes
 
 
+def as_numbers(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """A store's labels (N,) as float64, NaN if missing; class names are parsed as numbers. Raises ValueError with the first name that is
+    not a number."""
+    if labels.dtype.kind == "f":
+        return np.where(np.isfinite(labels), labels, np.nan)
+    if wrong := [name for name in classes if not NUMBER.fullmatch(name)]:
+        raise ValueError(wrong[0])
+    return np.where(labels >= 0, np.array([float(name) for name in classes] or [np.nan])[labels], np.nan)
+
+
 def doubts(train: np.ndarray, test: np.ndarray, classes: Sequence[str], what: str) -> list[str]:
-    """What of the classes, as numbers (n,) and (m,) of training and test samples, makes scores on the latter say less than they seem to."""
-    said: list[str] = []
+    """Warnings about class indices of training (n,) and test (m,) samples that make test scores misleading."""
+    note: list[str] = []
     asked: list[int] = np.unique(test).tolist()
     if len(asked) == 1:
-        said.append(f"all {len(test):,} labelled {what} are of one class ({classes[asked[0]]}): no score tells classes apart")
+        note.append(f"all {len(test):,} labelled {what} are of one class ({classes[asked[0]]}): scores are meaningless")
     if unseen := sorted(set(asked) - set(train.tolist())):
         names = ", ".join(classes[number] for number in unseen[:3]) + (" ..." if len(unseen) > 3 else "")
         count = f"{len(unseen)} {'class is' if len(unseen) == 1 else 'classes are'}"
-        said.append(f"{count} not in the training part and always told wrongly: {names} ({int(np.isin(test, unseen).sum()):,} {what})")
-    return said
+        note.append(f"{count} not in the training split and always misclassified: {names} ({int(np.isin(test, unseen).sum()):,} {what})")
+    return note
 
 
 def hold_out(labels: np.ndarray, seed: int, share: float = 0.2, least: int = 1) -> np.ndarray:
-    """(N,) bool: a share of every class of at least two rows, `least` or more of it; of measured labels a share of all."""
+    """(N,) bool: a share (at least `least` rows) of every class with two or more rows; for numeric labels, a share of all rows."""
     draws = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
     groups = (

@@ -1,4 +1,4 @@
-"""Lines of a text file at any address: unpacked, decoded as its byte order mark says, and cut where its line ends are."""
+"""Lines of a text file at any address: decompressed, decoded and split."""
 
 from __future__ import annotations
 
@@ -11,21 +11,15 @@ from io import TextIOWrapper
 from typing import Any
 
 from untaught.data.addresses import Address, address_name, open_address
+from untaught.ops.encodings import marked, wide
 
-HEAD = 1 << 16  # bytes that are looked at
-UNDECODED = re.compile("[\udc80-\udcff]")  # in a line: bytes that are no UTF-8
-MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
+HEAD = 1 << 16  # bytes inspected to detect encoding and line ends
+UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of a line that are not UTF-8
 
 
 @contextmanager
 def open_bytes(address: Address) -> Iterator[Any]:
-    """The file, unpacked where its name ends in .gz."""
+    """The file, decompressed if its name ends in .gz."""
     with open_address(address) as opened:
         if address_name(address).lower().endswith(".gz"):
             with gzip.GzipFile(fileobj=opened) as file:
@@ -36,8 +30,8 @@ def open_bytes(address: Address) -> Iterator[Any]:
 
 @contextmanager
 def open_lines(address: Address, encoding: str) -> Iterator[Iterator[str]]:
-    """Lines with their ends: \\n, or \\r in a file that has no other. Bytes that are no UTF-8 are kept as `UNDECODED`; in other
-    encodings they raise UnicodeDecodeError."""
+    """Lines with their ends: \\n, or \\r if the file has no \\n. Invalid UTF-8 bytes are kept as `UNDECODED`; in other encodings,
+    invalid bytes raise UnicodeDecodeError."""
     with open_bytes(address) as file:
         head = file.read(HEAD)
         file.seek(0)
@@ -47,18 +41,13 @@ def open_lines(address: Address, encoding: str) -> Iterator[Iterator[str]]:
             yield iter(text)
 
 
-def encoding_of(address: Address, told: str | None = None) -> str:
-    """As told; else by the byte order mark, or by zeros in every second byte; else UTF-8. Raises LookupError for an unknown one."""
+def encoding_of(address: Address, asked: str | None = None) -> str:
+    """The encoding asked for; else detected from a byte order mark or NUL bytes; else UTF-8. Raises LookupError for an unknown one."""
     with open_bytes(address) as file:
         head: bytes = file.read(HEAD)
-    if told is not None and (name := codecs.lookup(told).name) != "utf-8":
+    if asked is not None and (name := codecs.lookup(asked).name) != "utf-8":
         return name
-    for mark, name in MARKS.items():
-        if head.startswith(mark):
-            return name
-    half = len(head) // 2
-    if half and told is None:
-        for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-            if head[first::2].count(0) > 0.4 * half:
-                return name
-    return "utf-8"
+    mark, _ = marked(head)
+    if mark:
+        return "utf-8-sig" if mark == "utf-8" else mark.removesuffix("-le").removesuffix("-be")  # these skip the mark
+    return (wide(head) if asked is None else None) or "utf-8"

@@ -1,4 +1,4 @@
-"""Shuffled batches of a store: one gather a field, made in a thread while the step runs, or on the device itself where all of it fits."""
+"""Shuffled batches of a store: one gather per field, prefetched in a thread, or done on the device if the whole store fits there."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from untaught.data.decoding import prefetch
 from untaught.data.runs import Runs
 from untaught.data.store import Store
 
-HELD = 0.25  # share of a device's free memory that the columns of a store may take to be held there
+HELD = 0.25  # share of a device's free memory that a store's columns may occupy
 
 
 class Loader:
-    """Batches of the given rows (n,). `batch_size` counts all ranks together; each rank gives its share of every batch.
+    """Batches of the given rows (n,). `batch_size` is global; each rank yields its share of every batch.
 
-    The order is a function of (seed, epoch) alone, so (epoch, step) is the whole state. held: the store's columns on a device
-    (see `hold`), from which batches are then taken, the same ones.
+    The order depends only on (seed, epoch), so (epoch, step) is the complete state. held: the store's columns on a device (see `hold`),
+    from which the same batches are then gathered.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Loader:
         return prefetch(self._make(epoch, step))
 
     def first_batch(self) -> dict[str, Tensor]:
-        """The first batch of epoch 0, of all ranks together, on the CPU."""
+        """The global first batch of epoch 0, on the CPU."""
         index = self._order(0)[: self.batch_size]
         return to_tensors({**self.store.gather(index), "index": index}, pin=False)
 
@@ -65,7 +65,7 @@ class Loader:
 
 
 def hold(store: Store, device: torch.device) -> dict[str, Tensor] | None:
-    """The columns of a store on a device, copied there; None where they would crowd it or can't be gathered there."""
+    """A store's columns, copied to a device; None if they are too large or can't be gathered there."""
     gatherable = not store.offsets and all(c.dtype.kind in "ifb" or c.dtype == np.uint8 for c in store.columns.values())
     if not gatherable or sum(column.nbytes for column in store.columns.values()) > room(device):
         return None
@@ -73,7 +73,7 @@ def hold(store: Store, device: torch.device) -> dict[str, Tensor] | None:
 
 
 def room(device: torch.device) -> float:
-    """Bytes that may be held on a device. None on the processor, whose memory has the store mapped already."""
+    """Bytes that may be held on a device; 0 on the CPU, where the store is already memory-mapped."""
     return HELD * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
@@ -84,6 +84,6 @@ def to_tensors(arrays: dict[str, np.ndarray], pin: bool) -> dict[str, Tensor]:
 
 def check_batch(batch_size: int, rows: int | None, world: int, drop_last: bool) -> None:
     if batch_size < 1 or batch_size % world:
-        raise UserError(f"batch_size {batch_size} came; a positive multiple of the {world} processes is allowed")
+        raise UserError(f"batch_size {batch_size}: must be a positive multiple of the {world} processes")
     if rows is not None and drop_last and batch_size > rows:
         raise UserError(f"batch_size {batch_size:,} is larger than the data: {rows:,} rows; choose at most {rows:,}, or give more data")

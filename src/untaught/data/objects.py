@@ -1,4 +1,4 @@
-"""Tables in JSON: an object a line (.jsonl), a list of objects, or an object of columns, also in .gz. Values keep their types."""
+"""JSON tables, also gzipped: one object per line (.jsonl), a list of objects, or an object of columns. Values keep their types."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from untaught.data.addresses import Address, address_name
 from untaught.data.lines import UNDECODED, encoding_of, open_lines
 
 Row = dict[str, Any]
-BAD = (ValueError, RecursionError)  # what json raises
+BAD = (ValueError, RecursionError)  # exceptions of json
 
 
 class Objects:
-    """One file: its `columns`, all keys in the order in which they come, and how many `rows` it has. A key that a row lacks is None.
+    """One file: its `columns` (all keys in order of first occurrence) and number of `rows`. Keys missing in a row are None.
 
-    Raises UserError where no row can be read, with the reason of the first.
+    Raises UserError with the first reason if no row can be read.
     """
 
     def __init__(self, address: Address, encoding: str | None = None) -> None:
@@ -34,17 +34,17 @@ class Objects:
             else:
                 columns.update(dict.fromkeys(row))
         self.columns = tuple(columns)
-        self.said = "" if self.encoding in ("utf-8", "utf-8-sig") else self.encoding
+        self.note = "" if self.encoding in ("utf-8", "utf-8-sig") else self.encoding
         if reason is not None and not columns:
-            raise UserError(f"{self.name} cannot be read as json ({reason}); give an object a line, or a list of objects")
+            raise UserError(f"{self.name} cannot be read as json ({reason}); give one object per line, or a list of objects")
 
     def read(self, columns: Sequence[str]) -> Iterator[Row]:
-        """The rows of these columns; of a line that cannot be read every value is the reason."""
+        """The rows of these columns; for an unreadable line, every value is the reason (an exception)."""
         for row in self._rows():
             yield dict.fromkeys(columns, row) if isinstance(row, Exception) else {column: row.get(column) for column in columns}
 
     def _is_in_lines(self) -> bool:
-        """Whether every line is a value by itself: not where the first line opens a list, or an object that other lines close."""
+        """Whether every line is one JSON value, i.e. the first line does not open a list or an object that continues on other lines."""
         with open_lines(self.address, self.encoding) as lines:
             head = list(islice((line.strip() for line in lines if line.strip()), 2))
         if not head or head[0].startswith("["):
@@ -62,15 +62,15 @@ class Objects:
                 if not line.strip():
                     continue
                 if not line.isascii() and UNDECODED.search(line):
-                    yield ValueError(f"line {number} is not UTF-8; mend it, or say its encoding, as --columns encoding=cp1252")
+                    yield ValueError(f"line {number} is not UTF-8; fix it, or give its encoding, e.g. --columns encoding=cp1252")
                 elif isinstance(row := _parse(line), Exception):
-                    yield ValueError(f"line {number} is no JSON: {row}")
+                    yield ValueError(f"line {number} is not JSON: {row}")
                 else:
-                    yield row if isinstance(row, dict) else ValueError(f"line {number} is of type {type(row).__name__}, not an object")
+                    yield row if isinstance(row, dict) else ValueError(f"line {number} has type {type(row).__name__}, not object")
 
 
 def _parse(text: str) -> Any:
-    """The value, or the exception that says why there is none."""
+    """The value, or the exception."""
     try:
         return json.loads(text)
     except BAD as error:
@@ -78,7 +78,7 @@ def _parse(text: str) -> Any:
 
 
 def _rows_of(value: Any, name: str) -> list[Row | Exception]:
-    """A list of objects; columns by name; objects by number; or one of these beside other things ("data": [...])."""
+    """Rows from a list of objects, columns by name, objects by number, or a list of objects among other entries ("data": [...])."""
     if isinstance(value, dict):
         inner = list(value.values())
         lists = [rows for rows in inner if isinstance(rows, list)]
@@ -87,7 +87,7 @@ def _rows_of(value: Any, name: str) -> list[Row | Exception]:
             return [dict(zip(value, row, strict=True)) for row in zip(*lists, strict=True)]
         if rows_alone and lists[0]:
             return list(lists[0])
-        if inner and all(isinstance(rows, dict) for rows in inner):  # as pandas writes it: columns of rows by number, or rows by number
+        if inner and all(isinstance(rows, dict) for rows in inner):  # pandas' formats: columns of rows by number, or rows by number
             if all(key.isdigit() for key in value):
                 return list(inner)
             if all(key.isdigit() for rows in inner for key in rows):
@@ -97,7 +97,7 @@ def _rows_of(value: Any, name: str) -> list[Row | Exception]:
             return [value]
     if not isinstance(value, list):
         raise UserError(
-            f"{name} holds neither rows nor columns; give a list of objects, an object a line, or an object of lists of one length"
+            f"{name} holds neither rows nor columns; give a list of objects, one object per line, or an object of lists of equal length"
         )
-    odd = lambda number, row: ValueError(f"entry {number} is of type {type(row).__name__}, not an object")  # noqa: E731
+    odd = lambda number, row: ValueError(f"entry {number} has type {type(row).__name__}, not object")  # noqa: E731
     return [row if isinstance(row, dict) else odd(number, row) for number, row in enumerate(value, 1)]

@@ -1,4 +1,4 @@
-"""What a source is made of: parts that give records as often as wanted, in bounded memory."""
+"""Sources and their splits: re-iterable records in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ PARTS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
     **dict.fromkeys(("test", "testing"), TEST),
 }
-PEEKED = 8  # shards that are looked into
+PEEKED = 8  # shards inspected to plan with
 
 
 def held_out_part(parts: Mapping[str, Sized]) -> str | None:
-    """Which part is measured on: "test", else "val", whichever has something in it."""
+    """The split to evaluate on: "test", else "val", if not empty; else None."""
     return next((name for name in (TEST, VAL) if len(parts.get(name, ()))), None)
 
 
 class Broken(UserError):
-    """A shard gives no more, though there should be some."""
+    """A shard ended early or can't be read."""
 
 
 @dataclass
 class Shard:
-    """One of a part's files, which can be entered at any record."""
+    """One file of a split, readable from any record."""
 
     name: str
-    count: Callable[[], int | None]  # its records; None: nobody knows before they have been read once
-    read: Callable[[int], Iterator[Record]]  # from this number on; raises Broken
-    bytes: int  # of all its records
+    count: Callable[[], int | None]  # number of records; None: unknown until read once
+    read: Callable[[int], Iterator[Record]]  # records from this number on; raises Broken
+    bytes: int  # total size of its records
 
 
 @dataclass
 class Part:
-    """Records in a fixed order, read from the start by every `iter`."""
+    """A split: records in a fixed order; every `iter` starts from the beginning."""
 
-    rows: int | None  # None: a stream, whose end nobody knows yet
+    rows: int | None  # None: a stream of unknown length
     read: Callable[[], Iterator[Record]]
-    at: Callable[[int], Record] | None = None  # one record by its number, where that is as cheap as the next one
-    shards: Sequence[Shard] = ()  # which `read` gives one after the other, where the part is made of such
+    at: Callable[[int], Record] | None = None  # a record by number, if random access is as cheap as sequential
+    shards: Sequence[Shard] = ()  # the shards that `read` reads in order, if the split has any
 
     def __iter__(self) -> Iterator[Record]:
         return self.read()
@@ -59,14 +59,14 @@ class Part:
 
 @dataclass
 class Source:
-    """What the user gave, opened: nothing is decoded yet."""
+    """The user's data, opened but not decoded."""
 
-    what: str  # one line for the user: what was read as what
-    parts: dict[str, Part]  # the data's own "train", "val" and "test", or "all"
-    classes: tuple[str, ...] | None  # names of the labels, which then are their numbers; None: unknown, or raw values
-    fingerprint: str  # changes when the data or the choice of columns does
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # (name, reason) of what listing alone passed over
-    warnings: list[str] = field(default_factory=list)  # what the user should look at
+    what: str  # one line for the user: what was read, and how
+    parts: dict[str, Part]  # the data's own splits "train", "val" and "test", or "all"
+    classes: tuple[str, ...] | None  # class names, with labels as their indices; None: unknown, or raw labels
+    fingerprint: str  # changes with the data and the choice of columns
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # (name, reason) of files skipped while listing
+    warnings: list[str] = field(default_factory=list)  # for the user
 
     @property
     def rows(self) -> int | None:
@@ -76,29 +76,29 @@ class Source:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user said of columns, or keys."""
+    """The user's choice of columns or keys."""
 
-    columns: dict[str, str] = field(default_factory=dict)  # field -> the column that holds it
+    columns: dict[str, str] = field(default_factory=dict)  # field -> column
     label: str | None = None
     split: str | None = None
     reading: dict[str, str] = field(default_factory=dict, repr=False)  # how a csv or json file is read: separator, header ...
 
     def refuse(self, where: str) -> None:
-        """For sources without columns: an option is never ignored silently."""
+        """Raises UserError if an option is set, for sources without columns: options are never ignored silently."""
         for option, value in vars(self).items():
             if value:
                 option = f"columns {next(iter(self.reading))}" if option == "reading" else option
-                raise UserError(f"--{option} came, but {where} has no columns; leave it out, or give a table (parquet, csv, json)")
+                raise UserError(f"--{option} needs a table (parquet, csv, json), but {where} has no columns; remove the option")
 
 
 def at_rest(source: Source, facts: list[tuple[str, int, int]]) -> Source:
-    """The source, refused by a UserError at the end of a part if files that hold many records are not as they were (`file_facts`)."""
+    """A source that raises UserError at the end of a split if files with many records have changed since opening (`file_facts`)."""
 
     def guarded(read: Callable[[], Iterator[Record]]) -> Iterator[Record]:
         yield from read()
         for before in facts:
             if file_facts(Path(before[0])) != before:
-                raise UserError(f"{before[0]} changed while it was read; start again when it is at rest")
+                raise UserError(f"{before[0]} changed while it was read; start again once it no longer changes")
 
     for part in source.parts.values():
         part.read = partial(guarded, part.read)
@@ -106,9 +106,9 @@ def at_rest(source: Source, facts: list[tuple[str, int, int]]) -> Source:
 
 
 def peek(source: Source, count: int = 100) -> list[Record]:
-    """Some `count` records to plan with: spread evenly where that is cheap, over some shards, or else the parts' first.
+    """About `count` records to plan with: evenly spaced if random access is cheap, else from some shards, else each split's first.
 
-    Raises UserError with the reason where none of them holds anything.
+    Raises UserError with the first reason if none of them can be read.
     """
     share = max(1, count // max(1, len(source.parts)))
     records: list[Record] = []
@@ -118,19 +118,19 @@ def peek(source: Source, count: int = 100) -> list[Record]:
         elif part.shards:
             chosen = part.shards[:: -(-len(part.shards) // PEEKED)]
             for shard in chosen:
-                with suppress(Broken):  # whoever reads on says so
+                with suppress(Broken):  # reported when all data are read
                     records += islice(shard.read(0), -(-share // len(chosen)))
         else:
             records += islice(part, share)
-    whole = [record for record in records if not any(isinstance(value, Exception) for value in record.values())]
-    if records and not whole:
-        said = next(value for value in records[0].values() if isinstance(value, Exception))
-        raise UserError(f"none of the first {len(records)} records can be read: {records[0].get('name', '?')} ({reason(said)})")
-    return whole
+    intact = [record for record in records if not any(isinstance(value, Exception) for value in record.values())]
+    if records and not intact:
+        note = next(value for value in records[0].values() if isinstance(value, Exception))
+        raise UserError(f"none of the first {len(records)} records can be read: {records[0].get('name', '?')} ({reason(note)})")
+    return intact
 
 
 def part_of(name: str) -> str | None:
-    """The part that a file's or split's name speaks of: "train-00000-of-00005.parquet" -> "train", "x_val" -> "val"."""
+    """The split named in a file or split name: "train-00000-of-00005.parquet" -> "train", "x_val" -> "val"; None if there is none."""
     for word in re.split(r"[^a-z]+", name.lower()):
         if word in PARTS:
             return PARTS[word]

@@ -1,4 +1,4 @@
-"""Open what users have: a path, a name or an object becomes records, and one line says what was read as what."""
+"""Opening the user's data (a path, a name or an object) as records."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from untaught.core import Modality, UserError
-from untaught.data import arrays, folders, lists, tables, texts, ts
+from untaught.data import arrays, folders, frames, lists, table_files, tables, texts, ts
 from untaught.data.addresses import Address, address_facts, address_name, expand, is_pattern, is_remote
-from untaught.data.delimited import TOLD
+from untaught.data.delimited import OPTIONS
 from untaught.data.identity import file_facts
 from untaught.data.parts import Choice, Part, Source, at_rest, peek
+from untaught.data.table import Table
 
 __all__ = ["Part", "Source", "open_source", "peek"]
 
@@ -23,7 +24,10 @@ ALLOWED = (
     "an address (s3://...), hf:NAME, builtin:NAME"
 )
 Progress = Callable[[int, int], None]  # (files opened, files)
-METADATA = ("metadata.csv", "metadata.jsonl")  # beside files, with a column file_name: Hugging Face's imagefolder
+METADATA = ("metadata.csv", "metadata.jsonl")  # with a column file_name, as in Hugging Face's imagefolder
+CAPTIONS = tuple(
+    f"{name}.{kind}{packed}" for name in ("captions", "metadata") for kind in ("csv", "tsv", "jsonl") for packed in ("", ".gz")
+)
 
 
 def open_source(
@@ -36,20 +40,20 @@ def open_source(
     progress: Progress | None = None,
     encoding: str | None = None,
 ) -> Source:
-    """Open any data for a modality. `columns` says which column holds a field, `label` and `split` which hold those.
+    """Opens any data for a modality. columns: field -> column; label, split: their columns.
 
-    `encoding` is what text files will be read in, which must be known to tell their lines apart.
-    Nothing is downloaded unless asked for by name (hf:NAME, s3://...). Raises UserError for what cannot be opened.
+    encoding: of text files, which is needed to split them into lines. Nothing is downloaded unless named explicitly (hf:NAME, s3://...).
+    Raises UserError for data that cannot be opened.
     """
-    if unknown := set(columns or {}) - set(modality.fields) - set(TOLD):
-        allowed = f"{', '.join(modality.fields)}, and of csv and json {', '.join(TOLD)}"
-        raise UserError(f"--columns {sorted(unknown)[0]}=... is no field of {modality.noun}; allowed: {allowed}")
+    if unknown := set(columns or {}) - set(modality.fields) - set(OPTIONS):
+        allowed = f"{', '.join(modality.fields)}, and of csv and json {', '.join(OPTIONS)}"
+        raise UserError(f"--columns {sorted(unknown)[0]}=... is not a field of {modality.noun}; allowed: {allowed}")
     fields = {key: value for key, value in (columns or {}).items() if key in modality.fields}
     named = {"data": data, "--label": label, "--split": split, **{f"--columns {field}": name for field, name in fields.items()}}
     many = {f"data {i}": name for i, name in enumerate(data)} if isinstance(data, list | tuple) else {}
     for what, name in (named | many).items():
         if isinstance(name, str) and not name.strip():
-            raise UserError(f"{what} is an empty name; give a full one, or leave it out")
+            raise UserError(f"{what} is empty; give a name, or leave it out")
     choice = Choice(fields, label, split, {key: value for key, value in (columns or {}).items() if key not in fields})
     if isinstance(data, (str, Path)):
         return _open_path(data, modality, choice, progress, encoding)
@@ -65,26 +69,29 @@ def open_source(
     if module in ("datasets", "pandas", "polars", "pyarrow"):
         _refuse_reading(choice, f"a {module} table")
     if module == "datasets":
-        if type(data).__name__ == "Column":  # what data["text"] gives
-            return tables.open_tables({"all": [tables.of_column(data, "the column", field)]}, modality, None, "the column", choice)
+        if type(data).__name__ == "Column":  # data["text"]
+            return tables.open_tables({"all": [frames.of_column(data, "the column", field)]}, modality, None, "the column", choice)
         if not all(hasattr(one, "with_format") for one in (data.values() if isinstance(data, dict) else [data])):
-            raise UserError(f"a datasets {type(data).__name__} came; give the data set itself, and --columns {field}=NAME")
-        opened = tables.of_datasets(data, "the data set")
+            raise UserError(f"got a datasets {type(data).__name__}; give the data set itself, and --columns {field}=NAME")
+        opened = frames.of_datasets(data, "the data set")
         return tables.open_tables(opened, modality, _stream_facts(opened), "the data set", choice)
     if module in ("pandas", "polars", "pyarrow"):
-        return tables.open_tables({"all": [tables.of_frame(data, "the table", field)]}, modality, None, "the table", choice)
+        return tables.open_tables({"all": [frames.of_frame(data, "the table", field)]}, modality, None, "the table", choice)
+    if modality.several and (found := lists.fields_of(data, modality)):
+        choice.refuse("sequences of fields")
+        return lists.open_fields(found, modality)
     if arrays.is_array(data) or arrays.is_pair(data):
         return arrays.open_arrays(data, modality, choice)
     if isinstance(data, list) and data and all(map(lists.is_item, data)):
         choice.refuse("a list")
         return lists.open_list(data, modality)
-    if lists.is_item(data):  # one image from PIL, one encoded file
+    if lists.is_item(data):  # one PIL image or encoded file
         choice.refuse("one of the " + modality.noun)
         return lists.open_list([data], modality)
     if isinstance(data, dict) and any(arrays.is_array(value) for value in data.values()):
         return arrays.open_arrays(data, modality, choice, where="the arrays")
     raise UserError(
-        f"data of type {type(data).__name__} came; allowed: {ALLOWED}, numpy or torch arrays, a datasets, pandas, polars or pyarrow table"
+        f"got data of type {type(data).__name__}; allowed: {ALLOWED}, numpy or torch arrays, a datasets, pandas, polars or pyarrow table"
     )
 
 
@@ -100,15 +107,15 @@ def _open_path(data: str | Path, modality: Modality, choice: Choice, progress: P
         return _open_files(expand(name), modality, choice, name, progress, encoding)
     if not path.exists():
         hint = f"; if it is a Hugging Face data set, write hf:{name}" if name.count("/") <= 1 and not path.suffix else ""
-        raise UserError(f"{name} is not there; allowed: {ALLOWED}{hint}")
+        raise UserError(f"{name} not found; allowed: {ALLOWED}{hint}")
     if path.is_dir():
         return _open_folder(path, modality, choice, progress, encoding)
     facts = file_facts(path)
-    if folders.is_archive(path):
-        choice, told = _beside(choice, modality)
+    if folders.is_archive(path) and not (modality.beside and table_files.kind_of(path)):  # a .tar of pairs is a webdataset
+        choice, marker = _beside(choice, modality)
         choice.refuse(name)
-        return at_rest(folders.open_archive(path, modality, told), [facts])
-    if ".txt" in modality.suffixes and texts.is_text(path):
+        return at_rest(folders.open_archive(path, modality, marker), [facts])
+    if modality.lines and texts.is_text(path):
         return at_rest(texts.open_texts([path], modality, str(path), _unit(choice, modality), encoding), [facts])
     if ts.is_ts(path) and folders.is_record(path, modality):
         choice.refuse(name)
@@ -118,10 +125,10 @@ def _open_path(data: str | Path, modality: Modality, choice: Choice, progress: P
         return folders.open_files([path], modality, str(path), arranged=False)
     if path.suffix.lower() in (".npy", ".npz"):
         return at_rest(arrays.open_file(path, modality, choice), [facts])
-    if tables.kind_of(path):
-        opened, _ = tables.read_files([path], modality.suffixes, None, choice.reading)
+    if table_files.kind_of(path):
+        opened, _ = table_files.read_files([path], modality.suffixes, None, choice.reading)
         return at_rest(tables.open_tables(opened, modality, [facts], str(path), choice), [facts])
-    raise UserError(f"{path} is a file that is not known by its ending; allowed: {ALLOWED}")
+    raise UserError(f"{path} has an unknown file type; allowed: {ALLOWED}")
 
 
 def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progress | None, encoding: str | None) -> Source:
@@ -130,35 +137,35 @@ def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progr
 
         try:
             saved = load_from_disk(str(path))
-        except Exception as error:  # whatever pyarrow and json find wrong with it
+        except Exception as error:  # pyarrow and json raise their own
             raise UserError(f"{path} cannot be read as a saved data set ({_first_line(error)}); save it again with save_to_disk") from error
         _refuse_reading(choice, "a saved data set")
         facts = [(member.name, member.size, member.stamp) for member in folders.list_folder(path).members]
-        opened = tables.of_datasets(saved, path.name)
+        opened = frames.of_datasets(saved, path.name)
         return tables.open_tables(opened, modality, [str(path.absolute()), *facts], f"the saved data set {path}", choice)
     listing = folders.list_folder(path)
     members = [path / member.name for member in listing.members]
-    if ".txt" in modality.suffixes:
+    if modality.lines:
         files = [member for member in members if member.parent == path and texts.is_text(member)]
         if files and texts.in_parts(files):
             return at_rest(
                 texts.open_texts(files, modality, str(path), _unit(choice, modality), encoding), [file_facts(file) for file in files]
             )
-    described = [member for member in members if member.name.lower() in METADATA]
+    described = [member for member in members if member.name.lower() in (CAPTIONS if modality.beside else METADATA)]
     if described and (source := _open_metadata(described, members, modality, choice, path)) is not None:
         return source
     if listed := [member for member in members if ts.is_ts(member) and folders.is_record(member, modality)]:
         choice.refuse(f"a folder of {modality.noun}")
         return at_rest(ts.open_ts(listed, modality, str(path)), [file_facts(member) for member in listed])
-    plain, told = _beside(choice, modality)
-    source = folders.open_folder(path, modality, listing, told)
+    plain, marker = _beside(choice, modality)
+    source = folders.open_folder(path, modality, listing, marker)
     if source is not None:
         plain.refuse(f"a folder of {modality.noun}")
         return source
-    known = [member for member in members if tables.kind_of(member)]
+    known = [member for member in members if table_files.kind_of(member)]
     if len(known) == 1 and folders.is_archive(known[0]):
         plain.refuse(str(known[0]))
-        return folders.open_archive(known[0], modality, told)
+        return folders.open_archive(known[0], modality, marker)
     if not known:
         raise folders.nothing(modality, path, len(members), [(member.name, "") for member in listing.members] + listing.skipped)
     source = _open_files(members, modality, choice, str(path), progress, encoding)
@@ -167,20 +174,21 @@ def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progr
 
 
 def _open_metadata(found: list[Path], members: list[Path], modality: Modality, choice: Choice, where: Path) -> Source | None:
-    """Files that a table beside them names, as in Hugging Face's image folders; None where it tells no label and is not asked for."""
-    opened, skipped = tables.read_files(found, modality.suffixes, None, choice.reading)
+    """Files listed by a metadata table, as in Hugging Face's image folders; None if it has no labels and no option refers to it."""
+    opened, skipped = table_files.read_files(found, modality.suffixes, None, choice.reading)
     listed = [table for part in opened.values() for table in part]
-    if len(modality.fields) > 1 or not all("file_name" in table.columns for table in listed):
-        return None
     field = next(iter(modality.fields))
-    chosen = replace(choice, columns={field: "file_name"} | choice.columns)
+    by_name = all("file_name" in table.columns for table in listed)
+    if not modality.beside and (len(modality.fields) > 1 or not by_name):
+        return None
+    chosen = replace(choice, columns=({field: "file_name"} if by_name else {}) | choice.columns)
     facts = [file_facts(path) for path in found]
     source = tables.open_tables(opened, modality, facts, f"{where}, by {found[0].name}", chosen)
-    if source.classes is None and not (choice.label or choice.split or choice.columns):
+    if source.classes is None and not (choice.label or choice.split or choice.columns or modality.beside):
         return None
     named = {Path(os.path.normpath(record[field])) for part in source.parts.values() for record in part if isinstance(record[field], Path)}
     beside = [member for member in members if folders.is_record(member, modality) and Path(os.path.normpath(member)) not in named]
-    source.skipped += skipped + [(str(member.relative_to(where)), f"{found[0].name} does not name it") for member in beside]
+    source.skipped += skipped + [(str(member.relative_to(where)), f"is not listed in {found[0].name}") for member in beside]
     return at_rest(source, facts)
 
 
@@ -193,7 +201,7 @@ def _open_files(
     encoding: str | None,
     listed: bool = False,
 ) -> Source:
-    """Files of a record each, text files, tables or shards of one kind; `listed`: in the order of a list."""
+    """Files with one record each, text files, or tables or shards of one kind. listed: from a list, whose order is kept."""
     found, unlisted = folders.unfold(found)
     source = _open_kind(found, modality, choice, where, progress, encoding, listed)
     source.skipped += unlisted
@@ -209,7 +217,7 @@ def _open_kind(
     encoding: str | None,
     listed: bool,
 ) -> Source:
-    if ".txt" in modality.suffixes and all(isinstance(address, Path) and texts.is_text(address) for address in found):
+    if modality.lines and all(isinstance(address, Path) and texts.is_text(address) for address in found):
         paths = [address for address in found if isinstance(address, Path)]
         opened = texts.open_texts(paths, modality, where, _unit(choice, modality), encoding)
         return at_rest(opened, [file_facts(path) for path in paths])
@@ -220,31 +228,31 @@ def _open_kind(
     if records:
         choice.refuse("files of one record each")
         source = folders.open_files(records, modality, where, arranged=not listed)
-        source.skipped += [(str(address), "it is no file of " + modality.noun) for address in found if address not in set(records)]
+        source.skipped += [(str(address), "is not a file of " + modality.noun) for address in found if address not in set(records)]
         return source
-    kinds = {address: tables.kind_of(address) for address in found}
-    kind = next((kind for kind in tables.KINDS if kind in kinds.values()), None)
-    if list(kinds.values()).count("webdataset") > 1:  # the tables beside many tars are about them
+    kinds = {address: table_files.kind_of(address) for address in found}
+    kind = next((kind for kind in table_files.KINDS if kind in kinds.values()), None)
+    if list(kinds.values()).count("webdataset") > 1:  # tables next to several tars describe them
         kind = "webdataset"
     if kind is None:
         first = address_name(found[0]) if found else "nothing"
         raise UserError(
-            f"{where} names {first}, which is no file of {modality.noun} ({', '.join(sorted(modality.suffixes))}), no parquet, "
-            "webdataset (.tar), csv or json file; give such"
+            f"{where} contains {first}, which is not a file of {modality.noun}; allowed: {', '.join(sorted(modality.suffixes))}, parquet, "
+            "webdataset (.tar), csv or json"
         )
     chosen = [address for address in found if kinds[address] == kind]
-    opened, skipped = tables.read_files(chosen, modality.suffixes, progress, choice.reading)
+    opened, skipped = table_files.read_files(chosen, modality.suffixes, progress, choice.reading)
     noun = "shard" if kind == "webdataset" else "file"
-    said = f"{len(chosen)} {kind} {noun}{'s' if len(chosen) > 1 else ''} under {where}"
+    note = f"{len(chosen)} {kind} {noun}{'s' if len(chosen) > 1 else ''} under {where}"
     facts = [address_facts(address) for address in chosen]
     local = [file_facts(address) for address in chosen if isinstance(address, Path)]
-    source = at_rest(tables.open_tables(opened, modality, facts, said, choice), local)
+    source = at_rest(tables.open_tables(opened, modality, facts, note, choice), local)
     source.skipped += skipped + [(address_name(address), f"not one of the {kind} {noun}s") for address in found if kinds[address] != kind]
     return source
 
 
 def _beside(choice: Choice, modality: Modality) -> tuple[Choice, str | None]:
-    """The choice without what it says of files that lie beside those of records, and that."""
+    """The choice without the column of the paired target, and that column (a suffix or folder of target files)."""
     if modality.paired is None:
         return choice, None
     name = modality.paired.name
@@ -252,7 +260,7 @@ def _beside(choice: Choice, modality: Modality) -> tuple[Choice, str | None]:
 
 
 def _unit(choice: Choice, modality: Modality) -> str | None:
-    """What a record of a text file is, as --columns text=line says it."""
+    """The record unit of text files, from --columns text=line."""
     Choice({}, choice.label, choice.split, choice.reading).refuse("a text file")
     return choice.columns.get(next(iter(modality.fields)))
 
@@ -263,7 +271,7 @@ def _plain(name: str | Path) -> str:
 
 
 def _open_hub(name: str, modality: Modality, choice: Choice) -> Source:
-    """owner/name or owner/name:config, streamed: decoded into our store without a copy in another cache."""
+    """owner/name or owner/name:config, streamed, so that the store is the only local copy."""
     from datasets import load_dataset
 
     repository, _, config = name.partition(":")
@@ -272,11 +280,11 @@ def _open_hub(name: str, modality: Modality, choice: Choice) -> Source:
         from huggingface_hub import HfApi
 
         version = HfApi().dataset_info(repository).sha
-        opened = tables.of_datasets(data, name)
+        opened = frames.of_datasets(data, name)
     except UserError:
         raise
-    except Exception as error:  # no network, no such name, a script that is not allowed: each its own class
-        advice = "check the name and the network, or save it with save_to_disk and give the folder"
+    except Exception as error:  # no network, unknown name, disallowed script: each has its own class
+        advice = "check the name and the network, or give a folder written by save_to_disk"
         raise UserError(f"hf:{name} cannot be opened ({_first_line(error)}); {advice}") from error
     for members, dataset in zip(opened.values(), data.values(), strict=False):
         known = (dataset.info.splits or {}).get(str(dataset.split))
@@ -286,15 +294,15 @@ def _open_hub(name: str, modality: Modality, choice: Choice) -> Source:
     return tables.open_tables(opened, modality, ["hf", name, version], f"hf:{name}", choice)
 
 
-def _stream_facts(opened: dict[str, list[tables.Table]]) -> list[object] | None:
-    """A stream cannot be told from others, so it is new every time; None for what is told by its contents."""
+def _stream_facts(opened: dict[str, list[Table]]) -> list[object] | None:
+    """A new identifier if there is a stream, whose contents can't be fingerprinted; None if contents are hashed."""
     from uuid import uuid4
 
     return [uuid4().hex] if any(table.rows is None for part in opened.values() for table in part) else None
 
 
 def _refuse_reading(choice: Choice, where: str) -> None:
-    """Separator, header and so on are of files that are text."""
+    """Raises UserError for reading options (separator, header ...), which apply only to text files."""
     Choice(reading=choice.reading).refuse(where)
 
 

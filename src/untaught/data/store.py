@@ -1,4 +1,4 @@
-"""Decode once: every record becomes a row of memory-mapped `.npy` columns, in a folder that exists whole or not at all."""
+"""Decode once: records become rows of memory-mapped `.npy` columns, in a folder that is written atomically."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from untaught.core import Modality, Options, Record, UserError
+from untaught.core import Modality, Options, Preprocessor, Record, UserError
 from untaught.data import decoding
 from untaught.data.checksum import checksum, digest_of_text, remember, verify
 from untaught.data.column import pad
@@ -27,14 +27,14 @@ from untaught.data.parts import TEST, TRAIN, VAL, Source, peek
 from untaught.data.unfinished import NAMED, PROGRESS, Unfinished
 from untaught.surroundings import cache_folder
 
-SCHEMA = 2  # raise it when the files change: older stores are then packed anew
-SAMPLE, SAMPLE_BYTES = 4096, 128 << 20  # rows that statistics are fitted on, at most
-KEPT = 7 * 86400  # seconds that an unfinished store waits to be gone on with
-PARTS = ("all", TRAIN, VAL, TEST)  # what the numbers of the part column mean
+SCHEMA = 2  # increase when the format changes, so that older stores are repacked
+SAMPLE, SAMPLE_BYTES = 4096, 128 << 20  # maximum rows and bytes that statistics are fitted on
+KEPT = 7 * 86400  # seconds before an unfinished store is deleted
+PARTS = ("all", TRAIN, VAL, TEST)  # names of the codes in the part column
 
 
 class Store:
-    """Packed data: `columns` are memory-mapped, row i of each belongs to record i."""
+    """Packed data: memory-mapped `columns`; row i of each belongs to record i."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,8 +47,8 @@ class Store:
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in self.manifest["skipped"]]
         self.statistics: Options = self.manifest["statistics"]
         self.labels: np.ndarray | None = self._open("row.label") if self.manifest["labelled"] else None
-        self.own = self._open("row.part")  # of PARTS, by number
-        self.hashes, self.numbers = self._open("row.hash"), self._open("row.number")  # of its contents; among all records
+        self.own = self._open("row.part")  # index into PARTS
+        self.hashes, self.numbers = self._open("row.hash"), self._open("row.number")  # content hash; number among all records
         self._names, self._name_offsets = self._open("row.name"), self._open("row.name.offsets")
         self._check()
 
@@ -56,7 +56,7 @@ class Store:
         return self.manifest["rows"]
 
     def gather(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Rows by number (B,) -> each field (B, ...); a ragged one padded to (B, longest, ...), "<field>_valid" (B, longest) beside it."""
+        """Row numbers (B,) -> fields (B, ...); ragged ones padded to (B, longest, ...), with "<field>_valid" (B, longest)."""
         batch: dict[str, np.ndarray] = {}
         for name, column in self.columns.items():
             if name in self.offsets:
@@ -68,17 +68,17 @@ class Store:
 
     @property
     def contents(self) -> str:
-        """The same for the same samples with the same labels and parts in the same order, wherever they were read from."""
+        """Hash of samples, labels, splits and order, independent of the source."""
         return self.manifest["contents"]
 
     @property
     def left_out(self) -> int:
-        """Records that can't be read."""
+        """Number of unreadable records."""
         return self.manifest["skipped_count"]["unreadable"]
 
     @property
     def bytes(self) -> int:
-        """What it takes on disk."""
+        """Size on disk."""
         return sum(path.stat().st_size for path in self.folder.iterdir())
 
     def names(self, index: np.ndarray) -> list[str]:
@@ -86,11 +86,11 @@ class Store:
         return [self._names[start:end].tobytes().decode("utf-8", "surrogateescape") for start, end in zip(starts, ends, strict=True)]
 
     def parts(self, seed: int) -> tuple[dict[str, np.ndarray], str]:
-        """Row numbers (n,) of "train" and of "val" and "test" where there are any, and a sentence saying how they came about."""
+        """Row numbers (n,) of "train" and, if any, "val" and "test", and a description of the split."""
         if rows := self.local_shards:
-            return rows, f"the data's own parts: {sizes(rows)}"
+            return rows, f"the data's own split: {sizes(rows)}"
         if self.labels is None:
-            return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: no labels, no parts"
+            return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: no labels, no split"
         held_out = hold_out(self.labels, seed)
         if not held_out.any():
             return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: too few labels to hold some out"
@@ -100,52 +100,50 @@ class Store:
 
     @property
     def local_shards(self) -> dict[str, np.ndarray]:
-        """Row numbers (n,) by part, where the data come with a training part and another; else nothing."""
+        """Row numbers (n,) by split, if the data have a training split and another one; else empty."""
         rows = {part: np.flatnonzero(self.own == PARTS.index(part)) for part in (TRAIN, VAL, TEST)}
         rows = {part: numbers for part, numbers in rows.items() if len(numbers)}
         return rows if len(rows) > 1 and TRAIN in rows else {}
 
     def repeated(self, rows: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Those of some rows (n,) whose contents are also among others (m,), and the first of the others that each repeats."""
+        """The rows (n,) whose contents also occur in `among` (m,), and the first row of `among` that each duplicates."""
         found, first = np.unique(self.hashes[among], return_index=True)
         places = np.searchsorted(found, self.hashes[rows]).clip(max=max(len(found) - 1, 0))
         same = found[places] == self.hashes[rows] if len(found) else np.zeros(len(rows), bool)
         return rows[same], among[first[places[same]]]
 
     def _check(self) -> None:
-        """Raises ValueError where the files are not those that the manifest speaks of."""
+        """Raises ValueError if the files do not match the manifest."""
         ragged = [(self._names, self._name_offsets), *((self.columns[name], own) for name, own in self.offsets.items())]
         fixed = [self.own, self.hashes, self.numbers, *(column for name, column in self.columns.items() if name not in self.offsets)]
         lengths = {len(column) for column in (*fixed, *([] if self.labels is None else [self.labels]))} | {len(o) - 1 for _, o in ragged}
         if lengths != {len(self)} or any(offsets[-1] != len(values) for values, offsets in ragged):
-            raise ValueError("columns of other lengths")
+            raise ValueError("columns of different lengths")
 
     def _open(self, name: str) -> np.ndarray:
         if Path(name).name != name:
-            raise ValueError("a column outside of the folder")
+            raise ValueError("a column outside the folder")
         path = self.folder / f"{name}.npy"
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array.view(np.ndarray) if array.size else np.load(path, allow_pickle=False)  # a plain view: indexing np.memmap costs more
+        return array.view(np.ndarray) if array.size else np.load(path, allow_pickle=False)  # a plain view: np.memmap indexing is slower
 
 
 def pack(
     source: Source,
-    modality: Modality,
-    layout: Options,
+    prep: Preprocessor,
     *,
     cache: Path | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     limit_skipped: float = 0.5,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Store:
-    """Decode a source into a store under the cache, or open the one that an earlier run or another process made.
+    """Decodes a source into a store in the cache, or opens the store made by an earlier run or another process.
 
-    Packing that was killed or interrupted goes on behind what it had saved. Fields in layout["ragged"] may differ in length,
-    (T, ...); all others have one shape. Unreadable records are skipped, counted and named. A store that is damaged is packed anew, which
-    `tell` gets to know. Raises UserError where nothing is readable or more than `limit_skipped` of all is not, where the disk is full, and
-    where the cache cannot be written.
+    Interrupted packing resumes from its last save. Fields in `prep.ragged` may differ in length, (T, ...); all others have a fixed shape.
+    Unreadable records are skipped, counted and listed. A damaged store is repacked, with a warning. Raises UserError if no record is
+    readable or more than `limit_skipped` of them are not, if the disk is full, and if the cache is not writable.
     """
-    target = _place(source, modality, layout, cache)
+    target = _place(source, prep, cache)
     folder, key = target.parent, target.name
     unfinished = folder / f"{key}.unfinished"
     if (store := _reopen(target)) is not None:
@@ -154,64 +152,63 @@ def pack(
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         with FileLock(folder / f"{key}.lock"):
-            if (store := _reopen(target, lambda fault: warn(f"the store {target} is damaged ({fault}): packing it anew"))) is not None:
+            if (store := _reopen(target, lambda fault: warn(f"the store {target} is damaged ({fault}): repacking it"))) is not None:
                 return store
             shutil.rmtree(target, ignore_errors=True)
             try:
-                _write(source, modality, layout, unfinished, progress, limit_skipped)
+                _write(source, prep, unfinished, progress, limit_skipped)
                 os.replace(unfinished, target)
                 sync(folder)
             except Exception:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
-            except BaseException:  # the user's own wish: there is something to go on from, or nothing
+            except BaseException:  # interrupted by the user: keep it only if it can be resumed
                 if not (unfinished / PROGRESS).exists():
                     shutil.rmtree(unfinished, ignore_errors=True)
                 raise
             return Store(target)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"no space left in {folder} while packing; free some, or set UNTAUGHT_CACHE to a larger disk") from error
+            raise UserError(f"no space left in {folder} while packing; free some space, or set UNTAUGHT_CACHE to a larger disk") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise UserError(f"the cache {folder} cannot be written ({error.strerror}); set UNTAUGHT_CACHE to a folder that can") from error
+            raise UserError(f"the cache {folder} is not writable ({error.strerror}); set UNTAUGHT_CACHE to a writable folder") from error
         raise
 
 
-def packed(source: Source, modality: Modality, layout: Options, warn: Callable[[str], None] = lambda text: None) -> Store | None:
-    """The store of an unchanged source that was packed before, or None; `tell` gets to know where it is damaged."""
-    target = _place(source, modality, layout, None)
-    return _reopen(target, lambda fault: warn(f"the store {target} is damaged ({fault}): reading the data themselves"))
+def packed(source: Source, prep: Preprocessor, warn: Callable[[str], None] = lambda text: None) -> Store | None:
+    """The existing store of an unchanged source, or None, with a warning if it is damaged."""
+    target = _place(source, prep, None)
+    return _reopen(target, lambda fault: warn(f"the store {target} is damaged ({fault}): reading the original data"))
 
 
 def sizes(rows: dict[str, np.ndarray]) -> str:
     return ", ".join(f"{part} {len(numbers):,}" for part, numbers in rows.items())
 
 
-def _place(source: Source, modality: Modality, layout: Options, cache: Path | None) -> Path:
-    key = fingerprint([SCHEMA, source.fingerprint, modality.name, sorted(layout.items())])
+def _place(source: Source, prep: Preprocessor, cache: Path | None) -> Path:
+    key = fingerprint([SCHEMA, source.fingerprint, prep.modality.name, sorted(prep.settings.items())])
     return (cache or cache_folder()) / "stores" / key
 
 
 def bytes_needed(rows: int, sample: Sequence[dict[str, np.ndarray]]) -> int:
-    """What a store of so many rows takes on disk, by some decoded records."""
+    """Estimated size on disk of a store with this many rows, from some decoded records."""
     each = sum(array.nbytes for arrays in sample for array in arrays.values()) / max(1, len(sample))
     return round(rows * (each + 64))  # 64: label, part, name and their offsets
 
 
 def _write(
     source: Source,
-    modality: Modality,
-    layout: Options,
+    prep: Preprocessor,
     folder: Path,
     progress: Callable[[int, int | None], None] | None,
     limit_skipped: float,
 ) -> None:
-    begun = Unfinished(folder, layout.get("ragged", ()))
+    begun = Unfinished(folder, prep.ragged)
     try:
         parts = list(source.parts.items())
         while begun.part < len(parts):
             name, part = parts[begun.part]
-            for chunk in decoding.chunks(decoding.decode(islice(part, begun.record, None), modality, layout), 64):
+            for chunk in decoding.chunks(decoding.decode(islice(part, begun.record, None), prep), 64):
                 good: list[tuple[Record, dict[str, np.ndarray]]] = []
                 numbers: list[int] = []
                 for number, (record, arrays) in enumerate(chunk, begun.done + begun.failed):
@@ -229,7 +226,7 @@ def _write(
                 if progress is not None:
                     progress(begun.done + begun.failed, source.rows)
             begun.part, begun.record = begun.part + 1, 0
-        _judge(begun.done, begun.failed, begun.skipped, limit_skipped, modality)
+        _judge(begun.done, begun.failed, begun.skipped, limit_skipped, prep.modality)
         labels = begun.finish()
     finally:
         begun.close()
@@ -241,14 +238,14 @@ def _write(
     if values is not None:
         checksums["row.label.npy"] = checksum(folder / "row.label.npy")
     hashes, own = (np.load(folder / f"row.{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("hash", "part"))
-    said = {name: column.said for name, column in begun.columns.items()}
-    fields = {name: {"dtype": found["dtype"], "shape": found["shape"], "ragged": name in begun.ragged} for name, found in said.items()}
+    state = {name: column.state for name, column in begun.columns.items()}
+    fields = {name: {"dtype": found["dtype"], "shape": found["shape"], "ragged": name in begun.ragged} for name, found in state.items()}
     manifest = {
         "schema": SCHEMA,
         "fingerprint": source.fingerprint,
         "what": source.what,
-        "modality": modality.name,
-        "layout": layout,
+        "modality": prep.modality.name,
+        "layout": prep.settings,
         "rows": begun.done,
         "fields": fields,
         "classes": classes,
@@ -260,7 +257,7 @@ def _write(
         "checksums": checksums,
     }
     _seal(folder, manifest)
-    _seal(folder, {**manifest, "statistics": _fit(Store(folder), modality, layout)})
+    _seal(folder, {**manifest, "statistics": _fit(Store(folder), prep)})
     for path in folder.iterdir():
         sync(path)
     remember(folder, checksums)
@@ -272,13 +269,13 @@ def _seal(folder: Path, manifest: dict[str, Any]) -> None:
     (folder / "manifest.json").write_text(json.dumps({"checksum": digest_of_text(text), **manifest}), "utf-8")
 
 
-def _fit(store: Store, modality: Modality, layout: Options) -> Options:
-    """The modality's statistics over training rows, the same whoever packs: they may not depend on a run's seed."""
+def _fit(store: Store, prep: Preprocessor) -> Options:
+    """The modality's statistics over training rows; they must not depend on a run's seed."""
     rows = np.flatnonzero(np.isin(store.own, [PARTS.index(TRAIN), PARTS.index("all")]))
     rows = rows if len(rows) else np.arange(len(store))
     each = sum(column.nbytes for column in store.columns.values()) / len(store)
     sample = np.sort(np.random.default_rng(0).permutation(rows)[: max(1, min(SAMPLE, int(SAMPLE_BYTES / max(each, 1))))])
-    return modality.fit({name: torch.from_numpy(array) for name, array in store.gather(sample).items()}, layout)
+    return prep.fitted({name: torch.from_numpy(array) for name, array in store.gather(sample).items()}).statistics
 
 
 def _reopen(folder: Path, warn: Callable[[str], None] = lambda fault: None) -> Store | None:
@@ -288,13 +285,13 @@ def _reopen(folder: Path, warn: Callable[[str], None] = lambda fault: None) -> S
         store = Store(folder)
         verify(folder, store.manifest["checksums"])
         return store
-    except Exception as error:  # a file was deleted, cut or changed by hand or by the disk, in whatever way: pack anew
+    except Exception as error:  # a deleted, truncated or changed file can fail in many ways
         warn((str(error) or type(error).__name__).splitlines()[0])
         return None
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what dead processes left: an unfinished store whose lock nobody holds, and that nobody has gone on with for a week."""
+    """Removes unlocked unfinished stores of dead processes that were not continued for a week."""
     for unfinished in folder.glob("*.unfinished"):
         with suppress(OSError):
             if time.time() - (unfinished / PROGRESS).stat().st_mtime < KEPT:
@@ -308,7 +305,7 @@ def _check_space(folder: Path, rows: int | None, sample: list[dict[str, np.ndarr
     if needed > free:
         raise UserError(
             f"packing needs about {needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB left; "
-            "free some, or set UNTAUGHT_CACHE to a larger disk"
+            "free some space, or set UNTAUGHT_CACHE to a larger disk"
         )
 
 
@@ -317,14 +314,12 @@ def _judge(done: int, failed: int, skipped: list[tuple[str, str]], limit: float,
         return
     shown = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
     if failed == 0:
-        raise UserError(f"no {modality.noun} came from the source; give at least one")
-    raise UserError(
-        f"{failed:,} of {done + failed:,} {modality.noun} cannot be read, at most {limit:.0%} may ({shown}); mend or remove them"
-    )
+        raise UserError(f"the source has no {modality.noun}; give at least one")
+    raise UserError(f"{failed:,} of {done + failed:,} {modality.noun} cannot be read, more than {limit:.0%} ({shown}); fix or remove them")
 
 
 def sync(path: Path) -> None:
-    """To the disk itself, so that a power cut after the rename leaves no empty files behind it."""
+    """Flushes to disk (fsync), so that a power loss after the rename leaves no empty files."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,9 +1,8 @@
-"""The loader's batches straight from a source: for data larger than the disk budget, and for encoding new data once.
+"""Batches directly from a source: for data larger than the disk budget, and for encoding new data once.
 
-A part that is made of shards is read in lanes. A lane is a stretch of the epoch's shards, taken in an order drawn for the epoch; of
-every batch each lane gives the same share, shuffled within windows of neighbours. So batches are the same at any number of
-processes, each process reads the lanes that its share of the batch comes from, and the records before a step are passed over by
-their number: whole shards are not opened.
+Sharded data are read in lanes. A lane is a section of the epoch's shards, in an order drawn per epoch; each lane contributes the same
+share of every batch, shuffled within windows. So batches do not depend on the number of processes, each process reads only the lanes of
+its share, and resuming skips records by number without opening skipped shards.
 """
 
 from __future__ import annotations
@@ -19,34 +18,33 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from untaught.core import Modality, Options, Record, UserError
+from untaught.core import Preprocessor, Record, UserError
 from untaught.data import decoding
 from untaught.data.column import pad
 from untaught.data.loader import check_batch, to_tensors
 from untaught.data.parts import Broken, Part, Shard
 
-HELD = 256 << 20  # bytes of undecoded records that are shuffled at once: 4096 photographs would be gigabytes
-LANES = 8  # at most: as many processes read nothing twice
-WEIGHED = 64  # first records that tell how large records are, where nothing else does
+HELD = 256 << 20  # maximum bytes of undecoded records in the shuffle windows: 4096 photographs would be gigabytes
+LANES = 8  # maximum lanes: up to as many processes read nothing twice
+WEIGHED = 64  # first records from which the record size is estimated if it is unknown
 REMEMBERED = 16  # batches whose names are kept for the consumer
-NAMED = 1000  # unreadable records that are kept by name
+NAMED = 1000  # unreadable records kept by name
 
 Numbered = tuple[int, Record]
 
 
 class Stream:
-    """Batches of one part, decoded on the way. Shuffling moves undecoded records, so resuming decodes nothing twice.
+    """Batches of one split, decoded on the fly. Undecoded records are shuffled, so resuming decodes nothing twice.
 
-    Batches are cut before decoding, so that their borders don't depend on which records are readable. With `drop_last`
-    (training) the place of an unreadable record is taken by another of its batch, and what a broken shard no longer gives by
-    records of the next; without, the batch is smaller. Shards of unknown length are trained on without end: epoch 0 never ends.
+    Batches are formed before decoding, so that their boundaries don't depend on which records are readable. With `drop_last` (training),
+    an unreadable record is replaced by another of its batch, and the missing records of a broken shard by records of the next; otherwise
+    the batch is smaller. With shards of unknown length, epoch 0 never ends.
     """
 
     def __init__(
         self,
         part: Part,
-        modality: Modality,
-        layout: Options,
+        prep: Preprocessor,
         batch_size: int,
         seed: int,
         buffer: int = 4096,
@@ -58,7 +56,7 @@ class Stream:
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         check_batch(batch_size, part.rows, world, drop_last)
-        self.part, self.modality, self.layout, self.batch_size, self.seed = part, modality, layout, batch_size, seed
+        self.part, self.prep, self.batch_size, self.seed = part, prep, batch_size, seed
         self.buffer, self.rank, self.world, self.pin, self.drop_last, self.shuffle = buffer, rank, world, pin, drop_last, shuffle
         self.warn = warn
         self.steps_per_epoch = None if part.rows is None else part.rows // batch_size if drop_last else -(-part.rows // batch_size)
@@ -68,40 +66,40 @@ class Stream:
         most = min(LANES, len(self.shards)) if self.endless else LANES
         self.lanes = max(n for n in range(1, most + 1) if batch_size % n == 0) if training else 1
         self.skipped: dict[str, str] = {}  # name -> reason
-        self.passed = self.given = 0  # records that were decoded or could not be, and those of them that batches were made of
-        self.broken: set[str] = set()  # shards that were told of
+        self.passed = self.given = 0  # records read, readable or not; records put into batches
+        self.broken: set[str] = set()  # broken shards already reported
         self._names: OrderedDict[int, str] = OrderedDict()
 
     @property
     def left_out(self) -> int:
-        """Records that have passed and could not be read, where no other took their place."""
+        """Unreadable records so far that were not replaced."""
         return self.passed - self.given
 
     @property
     def how(self) -> str:
-        """One line for the user: how it is shuffled, what each process reads, and what resuming costs."""
+        """One line for the user: shuffling, what each process reads, and the cost of resuming."""
         if self.part.at is not None:
-            return "shuffled as a whole; a resume goes to its place"
+            return "fully shuffled; resuming is immediate"
         read = "every process reads everything and takes its share; " if self.world > 1 else ""
         if self.lanes > 1 and (common := gcd(self.lanes, self.world)) > 1:
             read = f"each process reads {self.lanes // common} of the lanes; "
-        again = "the shards that were not counted yet" if self.endless else "what it has passed"
-        resumes = "goes to its place" if self.part.shards and not self.endless else f"reads {again} again, without decoding"
+        again = "the shards not yet counted" if self.endless else "all previous records"
+        resumes = "is immediate" if self.part.shards and not self.endless else f"rereads {again}, without decoding"
         shards = f"{len(self.shards):,} shards in {self.lanes} lanes, " if self.part.shards else ""
-        return f"{shards}{self.window * self.lanes:,} records shuffled at once; {read}a resume {resumes}"
+        return f"{shards}shuffle window of {self.window * self.lanes:,} records; {read}resuming {resumes}"
 
     def batches(self, epoch: int, step: int = 0) -> Iterator[dict[str, Tensor]]:
         """The epoch's batches from `step` on: each field (B, ...) and "index" (B,), the records' running numbers in the part."""
         return decoding.prefetch(self._make(epoch, step))
 
     def first_batch(self) -> dict[str, Tensor]:
-        """The first batch of epoch 0, of all ranks together; what is skipped on the way is not counted."""
+        """The global first batch of epoch 0; skipped records are not counted."""
         alone = copy.copy(self)
         alone.rank, alone.world, alone.skipped, alone.broken, alone._names = 0, 1, {}, set(), OrderedDict()
         return next(iter(alone.batches(0)))
 
     def names(self, index: np.ndarray | Tensor) -> list[str]:
-        """The names of a batch that was just given."""
+        """The names of a recent batch's records."""
         return [self._names[int(i)] for i in index]
 
     def _make(self, epoch: int, step: int) -> Iterator[dict[str, Tensor]]:
@@ -110,20 +108,20 @@ class Stream:
         def records() -> Iterator[Record]:
             for share in filter(None, self._shares(epoch, step)):
                 sizes.append(len(share))
-                while share:  # what was given is held no longer: a batch of photographs is a hundred megabytes
+                while share:  # frees records once they are used: a batch of photographs is a hundred megabytes
                     number, record = share.popleft()
                     self.passed += 1
                     yield {**record, "index": number}
 
-        decoded = decoding.decode(records(), self.modality, self.layout)
+        decoded = decoding.decode(records(), self.prep)
         light = (({"name": record["name"], "index": record["index"]}, arrays) for record, arrays in decoded)
-        while batch := list(islice(light, 1)):  # the first record's coming makes its batch's size known
+        while batch := list(islice(light, 1)):  # the batch's size is known once its first record arrives
             batch += islice(light, sizes.pop(0) - 1)
             if arrays := self._join(batch):
                 yield to_tensors(arrays, self.pin)
 
     def _shares(self, epoch: int, step: int) -> Iterator[deque[Numbered]]:
-        """This process's share of every batch: of all of a batch, lanes in turn, those at its own places."""
+        """This process's share of every batch: lanes are interleaved, and it takes the records at its own positions."""
         each = self.batch_size // self.lanes
         common = gcd(self.lanes, self.world)
         lanes = {lane: self._lane(epoch, lane, step * each) for lane in range(self.rank % common, self.lanes, common)}
@@ -150,7 +148,7 @@ class Stream:
             yield from islice(self._shuffled(epoch, lane, window), passed, None)
 
     def _shuffled(self, epoch: int, lane: int, window: int) -> Iterator[Numbered]:
-        """A lane's windows from this one on, each permuted; a record of the next comes in for each that goes out."""
+        """A lane's windows from this one on, each permuted; each record yielded is replaced by one of the next window."""
         coming = self._read(epoch, lane, window * self.window)
         held: list[Any] = list(islice(coming, self.window))
         while held:
@@ -163,7 +161,7 @@ class Stream:
 
     @cached_property
     def window(self) -> int:
-        """Records of a lane that are shuffled at once. It depends on the data alone, so that any window can be gone to."""
+        """Shuffle window of a lane in records. It depends only on the data, so that resuming can skip to any window."""
         known = [shard.bytes / number for shard in self.part.shards if (number := shard.count())]
         if not known or self.part.rows is None:
             first = next(filter(None, (list(islice(self._records(i, 0), WEIGHED)) for i in range(len(self.shards)))), [])
@@ -173,8 +171,8 @@ class Stream:
     # ------------------------------------------------------------------------------------------------------- reading
 
     def _read(self, epoch: int, lane: int, skip: int) -> Iterator[Numbered]:
-        """(running number, record) of a lane in the order of reading, without its first `skip`. Known rows are passed over unread."""
-        place = vain = 0  # in the lane; pieces on end that gave nothing
+        """(running number, record) of a lane in reading order, without its first `skip`. Rows of known number are skipped unread."""
+        place = vain = 0  # position in the lane; consecutive pieces without records
         for shard, first, rows in self._pieces(epoch, lane):
             passed = min(skip, rows or 0)
             place, skip = place + passed, skip - passed
@@ -193,7 +191,7 @@ class Stream:
                 raise self._nothing()
 
     def _pieces(self, epoch: int, lane: int) -> Iterator[tuple[int, int, int | None]]:
-        """(shard, first row, rows) of a lane in the order of reading; None for all there are, whose number nobody knows."""
+        """(shard, first row, rows) of a lane in reading order; rows None: all, of unknown number."""
         if self.endless:
             for turn in count():
                 order = np.random.default_rng([self.seed, turn]).permutation(len(self.shards))
@@ -217,8 +215,8 @@ class Stream:
         return np.cumsum([0, *(shard.count() or 0 for shard in self.shards)])
 
     def _piece(self, shard: int, start: int, rows: int | None) -> Iterator[tuple[int, int, Record]]:
-        """(shard, row, record) of a stretch of a shard. In training, records of the next shards stand in for what is broken off:
-        every process keeps its number of steps."""
+        """(shard, row, record) of a section of a shard. In training, missing records of a broken shard are replaced by records of the
+        next shards, so that every process keeps its number of steps."""
         came = 0
         for row, record in self._records(shard, start, rows):
             came += 1
@@ -243,27 +241,27 @@ class Stream:
             name = self.shards[shard].name
             if name not in self.broken:
                 self.broken.add(name)
-                self.warn(f"{error}; going on without the rest of it")
+                self.warn(f"{error}; continuing without the rest of it")
 
     def _nothing(self) -> UserError:
         shown = ", ".join(sorted(self.broken)[:3])
-        return UserError(f"none of the {len(self.shards)} shards can be read any more ({shown} ...); see that they can be reached")
+        return UserError(f"none of the {len(self.shards)} shards can be read any more ({shown} ...); check that they are accessible")
 
     def _join(self, decoded: list[decoding.Decoded]) -> dict[str, np.ndarray] | None:
-        """Decoded records -> one batch; fields in layout["ragged"] are padded to the longest."""
+        """Decoded records -> one batch; fields in `prep.ragged` are padded to the longest."""
         good = [(record, arrays) for record, arrays in decoded if not isinstance(arrays, str)]
         self.skipped |= {record["name"]: arrays for record, arrays in decoded if isinstance(arrays, str) and len(self.skipped) < NAMED}
         if not good:
             if not self.drop_last:
                 return None
             shown = "; ".join(f"{record['name']}: {reason}" for record, reason in decoded[:3])
-            raise UserError(f"none of {len(decoded)} {self.modality.noun} of a batch can be read ({shown}); mend or remove them")
+            raise UserError(f"none of {len(decoded)} {self.prep.modality.noun} of a batch can be read ({shown}); fix or remove them")
         if self.drop_last:
             good += [good[i % len(good)] for i in range(len(decoded) - len(good))]
         batch: dict[str, Any] = {}
         for name in good[0][1]:
             rows = [arrays[name] for _, arrays in good]
-            if name in self.layout.get("ragged", ()):
+            if name in self.prep.ragged:
                 lengths = np.array([len(row) for row in rows])
                 batch[name], batch[f"{name}_valid"] = pad(np.concatenate(rows), np.cumsum(lengths) - lengths, lengths)
             else:

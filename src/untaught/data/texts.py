@@ -1,4 +1,4 @@
-"""Plain text files that hold many documents: a record for every line, or for every paragraph, read in bounded memory."""
+"""Plain text files with many documents: one record per line or paragraph, read in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from untaught.data.identity import file_facts, fingerprint
 from untaught.data.parts import Part, Source, part_of, sort_parts
 from untaught.ops.encodings import marked, wide
 
-ENDINGS = (".txt", ".text", ".md", ".rst", ".en", ".de", ".fr", ".raw", ".tokens")  # with .gz behind them or not
-LOOKED = 1 << 20  # bytes that tell whether a file has paragraphs
-PIECE = 1 << 16  # bytes of a record at most: an endless line is cut
+ENDINGS = (".txt", ".text", ".md", ".rst", ".en", ".de", ".fr", ".raw", ".tokens")  # optionally followed by .gz
+LOOKED = 1 << 20  # bytes inspected to detect paragraphs
+PIECE = 1 << 16  # maximum bytes of a record: longer lines are split
 DAMAGED = "untaught.damaged"
 codecs.register_error(DAMAGED, lambda error: ("\ud800", error.end))  # type: ignore[attr-defined]  # no text: its line is left out, not the file
 
@@ -30,16 +30,16 @@ def is_text(path: Path) -> bool:
 
 
 def in_parts(paths: Sequence[Path]) -> bool:
-    """Whether files are the parts of one corpus by their names (train.txt, valid.txt ...), and not a document each."""
+    """Whether files are the splits of one corpus by their names (train.txt, valid.txt ...), rather than one document each."""
     found = [part_of(path.name) for path in paths]
     return all(found) and "train" in found
 
 
 def open_texts(paths: Sequence[Path], modality: Modality, where: str, unit: str | None = None, encoding: str | None = None) -> Source:
-    """A record a line or a paragraph ("unit", by default paragraphs where the first megabyte has blank lines) of text files.
+    """One record per line or paragraph of text files. unit: by default paragraph if the first megabyte has blank lines, else line.
 
-    Paragraphs keep their line ends: joined they are the file, and only the last one ends a document. A line ends with \\n or \\r\\n
-    alone, as editors and `wc -l` count them. `encoding` is what the bytes are read in later; a byte order mark goes before it.
+    Paragraphs keep their line ends: concatenated, they are the file, and only the last one ends a document. Lines end only with \\n or
+    \\r\\n, as in editors and `wc -l`. encoding: in which the bytes are decoded later; a byte order mark takes precedence.
     """
     if unit not in (None, "line", "paragraph"):
         raise UserError(f"--columns text={unit}: {where} is plain text; text=line and text=paragraph are allowed")
@@ -47,7 +47,7 @@ def open_texts(paths: Sequence[Path], modality: Modality, where: str, unit: str 
     grouped: dict[str, list[Path]] = {}
     for path in paths:
         grouped.setdefault(part_of(path.name) or "all", []).append(path)
-    if "all" in grouped and len(grouped) > 1:  # some are named after parts, some after nothing: names tell nothing
+    if "all" in grouped and len(grouped) > 1:  # only some are named after splits: ignore the names
         grouped = {"all": list(paths)}
     if unit is None:
         unit = "paragraph" if any(_has_blank_lines(path, encoding) for path in paths) else "line"
@@ -66,15 +66,15 @@ def open_texts(paths: Sequence[Path], modality: Modality, where: str, unit: str 
     rows = sum(part.rows or 0 for part in parts.values())
     if not rows:
         raise UserError(f"{where} holds no text; give a file with at least one line")
-    said = f"{rows:,} {unit}s of {len(paths)} text file{'s' if len(paths) > 1 else ''} in {where}"
+    note = f"{rows:,} {unit}s of {len(paths)} text file{'s' if len(paths) > 1 else ''} in {where}"
     if len(parts) > 1:
-        said += " (" + ", ".join(f"{name} {part.rows:,}" for name, part in parts.items()) + ")"
+        note += " (" + ", ".join(f"{name} {part.rows:,}" for name, part in parts.items()) + ")"
     facts = [fact for path in paths for fact in file_facts(path)]
-    return Source(said, parts, None, fingerprint([*facts, unit, list(parts)]))
+    return Source(note, parts, None, fingerprint([*facts, unit, list(parts)]))
 
 
 class _Utf8(io.RawIOBase):
-    """A file of another encoding in UTF-8, read in bounded memory. What can't be decoded becomes bytes that are no UTF-8."""
+    """A file transcoded to UTF-8 in bounded memory. Undecodable input becomes bytes that are not UTF-8."""
 
     def __init__(self, file: Any, encoding: str) -> None:
         self.file, self.decoder, self.left = file, codecs.getincrementaldecoder(encoding)(DAMAGED), b""
@@ -95,17 +95,17 @@ class _Utf8(io.RawIOBase):
 
 @contextmanager
 def _open(path: Path, encoding: str | None) -> Iterator[tuple[Any, Callable[[bytes], Any]]]:
-    """A file whose lines end with the byte 10, and what makes of a line's bytes the record's value. UserError where it is damaged."""
+    """A file whose lines end with byte 10, and a function from a line's bytes to the record's value. Raises UserError if damaged."""
     try:
         with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
             head = file.read(PIECE)
             mark, length = marked(head)
             file.seek(length)
-            told = mark or (encoding if encoding and _other_line_ends(encoding) else "")
-            if told:
-                utf8 = file if told == "utf-8" else io.BufferedReader(_Utf8(file, told))
-                yield utf8, partial(_text, encoding=told)
-            elif own := wide(head):  # nobody said so: whoever reads it in another encoding finds NUL characters
+            declared = mark or (encoding if encoding and _other_line_ends(encoding) else "")
+            if declared:
+                utf8 = file if declared == "utf-8" else io.BufferedReader(_Utf8(file, declared))
+                yield utf8, partial(_text, encoding=declared)
+            elif own := wide(head):  # undeclared UTF-16 or UTF-32: decoding later reports NUL characters
                 yield io.BufferedReader(_Utf8(file, own)), partial(_again, encoding=own)
             else:
                 yield file, lambda content: content
@@ -121,14 +121,14 @@ def _text(content: bytes, encoding: str) -> str | Exception:
     try:
         return content.decode()
     except UnicodeDecodeError:
-        return ValueError(f"is no {encoding}; mend it, or leave it out")
+        return ValueError(f"is not valid {encoding}; fix or remove it")
 
 
 def _other_line_ends(encoding: str) -> bool:
-    """Whether a line ends with other bytes than in ASCII: in UTF-16, UTF-32, EBCDIC ..."""
+    """Whether line ends are encoded differently from ASCII: UTF-16, UTF-32, EBCDIC ..."""
     try:
         return "\n".encode(encoding) != b"\n"
-    except (LookupError, UnicodeError):  # unknown: whoever reads the text says so
+    except (LookupError, UnicodeError):  # unknown: reported when the text is decoded
         return False
 
 
@@ -139,7 +139,7 @@ def _has_blank_lines(path: Path, encoding: str | None) -> bool:
 
 
 def _pieces(file: Any) -> Iterator[bytes]:
-    """Lines with their ends; an endless one in pieces, between characters of UTF-8."""
+    """Lines with their ends; very long ones in pieces, split between UTF-8 characters."""
     held = b""
     while piece := file.readline(PIECE):
         cut = len(piece) == PIECE and not piece.endswith(b"\n")
@@ -152,7 +152,7 @@ def _pieces(file: Any) -> Iterator[bytes]:
 
 
 def _open_character(piece: bytes) -> int:
-    """How many bytes at the end belong to a character of UTF-8 that is not whole."""
+    """Number of bytes at the end that belong to an incomplete UTF-8 character."""
     for back in range(1, min(4, len(piece)) + 1):
         byte = piece[-back]
         if byte >= 0xC0:  # the first of a character: of 2, 3 or 4 bytes
@@ -164,8 +164,8 @@ def _open_character(piece: bytes) -> int:
 
 
 def _lines(path: Path, encoding: str | None) -> Iterator[tuple[Any, bool, str]]:
-    """(content, whether a document ends, its place) of each line that is not blank, without its end; an endless one in pieces."""
-    waiting: tuple[bytes, str] | None = None  # a piece, until it is known whether the line goes on
+    """(content, whether it ends a document, location) of each non-blank line, without its end; very long ones in pieces."""
+    waiting: tuple[bytes, str] | None = None  # a piece, until it is known whether the line continues
     number, pieces = 1, 0
     with _open(path, encoding) as (file, value):
         for piece in _pieces(file):
@@ -185,7 +185,7 @@ def _lines(path: Path, encoding: str | None) -> Iterator[tuple[Any, bool, str]]:
 
 
 def _paragraphs(path: Path, encoding: str | None) -> Iterator[tuple[Any, bool, str]]:
-    """Stretches of lines up to a line that is not blank behind a blank one, with all line ends; the last ends the document."""
+    """As `_lines`, for paragraphs (lines up to and including blank ones), with all line ends; only the last ends the document."""
     held: list[bytes] = []
     size, number = 0, 1
     blank = filled = False

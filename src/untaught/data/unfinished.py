@@ -1,4 +1,4 @@
-"""A store that is being packed, and how far: what was cut off goes on behind the last record that is safely on the disk."""
+"""A store being packed: interrupted packing resumes after the last record that is safely on disk."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from untaught.data.target import TARGET
 
 PROGRESS, LABELS = "progress.json", "labels.jsonl"
 EVERY = 5.0  # seconds between two saves
-NAMED = 1000  # skipped records that are kept by name
+NAMED = 1000  # skipped records kept by name
 OWN = ("part", "name", "hash", "number")
 
 
 class Unfinished:
-    """The files of a store that grows: `columns` of the modality's fields, and of our own each row's part, name, hash of its contents, and
-    number among all records, readable or not.
+    """The files of a growing store: `columns` of the modality's fields, and `own` columns: each row's split, name, content hash, and number
+    among all records, readable or not.
 
-    part, record: where in the source the next record is; done, failed: how many were stored and not; skipped: (name, reason).
+    part, record: position of the next record in the source; done, failed: records stored and not; skipped: (name, reason).
     """
 
     def __init__(self, folder: Path, ragged: Sequence[str]) -> None:
         self.folder, self.ragged = folder, ragged
         try:
             self._begin(json.loads((folder / PROGRESS).read_text("utf-8")))
-        except Exception:  # nothing there yet, or not what it was: from the start
+        except Exception:  # nothing saved, or damaged: start over
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             self._begin({})
 
-    def _begin(self, said: dict[str, Any]) -> None:
-        self.part, self.record, self.done, self.failed = (said.get(key, 0) for key in ("part", "record", "done", "failed"))
-        self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in said.get("skipped", [])]
-        own, begun = said.get("own", {}), said.get("columns", {})
+    def _begin(self, state: dict[str, Any]) -> None:
+        self.part, self.record, self.done, self.failed = (state.get(key, 0) for key in ("part", "record", "done", "failed"))
+        self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in state.get("skipped", [])]
+        own, begun = state.get("own", {}), state.get("columns", {})
         self.own = {name: Column(self.folder, f"row.{name}", name == "name", own.get(name)) for name in OWN}
         self.columns = {name: Column(self.folder, name, name in self.ragged, begun[name]) for name in begun}
-        self.labels: TextIO = (self.folder / LABELS).open("r+" if said else "w+", encoding="utf-8")
-        if self.labels.seek(0, os.SEEK_END) < said.get("labels", 0):
+        self.labels: TextIO = (self.folder / LABELS).open("r+" if state else "w+", encoding="utf-8")
+        if self.labels.seek(0, os.SEEK_END) < state.get("labels", 0):
             raise ValueError(f"{LABELS} is shorter than it was")
-        self.labels.seek(self.labels.truncate(said.get("labels", 0)))
+        self.labels.seek(self.labels.truncate(state.get("labels", 0)))
         self.saved = time.monotonic()
 
     def fits(self, arrays: dict[str, np.ndarray]) -> str | None:
-        """Why a record's arrays are no row of the store; the first ones decide."""
+        """Why a record's arrays do not fit the store, or None; the first record's define dtypes and shapes."""
         for name in arrays if not self.columns else ():
             self.columns[name] = Column(self.folder, name, name in self.ragged)
         return next((fault for fault in (self.columns[name].misfit(array) for name, array in arrays.items()) if fault), None)
@@ -73,17 +73,17 @@ class Unfinished:
         self.skipped += [(name, reason)][: NAMED - len(self.skipped)]
 
     def save(self) -> None:
-        """Makes what was packed so far last, unless that was done less than EVERY seconds ago."""
+        """Saves progress to disk, unless it was saved less than EVERY seconds ago."""
         if time.monotonic() - self.saved < EVERY or not self.done:
             return
         for file in self.files:
             file.save()
         self.labels.flush()
         os.fsync(self.labels.fileno())
-        said = {key: getattr(self, key) for key in ("part", "record", "done", "failed", "skipped")}
-        said |= {key: {name: column.said for name, column in getattr(self, key).items()} for key in ("own", "columns")}
+        state = {key: getattr(self, key) for key in ("part", "record", "done", "failed", "skipped")}
+        state |= {key: {name: column.state for name, column in getattr(self, key).items()} for key in ("own", "columns")}
         partial = self.folder / f"{PROGRESS}.partial"
-        partial.write_text(json.dumps({**said, "labels": self.labels.tell()}), "utf-8")
+        partial.write_text(json.dumps({**state, "labels": self.labels.tell()}), "utf-8")
         os.replace(partial, self.folder / PROGRESS)
         self.saved = time.monotonic()
 
@@ -92,7 +92,7 @@ class Unfinished:
         return [file for column in (*self.own.values(), *self.columns.values()) for file in column.files]
 
     def finish(self) -> list[Any]:
-        """The headers last -> the labels, and only the store's own files are left."""
+        """Writes the headers, removes the progress files -> the labels."""
         for file in self.files:
             file.finish()
         self.labels.seek(0)
@@ -109,7 +109,7 @@ class Unfinished:
 
 
 def _own(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without the columns of a target: an image is the same with another mask."""
+    """The arrays without target columns: an image with another mask is the same image."""
     return {name: array for name, array in arrays.items() if not name.startswith(TARGET)}
 
 

@@ -1,8 +1,8 @@
-"""Webdataset shards: tars in which neighbours of one stem (000001.jpg, 000001.cls, 000001.json) are a sample.
-An ending that comes again begins another sample, of the same stem or not: nothing is merged.
+"""Webdataset shards: tars in which adjacent files with the same stem (000001.jpg, 000001.cls, 000001.json) are a sample.
+A repeated suffix begins a new sample, even with the same stem.
 
-`datasets` reads them too, but to go on in the middle of a shard it reads it anew, and it ends where a shard breaks off. Here
-the places of a shard's samples are noted once, in the cache: so many there are, and any of them can be gone to.
+`datasets` reads them too, but rereads a shard to resume in its middle, and stops at a truncated shard. Here the positions of a shard's
+samples are cached, which gives their number and random access.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from untaught.data.store import cache_folder
 from untaught.ops.encodings import decode
 
 BLOCK = 512  # bytes, of a tar
-SCHEMA = 2  # raise it when samples are told apart in another way: shards are then counted anew
-LOOKED_AT = 16  # samples that tell what there is
-Sample = dict[str, Any]  # ending -> content, or an Exception that says why there is none
+SCHEMA = 2  # increase when the grouping into samples changes, so that shards are counted again
+LOOKED_AT = 16  # samples inspected to find the columns
+Sample = dict[str, Any]  # suffix -> content, or an exception if unreadable
 
 
 class Tar:
@@ -37,9 +37,9 @@ class Tar:
 
     def __init__(self, address: Address) -> None:
         self.address, self.name = address, address_name(address)
-        self.broken: str | None = None  # why its end is missing
+        self.broken: str | None = None  # why its end is unreadable
         self.kept = cache_folder() / "shards" / f"{fingerprint([SCHEMA, address_facts(address)])}.npy"
-        self.places: np.ndarray | None = None  # (n + 1,) bytes at which samples begin and the last ends; None: not known yet
+        self.places: np.ndarray | None = None  # (n + 1,) byte offsets at which samples begin and the last ends; None: unknown
         with suppress(OSError, ValueError, EOFError):
             self.places = np.load(self.kept, mmap_mode="r", allow_pickle=False)
 
@@ -48,23 +48,23 @@ class Tar:
 
     @property
     def size(self) -> int:
-        """Bytes of the samples that were counted."""
+        """Total bytes of the counted samples."""
         return 0 if self.places is None else int(self.places[-1])
 
     def index(self) -> None:
-        """Counts the samples by their headers alone; of a shard that breaks off, those that are whole."""
+        """Counts the samples from the headers; for a truncated shard, the complete ones."""
         places = [0]
         try:
             with open_address(self.address) as file:
                 for _, _, end in _walk(file, ()):
-                    places.append(end)  # those before the break count
+                    places.append(end)  # samples before the damage count
         except (tarfile.TarError, EOFError) as error:
             self.broken, self.places = str(error), np.array(places)
             return
         self._keep(places)
 
     def read(self, wanted: Collection[str] | None = None, start: int = 0) -> Iterator[tuple[str, Sample]]:
-        """(stem, contents) of the samples from number `start` on; the wanted endings alone, or all."""
+        """(stem, contents) of the samples from number `start` on, with the wanted suffixes only, or all."""
         with open_address(self.address) as file:
             if self.places is not None:
                 file.seek(self.places[start])
@@ -80,7 +80,7 @@ class Tar:
 
     def _keep(self, places: list[int]) -> None:
         self.places = np.array(places)
-        with suppress(OSError):  # the cache can't be written: then it is counted again
+        with suppress(OSError):  # a read-only cache: shards are counted again
             self.kept.parent.mkdir(parents=True, exist_ok=True)
             partial = self.kept.with_suffix(f".{uuid.uuid4().hex}.npy")
             np.save(partial, self.places)
@@ -90,10 +90,10 @@ class Tar:
 
 @dataclass
 class Columns:
-    """What samples hold, as the columns of a table: their endings, and the keys of their .json."""
+    """The columns of samples: their suffixes, and the keys of their .json."""
 
-    endings: dict[str, tuple[str, ...]] = field(default_factory=dict)  # column -> the endings of which a sample has one
-    media: tuple[str, ...] = ()  # columns that hold whole encoded files
+    endings: dict[str, tuple[str, ...]] = field(default_factory=dict)  # column -> alternative suffixes
+    media: tuple[str, ...] = ()  # columns of encoded files
 
     def read(self, tar: Tar, wanted: Sequence[str], start: int = 0) -> Iterator[dict[str, Any]]:
         for stem, sample in tar.read({ending for column in wanted for ending in self.endings[column]}, start):
@@ -110,10 +110,10 @@ class Columns:
 
 
 def columns_of(addresses: Sequence[Address], suffixes: Collection[str]) -> Columns:
-    """By the first samples of the first shard that can be read. Plain endings of images (jpg, png) are one column."""
+    """Columns from the first samples of the first readable shard. Alternative image suffixes (jpg, png) are one column."""
     first: list[Sample] = []
     for address in addresses[:PEEKED]:
-        with suppress(Exception):  # whoever reads the shard says why not
+        with suppress(Exception):  # reported when the shard is read
             first += (sample for _, sample in islice(Tar(address).read(), LOOKED_AT))
         if first:
             break
@@ -129,7 +129,7 @@ def columns_of(addresses: Sequence[Address], suffixes: Collection[str]) -> Colum
 
 
 def _value(ending: str, content: Any) -> Any:
-    """A member's content: numbers, text and json as such, everything else in bytes."""
+    """A member's content: numbers, text and json parsed, everything else as bytes."""
     kind = ending.rpartition(".")[2]
     if not isinstance(content, bytes) or kind not in ("cls", "txt", "text", "json"):
         return content
@@ -140,12 +140,12 @@ def _value(ending: str, content: Any) -> Any:
         return int(text) if kind == "cls" and text.isdigit() else text
     except ValueError as error:
         if kind in ("txt", "text"):
-            return content  # of another encoding, which whoever reads it may know
+            return content  # another encoding, which may be known later
         return ValueError(f"its .{ending} cannot be read: {error}")
 
 
 def _walk(file: Any, wanted: Collection[str] | None, start: int = 0) -> Iterator[tuple[str, Sample, int]]:
-    """(stem, contents, the byte behind it) of every sample from where the file stands; contents are read from number `start` on."""
+    """(stem, contents, end offset) of every sample from the file's position on; contents are read from number `start` on."""
     stem, sample, number = None, {}, 0
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:

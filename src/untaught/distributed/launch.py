@@ -1,4 +1,4 @@
-"""Starts processes (torchrun, SLURM, or our own `devices=`), and tells why one ended."""
+"""Launching processes (torchrun, SLURM, or our own `devices=`), and reporting why one ended."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from untaught.config.train_config import TrainConfig
 from untaught.core import UserError
 from untaught.signals import Interrupted
 
-FIRST_WORD = 5.0  # seconds that the first process has to report a fault before others end
+GRACE = 5.0  # seconds that rank 0 has to report an error before other ranks exit
 
-OURS = "UNTAUGHT_LAUNCHED"  # set for processes that `launch` started: it reports their faults
+OURS = "UNTAUGHT_LAUNCHED"  # set for processes started by `launch`, which reports their errors
 
-LOST = (  # of what gloo and nccl say when another process is gone
+LOST = (  # parts of gloo's and nccl's messages when another process has ended
     *("connectFullMesh", "closed by peer", "reset by peer", "Broken pipe", "waiting for recv operation"),
     *("remote process exited", "communicator was aborted", "Socket Timeout"),
 )
 
 
 class OwnFault(UserError):
-    """Of one process alone: the others only lose it."""
+    """An error of a single process; the others only lose their connection to it."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """What torchrun or SLURM has started: this process's number, processes on each machine, machines."""
+    """Processes started by torchrun or SLURM: this process's rank, processes per machine, machines."""
 
     rank: int
     devices: int
     nodes: int
     by: str
-    again: bool = False  # whether torchrun has started them anew after one was lost
+    again: bool = False  # whether torchrun has restarted them after a failure
 
 
 def started() -> Started | None:
-    """None for a process that was started by itself."""
+    """The launcher's processes; None if there was no launcher."""
     var = os.environ
     if "TORCHELASTIC_RUN_ID" in var:
         devices, by = int(var["LOCAL_WORLD_SIZE"]), "untaught" if watched() else "torchrun"
@@ -56,31 +56,31 @@ def started() -> Started | None:
     if int(var.get("SLURM_NTASKS", 1)) > 1 and var.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
         each = var.get("SLURM_NTASKS_PER_NODE")
         if each is None:
-            raise UserError(f"SLURM started {var['SLURM_NTASKS']} tasks without --ntasks-per-node; give it, one task a device")
+            raise UserError(f"SLURM started {var['SLURM_NTASKS']} tasks without --ntasks-per-node; set it to the devices per node")
         return Started(int(var["SLURM_PROCID"]), int(each), int(var.get("SLURM_NNODES", 1)), "SLURM")
     return None
 
 
 def to_launch(recipe: TrainConfig) -> int:
-    """How many processes this one has to start for the recipe; 0 where it trains itself. Raises UserError where it can't."""
+    """How many processes this one must launch; 0 if it trains itself. Raises UserError if the config asks for too many."""
     found, devices, nodes = started(), recipe.devices, recipe.nodes
     if found:
-        for name, asked, there in (("devices", devices, found.devices), ("nodes", nodes, found.nodes)):
-            if asked is not None and asked != there:
-                raise UserError(f"{name}={asked}: {found.by} started {there}; leave it out, or start as many")
+        for name, requested, actual in (("devices", devices, found.devices), ("nodes", nodes, found.nodes)):
+            if requested is not None and requested != actual:
+                raise UserError(f"{name}={requested}: {found.by} started {actual}; omit {name}, or start {requested}")
         return 0
     if (nodes or 1) > 1:
-        raise UserError(f"nodes={nodes}: start the command on every machine by torchrun --nnodes {nodes}, or by srun (docs/distributed.md)")
+        raise UserError(f"nodes={nodes}: start the command on every machine with torchrun --nnodes {nodes} or srun (docs/distributed.md)")
     most, noun = (torch.cuda.device_count(), "GPUs") if torch.cuda.is_available() else (os.cpu_count() or 1, "processors")
     if (devices or 1) > most:
-        raise UserError(f"devices={devices}: this machine has {most} {noun}; choose at most that")
+        raise UserError(f"devices={devices}: this machine has {most} {noun}; choose at most {most}")
     return devices if devices and devices > 1 else 0
 
 
 def launch(command: list[str], processes: int) -> None:
-    """Runs `python COMMAND` in so many processes of this machine by torch's own launcher, and waits.
+    """Runs `python COMMAND` in several processes on this machine with torch's launcher, and waits.
 
-    Raises what ended them: UserError, Interrupted, or RuntimeError where one broke.
+    Raises their error: UserError, Interrupted, or RuntimeError if one crashed.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -95,7 +95,7 @@ def launch(command: list[str], processes: int) -> None:
     config = LaunchConfig(**place, nproc_per_node=processes, run_id=uuid.uuid4().hex, max_restarts=0)
     try:
         os.environ.update(added)
-        logging.disable()  # it tells of every child
+        logging.disable()  # it logs every child process
         with _ignored_stay() if caught else nullcontext():
             elastic_launch(config, sys.executable)(*command)
     except SignalException as stop:
@@ -114,7 +114,7 @@ def launch(command: list[str], processes: int) -> None:
 
 @contextmanager
 def _ignored_stay() -> Iterator[None]:
-    """Inside, a signal that is ignored (by nohup) stays so, here and in children: torch's launcher would take it over, whatever it was."""
+    """Within it, ignored signals (nohup) stay ignored, here and in children; torch's launcher would install its own handlers."""
     install = signal.signal
 
     def unless_ignored(number: Any, handler: Any) -> Any:
@@ -128,7 +128,7 @@ def _ignored_stay() -> Iterator[None]:
 
 
 def _reason(failures: dict[int, Any], processes: int) -> BaseException:
-    """Why processes ended: a fault that one has reported, however it ended, before a signal, before one that broke or lost the others."""
+    """Why processes ended. A reported error has priority, then a signal, then a crash or a lost connection."""
     reported = [failure for failure in failures.values() if isinstance(failure.message, dict)]
     if reported:
         return UserError(min(reported, key=lambda failure: failure.timestamp).message["message"])
@@ -137,15 +137,15 @@ def _reason(failures: dict[int, Any], processes: int) -> BaseException:
     if code > 128:
         return Interrupted(code - 128, None)
     if code < 0:
-        cause = f"was killed ({signal.Signals(-code).name}), perhaps for want of memory"
-        return UserError(f"process {rank} of {processes} {cause}; go on from the last checkpoint with --resume")
-    return RuntimeError(f"process {rank} of {processes} ended with exit code {code}; what it wrote says why")
+        cause = f"was killed ({signal.Signals(-code).name}), possibly out of memory"
+        return UserError(f"process {rank} of {processes} {cause}; continue from the last checkpoint with --resume")
+    return RuntimeError(f"process {rank} of {processes} ended with exit code {code}; see its output")
 
 
 def reports(fault: UserError) -> bool:
-    """Whether this process is to say which UserError ended it; the launcher, where there is one, gets to know it.
+    """Whether this process should print the UserError that ended it. Also passes it to the launcher, if there is one.
 
-    All processes have a fault alike, and the first says it, unless it is marked as this one's own.
+    All ranks have the same error and rank 0 prints it, unless it is an OwnFault of this rank.
     """
     found = started()
     if found is None:
@@ -157,15 +157,15 @@ def reports(fault: UserError) -> bool:
         return False
     if found.rank == 0 or isinstance(fault, OwnFault):
         return True
-    time.sleep(FIRST_WORD)  # a launcher ends the others with the first that ends
+    time.sleep(GRACE)  # a launcher kills all ranks when the first one exits
     return False
 
 
 def watched() -> bool:
-    """Whether our own launcher looks after this process, and says what ended it."""
+    """Whether our own launcher started this process and will print its error."""
     return OURS in os.environ
 
 
 def lost(error: Exception) -> bool:
-    """Whether the error only says that another process is gone: that one has said why, or its launcher will."""
+    """Whether the error is only a lost connection to another process, which reports the cause itself or through its launcher."""
     return isinstance(error, RuntimeError) and started() is not None and any(sign in str(error) for sign in LOST)

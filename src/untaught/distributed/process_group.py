@@ -1,7 +1,7 @@
-"""The processes that train together, and what they exchange.
+"""The process group of a run, and its collectives.
 
-Every process runs the same program: the same decisions in the same order, each on its share of every batch. Only rank 0 prints
-and writes. What could differ between processes (a clock, a signal, an error, a disk) is broadcast or gathered before it is acted on.
+Every rank runs the same program: the same decisions in the same order, each on its share of every batch. Only rank 0 prints
+and writes. Whatever could differ between ranks (clock, signals, errors, disk) is broadcast or gathered before it is acted on.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from untaught.distributed.launch import started
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(days=1)  # that the others have while one of them packs or measures; a process that is gone is noticed at once
-BLOCKS = (".blocks", ".layers")  # what timm, transformers and we call the list of a network's blocks
+PATIENCE = timedelta(days=1)  # how long ranks wait while one packs or evaluates; a dead process is noticed at once
+BLOCKS = (".blocks", ".layers")  # names of the list of blocks in timm, transformers and our networks
 
 
 class ProcessGroup:
     """The processes of a run. With one process, collectives are no-ops.
 
-    recipe: None for a group of one. find_unused_parameters: whether a step may leave parameters without a gradient.
+    recipe: None for a single process. find_unused_parameters: whether a step may leave parameters without a gradient.
     """
 
     def __init__(self, recipe: TrainConfig | None = None, find_unused_parameters: bool = False) -> None:
         found = started() if recipe else None
-        self.writes_shards = recipe is not None and recipe.strategy == "fsdp"  # checkpoints are one file a rank, also with one process
+        self.writes_shards = recipe is not None and recipe.strategy == "fsdp"  # checkpoints are one file per rank, also with one process
         self.rank, self.devices, self.nodes = (found.rank, found.devices, found.nodes) if found else (0, 1, 1)
         self.size = self.devices * self.nodes
         self.sharded = self.writes_shards and self.size > 1
         if self.sharded and not torch.cuda.is_available() and not hasattr(torch.cpu.Stream, "record_event"):
-            raise UserError(f"strategy=fsdp: on CPUs it needs torch 2.7 or newer, this is {torch.__version__}; choose strategy=ddp")
+            raise UserError(f"strategy=fsdp on CPUs needs torch 2.7 or newer, this is {torch.__version__}; use strategy=ddp")
         self.find_unused_parameters = find_unused_parameters
-        self.host: Any = None  # gloo, for values on the CPU, with a long timeout
-        self._heard: tuple[Any, Tensor] | None = None
+        self.host: Any = None  # gloo group for CPU values, with a long timeout
+        self._pending_max: tuple[Any, Tensor] | None = None
         if self.size > 1:
-            self._meet()
+            self._initialise()
 
-    def _meet(self) -> None:
+    def _initialise(self) -> None:
         if again := int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
-            # torchrun keeps one store, in which addresses of processes that are gone still stand; Fabric takes a group that is there
+            # torchrun's store still has the addresses of dead processes; Fabric uses an existing group
             store, rank, size = next(rendezvous("env://", self.rank, self.size))
             backend = "nccl" if torch.cuda.is_available() else "gloo"
             apart = dist.PrefixStore(f"again-{again}", store)  # type: ignore[attr-defined]
@@ -66,7 +66,7 @@ class ProcessGroup:
 
     @cached_property
     def fabric(self) -> Any:
-        from lightning_fabric import Fabric  # takes seconds: a run that is asked for wrongly is told so without
+        from lightning_fabric import Fabric  # takes seconds to import; configuration errors are reported before
 
         if self.size == 1:
             return Fabric(accelerator="auto", devices=1, precision="32-true")
@@ -78,7 +78,7 @@ class ProcessGroup:
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         environment = TorchElasticEnvironment() if TorchElasticEnvironment.detect() else SLURMEnvironment()
         known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
-        buffers: Any = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}  # its older name
+        buffers: Any = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}  # the older name
         if self.sharded:
             strategy: Any = ModelParallelStrategy(_shard, data_parallel_size=self.size, tensor_parallel_size=1)
         else:
@@ -91,7 +91,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def broadcast(self, value: T) -> T:
-        """The value of rank 0, on all ranks; any object that can be pickled."""
+        """Rank 0's value on all ranks; any picklable object."""
         if self.size == 1:
             return value
         held = [value]
@@ -99,7 +99,7 @@ class ProcessGroup:
         return held[0]
 
     def on_rank_zero(self, work: Callable[[], T]) -> T:
-        """Calls work() on rank 0 and broadcasts what it returns, or raises its UserError on all ranks."""
+        """Calls work() on rank 0 and broadcasts its result; its UserError is raised on all ranks."""
         if self.size == 1:
             return work()
         made: Any = None
@@ -114,7 +114,7 @@ class ProcessGroup:
         return made
 
     def on_all_ranks(self, work: Callable[[], T]) -> T:
-        """Calls work() on every rank and returns its own result; a UserError of one rank is raised on all. No collectives inside work()."""
+        """Calls work() on every rank and returns the own result; a UserError on any rank is raised on all. No collectives in work()."""
         made: Any = None
         fault: UserError | None = None
         try:
@@ -126,7 +126,7 @@ class ProcessGroup:
         return made
 
     def gather_objects(self, value: T) -> list[T]:
-        """The value of every rank, in order of rank."""
+        """The values of all ranks, in order."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -141,16 +141,16 @@ class ProcessGroup:
         return x
 
     def delayed_max(self, number: int) -> int:
-        """The largest number that any rank passed one call ago: the all-reduce runs beside the step, so nothing waits for it."""
+        """The maximum over ranks of the numbers passed in the previous call: the all-reduce overlaps with the step."""
         if self.size == 1:
             return number
-        heard = 0
-        if self._heard is not None:
-            self._heard[0].wait()
-            heard = int(self._heard[1])
-        said = torch.tensor(number)
-        self._heard = dist.all_reduce(said, dist.ReduceOp.MAX, group=self.host, async_op=True), said
-        return heard
+        largest = 0
+        if self._pending_max is not None:
+            self._pending_max[0].wait()
+            largest = int(self._pending_max[1])
+        value = torch.tensor(number)
+        self._pending_max = dist.all_reduce(value, dist.ReduceOp.MAX, group=self.host, async_op=True), value
+        return largest
 
     def no_sync(self, wrapped: nn.Module, enabled: bool = True) -> AbstractContextManager:
         """Within it, gradients accumulate without an all-reduce."""
@@ -175,7 +175,7 @@ class ProcessGroup:
 
     @contextmanager
     def unsharded(self, module: nn.Module) -> Iterator[None]:
-        """Within it, all weights are gathered, so that submodules can be called on their own (on all ranks alike)."""
+        """Within it, all weights are gathered, so that submodules can be called directly (on all ranks)."""
         units = [part for part in module.modules() if isinstance(part, FSDPModule)]
         for unit in units:
             unit.unshard()
@@ -186,7 +186,7 @@ class ProcessGroup:
                 unit.reshard()
 
     def full_state(self, module: nn.Module) -> dict[str, Tensor]:
-        """The gathered state_dict of a sharded module, on the CPU; empty but on rank 0."""
+        """The gathered state_dict of a sharded module, on the CPU of rank 0; empty on other ranks."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict  # slow to import
 
         state: dict[str, Any] = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
@@ -194,7 +194,7 @@ class ProcessGroup:
 
 
 def local_shard(x: Tensor) -> Tensor:
-    """The local shard of a tensor; the tensor itself where it is not sharded."""
+    """The local shard of a tensor; the tensor itself if it is not sharded."""
     return x.to_local() if isinstance(x, DTensor) else x
 
 

@@ -1,4 +1,4 @@
-"""What an encoder is for: tasks with labels, which the same loop trains."""
+"""Downstream tasks, trained by the same loop."""
 
 TASKS: dict[str, str] = {  # name -> "module:class"
     "classify": "untaught.downstream.classify:Classify",

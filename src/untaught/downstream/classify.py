@@ -1,9 +1,9 @@
-"""Naming classes: cross-entropy on a linear head.
+"""Classification: cross-entropy with a linear head.
 
-The head begins as a linear probe on the frozen encoder (Kumar et al., ICLR 2022, https://arxiv.org/abs/2202.10054: with a head
-drawn at random, the first steps distort the features). Unbalanced classes: weights in inverse proportion to their frequency, or
-logit adjustment (Menon et al., ICLR 2021, https://arxiv.org/abs/2007.07314, equation 10). Probabilities are calibrated by one
-temperature (Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599, section 4.2).
+The head is initialised from a linear probe on the frozen encoder (Kumar et al., ICLR 2022, https://arxiv.org/abs/2202.10054: with a
+random head, the first steps distort the features). Class imbalance: weights in inverse proportion to class frequency, or logit
+adjustment (Menon et al., ICLR 2021, https://arxiv.org/abs/2007.07314, equation 10). Probabilities are calibrated by temperature
+scaling (Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599, section 4.2).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from untaught.core import Encoder, Modality, Options, Terms, UserError, View
 from untaught.data.labels import doubts
 from untaught.data.store import Store
 from untaught.downstream.labels import follow_labels, labels_of
-from untaught.downstream.network import Decay, Network, learning_layers
+from untaught.downstream.network import Network, TrainedLayers
 from untaught.downstream.task import Predictions, Targets, Task, array
 from untaught.evaluation.calibration import best_temperature, calibration_error, cross_entropy, softmax
-from untaught.ranges import Few, in_range
+from untaught.ranges import in_range
 
 if TYPE_CHECKING:
     import pyarrow
 
 PROBE_C = 0.1  # of the logistic regression on standardised features
-COLDEST = 1e-3  # temperature of a calibration, and one over the hottest
+COLDEST = 1e-3  # lowest calibration temperature; the highest is its inverse
 UNLIKELY = -10.0  # the head's bias for a class without a training sample
-UNBALANCED = 3  # times as many samples of one class as of another, from which on it is said
+UNBALANCED = 3  # ratio of the largest class to the smallest, above which the user gets advice
 
 
 class Classify(Task):
-    """facts: the `classes`, the `counts` of their training samples, the `temperature` of a calibration."""
+    """facts: the `classes`, the `counts` of their training samples, the calibration `temperature`."""
 
     by_class = True
 
@@ -44,16 +44,13 @@ class Classify(Task):
         self,
         encoder: Encoder,
         facts: Options,
+        layers: TrainedLayers | None = None,
         *,
-        train: Literal["full", "partial", "frozen"] = "full",
-        last: Few = 1,
-        layer_decay: Decay = 0.75,
         balance: Literal["none", "weights", "logits"] = "none",
     ) -> None:
         super().__init__(encoder, facts)
         self.classes, self.temperature = _checked(facts)
-        self.network = Network(encoder, nn.Linear(encoder.width, len(self.classes)), learning_layers(train, last))
-        self.groups = self.network.groups("network.", layer_decay)
+        self.network = Network(encoder, nn.Linear(encoder.width, len(self.classes)), layers)
         counts = torch.tensor(facts.get("counts", [1] * len(self.classes))).float().clamp(min=1)
         self.weights: Tensor | None
         self.priors: Tensor | None
@@ -67,7 +64,7 @@ class Classify(Task):
         labels = labels_of(store, what)
         if labels.dtype.kind == "f":
             shown = ", ".join(f"{value:g}" for value in labels[np.isfinite(labels)][:3])
-            raise UserError(f"the labels are measured numbers ({shown} ...); use --task regress, or give classes")
+            raise UserError(f"the labels are continuous numbers ({shown} ...); use --task regress, or give class labels")
         truth = np.asarray(labels, np.int64)
         return Targets(
             truth >= 0, truth, follow_labels(truth), {"classes": store.classes, "temperature": 1.0}, f"{len(store.classes)} classes, "
@@ -77,13 +74,13 @@ class Classify(Task):
     def check_targets(cls, targets: Targets, train: np.ndarray, test: np.ndarray | None, noun: str) -> list[str]:
         classes, truth = targets.facts["classes"], targets.strata[train]
         counts = np.bincount(truth, minlength=len(classes))
-        there = [name for name, count in zip(classes, counts, strict=True) if count]
-        if len(there) < 2:
-            raise UserError(f"the training labels name {len(there)} class{f' ({there[0]})' if there else 'es'}; at least 2 are needed")
-        said = []
+        present = [name for name, count in zip(classes, counts, strict=True) if count]
+        if len(present) < 2:
+            raise UserError(f"the training labels have {len(present)} class{f' ({present[0]})' if present else 'es'}; at least 2 needed")
+        warnings = []
         if single := [name for name, count in zip(classes, counts, strict=True) if count == 1]:
-            said.append(f"{_listed(single)} {'has' if len(single) == 1 else 'have'} one training sample: too few to learn or to measure by")
-        return said + (doubts(truth, targets.strata[test], classes, f"{noun} to test") if test is not None else [])
+            warnings.append(f"{_listed(single)} {'has' if len(single) == 1 else 'have'} one training sample, too few to learn from")
+        return warnings + (doubts(truth, targets.strata[test], classes, f"{noun} to test") if test is not None else [])
 
     @classmethod
     def learned(cls, targets: Targets, train: np.ndarray, encoder: Encoder, example: View) -> Options:
@@ -95,7 +92,7 @@ class Classify(Task):
         most, least = counts.max(), counts[counts > 0].min()
         if most <= UNBALANCED * least or knobs.get("balance", "none") != "none":
             return ""
-        return f"classes   unbalanced, {least:,} to {most:,} samples; if the rare ones matter as much, try balance=logits"
+        return f"classes   imbalanced, {least:,} to {most:,} samples each; if rare classes matter as much, try balance=logits"
 
     @property
     def facts(self) -> Options:
@@ -115,14 +112,14 @@ class Classify(Task):
         return {"cross_entropy": F.cross_entropy(logits, view.target, self.weights), "train_accuracy": right}
 
     def begin(self, encode: Callable[[], np.ndarray], targets: np.ndarray) -> None:
-        """Sets the head to a linear probe: encode() -> pooled vectors (N,D), targets (N,) int."""
+        """Initialises the head from a linear probe: encode() -> pooled vectors (N,D), targets (N,) int."""
         from sklearn.linear_model import LogisticRegression
 
         features, truth = encode(), targets
         mean, std = features.mean(0), features.std(0) + 1e-6
         balanced = "balanced" if self.weights is not None or self.priors is not None else None
         probe = LogisticRegression(C=PROBE_C, max_iter=200, class_weight=balanced).fit((features - mean) / std, truth)
-        known = probe.classes_[-len(probe.coef_) :]  # of two classes it has one row, which tells the second from the first
+        known = probe.classes_[-len(probe.coef_) :]  # for two classes coef_ has a single row, for the second class
         weight, bias = np.zeros((len(self.classes), features.shape[1])), np.full(len(self.classes), UNLIKELY)
         bias[probe.classes_] = 0
         weight[known], bias[known] = probe.coef_ / std, probe.intercept_ - (probe.coef_ / std) @ mean
@@ -137,12 +134,12 @@ class Classify(Task):
         return {"logits": array(self.network(view))}
 
     def judge(self, predictions: Predictions, truth: np.ndarray) -> float:
-        """Cross-entropy at its best temperature. An overconfident network that errs less is the better one."""
+        """Cross-entropy at its best temperature, so that overconfidence does not count against accuracy."""
         logits = predictions["logits"]
         return cross_entropy(logits / best_temperature(logits, truth), truth)
 
     def settle(self, predictions: Predictions, truth: np.ndarray) -> None:
-        """Calibrates."""
+        """Sets the calibration temperature."""
         self.temperature = best_temperature(predictions["logits"], truth)
 
     def outcome(self, predictions: Predictions, truth: np.ndarray) -> np.ndarray:
@@ -153,21 +150,21 @@ class Classify(Task):
     @staticmethod
     def scores(outcome: np.ndarray) -> dict[str, float]:
         """Accuracy, its mean over classes, macro F1, and the expected calibration error."""
-        said, truth = outcome[:, 0].astype(np.int64), outcome[:, 2].astype(np.int64)
-        size = int(max(said.max(), truth.max())) + 1
-        right = said == truth
-        hits, there, told = (np.bincount(rows, minlength=size) for rows in (truth[right], truth, said))
-        recall, f1 = hits[there > 0] / there[there > 0], 2 * hits / np.maximum(there + told, 1)
+        predicted, truth = outcome[:, 0].astype(np.int64), outcome[:, 2].astype(np.int64)
+        size = int(max(predicted.max(), truth.max())) + 1
+        right = predicted == truth
+        hits, actual, claimed = (np.bincount(rows, minlength=size) for rows in (truth[right], truth, predicted))
+        recall, f1 = hits[actual > 0] / actual[actual > 0], 2 * hits / np.maximum(actual + claimed, 1)
         return {
             "accuracy": float(right.mean()),
             "balanced_accuracy": float(recall.mean()),
-            "macro_f1": float(f1[there + told > 0].mean()),
+            "macro_f1": float(f1[actual + claimed > 0].mean()),
             "calibration_error": calibration_error(outcome[:, 1], right),
         }
 
     @classmethod
     def spared(cls, targets: np.ndarray) -> tuple[str, ...]:
-        """Of test classes of about one size, what equals the accuracy."""
+        """If test classes have about the same size: the metrics that nearly equal the accuracy."""
         counts = np.bincount(targets)
         return () if counts.max() > 1.5 * counts[counts > 0].min() else ("balanced_accuracy", "macro_f1")
 
@@ -176,9 +173,9 @@ class Classify(Task):
         import pyarrow as pa
 
         probabilities = softmax(predictions["logits"] / self.temperature)
-        said = probabilities.argmax(1)
+        predicted = probabilities.argmax(1)
         own = {
-            "label": [self.classes[i] for i in said],
+            "label": [self.classes[i] for i in predicted],
             "probability": probabilities.max(1).astype(np.float32),
             **{f"p_{name}": probabilities[:, i].astype(np.float32) for i, name in enumerate(self.classes)},
         }
@@ -188,9 +185,9 @@ class Classify(Task):
 def _checked(facts: Options) -> tuple[tuple[str, ...], float]:
     classes, temperature = facts.get("classes"), facts.get("temperature")
     if not isinstance(classes, list | tuple) or not classes or not all(isinstance(name, str) for name in classes):
-        raise UserError("its config.json names no classes; copy the whole folder, or fine-tune again")
+        raise UserError("its config.json has no classes; copy the complete folder, or fine-tune again")
     if type(temperature) is bool or not isinstance(temperature, int | float) or not COLDEST <= temperature <= 1 / COLDEST:
-        raise UserError(f"its temperature is {str(temperature)[:40]}; a number from {COLDEST:g} to {1 / COLDEST:g} is needed")
+        raise UserError(f"its temperature is {str(temperature)[:40]}; it must be a number from {COLDEST:g} to {1 / COLDEST:g}")
     return tuple(classes), float(temperature)
 
 

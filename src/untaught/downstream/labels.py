@@ -1,4 +1,4 @@
-"""Labels as targets: a class or a number a sample, from a store's column of labels."""
+"""Labels as targets: one class or number per sample, from the store's label column."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from untaught.data.store import Store
 
 
 def labels_of(store: Store, what: str) -> np.ndarray:
-    """(N,) as the store has them; UserError where it has none."""
+    """The store's labels (N,). Raises UserError if it has none."""
     if store.labels is None:
         raise UserError(f"the data has no labels; give class folders, or a table with --label COLUMN ({what})")
     return store.labels
 
 
 def follow_labels(truth: np.ndarray) -> Callable[[Batch, View], View]:
-    """truth (N,) -> what gives a view the labels of its samples (B,) as its target: no geometry changes them."""
+    """truth (N,) -> a function that sets a view's target to its samples' labels (B,), which are independent of geometry."""
     labels = torch.tensor(truth)
     return lambda batch, view: replace(view, target=labels.to(batch["index"].device)[batch["index"]])

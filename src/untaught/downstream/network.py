@@ -1,21 +1,38 @@
-"""An encoder with a head: which of its layers learn, and how fast."""
+"""An encoder with a head: which layers are trained, and at which learning rates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
+from untaught.config.overrides import knobs_of
 from untaught.core import Encoder, View
-from untaught.ranges import Within
-
-Decay = Annotated[float, Within(1e-3, 1)]  # of a layer's learning rate to that of the layer above it
+from untaught.ranges import Few, Within, check
 
 
-Read = Callable[[Encoder, View], Any]  # what a head reads of an encoder's view
+@dataclass(frozen=True)
+class TrainedLayers:
+    """Which layers of an encoder learn beside its head, and how fast."""
+
+    train: Literal["full", "partial", "frozen"] = "full"  # all layers, the last ones, or none
+    last: Few = 1  # layers that learn with train=partial
+    layer_decay: Annotated[float, Within(1e-3, 1)] = 0.75  # a layer's learning rate over that of the layer above it
+
+    def __post_init__(self) -> None:
+        check(vars(self), {name: kind for name, (kind, _) in knobs_of(type(self)).items()})
+
+    @property
+    def count(self) -> int | None:
+        """How many of the encoder's last layers learn; None: all."""
+        return {"frozen": 0, "partial": self.last, "full": None}[self.train]
+
+
+Read = Callable[[Encoder, View], Any]  # computes the head's input from a view
 
 
 def pooled(encoder: Encoder, view: View) -> Tensor:
@@ -38,19 +55,23 @@ def maps(encoder: Encoder, view: View) -> list[Tensor]:
 
 
 class Network(nn.Module):
-    """A view -> head(read(encoder, view)) in float32: pooled vectors, tokens or maps, and a head on them.
+    """view -> head(read(encoder, view)) in float32, where `read` gives pooled vectors, tokens or maps.
 
-    Of the encoder's layers, counted from the input, the last `learning` learn (None: all). The others stand still as in use,
-    BatchNorm statistics and dropout included.
+    The encoder's layers that don't learn stand still as in use, BatchNorm statistics and dropout included.
     """
 
-    def __init__(self, encoder: Encoder, head: nn.Module, learning: int | None = None, read: Read = pooled) -> None:
+    def __init__(self, encoder: Encoder, head: nn.Module, layers: TrainedLayers | None = None, read: Read = pooled) -> None:
         super().__init__()
         self.encoder, self.head, self.read = encoder, head, read
-        self.layers = layer_numbers(encoder)
-        count = max(self.layers.values(), default=-1) + 1
+        self.layers, self.numbers = layers or TrainedLayers(), layer_numbers(encoder)
+        depth, learning = self.depth, self.layers.count
         for name, parameter in encoder.named_parameters():
-            parameter.requires_grad_(learning is None or self.layers[name] >= count - learning)
+            parameter.requires_grad_(learning is None or self.numbers[name] >= depth - learning)
+
+    @property
+    def depth(self) -> int:
+        """The layers of the encoder."""
+        return max(self.numbers.values(), default=-1) + 1
 
     def forward(self, view: View) -> Tensor:
         found = self.read(self.encoder, view)
@@ -65,14 +86,15 @@ class Network(nn.Module):
                 module.eval()
         return self
 
-    def groups(self, prefix: str, decay: float) -> dict[str, dict[str, Any]]:
-        """Optimizer overrides by parameter name: a layer learns at `decay` times the rate of the one above it, the head at the full one."""
-        count = max(self.layers.values(), default=-1) + 1
-        return {f"{prefix}encoder.{name}": {"lr_scale": decay ** (count - number)} for name, number in self.layers.items()}
+    def groups(self, prefix: str) -> dict[str, dict[str, Any]]:
+        """Optimizer overrides by parameter name: a layer learns at `layer_decay` times the rate of the one above it, the head at the full
+        one."""
+        decay = self.layers.layer_decay
+        return {f"{prefix}encoder.{name}": {"lr_scale": decay ** (self.depth - number)} for name, number in self.numbers.items()}
 
 
 def layer_numbers(encoder: nn.Module) -> dict[str, int]:
-    """The layer of every parameter, from 0 at the input: as timm groups them, for its models; else by the module's children in order."""
+    """The layer number of every parameter, from 0 at the input: timm's grouping for its models, else the order of the module's children."""
     model, inside = getattr(encoder, "model", None), ""
     if model is not None and hasattr(model, "group_matcher"):
         numbers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
@@ -91,8 +113,3 @@ def layer_numbers(encoder: nn.Module) -> dict[str, int]:
 
 def _with_parameters(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
-
-
-def learning_layers(train: str, last: int) -> int | None:
-    """How many of the encoder's last layers learn: none, `last`, or all (None)."""
-    return {"frozen": 0, "partial": last, "full": None}[train]

@@ -1,4 +1,4 @@
-"""A task's predictions on batches, in eval mode and in bounded memory."""
+"""A task's predictions on batches, in eval mode and with bounded memory."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def predict(
     bf16: bool,
     names: Names | None = None,
 ) -> Iterator[tuple[np.ndarray, Predictions, np.ndarray | None]]:
-    """(index (B,), predictions, targets (B, ...) if there are any) a batch; the task's mode is put back at the end.
+    """Yields (index (B,), predictions, targets (B, ...) or None) per batch; restores the task's mode at the end.
 
-    Raises UserError where predictions are not finite; names: what samples are called by their index.
+    names: sample names by index. Raises UserError for predictions that are not finite.
     """
     training = task.training
     task.eval()
@@ -47,14 +47,14 @@ def predict(
 
 
 def collect(found: Iterable[tuple[np.ndarray, Predictions, np.ndarray | None]]) -> tuple[Predictions, np.ndarray]:
-    """All of them as one, with their targets; rows of different lengths are padded, numbers with zeros and targets with -1."""
+    """Concatenates predictions and targets. Ragged rows are padded: predictions with 0, targets with -1."""
     _, predictions, truth = zip(*found, strict=True)
     joined = {name: _stacked([each[name] for each in predictions], 0) for name in predictions[0]}
     return joined, _stacked([each for each in truth if each is not None], -1)
 
 
 def _stacked(parts: list[np.ndarray], filling: int) -> np.ndarray:
-    """(B, T, ...) each of its own T -> (N, longest, ...)."""
+    """(B, T, ...) with varying T -> (N, longest, ...)."""
     if parts[0].ndim > 1 and len({part.shape[1] for part in parts}) > 1:
         longest = max(part.shape[1] for part in parts)
         parts = [_padded(part, longest, filling) for part in parts]

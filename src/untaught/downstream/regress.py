@@ -1,12 +1,12 @@
-"""Estimating a number: mean squared error on a linear head, in deviations of the training labels.
+"""Regression: mean squared error with a linear head, on labels standardised by the training labels.
 
-The head begins as a ridge regression on the frozen encoder (as in classify.py).
+The head is initialised by ridge regression on the frozen encoder (as in classify.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from untaught.core import Encoder, Modality, Options, Terms, UserError, View
+from untaught.data.labels import as_numbers
 from untaught.data.store import Store
 from untaught.downstream.labels import follow_labels, labels_of
-from untaught.downstream.network import Decay, Network, learning_layers
+from untaught.downstream.network import Network, TrainedLayers
 from untaught.downstream.task import Predictions, Targets, Task, array
-from untaught.ranges import Few, in_range
 
 if TYPE_CHECKING:
     import pyarrow
 
-LARGEST = 1e30  # of a label: more is none
+LARGEST = 1e30  # of a label, in absolute value
 
 
 class Regress(Task):
@@ -31,43 +31,27 @@ class Regress(Task):
 
     percent = False  # scores are in the unit of the labels
 
-    @in_range
-    def __init__(
-        self,
-        encoder: Encoder,
-        facts: Options,
-        *,
-        train: Literal["full", "partial", "frozen"] = "full",
-        last: Few = 1,
-        layer_decay: Decay = 0.75,
-    ) -> None:
+    def __init__(self, encoder: Encoder, facts: Options, layers: TrainedLayers | None = None) -> None:
         super().__init__(encoder, facts)
         self.mean, self.std = _checked(facts)
-        self.network = Network(encoder, nn.Linear(encoder.width, 1), learning_layers(train, last))
-        self.groups = self.network.groups("network.", layer_decay)
+        self.network = Network(encoder, nn.Linear(encoder.width, 1), layers)
 
     # ------------------------------------------------------------------------------------------------------ targets
 
     @classmethod
     def targets(cls, store: Store, modality: Modality, what: str, knobs: Options) -> Targets:
-        """Class names must be numbers."""
+        """Class names, if labels are classes, must be numbers."""
         labels = labels_of(store, what)
-        if labels.dtype.kind == "f":
-            truth = np.where(np.isfinite(labels), labels, np.nan)
-        else:
-            values = []
-            for name in store.classes:
-                try:
-                    values.append(float(name))
-                except ValueError:
-                    raise UserError(f"the label {name!r} is no number, and --task regress needs numbers; use --task classify") from None
-            truth = np.where(labels >= 0, np.array(values)[labels], np.nan)
+        try:
+            truth = as_numbers(labels, store.classes)
+        except ValueError as error:
+            raise UserError(f"--task regress needs numbers, but found the label {str(error)!r}; use --task classify") from None
         return Targets(np.isfinite(truth), truth, follow_labels(truth), {})
 
     @classmethod
     def check_targets(cls, targets: Targets, train: np.ndarray, test: np.ndarray | None, noun: str) -> list[str]:
         if len(np.unique(targets.strata[train])) < 2:
-            raise UserError(f"the {len(train):,} training labels are all alike; at least 2 different ones are needed")
+            raise UserError(f"the {len(train):,} training labels are all equal; at least 2 distinct values are needed")
         return []
 
     @classmethod
@@ -89,7 +73,7 @@ class Regress(Task):
         return {"squared_error": F.mse_loss(self.network(view)[:, 0], target)}
 
     def begin(self, encode: Callable[[], np.ndarray], targets: np.ndarray) -> None:
-        """Sets the head to a linear probe: encode() -> pooled vectors (N,D), targets (N,)."""
+        """Initialises the head by ridge regression: encode() -> pooled vectors (N,D), targets (N,)."""
         from sklearn.linear_model import RidgeCV
 
         features, truth = encode(), targets
@@ -103,26 +87,26 @@ class Regress(Task):
     # --------------------------------------------------------------------------------------------------- predictions
 
     def predict(self, view: View) -> Predictions:
-        """output (B,) in deviations."""
+        """output (B,), standardised."""
         return {"output": array(self.network(view))[:, 0]}
 
     def _values(self, predictions: Predictions) -> np.ndarray:
-        """(N,) in the unit of the labels."""
+        """(N,) in the labels' unit."""
         return predictions["output"].astype(np.float64) * self.std + self.mean
 
     def judge(self, predictions: Predictions, truth: np.ndarray) -> float:
-        """The mean squared error in deviations."""
+        """The mean squared error on standardised labels."""
         return float((((truth - self.mean) / self.std - predictions["output"]) ** 2).mean())
 
     def outcome(self, predictions: Predictions, truth: np.ndarray) -> np.ndarray:
-        """-> (N, 2): the predicted and the true value."""
+        """-> (N, 2): predicted and true values."""
         return np.stack([self._values(predictions), truth], 1)
 
     @staticmethod
     def scores(outcome: np.ndarray) -> dict[str, float]:
         """Mean absolute error, root mean squared error, and R2 against the mean of the true values."""
-        said, truth = outcome.T
-        error = said - truth
+        predicted, truth = outcome.T
+        error = predicted - truth
         return {
             "mae": float(np.abs(error).mean()),
             "rmse": float(np.sqrt((error**2).mean())),
@@ -140,7 +124,7 @@ def _checked(facts: Options) -> tuple[float, float]:
     for name in ("mean", "std"):
         value = facts.get(name)
         if type(value) is bool or not isinstance(value, int | float) or not abs(value) < LARGEST:
-            raise UserError(f"its {name} of the labels is {str(value)[:40]}; a finite number is needed")
+            raise UserError(f"its label {name} is {str(value)[:40]}; it must be a finite number")
     if not facts["std"] > 0:
-        raise UserError(f"its std of the labels is {facts['std']}; it must be above 0")
+        raise UserError(f"its label std is {facts['std']}; it must be above 0")
     return facts["mean"], facts["std"]

@@ -1,12 +1,12 @@
-"""Segmentation: a class for every pixel, by a head on an encoder's maps.
+"""Semantic segmentation: a class for every pixel, by a head on the encoder's feature maps.
 
-`head=linear` is one layer on the last map (or patch tokens), upsampled bilinearly: what the features alone know. `head=conv` reads all maps
-from a quarter of the view's side downwards, as the semantic branch of Panoptic FPN does (Kirillov et al., CVPR 2019, section 3,
-https://arxiv.org/abs/1901.02446): each to one width, upsampled to the finest and summed; here one 3 x 3 convolution follows the sum
-where the paper has one a stage.
+`head=linear` is one layer on the last map (or patch tokens), upsampled bilinearly: it measures the features alone. `head=conv` uses all
+maps from a quarter of the view's side downwards, like the semantic branch of Panoptic FPN (Kirillov et al., CVPR 2019, section 3,
+https://arxiv.org/abs/1901.02446): each is projected to one width, upsampled to the finest and summed; here a single 3 x 3 convolution
+follows the sum, where the paper has one per stage.
 
-Loss: cross-entropy a pixel, ignored ones left out. Scores: the mean over classes of intersection over union (mIoU), counted over all
-pixels of all test images as PASCAL VOC does, and pixel accuracy; intervals from a bootstrap over images.
+Loss: cross-entropy per pixel, without ignored pixels. Scores: mean intersection over union (mIoU), counted over all pixels of all test
+images as in PASCAL VOC, and pixel accuracy; intervals are from a bootstrap over images.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from torch import Tensor, nn
 from untaught.core import Encoder, Modality, Options, Terms, UserError, View
 from untaught.data.store import Store
 from untaught.data.target import TARGET
-from untaught.downstream.network import Decay, Network, learning_layers, maps
+from untaught.downstream.network import Network, TrainedLayers, maps
 from untaught.downstream.task import Predictions, Targets, Task, array
-from untaught.ranges import Few, Within, in_range
+from untaught.ranges import Within, in_range
 
 if TYPE_CHECKING:
     import pyarrow
 
-IGNORED = 255  # the class number of a pixel that does not count
+IGNORED = 255  # the class number of ignored pixels
 WIDTH = 64  # of the convolutional head
 MOST = 1 << 14  # channels of a map
-STRIDE = 4  # pixels of the view to one of the finest map that the convolutional head reads
+STRIDE = 4  # of the finest map that the convolutional head uses, in pixels of the view
 
 
 class Segment(Task):
-    """facts: the `values` of the masks' pixels that are classes, the shapes (D,h,w) of the encoder's `maps`, and the knobs of `meaning`."""
+    """facts: the pixel `values` of masks that are classes, the shapes (D,h,w) of the encoder's `maps`, and the knobs in `meaning`."""
 
     needs = frozenset({"maps"})
-    lr = 1e-3  # its head begins as drawn; chosen on held-out images of Penn-Fudan's training part
+    lr = 1e-3  # its head starts from random init; chosen on held-out images of Penn-Fudan's training part
     target = "masks"
     meaning = ("head", "binary", "ignore", "names")
 
@@ -47,14 +47,12 @@ class Segment(Task):
         self,
         encoder: Encoder,
         facts: Options,
+        layers: TrainedLayers | None = None,
         *,
-        train: Literal["full", "partial", "frozen"] = "full",
-        last: Few = 1,
-        layer_decay: Decay = 0.75,
         head: Literal["linear", "conv"] = "conv",
-        binary: bool = False,  # every value above 0 is the one class beside 0: masks of persons numbered 1, 2, 3 ...
-        ignore: Annotated[int, Within(-1, 255)] = IGNORED,  # the value of pixels that do not count; -1: all do
-        names: str = "",  # of the classes, with commas between them
+        binary: bool = False,  # treat all values above 0 as one class: instance masks numbered 1, 2, 3 ...
+        ignore: Annotated[int, Within(-1, 255)] = IGNORED,  # value of ignored pixels; -1: none
+        names: str = "",  # class names, separated by commas
     ) -> None:
         super().__init__(encoder, facts)
         self.values, shapes, side = _checked(facts)
@@ -62,8 +60,7 @@ class Segment(Task):
         self.classes = class_names(self.values, names)
         self.maps: Options = {"maps": shapes, "side": side}
         made = Linear(shapes[-1][0], len(self.values)) if head == "linear" else Convolutions(shapes, side, len(self.values))
-        self.network = Network(encoder, made, learning_layers(train, last), _maps_and_side)
-        self.groups = self.network.groups("network.", layer_decay)
+        self.network = Network(encoder, made, layers, _maps_and_side)
         self.numbers: Tensor
         self.register_buffer("numbers", torch.from_numpy(numbering(self.values, binary, ignore)), persistent=False)
 
@@ -82,13 +79,13 @@ class Segment(Task):
             binary, ignore = True, -1 if ignore == IGNORED else ignore
         values = classes_of(found, binary, ignore)
         if len(values) < 2:
-            raise UserError(f"the masks hold the values {shown}, of which {len(values)} is a class; at least 2 are needed")
-        said = f"pixels {shown}: {len(values)} classes"
-        said += ", all above 0 are one" if binary else ""
-        said += f", {ignore} is ignored" if ignore in found else ""
+            raise UserError(f"the masks have values {shown}: {len(values)} class{'' if len(values) == 1 else 'es'}; at least 2 are needed")
+        about = f"pixel values {shown}: {len(values)} classes"
+        about += ", all above 0 form one class" if binary else ""
+        about += f", {ignore} is ignored" if ignore in found else ""
         facts = {"values": values, "binary": binary, "ignore": ignore}
         everything = np.ones(len(store), bool)
-        return Targets(everything, np.zeros(len(store), np.int64), target.follow, facts, f"{said}; ")
+        return Targets(everything, np.zeros(len(store), np.int64), target.follow, facts, f"{about}; ")
 
     @classmethod
     def learned(cls, targets: Targets, train: np.ndarray, encoder: Encoder, example: View) -> Options:
@@ -105,7 +102,7 @@ class Segment(Task):
     # ------------------------------------------------------------------------------------------------------ training
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        """One view, x (B,C,H,W) with target (B,H,W) uint8, values of the mask."""
+        """One view, x (B,C,H,W) with target (B,H,W) uint8, the mask's values."""
         (view,) = views
         assert view.target is not None
         logits, target = self.network(view), self.numbers[view.target.long()]
@@ -116,31 +113,31 @@ class Segment(Task):
     # --------------------------------------------------------------------------------------------------- predictions
 
     def predict(self, view: View) -> Predictions:
-        """classes (B,H,W) uint8 by number, size (B,2) of the images, and the share of pixels of each class (B, classes)."""
+        """classes (B,H,W) uint8 by number; size (B,2) of the original images; shares (B,classes), the share of pixels of each class."""
         assert view.meta is not None
         logits = self.network(view)
-        said = logits.argmax(1)
-        shares = torch.stack([(said == number).float().mean((1, 2)) for number in range(len(self.classes))], 1)
-        shares = shares + 0 * logits.mean((1, 2, 3))[:, None]  # not finite where the outputs are not
-        return {"classes": array(said.byte()), "size": array(view.meta["size"]), "shares": array(shares)}
+        predicted = logits.argmax(1)
+        shares = torch.stack([(predicted == number).float().mean((1, 2)) for number in range(len(self.classes))], 1)
+        shares = shares + 0 * logits.mean((1, 2, 3))[:, None]  # propagates non-finite outputs
+        return {"classes": array(predicted.byte()), "size": array(view.meta["size"]), "shares": array(shares)}
 
     def outcome(self, predictions: Predictions, truth: np.ndarray) -> np.ndarray:
-        """truth (N,H,W) values of the masks -> (N, classes, classes): pixels of each true class by the one predicted."""
+        """truth (N,H,W), mask values -> (N, classes, classes): confusion matrices, pixels by true and predicted class."""
         count = len(self.classes)
         truth = self.numbers.cpu().numpy()[truth]
         counted = truth != IGNORED
         pairs = truth * count + predictions["classes"]
         return np.stack(
-            [np.bincount(pair[kept], minlength=count**2).reshape(count, count) for pair, kept in zip(pairs, counted, strict=True)]
+            [np.bincount(pair[scored], minlength=count**2).reshape(count, count) for pair, scored in zip(pairs, counted, strict=True)]
         )
 
     @staticmethod
     def scores(outcome: np.ndarray) -> dict[str, float]:
-        """Mean intersection over union of the classes that are there or predicted, and pixel accuracy."""
+        """Mean intersection over union of the classes that are present or predicted, and pixel accuracy."""
         confusion = outcome.sum(0)
         hits, union = confusion.diagonal(), confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
-        there = union > 0
-        iou = hits[there] / union[there]
+        present = union > 0
+        iou = hits[present] / union[present]
         return {"miou": float(iou.mean()) if len(iou) else 0.0, "pixel_accuracy": float(hits.sum() / max(confusion.sum(), 1))}
 
     def judge(self, predictions: Predictions, truth: np.ndarray) -> float:
@@ -148,23 +145,25 @@ class Segment(Task):
         return 1 - self.scores(self.outcome(predictions, truth))["miou"]
 
     def table(self, predictions: Predictions) -> pyarrow.Table:
-        """row, name, and of every class the share of pixels predicted to be of it."""
+        """row, name, and the share of pixels predicted as each class."""
         import pyarrow as pa
 
         shares = {f"share_{name}": predictions["shares"][:, i].astype(np.float32) for i, name in enumerate(self.classes)}
         return pa.table({"row": predictions["row"], "name": list(predictions["name"]), **shares})
 
     def files(self, predictions: Predictions) -> list[tuple[str, Any]]:
-        """(name of its image, PIL image with the values of the training masks, as large as its image) of each mask."""
+        """Masks as (image name, PIL image) with the values of the training masks, in the size of the original image."""
         from PIL import Image
 
         values = np.array(self.values, np.uint8)
         found = zip(predictions["name"], predictions["classes"], predictions["size"], strict=True)
-        return [(name, Image.fromarray(values[said]).resize(tuple(size.tolist()), Image.Resampling.NEAREST)) for name, said, size in found]
+        return [
+            (name, Image.fromarray(values[classes]).resize(tuple(size.tolist()), Image.Resampling.NEAREST)) for name, classes, size in found
+        ]
 
 
 def classes_of(found: np.ndarray, binary: bool, ignore: int) -> list[int]:
-    """The values that are classes, of those found; of binary masks 0 and one other."""
+    """The found values that are classes; for binary masks, 0 and one other."""
     values = [int(value) for value in found if value != ignore]
     if binary and any(values):
         values = [value for value in (0, 255 if values[-1] == 255 else 1) if value != ignore]
@@ -172,7 +171,7 @@ def classes_of(found: np.ndarray, binary: bool, ignore: int) -> list[int]:
 
 
 def numbering(values: list[int], binary: bool, ignore: int) -> np.ndarray:
-    """(256,) int64: the class number of each value of a mask."""
+    """(256,) int64: mask value -> class number."""
     numbers = np.full(256, IGNORED, np.int64)
     numbers[values] = np.arange(len(values))
     if binary:
@@ -185,18 +184,18 @@ def numbering(values: list[int], binary: bool, ignore: int) -> np.ndarray:
 def class_names(values: list[int], names: str) -> list[str]:
     found = [name.strip() for name in names.split(",")] if names else [str(value) for value in values]
     if len(found) != len(values) or not all(found) or len(set(found)) < len(found):
-        raise UserError(f"names={names}: the masks have {len(values)} classes ({', '.join(map(str, values))}); give each a name of its own")
+        raise UserError(f"names={names}: give {len(values)} distinct names, one per class of the masks ({', '.join(map(str, values))})")
     return found
 
 
 def _checked(facts: Options) -> tuple[list[int], list[list[int]], int]:
     values, shapes, side = (facts.get(name) for name in ("values", "maps", "side"))
     if not isinstance(values, list) or len(values) < 2 or not all(type(value) is int and 0 <= value < 256 for value in values):
-        raise UserError(f"its values of masks are {str(values)[:40]}; at least two from 0 to 255 are needed")
+        raise UserError(f"its mask values are {str(values)[:40]}; at least two from 0 to 255 are needed")
     kind = Within(1, MOST)
     known = isinstance(shapes, list) and 0 < len(shapes) < 1000 and all(isinstance(shape, list) and len(shape) == 3 for shape in shapes)
     if not known or not all(type(side) is int and side in kind for shape in [*shapes, [side]] for side in shape):  # type: ignore[union-attr]
-        raise UserError(f"its maps are {str(shapes)[:40]}; channels, height and width of each, and the side of the view, are needed")
+        raise UserError(f"its maps are {str(shapes)[:40]}; each needs channels, height and width, and the view its side length")
     return values, shapes, side  # type: ignore[return-value]
 
 
@@ -208,15 +207,15 @@ def _maps_and_side(encoder: Encoder, view: View) -> tuple[list[Tensor], int]:
 
 
 class Linear(nn.Module):
-    """The last map (B,D,h,w) -> logits (B,classes,side,side): one layer, upsampled bilinearly."""
+    """The last map (B,D,h,w) -> logits (B,classes,side,side): one layer, then bilinear upsampling."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         self.scores = nn.Conv2d(width, classes, 1)
 
     def forward(self, found: tuple[list[Tensor], int]) -> Tensor:
-        read, side = found
-        return F.interpolate(self.scores(read[-1]), (side, side), mode="bilinear", align_corners=False)
+        found_maps, side = found
+        return F.interpolate(self.scores(found_maps[-1]), (side, side), mode="bilinear", align_corners=False)
 
 
 class Convolutions(nn.Module):

@@ -1,7 +1,8 @@
 """Residual dilated convolutions over time, as in TS2Vec. Yue et al., AAAI 2022, section 3.1. https://arxiv.org/abs/2106.10466
 
-Each time step is projected, then each block doubles the reach of its two convolutions of width 3; the pooled vector is the maximum over
-time (section 3.3). Padding is 0 before every convolution, as what lies behind the end of a series is: it changes nothing.
+Each time step is projected, then each block has two convolutions of width 3 with twice the dilation of the previous block; the pooled
+vector is the maximum over time (section 3.3). Padding is zeroed before every convolution, like the zeros beyond the end of a series, so
+that it has no effect.
 Differs from TS2Vec: dropped time steps are an option of the view, not of the network.
 """
 

@@ -1,9 +1,9 @@
-"""A small convolutional network for images on a CPU, shaped by what two cores with bfloat16 matrix units do fast.
+"""A small convolutional network for images on CPUs, designed for two cores with bfloat16 matrix units.
 
-The stem halves at once, since passes over large activations cost more than arithmetic. Space is halved by merging 2 x 2
-patches into one linear layer (as Swin, Liu et al. 2021, section 3.1): a plain matrix product, where the weight gradient of a
-strided 3 x 3 convolution on small maps runs at a tenth of that speed. In between, residual 3 x 3 convolutions (He et al.
-2016), where maps are large enough for them. Every layer ends in BatchNorm and ReLU.
+The stem downsamples at once, since memory traffic of large activations costs more than arithmetic. Downsampling merges 2 x 2 patches
+with a linear layer (as in Swin, Liu et al. 2021, section 3.1): a plain matrix product, ten times as fast as the weight gradient of a
+strided 3 x 3 convolution on small maps. In between are residual 3 x 3 convolutions (He et al. 2016), where maps are large enough.
+Every layer ends in BatchNorm and ReLU.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class _Merge(nn.Module):
         """x (B,C,H,W) -> (B, outside, ceil(H/2), ceil(W/2))."""
         if x.shape[2] % 2 or x.shape[3] % 2:
             x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-        places = x.permute(0, 2, 3, 1)  # no copy: channels are last in memory
+        places = x.permute(0, 2, 3, 1)  # no copy in channels-last memory format
         patches = places.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)
         return F.relu(self.norm(self.linear(patches).permute(0, 3, 1, 2)), inplace=True)
 
 
 class ConvSmall(Encoder):
-    """x (B,C,H,W) -> (B, 8 * width), the mean over places; maps from fine to coarse.
+    """x (B,C,H,W) -> (B, 8 * width), average-pooled; maps from fine to coarse.
 
-    The last map is about 4 x 4: three halvings up to 32 pixels, one more for every doubling of the side. `depth` residual
+    The last map is about 4 x 4: three halvings up to 32 pixels, one more for each doubling of the side. `depth` residual
     convolutions follow the stem and every merge but the last.
     """
 

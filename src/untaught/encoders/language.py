@@ -1,4 +1,4 @@
-"""Language models of transformers as encoders: small ones drawn anew, by size, or any checkpoint."""
+"""Transformers language models as encoders: small architectures at random init, or any checkpoint."""
 
 from __future__ import annotations
 
@@ -12,46 +12,50 @@ from torch import Tensor, nn
 from untaught.blocks.dropout import Dropout
 from untaught.blocks.transformer import attention
 from untaught.core import Encoder, Features, Options, UserError, View
-from untaught.encoders.transformers import NO_CODE, check_weights, check_whole, library, or_fault
+from untaught.encoders.transformers import NO_CODE, check_complete, check_weights, library, or_fault
 from untaught.ops.masking import take
 from untaught.ranges import Few, Start, Width, in_range
 
 CAUSAL = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox", "opt", "gemma", "phi", "olmo2")
-BEHIND_PADDING = (  # their positions are numbered behind that of padding, and max_position_embeddings counts those too
+BEHIND_PADDING = (  # position ids start after the padding id, and max_position_embeddings includes those
     *("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm", "mpnet", "longformer", "data2vec-text"),
     *("xmod", "ibert", "luke", "mluke", "esm", "markuplm", "bridgetower_text_model"),
 )
-IN_LAYERS = ("bert", "roberta", "xlm-roberta", "camembert")  # embeddings, then layers of query, key, value, output, intermediate, output
-DROPOUTS = (  # how configurations call it
+IN_LAYERS = (
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+)  # laid out as BERT: embeddings, then layers of query, key, value, output, intermediate, output
+DROPOUTS = (  # names in configurations
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout", "mlp_dropout"),
     *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
 )
-PLAIN = ("sdpa", "untaught")  # attention that takes a mask of bools
-SUITED = (*IN_LAYERS, "electra", "distilbert", "modernbert", "bart", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")  # to ours
+PLAIN = ("sdpa", "untaught")  # attention implementations with boolean masks
+SUITED = (*IN_LAYERS, "electra", "distilbert", "modernbert", "bart", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")  # for ours
 
 
 @in_range
 def bert(
     *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 4, heads: Few = 4, dropout: Start = 0.1
 ) -> Encoder:
-    """BERT (Devlin et al. 2019) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens."""
+    """BERT (Devlin et al. 2019) of this size at random init. ids (B,T) -> pooled (B, width), the mean over valid tokens."""
     _check(width, heads)
     config = library().BertConfig(
         **_shape(vocabulary, length, width, depth, heads, 4 * width),
         **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout),
         pad_token_id=special.get("pad"),
     )
-    return LanguageEncoder(_drawn("AutoModelForMaskedLM", config))
+    return LanguageEncoder(_random_init("AutoModelForMaskedLM", config))
 
 
 @in_range
 def modernbert(
     *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 4, heads: Few = 4, dropout: Start = 0.0
 ) -> Encoder:
-    """ModernBERT (Warner et al. 2024) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens.
+    """ModernBERT (Warner et al. 2024) of this size at random init. ids (B,T) -> pooled (B, width), the mean over valid tokens.
 
-    Its parts: rotary positions, gated layers, norms in front and no biases; every third layer sees the whole text, the others 64 tokens
-    to each side.
+    Rotary positions, gated MLPs, pre-norm, no biases; every third layer attends to the full text, the others to 64 tokens on each side.
     """
     _check(width, heads)
     config = library().ModernBertConfig(
@@ -61,14 +65,14 @@ def modernbert(
         bos_token_id=special.get("cls"),
         eos_token_id=special.get("sep"),
     )
-    return LanguageEncoder(_drawn("AutoModelForMaskedLM", config))
+    return LanguageEncoder(_random_init("AutoModelForMaskedLM", config))
 
 
 @in_range
 def gpt(
     *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 4, heads: Few = 4, dropout: Start = 0.0
 ) -> Encoder:
-    """GPT-2 (Radford et al. 2019) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens."""
+    """GPT-2 (Radford et al. 2019) of this size at random init. ids (B,T) -> pooled (B, width), the mean over valid tokens."""
     _check(width, heads)
     config = library().GPT2Config(
         vocab_size=vocabulary,
@@ -76,23 +80,23 @@ def gpt(
         n_embd=width,
         n_layer=depth,
         n_head=heads,
-        activation_function="gelu",  # itself, as nanoGPT has it: its approximation by tanh takes four times as long
+        activation_function="gelu",  # exact, as in nanoGPT: the tanh approximation takes four times as long
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout),
         bos_token_id=special.get("cls"),
         eos_token_id=special.get("sep"),
         pad_token_id=special.get("pad"),
         use_cache=False,
     )
-    return LanguageEncoder(_drawn("AutoModelForCausalLM", config))
+    return LanguageEncoder(_random_init("AutoModelForCausalLM", config))
 
 
 @in_range
 def llama(
     *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 4, heads: Few = 4, dropout: Start = 0.0
 ) -> Encoder:
-    """Llama (Touvron et al. 2023) of this size, drawn anew. ids (B,T) -> pooled (B, width), the mean over valid tokens.
+    """Llama (Touvron et al. 2023) of this size at random init. ids (B,T) -> pooled (B, width), the mean over valid tokens.
 
-    Its parts: rotary positions, gated layers, RMSNorm in front and no biases; `dropout` is attention's, as it has no other.
+    Rotary positions, gated MLPs, RMSNorm (pre-norm), no biases; `dropout` applies to attention only.
     """
     _check(width, heads)
     config = library().LlamaConfig(
@@ -105,14 +109,14 @@ def llama(
         tie_word_embeddings=True,
         use_cache=False,
     )
-    return LanguageEncoder(_drawn("AutoModelForCausalLM", config))
+    return LanguageEncoder(_random_init("AutoModelForCausalLM", config))
 
 
 @in_range
 def bart(
     *, vocabulary: int, length: int, special: Options, width: Width = 256, depth: Few = 3, heads: Few = 4, dropout: Start = 0.1
 ) -> Encoder:
-    """BART (Lewis et al. 2020) of this size, drawn anew, `depth` layers in encoder and decoder each. ids (B,T) -> pooled (B, width)."""
+    """BART (Lewis et al. 2020) of this size at random init, `depth` layers in encoder and decoder each. ids (B,T) -> pooled (B, width)."""
     _check(width, heads)
     config = library().BartConfig(
         vocab_size=vocabulary,
@@ -131,24 +135,25 @@ def bart(
         forced_eos_token_id=special.get("sep"),
         use_cache=False,
     )
-    return LanguageEncoder(_drawn("AutoModelForSeq2SeqLM", config))
+    return LanguageEncoder(_random_init("AutoModelForSeq2SeqLM", config))
 
 
 @in_range
 def language(
     name: str, *, vocabulary: int, length: int, special: Options, pretrained: bool = True, dropout: Start | None = None
 ) -> Encoder:
-    """The language model `name`, a folder or a name on the Hugging Face hub, with its weights or drawn anew; its own dropout if none.
+    """The language model `name`, a folder or a name on the Hugging Face hub, with its weights or at random init. dropout: the model's
+    if none.
 
-    Raises UserError for a tokenizer of another size than its vocabulary, and for a length beyond its positions.
+    Raises UserError if the tokenizer has more tokens than its vocabulary, or if the length exceeds its positions.
     """
     config = or_fault(name, lambda: library().AutoConfig.from_pretrained(name, **NO_CODE))
     if (size := getattr(config, "vocab_size", vocabulary)) < vocabulary:
         raise UserError(
-            f"transformers/{name} has a vocabulary of {size:,} tokens, its tokenizer {vocabulary:,}; give the tokenizer that belongs to it"
+            f"transformers/{name} has a vocabulary of {size:,} tokens, but the tokenizer has {vocabulary:,}; use the model's own tokenizer"
         )
     if length > (most := positions(config) or length):
-        raise UserError(f"length={length}: transformers/{name} has {most} positions; choose at most that")
+        raise UserError(f"length={length}: transformers/{name} has {most} positions; give length={most} or less")
     kind = (
         "AutoModelForSeq2SeqLM"
         if getattr(config, "is_encoder_decoder", False)
@@ -163,40 +168,40 @@ def language(
             if hasattr(config, key):
                 setattr(config, key, dropout)
     if not pretrained:
-        return LanguageEncoder(_drawn(kind, config))
+        return LanguageEncoder(_random_init(kind, config))
     check_weights(name, kind)
     load = getattr(library(), kind).from_pretrained
-    model, said = or_fault(name, lambda: load(name, config=config, use_safetensors=True, output_loading_info=True, **NO_CODE))
-    check_whole(name, model, said["missing_keys"])
+    model, info = or_fault(name, lambda: load(name, config=config, use_safetensors=True, output_loading_info=True, **NO_CODE))
+    check_complete(name, model, info["missing_keys"])
     return LanguageEncoder(model)
 
 
 def positions(config: Any) -> int | None:
-    """How many tokens a model has positions for; None where it has no table of them."""
+    """The number of positions of a model; None if it has no position table."""
     most = getattr(config, "max_position_embeddings", None)
     return most - first_position(config) if most else None
 
 
 def first_position(config: Any) -> int:
-    """The row of the table that the first token of a text takes."""
+    """The row of the position table used by the first token."""
     if config.model_type not in BEHIND_PADDING or getattr(config, "position_embedding_type", "absolute") == "rotary":
         return 0
-    padding = 1 if config.model_type == "mpnet" else getattr(config, "pad_token_id", None)  # which is written into its code
+    padding = 1 if config.model_type == "mpnet" else getattr(config, "pad_token_id", None)  # hard-coded in the library
     return 1 + (1 if padding is None else padding)
 
 
 class Words(nn.Module):
-    """The last part of a language model: tokens to scores of the vocabulary, weights shared with the embedding as the model has it."""
+    """The head of a language model: tokens -> logits over the vocabulary, with weights tied to the embedding if the model ties them."""
 
     offset: Tensor | None
 
     def __init__(self, transform: nn.Module | None, output: nn.Module, offset: Tensor | None = None) -> None:
         super().__init__()
         self.transform, self.output = transform, output
-        self.register_buffer("offset", offset, persistent=False)  # follows to a device; the model has it, and saves it
+        self.register_buffer("offset", offset, persistent=False)  # moves with the module; saved by the model, not here
 
     def parts(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """tokens (...,D) -> what is scored (...,E), weight (V,E), bias (V,) or None."""
+        """tokens (...,D) -> inputs of the output layer (...,E), its weight (V,E), and bias (V,) or None."""
         hidden = tokens if self.transform is None else self.transform(tokens)
         return hidden, self.output.weight, getattr(self.output, "bias", None) if self.offset is None else self.offset  # type: ignore[return-value]
 
@@ -205,7 +210,7 @@ class Words(nn.Module):
 
 
 class _Transform(nn.Module):
-    """What comes before the scores in RoBERTa's and DistilBERT's heads, which have it in pieces."""
+    """The transform in RoBERTa's and DistilBERT's heads, which have it in separate layers."""
 
     def __init__(self, dense: nn.Module, norm: nn.Module) -> None:
         super().__init__()
@@ -218,8 +223,8 @@ class _Transform(nn.Module):
 class LanguageEncoder(Encoder):
     """ids (B,T) int64, valid (B,T) -> pooled (B,D), the mean over valid tokens; tokens and layers (B,T,D).
 
-    `language` is the whole model of transformers, heads included, whose `model` is trained; its head is only trained by a method
-    that asks for `words`.
+    `language` is the full transformers model including its head; `model` is its body. The head is trained only by methods that use
+    `words`.
     """
 
     layered = True
@@ -228,7 +233,7 @@ class LanguageEncoder(Encoder):
         super().__init__()
         config = language.config
         _suit(language)
-        self._whole = [language]  # a list: the head is not the encoder's
+        self._language = [language]  # in a list, so that the head is not a submodule
         self.model: Any = language.base_model
         self.seq2seq = bool(getattr(config, "is_encoder_decoder", False))
         self.causal = not self.seq2seq and config.model_type in CAUSAL
@@ -240,10 +245,10 @@ class LanguageEncoder(Encoder):
 
     @property
     def language(self) -> Any:
-        return self._whole[0]
+        return self._language[0]
 
     def foreign_config(self) -> Options:
-        """What transformers' AutoModel reads of config.json."""
+        """The config.json entries for transformers' AutoModel."""
         return {**self.model.config.to_diff_dict(), "architectures": [type(self.model).__name__]}
 
     def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
@@ -264,13 +269,13 @@ class LanguageEncoder(Encoder):
         want: tuple[str, ...] = ("tokens",),
     ) -> Features:
         if causal and not self.causal:
-            raise UserError("this language model sees both sides of a token; causal training needs a decoder such as gpt")
+            raise UserError("this language model is bidirectional; causal methods need a decoder such as gpt")
         body = self.model.get_encoder() if self.seq2seq else self.model
         places = {}
         if at is not None and self.seq2seq:
             table = getattr(body, "embed_positions", None)
             if not isinstance(table, nn.Embedding):
-                raise UserError(f"{type(self.model).__name__} of transformers has no positions that kept tokens can be given")
+                raise UserError(f"transformers' {type(self.model).__name__} does not support positions for a subset of tokens")
             usual, behind = torch.arange(at.shape[1], device=at.device), getattr(table, "offset", 0)
             tokens = tokens + F.embedding(at + behind, table.weight) - F.embedding(usual + behind, table.weight)
         elif at is not None:
@@ -288,7 +293,7 @@ class LanguageEncoder(Encoder):
         return Features(pooled=pooled, tokens=tokens if "tokens" in want else None, valid=valid, layers=layers)
 
     def tokens_at(self, view: View, at: Tensor) -> Tensor:
-        """The last layer is worked out at these places alone, where the model is built as BERT is."""
+        """For models laid out as BERT, the last layer is computed at these places only."""
         config = self.model.config
         if config.model_type not in IN_LAYERS or config._attn_implementation not in PLAIN:
             return super().tokens_at(view, at)
@@ -300,8 +305,8 @@ class LanguageEncoder(Encoder):
             tokens = out[0] if isinstance(out, tuple) else out
         inner, some = last.attention.self, take(tokens, at)
         q, k, v = (
-            part(seen).unflatten(-1, (inner.num_attention_heads, -1)).transpose(1, 2)
-            for part, seen in ((inner.query, some), (inner.key, tokens), (inner.value, tokens))
+            part(inputs).unflatten(-1, (inner.num_attention_heads, -1)).transpose(1, 2)
+            for part, inputs in ((inner.query, some), (inner.key, tokens), (inner.value, tokens))
         )
         dropout = inner.dropout.p if self.training else 0.0
         read = attention(q, k, v, None if mask is None else mask[:, :, :1], dropout).transpose(1, 2).flatten(2)
@@ -325,15 +330,15 @@ class LanguageEncoder(Encoder):
         if isinstance(getattr(model, "lm_head", None), nn.Linear):
             offset = getattr(model, "final_logits_bias", None)
             return Words(None, model.lm_head, None if offset is None else offset.flatten())
-        raise UserError(f"{type(model).__name__} of transformers is not known to score words in a way that can be trained here")
+        raise UserError(f"the head of transformers' {type(model).__name__} is not supported for training")
 
     def shallower(self, share: float) -> Encoder:
         if self.seq2seq:
-            raise UserError(f"{type(self.model).__name__} of transformers has an encoder and a decoder; a shallower one is made of bert")
+            raise UserError(f"transformers' {type(self.model).__name__} is an encoder-decoder; this method needs an encoder such as bert")
         config = copy.deepcopy(self.language.config)
         layers, fewer = config.num_hidden_layers, max(1, round(share * config.num_hidden_layers))
         config.num_hidden_layers = fewer
-        if len(getattr(config, "layer_types", None) or ()) == layers:  # of ModernBERT and others; checked when it is saved
+        if len(getattr(config, "layer_types", None) or ()) == layers:  # ModernBERT and others; validated on saving
             config.layer_types = config.layer_types[:fewer]
         smaller = type(self.language)(config)
         smaller.set_input_embeddings(self.model.get_input_embeddings())
@@ -350,7 +355,7 @@ class LanguageEncoder(Encoder):
 
 
 def _suit(language: Any) -> None:
-    """What is fast, where the model computes the same: GELU's tanh form in one pass; on a CPU dropout, and attention by plain products."""
+    """Replaces operations by equivalent, faster ones: fused tanh GELU, dropout, and (on a CPU) attention by plain matrix products."""
     for module in list(language.modules()):
         for name, part in module.named_children():
             if type(part).__name__ == "NewGELUActivation":
@@ -372,14 +377,14 @@ def _suit(language: Any) -> None:
 def _attend(
     module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float = 0.0, scaling: float | None = None, **more: Any
 ) -> tuple[Tensor, None]:
-    """Attention as transformers asks for it: q (B,H,N,D), k and v (B,G,M,D), of which each serves H/G heads -> (B,N,H,D)."""
+    """Attention with transformers' interface: q (B,H,N,D), k and v (B,G,M,D), each shared by H/G heads -> (B,N,H,D)."""
     k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], 1) if part.shape[1] < q.shape[1] else part for part in (k, v))
     causal = more.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     return attention(q, k, v, mask, dropout, bool(causal) and q.shape[2] > 1, scaling).transpose(1, 2), None
 
 
-def _drawn(kind: str, config: Any) -> Any:
+def _random_init(kind: str, config: Any) -> Any:
     return getattr(library(), kind).from_config(config)
 
 

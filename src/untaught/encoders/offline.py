@@ -1,4 +1,4 @@
-"""Opening a folder that someone else may have made: without the network, whatever the folder says."""
+"""Offline mode for loading untrusted model folders."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ BEFORE: list[bool] = []
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Inside, the Hugging Face hub is not asked: timm and transformers look there for whatever a folder names and does not hold."""
+    """Within it, the Hugging Face hub is not contacted. timm and transformers would look there for anything missing from a folder."""
     from huggingface_hub import constants
 
-    with COUNT:  # of several threads, the last one out puts it back
+    with COUNT:  # with several threads, the last one to leave restores it
         if not INSIDE:
             BEFORE[:] = [constants.HF_HUB_OFFLINE]
         INSIDE.append(True)

@@ -1,7 +1,7 @@
 """A transformer whose tokens are patches of a series, as in PatchTST. Nie et al., ICLR 2023, section 3.1. https://arxiv.org/abs/2211.14730
 
-Differs from PatchTST: a token has all channels of its time steps, patches do not overlap, positions are fixed sines (so that any length
-will do) and blocks are pre-norm. The pooled vector is the mean over valid tokens.
+Differs from PatchTST: a token contains all channels of its time steps, patches do not overlap, positions are fixed sines (which work for
+any length) and blocks are pre-norm. The pooled vector is the mean over valid tokens.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from untaught.blocks.transformer import Transformer, sine_positions
 from untaught.core import Encoder, Features, UserError, View
 from untaught.ranges import Few, Width, in_range
 
-TOKENS = 20  # about so many in the longest series, where no patch is given
+TOKENS = 20  # approximate number in the longest series, if patch is not given
 
 
 class PatchSeries(Encoder):
-    """x (B,T,C), valid (B,T) -> pooled (B,D), tokens and layers (B,N,D), N = ceil(T / patch); a token is valid if a time step is."""
+    """x (B,T,C), valid (B,T) -> pooled (B,D), tokens and layers (B,N,D), N = ceil(T / patch); a token is valid if any time step is."""
 
     offers = frozenset({"tokens", "layers", "any_size"})
 
@@ -31,7 +31,7 @@ class PatchSeries(Encoder):
         width: Width = 96,
         depth: Few = 4,
         heads: Few = 4,
-        patch: Few | None = None,  # time steps of a token; about 20 tokens in the longest series if none
+        patch: Few | None = None,  # time steps per token; if none, the longest series has about 20 tokens
     ) -> None:
         super().__init__()
         if width % heads:
@@ -55,7 +55,7 @@ class PatchSeries(Encoder):
         if valid is not None:
             x = torch.where(valid.unsqueeze(2), x, 0.0)
         count = -(-x.shape[1] // self.patch)
-        behind = count * self.patch - x.shape[1]  # padded even by 0: a traced program must not branch on the length
+        behind = count * self.patch - x.shape[1]  # always padded, even by 0: a traced program must not branch on the length
         x = F.pad(x, (0, 0, 0, behind))
         tokens = self.inside(x.reshape(x.shape[0], count, self.patch * x.shape[2]))
         if valid is not None:
@@ -71,7 +71,7 @@ class PatchSeries(Encoder):
         want: tuple[str, ...] = ("tokens",),
     ) -> Features:
         if causal:
-            raise UserError("patch_series sees both sides of a token; a causal method needs a decoder such as gpt")
+            raise UserError("patch_series is bidirectional; causal methods need a decoder such as gpt")
         if at is None:
             positions = sine_positions((tokens.shape[1],), self.width).to(tokens)
         else:

@@ -23,13 +23,13 @@ from untaught.core import Encoder, Features, UserError, View
 from untaught.encoders.offline import offline
 from untaught.ranges import Few, Width, Within, check, in_range
 
-KNOBS = {  # of timm's models, that say how large they are
+KNOBS = {  # of timm's models that determine their size
     **dict.fromkeys(("depth", "num_heads", "patch_size"), Few),
     "embed_dim": Width,
     "mlp_ratio": Annotated[float, Within(1e-3, 100)],
 }
-NUMBER = Annotated[float, Within(-(1 << 16), 1 << 16)]  # any other
-SMALL = 64  # up to this side stem=auto takes the small stem
+NUMBER = Annotated[float, Within(-(1 << 16), 1 << 16)]  # any other knob
+SMALL = 64  # largest side for which stem=auto uses the small stem
 
 
 @in_range
@@ -42,13 +42,13 @@ def timm_encoder(
     weights: str | None = None,
     **knobs: Any,
 ) -> TimmEncoder | ViT:
-    """timm's model `name` for images of `channels` and `size`.
+    """timm's model `name` for images with `channels` channels and side `size`.
 
     weights: a checkpoint file to start from, "pretrained" for timm's own, or none. stem: "small" is 3x3 without pooling or
-    stride, "original" is timm's, "auto" is small up to 64 pixels. Everything else goes to timm.create_model.
+    stride, "original" is timm's, "auto" is small up to 64 pixels. Other knobs are passed to timm.create_model.
     """
     check({f"encoder.{key}": value for key, value in knobs.items()}, {f"encoder.{key}": KNOBS.get(key, NUMBER) for key in knobs})
-    asked, received, note = dict(knobs), name.startswith("local-dir:"), ""
+    requested, received, note = dict(knobs), name.startswith("local-dir:"), ""
     given = None if weights in (None, "pretrained") else _tensors(weights)
     try:
         fixed = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "fixed_input_size", False)
@@ -58,60 +58,60 @@ def timm_encoder(
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
                 wanted = timm.create_model(name, in_chans=channels, num_classes=0, **knobs)
             given, note = _fitting(given, wanted, f"weights={weights}", name)
-            knobs["pretrained_cfg_overlay"] = {"state_dict": given}  # timm fits head, channels and positions
+            knobs["pretrained_cfg_overlay"] = {"state_dict": given}  # timm adapts head, channels and positions
         with offline() if received else nullcontext():
             model = timm.create_model(name, pretrained=weights is not None or received, in_chans=channels, num_classes=0, **knobs)
     except UserError:
         raise
-    except Exception as error:  # a thousand models, each with its own way to say no
+    except Exception as error:  # each model raises its own types
         raise (unknown(name) if "Unknown model" in str(error) else UserError(f"timm/{name}: {_line(error)}")) from error
     changed = (stem == "small" or (stem == "auto" and size <= SMALL)) and _small_stem(model, name, required=stem == "small")
     _suit(model)
     encoder = ViT(model) if type(model) is VisionTransformer else TimmEncoder(model)
     encoder.note = note
     encoder.timm_args = None if changed else _arguments(model, {"in_chans": channels, **knobs})
-    if ":" in name:  # a folder or a repository, which whoever gets the encoder may not have
-        encoder.origin = _origin(model, {**asked, "stem": stem})
+    if ":" in name:  # a folder or a repository, which may not exist where the encoder is loaded
+        encoder.origin = _origin(model, {**requested, "stem": stem})
     try:
         with torch.no_grad():
             encoder.eval()(View(torch.zeros(1, channels, size, size)))
-    except Exception as error:  # as many ways again
+    except Exception as error:  # each model raises its own types
         raise UserError(f"timm/{name} can't take {channels} x {size} x {size} images: {_line(error)}") from error
     return encoder.train()
 
 
 def unknown(name: str) -> UserError:
     near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
-    return UserError(f"timm has no model {name}; near it: {', '.join(near) or 'none; see timm.list_models()'}")
+    return UserError(f"timm has no model {name}; similar: {', '.join(near) or 'none; see timm.list_models()'}")
 
 
 def is_known(name: str) -> bool:
-    """Whether timm has a model of this name; one in a folder or a repository is taken on trust."""
+    """Whether timm has a model with this name; folders and repositories are not checked."""
     return ":" in name or timm.is_model(name.partition(".")[0])
 
 
 def shown_as(name: str) -> dict[str, Any]:
-    """How timm's pretrained model `name` wants images: their "size", and "mean" and "std" of each channel in 0..1."""
+    """The image preprocessing of timm's pretrained model `name`: "size", and "mean" and "std" per channel in 0..1."""
     if name.startswith("local-dir:"):
         try:
-            said = json.loads((Path(name.removeprefix("local-dir:")) / "config.json").read_text("utf-8"))
+            found = json.loads((Path(name.removeprefix("local-dir:")) / "config.json").read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"timm/{name} has no config.json that can be read ({_line(error)}); give a folder that timm saved") from error
-        said = said.get("pretrained_cfg", said)
+            raise UserError(f"timm/{name} has no readable config.json ({_line(error)}); give a folder saved by timm") from error
+        found = found.get("pretrained_cfg", found)
     else:
         try:
-            said = timm.get_pretrained_cfg(name).to_dict()  # type: ignore[union-attr]
+            found = timm.get_pretrained_cfg(name).to_dict()  # type: ignore[union-attr]
         except (RuntimeError, AttributeError):
-            said = {}  # timm_encoder says what is wrong with the name
+            found = {}  # timm_encoder reports the unknown name
     return {
-        "size": said.get("input_size", (3, 224, 224))[-1],
-        "mean": said.get("mean", IMAGENET_DEFAULT_MEAN),
-        "std": said.get("std", IMAGENET_DEFAULT_STD),
+        "size": found.get("input_size", (3, 224, 224))[-1],
+        "mean": found.get("mean", IMAGENET_DEFAULT_MEAN),
+        "std": found.get("std", IMAGENET_DEFAULT_STD),
     }
 
 
 def _suit(model: nn.Module) -> None:
-    """On a CPU, what is fast there; the model computes the same."""
+    """Replaces operations by equivalent ones that are faster on a CPU."""
     if torch.cuda.is_available():
         return
     quicken(model)
@@ -124,16 +124,16 @@ def _tensors(weights: str) -> dict[str, Any]:
     try:
         return load_state_dict(weights, weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"weights={weights}: is not there; give a checkpoint file, or pretrained for timm's own") from error
-    except Exception as error:  # a damaged file breaks its reader in many ways
+        raise UserError(f"weights={weights}: file not found; give a checkpoint file, or pretrained for timm's weights") from error
+    except Exception as error:  # damaged files raise many types
         raise UserError(f"weights={weights}: can't be read: {_line(error)}") from error
 
 
 def _fitting(file: dict[str, Any], model: nn.Module, what: str, name: str) -> tuple[dict[str, Any], str]:
-    """The tensors of a checkpoint that are the model's, without the prefix that other code gave them, and what to say of that.
+    """The model's tensors in a checkpoint, without their prefix, and a note for the user.
 
-    MoCo's have "module.encoder_q.", DINO's "teacher" {"backbone."}, Lightning's "model.": the prefix that fits most is taken, of
-    several a teacher's, and that of a momentum encoder last. Raises UserError where not all weights are there.
+    Prefixes differ: MoCo "module.encoder_q.", DINO "teacher" {"backbone."}, Lightning "model.". The prefix that matches most weights is
+    used; among equals, a teacher's first and a student's or momentum encoder's last. Raises UserError if weights are missing.
     """
     tensors = dict(_flat(file))
     own = [key for key, value in model.state_dict().items() if value.is_floating_point()]
@@ -149,17 +149,17 @@ def _fitting(file: dict[str, Any], model: nn.Module, what: str, name: str) -> tu
     lacking = [key for key in own if prefix + key not in tensors]
     fitting = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     if lacking and (convert := getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)):
-        with suppress(Exception):  # of another format than those that timm converts
+        with suppress(Exception):  # not a format that timm converts
             lacking = [key for key in own if key not in convert(dict(fitting), model)]
     if len(lacking) == len(own):
-        raise UserError(f"{what} holds no weights of timm/{name} ({', '.join(list(tensors)[:3]) or 'nothing'} ... are there)")
+        raise UserError(f"{what} has no weights of timm/{name} (found: {', '.join(list(tensors)[:3]) or 'nothing'} ...)")
     if lacking:
-        raise UserError(f"{what} holds {len(own) - len(lacking)} of the {len(own)} weights of timm/{name}; {lacking[0]} is not there")
-    return fitting, f"{what}: those that begin with {prefix}" if prefix else ""
+        raise UserError(f"{what} has only {len(own) - len(lacking)} of the {len(own)} weights of timm/{name}; {lacking[0]} is missing")
+    return fitting, f"{what}: tensors with prefix {prefix}" if prefix else ""
 
 
 def _flat(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a checkpoint by name, those of dicts inside it under NAME.KEY; what else it keeps is left out."""
+    """The tensors of a checkpoint by name, nested dicts flattened to NAME.KEY; anything else is skipped."""
     for key, value in found.items():
         if isinstance(value, Tensor):
             yield f"{prefix}{key}", value
@@ -172,9 +172,9 @@ def _line(error: Exception) -> str:
 
 
 def vit_mini(*, channels: int = 3, size: int = 32, **knobs: Any) -> Encoder:
-    """timm's VisionTransformer, small enough for a CPU: 6 blocks of width 192, tokens of an eighth of the side, pooled by their mean.
+    """timm's VisionTransformer, small enough for a CPU: 6 blocks of width 192, patches of an eighth of the side, mean pooling.
 
-    A class token would learn nothing from a loss on the other tokens.
+    It has no class token, which would learn nothing from losses on the other tokens.
     """
     small: dict[str, Any] = {
         "patch_size": max(2, size // 8),
@@ -189,8 +189,8 @@ def vit_mini(*, channels: int = 3, size: int = 32, **knobs: Any) -> Encoder:
 
 
 def _arguments(model: Any, knobs: dict[str, Any]) -> dict[str, Any] | None:
-    """What timm's config.json must say to build this model again; None where it can't."""
-    knobs = {**getattr(model, "pretrained_model_args", {}), **knobs}  # of a model that came out of such a folder
+    """The entries of timm's config.json that rebuild this model; None if impossible."""
+    knobs = {**getattr(model, "pretrained_model_args", {}), **knobs}  # for a model loaded from such a folder
     knobs.pop("pretrained_cfg_overlay", None)
     if not all(isinstance(value, int | float | str | tuple | list | None) for value in knobs.values()):
         return None
@@ -199,13 +199,13 @@ def _arguments(model: Any, knobs: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _origin(model: Any, knobs: dict[str, Any]) -> dict[str, Any]:
-    """How config.json names a model that came out of a folder or a repository."""
+    """The config.json entries of a model that came from a folder or a repository."""
     given = {key: value for key, value in getattr(model, "pretrained_model_args", {}).items() if key not in ("in_chans", "img_size")}
     return {"encoder": f"timm/{model.pretrained_cfg['architecture']}", "encoder_knobs": {**given, **knobs}}
 
 
 def _small_stem(model: nn.Module, name: str, required: bool) -> bool:
-    """A stem that keeps the resolution, as the field's recipes for CIFAR have it; timm has no argument for it. -> whether it was put in."""
+    """Replaces the stem by one that keeps the resolution, as is usual for CIFAR; timm has no option for it. -> whether it was replaced."""
     first = getattr(model, "conv1", None) or getattr(model, "conv_stem", None)
     if isinstance(first, nn.Conv2d):
         conv = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None)
@@ -215,16 +215,16 @@ def _small_stem(model: nn.Module, name: str, required: bool) -> bool:
             model.maxpool = nn.Identity()
         return True
     if required:
-        raise UserError(f"stem=small is not known for timm/{name}; use stem=original, or a resnet or efficientnet")
+        raise UserError(f"stem=small is not supported for timm/{name}; use stem=original, or a resnet or efficientnet")
     return False
 
 
 class TimmEncoder(Encoder):
-    """Any timm model: x (B,C,H,W) -> pooled (B,D), and the last map where there is one."""
+    """Any timm model: x (B,C,H,W) -> pooled (B,D), and maps if the model has them."""
 
-    note = ""  # of its weights, to be said
-    timm_args: dict[str, Any] | None = None  # how timm alone builds it
-    origin: dict[str, Any] | None = None  # how config.json names it, where it came from a folder or a repository
+    note = ""  # on its weights, printed for the user
+    timm_args: dict[str, Any] | None = None  # how timm builds it without this library
+    origin: dict[str, Any] | None = None  # its config.json entries, if it came from a folder or a repository
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -240,15 +240,15 @@ class TimmEncoder(Encoder):
 
 
 class ViT(Encoder):
-    """timm's plain VisionTransformer, with its tokens: x (B,C,H,W) -> pooled (B,D), tokens (B,N,D).
+    """timm's VisionTransformer, with access to tokens: x (B,C,H,W) -> pooled (B,D), tokens (B,N,D).
 
-    Any side that is a multiple of the patch will do: for another than it was built for, its positions are resampled.
+    The side can be any multiple of the patch size; positions are resampled for sides other than the original.
     """
 
     offers = frozenset({"tokens", "layers", "maps", "any_size"})
-    note = ""  # of its weights, to be said
-    timm_args: dict[str, Any] | None = None  # how timm alone builds it
-    origin: dict[str, Any] | None = None  # how config.json names it, where it came from a folder or a repository
+    note = ""  # on its weights, printed for the user
+    timm_args: dict[str, Any] | None = None  # how timm builds it without this library
+    origin: dict[str, Any] | None = None  # its config.json entries, if it came from a folder or a repository
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -272,7 +272,7 @@ class ViT(Encoder):
         return features
 
     def embed(self, view: View) -> tuple[Tensor, Tensor | None]:
-        tokens = self.model.patch_embed(view.x)  # (B,h,w,D) with dynamic_img_size
+        tokens = self.model.patch_embed(view.x)  # (B,h,w,D) if dynamic_img_size
         return tokens if tokens.ndim == 3 else tokens.flatten(1, 2), None
 
     def context(
@@ -286,7 +286,7 @@ class ViT(Encoder):
         return self._attend(tokens, self.model.pos_embed, want, at)
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor | None:
-        """The positions of the prefix, where it has some, and of a grid of tokens."""
+        """Positions of the prefix tokens, if they have any, and of a grid of tokens."""
         model = self.model
         if model.pos_embed is None or grid == model.patch_embed.grid_size:
             return model.pos_embed
@@ -294,10 +294,10 @@ class ViT(Encoder):
         return resample_abs_pos_embed(model.pos_embed, list(grid), list(model.patch_embed.grid_size), skip)
 
     def _attend(self, tokens: Tensor, positions: Tensor | None, want: tuple[str, ...], at: Tensor | None = None) -> Features:
-        """positions (1, prefix + N, D), or (1, N, D) where the prefix has none."""
+        """positions (1, prefix + N, D), or (1, N, D) if the prefix tokens have none."""
         model = self.model
         prefix = model.num_prefix_tokens
-        own = None  # the prefix's own positions
+        own = None  # positions of the prefix tokens
         if positions is not None:
             skip = 0 if model.no_embed_class else prefix
             own = positions[:, :skip] if skip else None

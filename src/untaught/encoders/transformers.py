@@ -1,4 +1,4 @@
-"""Any vision model of transformers as an encoder."""
+"""Any transformers vision model as an encoder."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ from torch import nn
 from untaught.core import Encoder, Features, UserError, View
 from untaught.encoders.offline import offline
 
-NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # which a model's folder may bring, or ask for on the terminal
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # never run code from a model folder, nor prompt for it
 
 
 def transformers_encoder(name: str, *, channels: int = 3, size: int = 224, pretrained: bool = True) -> Encoder:
-    """The vision model `name`, a folder or a name on the Hugging Face hub, with its weights or drawn anew.
+    """The vision model `name`, a folder or a name on the Hugging Face hub, with its weights or at random init.
 
-    size is the side of the images (B, channels, size, size) that it will be given.
+    size: the side of its input images (B, channels, size, size).
     """
     hub = library()
     config = or_fault(name, lambda: hub.AutoConfig.from_pretrained(name, **NO_CODE))
-    wanted = getattr(config, "num_channels", channels)
-    if wanted != channels:
-        raise UserError(f"transformers/{name} takes images of {wanted} channels, these have {channels}; choose another model")
+    expected = getattr(config, "num_channels", channels)
+    if expected != channels:
+        raise UserError(f"transformers/{name} takes images with {expected} channels, these have {channels}; choose another model")
     if pretrained:
         check_weights(name, "AutoModel")
-        model, said = or_fault(name, lambda: hub.AutoModel.from_pretrained(name, output_loading_info=True, **NO_CODE))
-        check_whole(name, model, said["missing_keys"])
+        model, info = or_fault(name, lambda: hub.AutoModel.from_pretrained(name, output_loading_info=True, **NO_CODE))
+        check_complete(name, model, info["missing_keys"])
     else:
         model = or_fault(name, lambda: hub.AutoModel.from_config(config, **NO_CODE))
-    model = getattr(model, "vision_model", model)  # of a pair of images and text
+    model = getattr(model, "vision_model", model)  # of an image-text model
     encoder = TransformersEncoder(model)
     try:
         with torch.no_grad():
             encoder.width = encoder.eval()(View(torch.zeros(1, channels, size, size))).shape[1]
-    except Exception as error:  # each model has its own way to say no
+    except Exception as error:  # each model raises its own types
         raise UserError(f"transformers/{name} can't take {channels} x {size} x {size} images: {_line(error)}") from error
     return encoder.train()
 
 
 def shown_as(name: str) -> dict[str, Any]:
-    """How the model wants images: their "size", and "mean" and "std" of each channel in 0..1."""
+    """The model's image preprocessing: "size", and "mean" and "std" per channel in 0..1."""
     hub = library()
     config = or_fault(name, lambda: hub.AutoConfig.from_pretrained(name, **NO_CODE))
     try:
         from transformers.image_processing_base import ImageProcessingMixin
 
-        said: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(name)[0]
+        found: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(name)[0]
     except OSError as error:
         raise UserError(
-            f"transformers/{name} has no preprocessor_config.json, which says how images are normalised; put it beside the weights"
+            f"transformers/{name} has no preprocessor_config.json, which defines how images are normalised; put it next to the weights"
         ) from error
-    side = said.get("crop_size") or said.get("size") or getattr(config, "image_size", 224)
+    side = found.get("crop_size") or found.get("size") or getattr(config, "image_size", 224)
     if isinstance(side, dict):
         side = side.get("height") or side.get("shortest_edge") or getattr(config, "image_size", 224)
-    if not said.get("do_normalize", True):
-        said = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
-    return {"size": int(side), "mean": said.get("image_mean") or [0.5] * 3, "std": said.get("image_std") or [0.5] * 3}
+    if not found.get("do_normalize", True):
+        found = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+    return {"size": int(side), "mean": found.get("image_mean") or [0.5] * 3, "std": found.get("image_std") or [0.5] * 3}
 
 
 class TransformersEncoder(Encoder):
-    """x (B,C,H,W) -> pooled (B,D): the model's own pooled vector if it has a trained one, else its class token or mean over places."""
+    """x (B,C,H,W) -> pooled (B,D): the model's pooler output if it has one, else its class token or the mean over positions."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -81,33 +81,33 @@ class TransformersEncoder(Encoder):
 
 
 def check_weights(name: str, kind: str) -> None:
-    """Raises UserError for a folder without weights as safetensors, and says how others become that. kind: the class that reads them."""
+    """Raises UserError for a folder without safetensors weights, with a command to convert others. kind: the class that loads them."""
     folder = Path(name)
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
         return
     if pickled := sorted(path.name for path in folder.glob("*.bin")):
-        said = f"from transformers import {kind} as M; M.from_pretrained('{name}').save_pretrained('{name}-safe')"
+        code = f"from transformers import {kind} as M; M.from_pretrained('{name}').save_pretrained('{name}-safe')"
         raise UserError(
-            f"transformers/{name} has its weights in {pickled[0]}, a pickle, which can run code when it is opened; if you trust it, make "
-            f'safetensors of it: python -c "{said}", and copy the tokenizer\'s files'
+            f"transformers/{name} has its weights in {pickled[0]}, a pickle, which can run code when loaded; if you trust it, convert to "
+            f'safetensors: python -c "{code}", and copy the tokenizer\'s files'
         )
-    raise UserError(f"transformers/{name} has no weights (model.safetensors); copy the whole checkpoint")
+    raise UserError(f"transformers/{name} has no weights (model.safetensors); copy the complete checkpoint")
 
 
-def check_whole(name: str, model: Any, missing: Iterable[str]) -> None:
-    """Raises UserError where weights of the model's body were not in its checkpoint, as in that of a head alone; heads are drawn anew."""
+def check_complete(name: str, model: Any, missing: Iterable[str]) -> None:
+    """Raises UserError if weights of the model's body are missing from its checkpoint; missing heads are randomly initialised."""
     body = model if model.base_model is model else model.base_model
     own = {key for key, _ in body.named_parameters() if "pooler" not in key}
     prefix = "" if body is model else f"{model.base_model_prefix}."
     if lacking := sorted({key.removeprefix(prefix) for key in missing} & own):
         raise UserError(
             f"transformers/{name} lacks {len(lacking)} of the model's {len(own)} weights ({lacking[0]} ...), which would be random; "
-            "copy the whole checkpoint"
+            "copy the complete checkpoint"
         )
 
 
 def library() -> Any:
-    """transformers, quiet. Raises UserError where it is not installed."""
+    """The transformers library with logging silenced. Raises UserError if it is not installed."""
     try:
         import transformers
     except ImportError as error:
@@ -119,11 +119,11 @@ def library() -> Any:
 
 
 def or_fault(name: str, make: Any) -> Any:
-    """What `make` gives; whatever goes wrong with the model `name` is a UserError. A folder is opened without the network."""
+    """Returns make(); any error in loading the model `name` becomes a UserError. Folders are loaded offline."""
     try:
         with offline() if Path(name).exists() else nullcontext():
             return make()
-    except Exception as error:  # no such folder, no network, a damaged file, a missing dependency: each its own class
+    except Exception as error:  # no such folder, no network, a damaged file, a missing dependency: each has its own type
         raise UserError(f"transformers/{name} can't be loaded: {_line(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say. Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599."""
+"""Calibration of predicted probabilities. Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def cross_entropy(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The mean over samples of -log p(truth), in nats; logits (N,K), truth (N,) int."""
+    """Mean of -log p(truth) over samples, in nats; logits (N,K), truth (N,) int."""
     return float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(truth)), truth].mean())
 
 
 def best_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The T between 1/20 and 20 at which logits / T have the least cross-entropy (section 4.2)."""
+    """The temperature T in [1/20, 20] that minimises the cross-entropy of logits / T (section 4.2)."""
     found = minimize_scalar(lambda t: cross_entropy(logits / np.exp(t), truth), bounds=(-3.0, 3.0), method="bounded")
     return float(np.exp(found.x))
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error (section 2): |accuracy - confidence| over equal bins of confidence (N,), by their share of samples."""
+    """Expected calibration error (section 2): |accuracy - confidence| in equal-width bins of confidence (N,), weighted by bin size."""
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     gap = np.bincount(place, right.astype(np.float64) - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(confidence))

@@ -1,4 +1,4 @@
-"""Do the classes lie apart without being asked for: k-means, and how well its clusters are the classes."""
+"""Class structure without a trained probe: k-means, and the agreement of its clusters with the classes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LOWEST = {"nmi": 0.0, "ari": -0.5, "accuracy": 0.0}
 
 
 def kmeans_rows(features: np.ndarray, labels: np.ndarray) -> list[Row]:
-    """k-means, as many clusters as classes, on features of unit length (N,D) against labels (N,), over ten starts.
+    """k-means on L2-normalised features (N,D), as many clusters as classes, against labels (N,), over ten initialisations.
 
-    nmi: mutual information over the mean entropy; ari: the Rand index less what chance gives (Hubert and Arabie 1985);
-    accuracy: with every cluster named after one class, in the best way (Kuhn 1955).
+    nmi: mutual information over the mean entropy; ari: the Rand index adjusted for chance (Hubert and Arabie 1985);
+    accuracy: under the best one-to-one assignment of clusters to classes (Kuhn 1955).
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -24,7 +24,7 @@ def kmeans_rows(features: np.ndarray, labels: np.ndarray) -> list[Row]:
     classes, truth = np.unique(labels, return_inverse=True)
     points = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than classes: then so many clusters
+        warnings.simplefilter("ignore", ConvergenceWarning)  # with fewer distinct points than classes, there are fewer clusters
         clusters = [KMeans(min(len(classes), len(points)), max_iter=100, random_state=seed).fit_predict(points) for seed in range(SEEDS)]
     cells = [cluster * len(classes) + truth for cluster in clusters]
 
@@ -47,7 +47,7 @@ def nmi(table: np.ndarray) -> float:
 
 
 def ari(table: np.ndarray) -> float:
-    """The adjusted Rand index of a contingency table (clusters, classes) of counts."""
+    """Adjusted Rand index of a contingency table (clusters, classes) of counts."""
     pairs = lambda n: float((n * (n - 1) / 2).sum())  # noqa: E731
     both, a, b, every = pairs(table), pairs(table.sum(1)), pairs(table.sum(0)), pairs(table.sum())
     chance = a * b / every if every else 0.0
@@ -56,7 +56,7 @@ def ari(table: np.ndarray) -> float:
 
 
 def matched(table: np.ndarray) -> float:
-    """The share of rows whose cluster's class, in the best one-to-one naming of a table (clusters, classes), is theirs."""
+    """Accuracy under the best one-to-one assignment of a contingency table (clusters, classes)."""
     from scipy.optimize import linear_sum_assignment
 
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / table.sum())

@@ -1,4 +1,4 @@
-"""A whole evaluation: an encoder, the same untrained, raw data and what exists elsewhere, measured alike and written down."""
+"""Evaluates an encoder, its random init, raw data and off-the-shelf encoders with the same probes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ import numpy as np
 import torch
 from torch import nn
 
+from untaught.config.overrides import parse, unknown
+from untaught.config.registry import modality_named
 from untaught.console import say, warn
-from untaught.core import Modality, Options, UserError
+from untaught.core import Modality, Options, Preprocessor, UserError
 from untaught.evaluation import low_label
 from untaught.evaluation.evaluator import Scorer, merge_rows, read_rows
-from untaught.evaluation.models import EvaluatedModel, open_model
+from untaught.evaluation.metrics import metric_of
+from untaught.evaluation.models import EvaluatedModel, open_model, random_init_encoder
+from untaught.evaluation.pairs import PairScorer, random_init_heads
 from untaught.ops.precision import has_bfloat16
-from untaught.pipeline.dataset import Dataset, differing, look
+from untaught.pipeline.dataset import Dataset, differing, open_dataset
+from untaught.pipeline.infer import chosen_modality
+from untaught.pipeline.preprocessor import load
+from untaught.pipeline.pretrained import encoder_folder, load_encoders, roles_in
 from untaught.pipeline.seen_rows import SeenRows
 from untaught.pipeline.view_pipeline import Views
 from untaught.ranges import Samples, in_range
 from untaught.storage.atomic import make_room
 from untaught.storage.run_dir import data_of, read_run
 
-PAIR = "global"  # the view whose two draws of a sample make the alignment
+KINDS = {"classify": "classes", "regress": "numbers"}  # target kind by task
+PAIR = "global"  # two draws of this view measure the alignment
 
 
 @in_range
@@ -34,23 +42,45 @@ def evaluate(
     data: Any = None,
     *,
     against: Sequence[Any] = (),
-    modality: str = "image",
+    modality: str | None = None,
     columns: dict[str, str] | None = None,
     label: str | None = None,
     split: str | None = None,
     batch_size: Samples = 256,
     out: Path | None = None,
+    task: str | None = None,
+    knobs: Options | None = None,
 ) -> list[Options]:
-    """Measures `target` (see `open_subject`) and its baselines on labelled data, by default the run's own -> rows.
+    """Evaluates `target` (see `open_model`) and its baselines on labelled data, by default the run's own -> rows.
 
-    They go into the evaluation.json of the run, or of `out`, a folder or a .json file. Raises UserError.
+    A run with several encoders is evaluated by retrieval between them, on held-out pairs.
+    The rows are written to evaluation.json of the run, or to `out`, a folder or a .json file. task: "classify" or "regress", for class or
+    numeric labels; by default numeric if any label is not an integer. knobs: modality knobs such as length=64, for a model that was not
+    trained here. Raises UserError.
     """
-    model = dataclasses.replace(open_model(target, modality), name="encoder")
-    peers = [open_model(peer, model.modality.name) for peer in against]
+
+    if isinstance(target, str | os.PathLike) and roles_in(Path(target)):
+        if against or label:
+            option = "--against" if against else "--label"
+            raise UserError(
+                f"{option}: {target} has several encoders, evaluated by retrieval; give a single encoder, e.g. {_a_role(target)}"
+            )
+        return evaluate_pairs(Path(target), data, columns, split, batch_size, out)
+
+    def kind() -> Modality:
+        if data is None:
+            raise UserError(f"{_title(target)} has no data of its own; pass some with --data")
+        return chosen_modality(modality, data, columns)
+
+    model = dataclasses.replace(open_model(target, kind), name="encoder")
+    chosen = _settings_knobs(model, knobs or {})
+    if task is not None and task not in KINDS:
+        raise unknown("task", task, KINDS)
+    peers = [open_model(peer, lambda: model.modality) for peer in against]
     for peer, given in zip(peers, against, strict=True):
         peer.name = f"against:{given if isinstance(given, str | os.PathLike) else peer.name}"
     if len({peer.name for peer in peers}) < len(peers):
-        raise UserError("--against names one encoder twice; name each once")
+        raise UserError("--against contains an encoder twice; give each once")
     place = _place(model, out)
     known = SeenRows.of(model.run) if model.run else None
     own = data is None
@@ -58,21 +88,22 @@ def evaluate(
         data, columns, label, split = _own_data(model, target)
 
     seed = known.seed if known else 0
-    dataset = _open(model, data, columns, label, split, known, own)
-    layout = dataset.layout
-    networks: list[tuple[str, EvaluatedModel, nn.Module]] = [("encoder", model, model.build(layout))]
-    untrained = model.untrained(layout)
-    if untrained is None:
+    dataset = _open(model, data, columns, label, split, known, own, chosen)
+    networks: list[tuple[str, EvaluatedModel, nn.Module]] = [("encoder", model, model.build(dataset))]
+    random_init = model.random_init(dataset)
+    if random_init is None:
         warn("skipping the random-init baseline: some modules lack reset_parameters()")
     else:
-        networks.append(("random_init", model, untrained))
+        networks.append(("random_init", model, random_init))
     for peer in peers:
-        if peer.layout and not _alike(peer.modality, peer.layout, model.modality, layout):
-            raise UserError(f"{peer.name[8:]} takes other data than {target}, or reads it in another way; compare encoders of one kind")
-        networks.append((peer.name, peer, peer.build(layout)))
+        if peer.prep and not _alike(peer.prep, dataset.prep):
+            raise UserError(
+                f"{peer.name[8:]} takes other data than {target}, or preprocesses it differently; compare encoders with compatible input"
+            )
+        networks.append((peer.name, peer, peer.build(dataset)))
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scorer = Scorer(dataset, model.view, device, has_bfloat16(device.type), seed, batch_size)
+    scorer = Scorer(dataset, model.view, device, has_bfloat16(device.type), seed, batch_size, KINDS[task] if task else None)
     print_labels(scorer)
     for peer in peers:
         _warn_seen(peer, scorer)
@@ -88,29 +119,86 @@ def evaluate(
     return rows
 
 
-def print_labels(scorer: Scorer) -> None:
-    """What is measured on what, and what of it can't be."""
+def evaluate_pairs(
+    path: Path, data: Any, columns: dict[str, str] | None, split: str | None, batch_size: int, out: Path | None
+) -> list[Options]:
+    """Recall between the encoders of a run on its held-out pairs, or on those of `data`, with random init and chance as baselines."""
+    run = path if (path / "run.yaml").exists() else path.absolute().parent
+    record = read_run(run / "run.yaml")
+    models, heads = load_encoders(path)
+    place = _place_in(run, out)
+    known, own = SeenRows.of(run), data is None
+    if own:
+        data, columns, split = data_of(record, run), record["columns"], record["split"]
+    prep = load(modality_named(record["modality"]), record["layout"], record["statistics"], run)
+    dataset = open_dataset(data, prep, columns=columns, label=record["label"] if own else None, split=split)
+    dataset.open(False, 0, known.divider(dataset, own))
+    dataset.prep = dataclasses.replace(dataset.prep, statistics=record["statistics"])
+    views = {
+        role: f"{role}.{model.config['view']}" if role in prep.modality.parts else model.config["view"] for role, model in models.items()
+    }
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    scorer = PairScorer(dataset, views, device, has_bfloat16(device.type), batch_size)
     if not scorer.possible:
-        say(f"labels    not used: {scorer.why_not}; label-free rows only, of {len(scorer.queries):,} {scorer.dataset.modality.noun}")
+        raise UserError(f"can't measure retrieval:  {scorer.why_not}")
+    say(f"split     {dataset.how_split}; {len(scorer.rows):,} {prep.modality.noun} of {scorer.held_out} as queries")
+    drawn = {
+        role: random_init_encoder(model.config["encoder"], model.prep.encoder_arguments, model.config["encoder_knobs"], known.seed)
+        for role, model in models.items()
+    }
+    rows, _ = scorer.measure("encoder", {role: model.network for role, model in models.items()}, heads)
+    rows += scorer.measure("random_init", drawn, random_init_heads(heads, known.seed))[0] + scorer.chance()
+    if place is not None:
+        merge_rows(place, rows)
+        say(f"wrote     {place}")
+    return rows
+
+
+def _a_role(target: Any) -> str:
+    folder = encoder_folder(Path(target))
+    return str(folder / roles_in(folder)[0])
+
+
+def _settings_knobs(model: EvaluatedModel, knobs: Options) -> Options:
+    """Parses the knobs. Raises UserError for an unknown name, and for an encoder that has its own preprocessing."""
+    allowed = {name: kind for name, kind in model.modality.knobs.items() if name not in model.overrides}
+    for name in knobs:
+        if name not in allowed:
+            raise unknown("knob", name, allowed)
+        if model.prep is not None:
+            own = model.prep.settings.get(name)
+            raise UserError(f"{name}={knobs[name]}: the trained encoder has its own {name} {own}; leave it out")
+    return {name: parse(name, value, allowed[name]) for name, value in knobs.items()}
+
+
+def print_labels(scorer: Scorer) -> None:
+    """Prints what is evaluated on which data, and what is skipped."""
+    if not scorer.possible:
+        say(f"labels    not used: {scorer.why_not}; label-free metrics only, on {len(scorer.queries):,} {scorer.dataset.modality.noun}")
         return
     train, test = scorer.labels(scorer.bank), scorer.labels(scorer.queries)
-    present, sizes = np.unique(train, return_counts=True)
+    noun = scorer.dataset.modality.noun
     say(f"split     {scorer.dataset.how_split}")
-    span = f"{sizes.min():,}" if sizes.min() == sizes.max() else f"{sizes.min():,} to {sizes.max():,}"
-    say(f"labels    {len(present)} classes of {span} training {scorer.dataset.modality.noun}; {len(test):,} of {scorer.held_out} ask")
+    if scorer.kind == "numbers":
+        about = f"numbers from {train.min():g} to {train.max():g} on {len(train):,} training {noun}"
+    else:
+        present, sizes = np.unique(train, return_counts=True)
+        span = f"{sizes.min():,}" if sizes.min() == sizes.max() else f"{sizes.min():,} to {sizes.max():,}"
+        about = f"{len(present)} classes of {span} training {noun} each"
+    say(f"labels    {about}; evaluated on {len(test):,} of {scorer.held_out}")
     for doubt in scorer.doubts():
         warn(doubt)
     for setting, against in low_label.settings(train):
         if against:
-            say(f"labels    {setting} is left out: {against}")
+            say(f"labels    skipping {setting}: {against}")
 
 
 def _warn_seen(peer: EvaluatedModel, scorer: Scorer) -> None:
-    """Another run's training samples may be among those that this one held out."""
+    """Warns if another run was trained on samples that this one holds out."""
     store = scorer.dataset.store
-    if peer.run and store and (seen := SeenRows.of(peer.run).seen(store, scorer.queries)):
+    if peer.run and store and (count := SeenRows.of(peer.run).seen(store, scorer.queries)):
         noun = scorer.dataset.modality.noun
-        warn(f"{peer.name[8:]} was trained on {seen:,} of the {len(scorer.queries):,} {noun} it is scored on: its scores are too high")
+        warn(f"{peer.name[8:]} was trained on {count:,} of the {len(scorer.queries):,} {noun} it is evaluated on; its scores are too high")
 
 
 def _open(
@@ -121,63 +209,65 @@ def _open(
     split: str | None,
     known: SeenRows | None,
     own: bool,
+    chosen: Options | None = None,
 ) -> Dataset:
-    """Data read as the encoder's own was, with what that changes said. known: of the run; own: whether the data are to be the run's."""
+    """Opens the data with the encoder's preprocessing and prints what that changes. known: the run's rows; own: whether the data are
+    the run's; chosen: settings, for an encoder that has none."""
     modality = model.modality
-    overrides = ({"size": model.size} if model.size else {}) | model.brought
-    dataset = look(data, modality, columns=columns, label=label, split=split, overrides=overrides, layout=model.layout)
-    for key, (found, takes) in differing(dataset.peeked, modality, model.layout).items() if model.layout else ():
-        if key == "channels" and 1 not in (found, takes):
-            raise UserError(
-                f"the {modality.noun} have {found} channels, the encoder was trained on {takes}; give {modality.noun} of {takes}"
-            )
-        say(f"layout    {modality.noun} of {key} {found} are read with {key} {takes}, as in training")
+    overrides = {key: value for key, value in model.shown_as.items() if key in modality.knobs} | model.overrides | (chosen or {})
+    dataset = open_dataset(data, model.prep or modality, columns=columns, label=label, split=split, overrides=overrides)
+    if model.prep is None:
+        settings = dataset.prep.settings
+        say("input     " + ", ".join(f"{key} {settings[key]}" for key in modality.knobs if key in settings))
+    for key, (found, takes) in differing(dataset.peeked, model.prep).items() if model.prep else ():
+        say(f"input     {modality.noun} converted from {key} {found} to {takes}, as in training")
     divide = known.divider(dataset, own) if known else None
     dataset.open(False, 0, divide)
     return dataset
 
 
-def _alike(modality: Modality, layout: Options, other: Modality, others: Options) -> bool:
-    """Whether what is decoded for one encoder can be shown to another: of one modality, channels and tokenizer; sizes may differ."""
-    if modality is not other or modality.input(layout).get("channels") != other.input(others).get("channels"):
-        return False
-    return modality.learn is None or modality.kept(layout)[modality.files[0]] == modality.kept(others)[modality.files[0]]
+def _alike(prep: Preprocessor, other: Preprocessor) -> bool:
+    """Whether two encoders can share decoded samples: same number of image channels, same tokenizer."""
+    return prep.modality is other.modality and prep.modality.kind(prep.settings) == other.modality.kind(other.settings)
 
 
 def _views(model: EvaluatedModel, dataset: Dataset) -> tuple[Views, Views | None]:
-    whole = model.shown(dataset.layout, dataset.statistics, (model.view,))
-    offered = PAIR in model.modality.views
-    return whole, model.shown(dataset.layout, dataset.statistics, (PAIR, PAIR)) if offered else None
+
+    return model.views(dataset.prep, (model.view,)), model.views(dataset.prep, (PAIR, PAIR)) if PAIR in model.modality.views else None
+
+
+def _title(target: Any) -> str:
+    return str(target) if isinstance(target, str | os.PathLike) else "it"
 
 
 def _own_data(model: EvaluatedModel, target: Any) -> tuple[Any, dict[str, str] | None, str | None, str | None]:
     if model.run is None:
-        name = target if isinstance(target, str | os.PathLike) else "it"
-        raise UserError(f"{name} has no data of its own to be measured on; name some with --data")
+        raise UserError(f"{_title(target)} has no data of its own; pass some with --data")
     run = read_run(model.run / "run.yaml")
     return data_of(run, model.run), run["columns"], run["label"], run["split"]
 
 
 def _place(model: EvaluatedModel, out: Path | None) -> Path | None:
-    """Where the rows go; refused before anything is measured if it can't be written."""
-    if out is None and not model.run:
-        return None
-    folder = out or model.run or Path()
+    """Where the rows are written; raises UserError before any computation if that is not possible."""
+    return None if out is None and not model.run else _place_in(model.run or Path(), out)
+
+
+def _place_in(run: Path, out: Path | None) -> Path:
+    folder = out or run
     place = folder if folder.suffix == ".json" else folder / "evaluation.json"
     make_room(place)
-    read_rows(place)  # what is there must be an evaluation
+    read_rows(place)  # an existing file must be an evaluation
     return place
 
 
 # ------------------------------------------------------------------------------------------------------- rows as text
 
-HEADINGS: dict[str, str] = {"random_init": "untrained", "raw": "raw data"}
-PROBES = {"knn20": "kNN k=20", "knn200": "kNN k=200", "kmeans": "k-means", "spectrum": ""}
-SHARES = {"accuracy", "balanced_accuracy"}
+HEADINGS: dict[str, str] = {"chance": "chance", "random_init": "random init", "raw": "raw data"}
+PROBES = {"knn20": "kNN k=20", "knn200": "kNN k=200", "kmeans": "k-means", "spectrum": "", "retrieval": ""}
 
 
 def as_text(rows: list[Options], width: int) -> str:
-    """A table, a column an encoder, a line a score with half its 95% interval; where that is too wide, a paragraph a score."""
+    """A table: a column per encoder, a line per score with half its 95% interval; if that is too wide, a paragraph per score."""
     shown = [name for name in dict.fromkeys(row["features"] for row in rows) if name != "encoder"]
     names: list[str] = ["encoder", *shown]
     cells: dict[str, dict[str, str]] = {}
@@ -202,13 +292,13 @@ def _paragraphs(table: list[list[str]], headings: list[str]) -> Iterator[str]:
 
 def _what(row: Options) -> str:
     labels = "" if row["labels"] in ("all", "none") else row["labels"]
-    metric = "" if row["metric"] == "accuracy" else row["metric"].replace("_accuracy", "")
+    metric = "" if row["metric"] == "accuracy" else metric_of(row["metric"]).title.replace(" accuracy", "")
     return " ".join(filter(None, (PROBES.get(row["probe"], row["probe"]), labels, metric)))
 
 
 def _cell(row: Options) -> str:
     half = max(row["high"] - row["mean"], row["mean"] - row["low"])
-    if row["metric"] in SHARES:
+    if metric_of(row["metric"]).share:
         return f"{100 * row['mean']:.1f} +- {100 * half:.1f}"
     digits = 1 if abs(row["mean"]) >= 10 else 2
     return f"{row['mean']:.{digits}f} +- {half:.{digits}f}"

@@ -1,4 +1,4 @@
-"""What an encoder is worth on given material: features encoded once, rows of evaluation.json out of them."""
+"""Scores encoders on a data set: features are encoded once and turned into rows of evaluation.json."""
 
 from __future__ import annotations
 
@@ -15,70 +15,91 @@ from torch import nn
 
 from untaught.console import progress_bar, say
 from untaught.core import Batch, Options, UserError, View
-from untaught.data.labels import doubts
+from untaught.data.labels import as_numbers, doubts
 from untaught.data.parts import held_out_part
 from untaught.evaluation import layers
-from untaught.evaluation.battery import Encoded, battery, knn_rows, steps
+from untaught.evaluation.battery import PROBES, Encoded, battery, steps
 from untaught.evaluation.features import collect, encode
-from untaught.evaluation.knn import knn_accuracy
 from untaught.pipeline.dataset import Dataset
 from untaught.pipeline.view_pipeline import Views, convolves, used_view
 from untaught.storage.atomic import write_text
 from untaught.storage.safe_load import read_json
 
-BANK, QUERIES = 100_000, 20_000  # at most; more change a score by less than its interval
-WATCHED = 6_000  # samples that are scored on the way
-PAIRED = 2_000  # samples whose two views make the alignment
+BANK, QUERIES = 100_000, 20_000  # maxima; more rows change a score by less than its interval
+WATCHED = 6_000  # samples used for scores during training
+PAIRED = 2_000  # samples whose two views measure the alignment
 SCHEMA = 1
-LARGEST = 1e30  # of a score: more is none
+LARGEST = 1e30  # scores above are discarded
 
 
 class Scorer:
-    """Scores encoders on a store: the training part is the bank and teaches the probes, the held-out part asks.
+    """Scores encoders on a store with the probes for its target kind, fitted on the training part and evaluated on the held-out part.
 
-    `watch` never looks at the test part: its queries are taken out of the training part.
+    kind: target kind, "classes" or "numbers"; inferred from the labels if None. `why_not`: the reason why labels can't be used, or "".
+    `watch` never uses the test part: its queries are taken from the training part.
     """
 
-    def __init__(self, dataset: Dataset, whole: str, device: torch.device, bf16: bool, seed: int, batch_size: int = 512) -> None:
+    def __init__(
+        self, dataset: Dataset, whole: str, device: torch.device, bf16: bool, seed: int, batch_size: int = 512, kind: str | None = None
+    ) -> None:
         self.dataset, self.device, self.bf16, self.batch_size = dataset, device, bf16, batch_size
-        self.view = used_view(dataset.modality, dataset.layout, whole, dataset.statistics)
+        self.view = used_view(dataset.prep, whole)
         self.pick = np.random.default_rng(seed)
         self.held_out: str | None = None
+        labels = dataset.store.labels if dataset.store else None
+        self.kind = kind or ("numbers" if labels is not None and labels.dtype.kind == "f" else "classes")
+        self.targets = self._targets()  # (N,) class indices, -1 if missing, or numbers, NaN if missing
+        self.known = np.isfinite(self.targets) if self.kind == "numbers" else self.targets >= 0  # (N,) bool
         self.why_not = self._choose_rows()
         self.possible = not self.why_not
-        if not self.possible:  # of rows without labels there is still a spectrum
+        if not self.possible:  # the spectrum needs no labels
             parts = dataset.parts
             self.queries = self._some(parts.get(held_out_part(parts) or "train", np.arange(0)), QUERIES)
 
     def _choose_rows(self) -> str:
-        """Which rows are for what -> why labels can't be used, or ""."""
+        """Chooses bank, queries and watched rows -> the reason why labels can't be used, or ""."""
         store = self.dataset.store
         if store is None:
             return "the data is streamed"
         if store.labels is None:
             return "the data has no labels"
-        if store.labels.dtype.kind == "f":
-            return "the labels are measured numbers, and these probes tell classes apart"
-        labelled = {name: rows[store.labels[rows] >= 0] for name, rows in self.dataset.parts.items()}
+        labelled = {name: rows[self.known[rows]] for name, rows in self.dataset.parts.items()}
         self.held_out = held_out_part(labelled)
         train = labelled["train"]
         if self.held_out is None or not len(train):
             return "no labelled held-out part"
-        if len(np.unique(store.labels[train])) < 2:
-            return f"all {len(train):,} labelled training rows are of one class"
+        if len(np.unique(self.labels(train))) < 2:
+            same = "are of one class" if self.kind == "classes" else "have the same label"
+            return f"all {len(train):,} labelled training rows {same}"
         self.bank, self.queries = self._some(train, BANK), self._some(labelled[self.held_out], QUERIES)
         watched = self.pick.permutation(self._some(train, WATCHED))
         cut = max(1, len(watched) // 6)
         self.watched = np.sort(watched[cut:]), np.sort(watched[:cut])
         return ""
 
+    def _targets(self) -> np.ndarray:
+        store = self.dataset.store
+        if store is None or store.labels is None:
+            return np.empty(0)
+        if self.kind == "classes" and store.labels.dtype.kind == "f":
+            raise UserError("the labels are numbers, not classes; omit --task or give --task regress")
+        if self.kind == "classes":
+            return store.labels
+        try:
+            return as_numbers(store.labels, store.classes)
+        except ValueError as error:
+            raise UserError(f"--task regress needs numbers, but found the label {str(error)!r}; use --task classify") from None
+
     def doubts(self) -> list[str]:
-        """What of the labels makes the scores say less than they seem to."""
+        """Warnings about labels that make scores less meaningful."""
         store = self.dataset.store
         if not self.possible or store is None or store.labels is None or self.held_out is None:
             return []
-        noun, missing = self.dataset.modality.noun, int((store.labels < 0).sum())
-        found = [f"{missing:,} of {len(store):,} {noun} have no label and are left out"] if missing else []
+        noun, missing = self.dataset.modality.noun, int((~self.known).sum())
+        found = [f"{missing:,} of {len(store):,} {noun} have no label and are skipped"] if missing else []
+        if self.kind == "numbers":
+            same = len(np.unique(self.labels(self.queries))) == 1
+            return found + [f"all {len(self.queries):,} labelled {noun} of {self.held_out} have the same label: R2 is undefined"] * same
         return found + doubts(self.labels(self.bank), self.labels(self.queries), store.classes, f"{noun} of {self.held_out}")
 
     def _some(self, rows: np.ndarray, most: int) -> np.ndarray:
@@ -87,34 +108,36 @@ class Scorer:
     # ------------------------------------------------------------------------------------------------------- scores
 
     def watch(self, encoder: nn.Module) -> dict[str, float]:
-        """kNN on the way, inside the training part."""
+        """kNN during training, within the training part."""
         bank, queries = self.watched
-        scores = knn_accuracy(self.features(encoder, bank), self.labels(bank), self.features(encoder, queries), self.labels(queries))
-        return {f"knn{k}": accuracy for k, accuracy in scores.items()}
+        return PROBES[self.kind].watch(*self._both(encoder, bank, queries))
 
     def knn(self, features: str, encoder: nn.Module | None) -> list[Options]:
-        """Rows of kNN on the held-out part, named `features`; without an encoder, of raw features."""
-        bank, queries = self.features(encoder, self.bank), self.features(encoder, self.queries)
-        return self._named(features, knn_rows(bank, self.labels(self.bank), queries, self.labels(self.queries)))
+        """kNN rows on the held-out part, named `features`; raw features if there is no encoder."""
+        return self._named(features, PROBES[self.kind].neighbours(*self._both(encoder, self.bank, self.queries)))
+
+    def _both(self, encoder: nn.Module | None, bank: np.ndarray, queries: np.ndarray) -> tuple[Any, np.ndarray, Any, np.ndarray]:
+        """Features and targets of the bank, then of the queries."""
+        return self.features(encoder, bank), self.labels(bank), self.features(encoder, queries), self.labels(queries)
 
     def battery(self, features: str, encoder: nn.Module | None, views: tuple[Views, Views | None] | None = None) -> list[Options]:
-        """Rows of the whole battery, named `features`; without an encoder, of raw features, which have no spectrum.
+        """Rows of all probes, named `features`; raw features (without a spectrum) if there is no encoder.
 
-        views: how this encoder is shown samples if not as the scorer's own, and two views of a sample for the alignment.
+        views: the view that this encoder reads, if not the scorer's own, and two views of a sample for the alignment.
         """
         view, paired = views or (self.view, None)
         queries = self.queries
         if self.possible and encoder is not None and getattr(encoder, "layered", False):
             encoder = self._mixed(encoder, view, features)
-        encoded = Encoded(self.features(encoder, queries, view, features))
+        encoded = Encoded(self.features(encoder, queries, view, features), kind=self.kind)
         if self.possible:
-            encoded.train, encoded.train_labels = self.features(encoder, self.bank, view, features), self.labels(self.bank)
-            encoded.test_labels = self.labels(queries)
+            encoded.train, encoded.train_targets = self.features(encoder, self.bank, view, features), self.labels(self.bank)
+            encoded.test_targets = self.labels(queries)
         if encoder is not None and paired is not None:
             encoded.pairs = self._pairs(encoder, queries[:: -(-len(queries) // PAIRED)], paired)
         rows: list[Options] = []
         with progress_bar(f"measuring {features}") as bar:
-            task = bar.add_task("", total=steps(self.possible, encoded.train_labels, encoder is not None), note="")
+            task = bar.add_task("", total=steps(encoded, encoder is not None), note="")
             for done, (coming, found) in enumerate(battery(encoded, label_free=encoder is not None)):
                 rows += found
                 bar.update(task, completed=done, note=coming)
@@ -127,15 +150,14 @@ class Scorer:
     # ----------------------------------------------------------------------------------------------------- features
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
-        assert self.dataset.store is not None
-        assert self.dataset.store.labels is not None
-        return np.asarray(self.dataset.store.labels[rows])
+        """Targets (n,) of these store rows."""
+        return np.asarray(self.targets[rows])
 
     def features(self, encoder: nn.Module | None, rows: np.ndarray, view: Views | None = None, note: str = "") -> np.ndarray:
-        """(n,D) float32 of these rows of the store; a bar is shown where a `note` names what is encoded."""
+        """Features (n,D) float32 of these store rows; with a `note`, a progress bar is shown under that name."""
         if encoder is None:
             raw = self.dataset.modality.raw
-            parts = ((batch["index"].numpy(), raw(batch, self.dataset.layout)) for batch in self._batches(rows, note))
+            parts = ((batch["index"].numpy(), raw(batch, self.dataset.prep)) for batch in self._batches(rows, note))
             return collect(parts, len(rows))
         shown = view or self.view
         shown.channels_last = convolves(encoder)
@@ -143,11 +165,11 @@ class Scorer:
         return collect(encode(encoder, self._batches(rows, note), take, self.device, self.bf16, self.dataset.names), len(rows))
 
     def _mixed(self, encoder: Any, view: Views, name: str) -> nn.Module:
-        """The encoder read as a sum of its layers, weighted by what some training rows say."""
+        """The encoder as a sum of its layers, with weights learned on some training rows."""
         rows = self._some(self.bank, layers.ROWS)
         found = self.features(layers.Averaged(encoder), rows, view, f"layers of {name}")
         weights, scales = layers.choose(found.reshape(len(rows), -1, encoder.width), self.labels(rows), seed=0)
-        say(f"layers    {name} is read as " + " + ".join(f"{weight:.2f} x {i}" for i, weight in enumerate(weights.tolist(), 1) if weight))
+        say(f"layers    {name}: " + " + ".join(f"{weight:.2f} x {i}" for i, weight in enumerate(weights.tolist(), 1) if weight))
         return layers.Mixed(encoder, weights, scales)
 
     def _pairs(self, encoder: nn.Module, rows: np.ndarray, views: Views) -> tuple[np.ndarray, np.ndarray]:
@@ -169,41 +191,41 @@ class Scorer:
 
 
 def merge_rows(path: Path, rows: list[Options]) -> None:
-    """Writes evaluation.json whole: rows that are measured again are replaced, the others stay.
+    """Writes evaluation.json atomically: rows that were measured again are replaced, the others stay.
 
-    A row is the same as another if features, probe, labels, metric and data are (and seed, where training was repeated).
-    Raises UserError where what is there can't be read, and where a score is not finite.
+    Rows are identified by features, probe, labels, metric and data (and seed, where training was repeated).
+    Raises UserError if the existing file can't be read or a score is not finite.
     """
     for row in rows:
         if not all(np.isfinite(row[key]) for key in ("mean", "low", "high") if row.get(key) is not None):
             what = " ".join(str(row[key]) for key in ("features", "probe", "metric"))
-            raise UserError(f"the score {what} is not finite ({row['mean']}): nothing is written to {path}; the training may have diverged")
+            raise UserError(f"the score {what} is not finite ({row['mean']}): {path} was not written; training may have diverged")
     identity = lambda row: tuple(row.get(key) for key in ("features", "probe", "labels", "metric", "data", "seed"))  # noqa: E731
     new = {identity(row) for row in rows}
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # an evaluation and a fine-tuning of one run may end at once
-        kept = [row for row in read_rows(path) if identity(row) not in new]
-        write_text(path, json.dumps({"schema": SCHEMA, "rows": kept + rows}, indent=1))
+        fcntl.flock(folder, fcntl.LOCK_EX)  # evaluation and fine-tuning of one run may finish at the same time
+        unchanged = [row for row in read_rows(path) if identity(row) not in new]
+        write_text(path, json.dumps({"schema": SCHEMA, "rows": unchanged + rows}, indent=1))
     finally:
         os.close(folder)
 
 
 def read_rows(path: Path) -> list[Options]:
-    """The rows of an evaluation.json; none where there is no file. Raises UserError where it can't be read."""
+    """The rows of an evaluation.json; [] if there is no file. Raises UserError if it can't be read."""
     if not os.path.lexists(path):
         return []
     found = read_json(path, path.parent)
     if isinstance(found, dict) and found.get("schema", SCHEMA) != SCHEMA:
-        raise UserError(f"{path} is of schema {str(found['schema'])[:20]}, this version reads {SCHEMA}; remove it, or choose another --out")
+        raise UserError(f"{path} has schema {str(found['schema'])[:20]}, this version reads {SCHEMA}; remove it, or choose another --out")
     rows = found.get("rows") if isinstance(found, dict) else None
     if not isinstance(rows, list) or not all(map(is_row, rows)):
         raise UserError(f"{path} can't be read as an evaluation; remove it, or choose another --out")
-    return [row for row in rows if all(abs(number) < LARGEST for number in _numbers(row))]  # what is no finite number says nothing
+    return [row for row in rows if all(abs(number) < LARGEST for number in _numbers(row))]  # drops rows that are not finite
 
 
 def is_row(row: Any) -> bool:
-    """Whether something that was read is a row of an evaluation."""
+    """Whether a parsed value is a row of an evaluation."""
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("features", "probe", "labels", "metric")):
         return False
     if not isinstance(row.get("data"), str | None):

@@ -1,4 +1,4 @@
-"""Encoding once, clean, in eval mode, in bounded memory."""
+"""Encoding without augmentation, in eval mode and bounded memory."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def encode(
     bf16: bool,
     names: Callable[[np.ndarray], list[str]] | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """One (index (B,), features (B,D) float32) a batch, of the pooled vectors of view(batch); the encoder's mode is put back at the end.
+    """Yields (index (B,), features (B,D) float32) per batch: the pooled vectors of view(batch). The encoder's mode is restored at the end.
 
-    Raises UserError where features are not finite; names: what samples are called by their index.
+    Raises UserError if features are not finite. names: index -> sample names, for that message.
     """
     training = encoder.training
     encoder.eval()
@@ -41,18 +41,18 @@ def encode(
 
 
 def check_finite(index: np.ndarray, features: np.ndarray, names: Callable[[np.ndarray], list[str]] | None = None) -> None:
-    """A UserError where some of the features (B,D) of samples index (B,) are not finite."""
+    """Raises UserError if any features (B,D) of the samples index (B,) are not finite."""
     wrong = index[~np.isfinite(features.reshape(len(index), -1)).all(1)]
     if len(wrong):
         first = names(wrong[:1])[0] if names else f"sample {wrong[0]}"
         raise UserError(
-            f"the network gives numbers that are not finite for {len(wrong)} of {len(index)} samples, the first {first}: its weights are "
-            "damaged or its training has diverged; train again with a smaller lr, or take an earlier checkpoint"
+            f"the network output is not finite for {len(wrong)} of {len(index)} samples, first {first}: its weights are "
+            "corrupt or training diverged; train again with a smaller lr, or use an earlier checkpoint"
         )
 
 
 def collect(parts: Iterable[tuple[np.ndarray, Any]], rows: int) -> Any:
-    """The features of all parts, `rows` in all, in their order -> (rows,D), never there twice; sparse ones stay so."""
+    """Concatenates the features of all parts, `rows` in total -> (rows,D), without a second copy in memory; sparse features stay sparse."""
     result, start = np.empty((0, 0), np.float32), 0
     sparse = []
     for _, features in parts:
@@ -64,7 +64,7 @@ def collect(parts: Iterable[tuple[np.ndarray, Any]], rows: int) -> Any:
             result = np.empty((rows, features.shape[1]), np.float32)
         result[start : start + len(features)] = features
         start += len(features)
-    assert start == rows, f"{start} of {rows} rows came"
+    assert start == rows, f"got {start} of {rows} rows"
     if sparse:
         from scipy.sparse import vstack
 

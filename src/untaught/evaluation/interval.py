@@ -1,4 +1,4 @@
-"""How sure a score is: the test samples might have been others, and so might the labels. One 95% interval for both."""
+"""Uncertainty of a score from the choice of test samples and of labels, as one 95% interval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-Row = dict[str, Any]  # of evaluation.json, but for "features"
+Row = dict[str, Any]  # of evaluation.json, without "features"
 RESAMPLES = 400
 Z = 1.96
 
@@ -20,11 +20,11 @@ def row(probe: str, labels: str, metric: str, mean: float, low: float, high: flo
 
 @dataclass
 class Measured:
-    """A score of several draws (D,), and its mean over draws in each of R resamples of the test samples (R,)."""
+    """A score for each of D label draws (D,), and its mean over draws in each of R bootstrap resamples of the test samples (R,)."""
 
     draws: np.ndarray
     resampled: np.ndarray
-    limits: tuple[float, float] = (-np.inf, np.inf)  # that no score can leave
+    limits: tuple[float, float] = (-np.inf, np.inf)  # range of the score
 
     @property
     def mean(self) -> float:
@@ -32,14 +32,14 @@ class Measured:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95%: 1.96 deviations over resampled test samples and Student's t over draws, joined as independent errors."""
+        """95%: 1.96 std over resampled test samples and Student's t over draws, combined as independent errors."""
         count = len(self.draws)
-        spread = stdtrit(count - 1, 0.975) * self.draws.std(ddof=1) / np.sqrt(count) if count > 1 else 0.0
-        half = np.hypot(Z * self.resampled.std(), spread)
+        draw_error = stdtrit(count - 1, 0.975) * self.draws.std(ddof=1) / np.sqrt(count) if count > 1 else 0.0
+        half = np.hypot(Z * self.resampled.std(), draw_error)
         return float(max(self.mean - half, self.limits[0])), float(min(self.mean + half, self.limits[1]))
 
     def __sub__(self, other: Measured) -> Measured:
-        """The paired difference: the same draws, the same resamples."""
+        """The paired difference, on the same draws and resamples."""
         return Measured(self.draws - other.draws, self.resampled - other.resampled)
 
 
@@ -48,7 +48,7 @@ def measure(
     outcomes: list[np.ndarray],
     limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> dict[str, Measured]:
-    """Scores by name of the outcomes (N, ...), one a draw, on the same test samples; every call resamples alike."""
+    """Scores by name from outcomes (N, ...), one per draw, on the same test samples; every call uses the same resamples."""
     random = np.random.default_rng(0)
     plain = [scores(outcome) for outcome in outcomes]
     again = {name: np.zeros(RESAMPLES) for name in plain[0]}
@@ -63,18 +63,18 @@ def measure(
 def bootstrap(
     score: Callable[[np.ndarray], np.ndarray], rows: int, lowest: float = 0.0, highest: float = 1.0
 ) -> tuple[float, float, float]:
-    """(mean, low, high), as `measure`, for a score of every draw at once.
+    """(mean, low, high) as in `measure`, for a score computed for all draws at once.
 
-    score: how often each test row counts (rows,) -> the score of every draw (draws,).
+    score: multiplicity of each test row (rows,) -> score of every draw (draws,). Resamples in which it is undefined (NaN) are skipped.
     """
     random = np.random.default_rng(0)
-    resampled = [score(np.bincount(random.integers(rows, size=rows), minlength=rows)).mean() for _ in range(RESAMPLES)]
-    found = Measured(score(np.ones(rows, np.int64)), np.array(resampled), (lowest, highest))
+    resampled = np.array([score(np.bincount(random.integers(rows, size=rows), minlength=rows)).mean() for _ in range(RESAMPLES)])
+    found = Measured(score(np.ones(rows, np.int64)), resampled[~np.isnan(resampled)], (lowest, highest))
     return min(max(found.mean, lowest), highest), *found.interval
 
 
 def accuracy_rows(probe: str, labels: str, right: np.ndarray, truth: np.ndarray) -> list[Row]:
-    """right (draws, M) bool, truth (M,) -> a row of accuracy, and one of its mean over classes where these differ in size."""
+    """right (draws, M) bool, truth (M,) -> a row of accuracy, and one of balanced accuracy if class sizes differ by more than 2x."""
     draws, rows = right.shape
     correct = right.astype(np.float32)
 
@@ -82,7 +82,7 @@ def accuracy_rows(probe: str, labels: str, right: np.ndarray, truth: np.ndarray)
         return correct @ counts.astype(np.float32) / rows
 
     mean, low, high = bootstrap(accuracy, rows)
-    if low == high:  # all right or all wrong: a bootstrap can't vary, Wilson's interval can
+    if low == high:  # all right or all wrong: the bootstrap has no variance, use Wilson's interval
         low, high = wilson(mean, rows)
         low, high = min(low, mean), max(high, mean)
     result = [row(probe, labels, "accuracy", mean, low, high, draws)]
@@ -100,7 +100,7 @@ def accuracy_rows(probe: str, labels: str, right: np.ndarray, truth: np.ndarray)
 
 
 def wilson(share: float, rows: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share of so many rows."""
+    """Wilson's 95% interval of a share of `rows` rows."""
     middle = (share + Z * Z / (2 * rows)) / (1 + Z * Z / rows)
     half = Z * np.sqrt(share * (1 - share) / rows + Z * Z / (4 * rows * rows)) / (1 + Z * Z / rows)
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))

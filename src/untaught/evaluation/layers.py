@@ -1,7 +1,7 @@
-"""Features out of several layers: a learned weighted sum of them, where that tells classes apart better than the last one.
+"""Features from several layers: a learned weighted sum, if it predicts the labels better than the last layer.
 
-As ELMo mixes layers (Peters et al. 2018, https://arxiv.org/abs/1802.05365, equation 1), learned with a linear classifier on a part of
-the training rows and compared with the last layer on another.
+As in ELMo (Peters et al. 2018, https://arxiv.org/abs/1802.05365, equation 1); learned with a linear model on some training rows
+and compared with the last layer on others.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from untaught.core import Encoder, View
 
-ROWS = 4096  # that weights are learned from and judged on, at most
+ROWS = 4096  # maximum, for learning and comparing weights
 STEPS, RATE, DECAY = 150, 0.02, 1e-2
 
 
 class Mixed(nn.Module):
-    """An encoder read as a weighted sum of its layers, each averaged over valid tokens and divided by its scale.
+    """The weighted sum of an encoder's layers, each averaged over valid tokens and divided by its scale.
 
     weights, scales (L,); a view -> (B,D).
     """
@@ -33,7 +33,7 @@ class Mixed(nn.Module):
 
 
 class Averaged(nn.Module):
-    """Every layer of an encoder, averaged over valid tokens, side by side: a view -> (B, L * D)."""
+    """All layers of an encoder, averaged over valid tokens and concatenated: a view -> (B, L * D)."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -50,32 +50,39 @@ def averaged(encoder: Encoder, view: View) -> Tensor:
     tokens = torch.stack(found.layers, 1).float()
     if found.valid is None:
         return tokens.mean(2)
-    kept = found.valid[:, None, :, None]
-    return (tokens * kept).sum(2) / kept.sum(2).clamp(min=1)
+    valid = found.valid[:, None, :, None]
+    return (tokens * valid).sum(2) / valid.sum(2).clamp(min=1)
 
 
 def choose(layers: np.ndarray, labels: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
-    """layers (N,L,D), labels (N,) -> weights and scales (L,) of the better, on a fifth of the rows, of a learned sum and the last layer."""
+    """layers (N,L,D), labels (N,), classes or numbers -> weights and scales (L,) of a learned sum or of the last layer, whichever scores
+    higher on a held-out fifth of the rows."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(labels))
     cut = max(1, len(order) // 5)
-    x, y = torch.from_numpy(layers).float(), torch.from_numpy(np.unique(labels, return_inverse=True)[1]).long()
+    x = torch.from_numpy(layers).float()
+    if labels.dtype.kind == "f":
+        y = torch.from_numpy((labels - labels.mean()) / max(labels.std(), 1e-12)).float()
+    else:
+        y = torch.from_numpy(np.unique(labels, return_inverse=True)[1]).long()
     scales = x.std((0, 2)).clamp(min=1e-6)
     x = x / scales[:, None]
-    kept, judging = torch.from_numpy(order[cut:]), torch.from_numpy(order[:cut])
+    fitting, judging = torch.from_numpy(order[cut:]), torch.from_numpy(order[:cut])
     last = F.one_hot(torch.tensor(x.shape[1] - 1), x.shape[1]).float()
-    learned, right = _fit(x, y, kept, judging, None)
-    _, right_last = _fit(x, y, kept, judging, last)
+    learned, right = _fit(x, y, fitting, judging, None)
+    _, right_last = _fit(x, y, fitting, judging, last)
     return (learned if right > right_last else last), scales
 
 
-def _fit(x: Tensor, y: Tensor, kept: Tensor, judging: Tensor, fixed: Tensor | None) -> tuple[Tensor, float]:
-    """Weights (L,), learned unless fixed, with a linear classifier on `kept` -> them, and the share of `judging` that is right."""
+def _fit(x: Tensor, y: Tensor, fitting: Tensor, judging: Tensor, fixed: Tensor | None) -> tuple[Tensor, float]:
+    """Fits weights (L,), unless fixed, and a linear model on the rows `fitting` -> the weights, and the accuracy (for numbers, minus the
+    mean squared error) on the rows `judging`."""
+    numbers = y.is_floating_point()
     free = torch.zeros(x.shape[1], requires_grad=True)
-    linear = nn.Linear(x.shape[2], int(y.max()) + 1)
+    linear = nn.Linear(x.shape[2], 1 if numbers else int(y.max()) + 1)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
-    mean = x[kept].mean(0)
+    mean = x[fitting].mean(0)
     optimizer = torch.optim.AdamW([{"params": [free], "weight_decay": 0.0}, {"params": linear.parameters()}], lr=RATE, weight_decay=DECAY)
 
     def scores(rows: Tensor) -> Tensor:
@@ -84,10 +91,11 @@ def _fit(x: Tensor, y: Tensor, kept: Tensor, judging: Tensor, fixed: Tensor | No
 
     with torch.enable_grad():
         for _ in range(STEPS):
-            loss = F.cross_entropy(scores(kept), y[kept])
+            loss = F.mse_loss(scores(fitting)[:, 0], y[fitting]) if numbers else F.cross_entropy(scores(fitting), y[fitting])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     with torch.no_grad():
-        right = float((scores(judging).argmax(1) == y[judging]).float().mean())
+        found = scores(judging)
+        right = -float(F.mse_loss(found[:, 0], y[judging])) if numbers else float((found.argmax(1) == y[judging]).float().mean())
         return (free.softmax(0) if fixed is None else fixed).detach(), right

@@ -1,4 +1,4 @@
-"""How good an encoder is when labels are few: draws of some labels a class, or of a share of all."""
+"""Low-label settings: draws of some labels per class, or of a share of all labels (for numbers, only a share)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 
 SETTINGS = ("1/class", "2/class", "5/class", "10/class", "50/class", "1%", "10%")
 DRAWS = 10
+FEW = 10  # minimum size of a draw of numbers
 
 
 def draw(setting: str, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Rows (n,), sorted, of "K/class" or of "P%" of labels (N,), in proportion to the classes, at least one of each."""
+    """Sorted rows (n,) for "K/class" or "P%" of labels (N,), stratified, at least one per class."""
     random = np.random.default_rng(seed)
     rows = []
     for members in _members(labels):
@@ -21,10 +22,14 @@ def draw(setting: str, labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def settings(labels: np.ndarray) -> Iterator[tuple[str, str]]:
-    """(setting, what stands against it or "") of each that is a draw worth its name with these labels (N,)."""
+    """Yields (setting, reason to skip it or "") for the settings that apply to these labels (N,)."""
     sizes = np.array([len(members) for members in _members(labels)])
     for setting in SETTINGS:
-        if setting.endswith("%"):
+        if labels.dtype.kind == "f":
+            if setting.endswith("%"):
+                wanted = float(setting[:-1]) / 100 * len(labels)
+                yield setting, f"{wanted:.0f} labels are fewer than {FEW}" if wanted < FEW else ""
+        elif setting.endswith("%"):
             wanted = float(setting[:-1]) / 100 * len(labels)
             yield setting, f"{wanted:.0f} labels are fewer than the {len(sizes)} classes" if wanted < len(sizes) else ""
         else:
@@ -33,4 +38,7 @@ def settings(labels: np.ndarray) -> Iterator[tuple[str, str]]:
 
 
 def _members(labels: np.ndarray) -> list[np.ndarray]:
+    """The rows of each class; for numbers, all rows."""
+    if labels.dtype.kind == "f":
+        return [np.arange(len(labels))]
     return [np.flatnonzero(labels == name) for name in np.unique(labels)]

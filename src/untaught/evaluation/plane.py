@@ -1,15 +1,15 @@
-"""A map of an embedding in two dimensions, to look at. t-SNE: van der Maaten and Hinton 2008, JMLR 9, on cosine distances."""
+"""A two-dimensional map of an embedding. t-SNE: van der Maaten and Hinton 2008, JMLR 9, on cosine distances."""
 
 from __future__ import annotations
 
 import numpy as np
 
-FEW = 12  # samples below which a map by neighbours means nothing
-COMPONENTS = 32  # principal components that neighbours are looked for in
+FEW = 12  # minimum number of samples for t-SNE
+COMPONENTS = 32  # principal components before t-SNE
 
 
 def plane(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """features (N,D) float -> places (N,2) float32 in 0..1; distances between far groups mean nothing. A collapse is one point."""
+    """features (N,D) float -> points (N,2) float32 in 0..1; distances between far groups mean nothing; collapse gives one point."""
     x = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     x = x - x.mean(0)
     if len(x) < 3 or np.abs(x).max() < 1e-5:

@@ -1,4 +1,4 @@
-"""What features are like without labels: how many directions they use, and how they spread over the sphere."""
+"""Label-free metrics of features: effective rank, eigenvalue decay, alignment and uniformity."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy as np
 from untaught.evaluation.interval import Row, Z, row
 
 FOLDS = 10
-PAIRS = 2_000  # rows whose pairwise distances make the uniformity
+PAIRS = 2_000  # rows whose pairwise distances measure the uniformity
 
 
 def rankme(features: np.ndarray) -> float:
-    """The effective number of directions: exp of the entropy of the singular values, from 1 to D.
+    """Effective rank: exp of the entropy of the normalised singular values, from 1 to D.
 
     Garrido et al., ICML 2023, https://arxiv.org/abs/2210.02885, equations 1 and 2. features (N,D), not centred.
     """
@@ -20,29 +20,29 @@ def rankme(features: np.ndarray) -> float:
 
 
 def alpha_req(features: np.ndarray) -> float:
-    """How fast the covariance's eigenvalues fall: alpha of a fit of rank^-alpha to ranks 12 to 100; about 1 is good.
+    """Decay of the covariance eigenvalues: alpha of a fit of rank^-alpha to ranks 12 to 100; about 1 is good.
 
     Agrawal et al., NeurIPS 2022, https://arxiv.org/abs/2202.05808; the fit, each rank weighted by 1/rank, is that of Stringer
-    et al., Nature 2019. Of narrower features ranks start at an eighth of the width. features (N,D) -> NaN without a spectrum.
+    et al., Nature 2019. For narrower features, ranks start at an eighth of the width. features (N,D); NaN under 3 ranks.
     """
     x = features.astype(np.float64)
     return _alpha(x.T @ x, x.sum(0), len(x))
 
 
 def alignment(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean squared distance of two views of a sample on the unit sphere, 0 to 4. Wang and Isola, ICML 2020, https://arxiv.org/abs/2005.10242."""
+    """Mean squared distance between two views of a sample on the unit sphere, 0 to 4. Wang and Isola, ICML 2020, https://arxiv.org/abs/2005.10242."""
     return float(_distances(a, b).mean())
 
 
 def uniformity(features: np.ndarray) -> float:
-    """log of the mean of exp(-2 squared distance) over pairs on the unit sphere, 0 (one point) to about -4. Wang and Isola 2020."""
+    """log of the mean of exp(-2 squared distance) over pairs on the unit sphere, from 0 (one point) to about -4. Wang and Isola 2020."""
     x = _unit(features)
     inside = np.exp(4 * (x @ x.T) - 4)
     return float(np.log((inside.sum() - np.trace(inside)) / (len(x) * (len(x) - 1))))
 
 
 def spectrum_rows(features: np.ndarray, pairs: tuple[np.ndarray, np.ndarray] | None = None) -> list[Row]:
-    """Rows of rankme, alpha, uniformity of features (N,D), and of alignment of pairs (P,D) of views. Intervals by jackknife over tenths."""
+    """Rows of rankme, alpha, uniformity of features (N,D), and alignment of view pairs (P,D). Intervals by jackknife over ten folds."""
     folds = [part.astype(np.float64) for part in np.array_split(features, FOLDS) if len(part)]
     grams, sums, counts = [x.T @ x for x in folds], [x.sum(0) for x in folds], [len(x) for x in folds]
     gram, total, count = np.sum(grams, 0), np.sum(sums, 0), sum(counts)
@@ -65,9 +65,9 @@ def spectrum_rows(features: np.ndarray, pairs: tuple[np.ndarray, np.ndarray] | N
 
 
 def _jackknife(metric: str, value: float, without: list[float]) -> Row:
-    """Tukey 1958: the deviation of a statistic from its values without one part at a time."""
-    spread = np.array(without)
-    half = Z * float(np.sqrt((len(spread) - 1) * spread.var())) if len(spread) else 0.0
+    """Interval from the values with one fold left out at a time. Tukey 1958."""
+    values = np.array(without)
+    half = Z * float(np.sqrt((len(values) - 1) * values.var())) if len(values) else 0.0
     return row("spectrum", "none", metric, value, value - half, value + half, 1)
 
 

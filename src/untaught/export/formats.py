@@ -1,4 +1,4 @@
-"""The encoder as files that others read: timm's and transformers' folders, torch.export, ONNX. All take the whole view and give (B,D)."""
+"""The encoder in other formats: timm and transformers folders, torch.export, ONNX. All take the `whole` view and return (B,D)."""
 
 from __future__ import annotations
 
@@ -18,37 +18,36 @@ from torch import Tensor
 
 from untaught.core import Encoder, Options, UserError
 from untaught.export.parity import OfTensors, check_parity, real_input
-from untaught.pipeline.pretrained import encoder_folder, load_encoder
+from untaught.pipeline.pretrained import Pretrained, encoder_folder, load_encoder
 from untaught.storage.atomic import whole
 from untaught.storage.ownership import check_replaceable
 
-Inputs = tuple[Tensor, ...]  # the whole view: x, and valid where samples differ in length
-LIMITS = {"timm": 1e-4, "transformers": 1e-4, "torch": 1e-4, "onnx": 1e-3}  # largest deviation from the encoder's vectors
+Inputs = tuple[Tensor, ...]  # the `whole` view: x, and valid for ragged samples
+LIMITS = {"timm": 1e-4, "transformers": 1e-4, "torch": 1e-4, "onnx": 1e-3}  # largest allowed deviation from the encoder's vectors
 
-TRACING = threading.RLock()  # torch traces one model at a time in a process, and what it says is silenced for all of it
-ONNX_LIMIT = 2 << 30  # bytes in one file of its format
+TRACING = threading.RLock()  # torch traces one model at a time per process, and its logs are silenced process-wide
+ONNX_LIMIT = 2 << 30  # bytes in one file
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An encoder written in a format. As a string, a sentence."""
+    """An encoder in an export format. `str()` describes it in a sentence."""
 
     path: Path  # a file, or the encoder's folder
     format: str  # timm, transformers, torch or onnx
     load: str  # the Python expression that loads it without this library
-    deviation: float  # largest difference from the encoder's vectors, relative to the largest number among them where that is above 1
-    samples: int  # real samples that it was checked on
-    vectors: str = ""  # what of the model gives the vectors, where calling it does not
+    deviation: float  # largest difference from the encoder's vectors, relative to their largest absolute value if that is above 1
+    samples: int  # real samples used for the check
+    vectors: str = ""  # how to get the vectors, if not by calling the model
 
     def __str__(self) -> str:
         how = f"{self.load}, {self.vectors}" if self.vectors else self.load
-        allowed = f"({LIMITS[self.format]:.0e} is allowed)"
-        return f"{how} differs by {self.deviation:.1e} at most on {self.samples} real samples {allowed}"
+        return f"{how}: largest difference {self.deviation:.1e} on {self.samples} real samples (limit {LIMITS[self.format]:.0e})"
 
 
 def _timm(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exported:
     if "architecture" not in config:
-        raise UserError(f"timm alone can't build {config['encoder']} as it was trained here; --to torch and --to onnx can hold it")
+        raise UserError(f"timm can't build {config['encoder']} as trained here; use --to torch or --to onnx")
     import timm
 
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -62,7 +61,7 @@ def _torch(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Export
     with whole(path) as partial, _quiet():
         few, shapes = _traced(encoder, x)
         program = torch.export.export(OfTensors(encoder), few, dynamic_shapes=shapes)
-        buffer = io.BytesIO()  # torch's own file writer ends the process where the disk is full
+        buffer = io.BytesIO()  # torch's file writer kills the process if the disk is full
         torch.export.save(program, buffer)
         partial.write_bytes(buffer.getvalue())
         module = torch.export.load(partial).module()
@@ -77,7 +76,7 @@ def _onnx(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exporte
     import onnxruntime
 
     if sum(p.numel() * p.element_size() for p in encoder.parameters()) > ONNX_LIMIT:
-        raise UserError("the encoder is larger than the 2 GB of an ONNX file; --to torch can hold it")
+        raise UserError("the encoder exceeds the 2 GB limit of an ONNX file; use --to torch")
     path = folder / "model.onnx"
     check_replaceable(path, "move it away")
     with whole(path) as partial, _quiet():
@@ -94,22 +93,22 @@ def _onnx(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exporte
 
 
 def _traced(encoder: Encoder, x: Inputs) -> tuple[Inputs, Options]:
-    """Two samples to trace with, and which of their axes are dynamic: the batch, and the length of ragged ones."""
+    """Two samples to trace with, and their dynamic axes: the batch, and the length if ragged."""
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
     axes: dict[int, Any] = {0: batch}
     if len(x) > 1:
-        longest = 1 << 20 if x[0].is_floating_point() else x[0].shape[1]  # ids have a table of positions, which ends
+        longest = 1 << 20 if x[0].is_floating_point() else x[0].shape[1]  # token ids are limited by the position table
         axes[1] = torch.export.Dim("length", min=_shortest(encoder), max=longest)
     return tuple(part[:2].clone() for part in x), {name: dict(axes) for name in ("x", "valid")[: len(x)]}
 
 
 def _shortest(encoder: Encoder) -> int:
-    """Time steps that a traced program needs, padding counted: a tracer takes a dynamic axis (here that of tokens) to be longer than 1."""
+    """The minimum time steps (including padding) of a traced program: tracers assume that dynamic axes (here: tokens) exceed 1."""
     return max(2, getattr(encoder, "patch", 1) + 1)
 
 
 def _lengthened(encoder: Encoder, x: Inputs) -> Inputs:
-    """Ragged samples with padding up to the length that a traced program needs."""
+    """Pads ragged samples to the minimum length of a traced program."""
     if len(x) == 1 or (behind := _shortest(encoder) - x[0].shape[1]) <= 0:
         return x
     return tuple(F.pad(part, (0, 0) * (part.ndim - 2) + (0, behind)) for part in x)
@@ -121,7 +120,7 @@ def _fed(names: list[str], x: Inputs) -> Options:
 
 def _transformers(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exported:
     if "model_type" not in config:
-        raise UserError(f"{config['encoder']} is no model of transformers; --to torch and --to onnx can hold it")
+        raise UserError(f"{config['encoder']} is not a transformers model; use --to torch or --to onnx")
     from untaught.encoders.transformers import NO_CODE, library
 
     model = library().AutoModel.from_pretrained(str(folder), use_safetensors=True, **NO_CODE).eval()
@@ -147,27 +146,27 @@ def export(
     to: str | None = None,
     data: Any = None,
     columns: dict[str, str] | None = None,
-    loaded: tuple[Encoder, Options] | None = None,
+    loaded: Pretrained | None = None,
 ) -> Exported:
-    """Writes the encoder of a run (or of an encoder folder) in a format, and checks it on real samples.
+    """Exports the encoder of a run (or an encoder folder) and checks the result on real samples.
 
-    to: timm, transformers, torch or onnx; without, the library that alone can build the encoder, else torch. The files lie in encoder/.
-    loaded: the encoder with its config, where the caller has just saved it.
-    Raises UserError: no encoder, an unknown format, a format that can't hold it, vectors that differ by more than is allowed.
+    to: timm, transformers, torch or onnx; by default the library that can build the encoder, else torch. Files are written to encoder/.
+    loaded: the encoder, if the caller has just saved it.
+    Raises UserError: no encoder, an unknown or unsuitable format, vectors that differ by more than the limit.
     """
     if to is not None and to not in FORMATS:
-        raise UserError(f"--to {to}: unknown; {', '.join(FORMATS)} are")
-    encoder, config = loaded or load_encoder(run)
-    encoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # what is traced takes any input
+        raise UserError(f"--to {to}: unknown format; known: {', '.join(FORMATS)}")
+    encoder, config, prep = loaded or load_encoder(run)
+    encoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # traced programs take any input
     folder = encoder_folder(run)
     kind = to or ("timm" if "architecture" in config else "transformers" if "model_type" in config else "torch")
     try:
-        x = real_input(run if folder != run else run.parent if run.name == "encoder" else run, config, data, columns)
+        x = real_input(run if folder != run else run.parent if run.name == "encoder" else run, config, prep, data, columns)
         with torch.no_grad(), TRACING:
             return FORMATS[kind](encoder, config, folder, _lengthened(encoder, x))
     except UserError:
         raise
-    except Exception as error:  # whatever a tracer can't follow
+    except Exception as error:  # tracing can fail in many ways
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"{config['encoder']} can't be exported to {kind}: {line}; try another --to ({', '.join(FORMATS)})") from error
 
@@ -182,7 +181,7 @@ def _need(*packages: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Tracers talk about their insides."""
+    """Silences tracers' logs and warnings."""
     import logging
 
     before = logging.root.manager.disable

@@ -1,4 +1,4 @@
-"""Vectors of new data by a trained encoder, in bounded memory."""
+"""Embeds new data with a trained encoder, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
-from untaught.config.registry import modality_named
 from untaught.console import progress_bar, say, warn
-from untaught.core import Batch, Modality, Options, UserError
+from untaught.core import Batch, Modality, UserError
 from untaught.data.column import Growing
 from untaught.data.loader import Loader
 from untaught.data.sources import open_source, peek
@@ -24,47 +22,50 @@ from untaught.evaluation.features import encode
 from untaught.inference.endings import check_ending
 from untaught.ops.precision import has_bfloat16
 from untaught.pipeline.dataset import adapted, differing, print_skipped
+from untaught.pipeline.pretrained import Pretrained
 from untaught.pipeline.view_pipeline import convolves, used_view
 from untaught.ranges import Samples, in_range
 from untaught.storage.atomic import all_whole, make_room, whole
 from untaught.storage.ownership import check_replaceable
 
-LOOKED = 8  # records that tell of what kind new data are
+CHECKED = 8  # records whose format is compared with the training data
 
 
 class Embedder:
-    """Reads new data as the encoder's own was read, and gives its vectors, part by part and batch by batch."""
+    """Reads new data with the encoder's preprocessing and yields its vectors, part by part and batch by batch."""
 
     @in_range
     def __init__(
         self,
-        encoder: nn.Module,
-        config: Options,
+        model: Pretrained,
         data: Any,
         columns: dict[str, str] | None = None,
         batch_size: Samples = 256,
         verb: str = "embed",
-        modality: Modality | None = None,
     ) -> None:
-        self.modality = modality or modality_named(config["modality"])
+        prep, self.batch_size = model.prep, batch_size
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.encoder, self.layout, self.batch_size = encoder.to(self.device), config["layout"], batch_size
-        self.source = open_source(data, self.modality, columns=columns, encoding=self.layout.get("encoding"))
-        self.view = used_view(self.modality, self.layout, config["view"], config["statistics"])
-        self.view.channels_last = convolves(encoder)
+        self.encoder = model.network.to(self.device)
+        self.source = open_source(data, prep.modality, columns=columns, encoding=prep.settings.get("encoding"))
+        self.view = used_view(prep, model.config["view"])
+        self.view.channels_last = convolves(self.encoder)
         self.verb = verb
         self.skipped: list[tuple[str, str]] = list(self.source.skipped)
         say(f"data      {self.source.what}")
-        records = peek(self.source) if self.modality.learn is None else []  # what is learned says how anything is read
-        for key, (found, takes) in differing(records[:: -(-len(records) // LOOKED) or 1], self.modality, self.layout).items():
-            say(f"layout    {self.modality.noun} of {key} {found} are read with {key} {takes}, as in training")
-        self.layout = adapted(records, self.modality, self.layout)
+        records = peek(self.source) if prep.modality.learn is None else []  # a learned preprocessor (tokenizer) accepts any data
+        for key, (found, takes) in differing(records[:: -(-len(records) // CHECKED) or 1], prep).items():
+            say(f"input     {prep.modality.noun} converted from {key} {found} to {takes}, as in training")
+        self.prep = adapted(records, prep)
+
+    @property
+    def modality(self) -> Modality:
+        return self.prep.modality
 
     def __iter__(self) -> Iterator[Embedded]:
-        """A batch after the other, in the source's order: by part (train, val, test) where it has some, in a part as it is given.
+        """Yields batches in the source's order: part by part (train, val, test) if it has parts, in the given order within a part.
 
-        Records that can't be read are left out, and that is said; `rows` are the numbers of those that are there. Raises UserError where
-        none can be read, and where vectors are not finite.
+        Unreadable records are skipped with a warning; `rows` are the indices of the others. Raises UserError if none can be read or vectors
+        are not finite.
         """
         total = sum(part.rows or 0 for part in self.source.parts.values()) or None
         given = left_out = 0
@@ -83,27 +84,27 @@ class Embedder:
             raise UserError(f"nothing to {self.verb}: none of the {self.modality.noun} can be read{why}")
 
     def _encoded(self, reading: Reading) -> Iterator[tuple[np.ndarray, Any]]:
-        """(index (B,), what is made of a batch)."""
+        """Yields (index (B,), output) per batch."""
         view = lambda batch: self.view(batch, 0)[0]  # noqa: E731
         return encode(self.encoder, reading.batches, view, self.device, has_bfloat16(self.device.type), reading.names)
 
     def _read(self) -> Iterator[Reading]:
-        """The store that a run has packed of this data, else every part, decoded now."""
-        if store := packed(self.source, self.modality, self.layout, warn):
+        """Reads the store if a run has packed this data, else decodes every part."""
+        if store := packed(self.source, self.prep, warn):
             loader = Loader(store, np.arange(len(store)), self.batch_size, seed=0, drop_last=False, shuffle=False)
             yield Reading(loader.batches(0), store.names, lambda index: store.numbers[index], lambda: store.left_out)
             self.skipped += [skipped for skipped in store.skipped if skipped not in self.skipped]
             return
         first = 0
         for part in self.source.parts.values():
-            stream = Stream(part, self.modality, self.layout, self.batch_size, seed=0, drop_last=False, shuffle=False, warn=warn)
+            stream = Stream(part, self.prep, self.batch_size, seed=0, drop_last=False, shuffle=False, warn=warn)
             yield Reading(stream.batches(0), stream.names, partial(np.add, first), lambda stream=stream: stream.left_out)
             self.skipped += list(stream.skipped.items())
             first += stream.passed if part.rows is None else part.rows
 
 
 class Embedded(NamedTuple):
-    """A batch: the rows' numbers (B,) int64 among all records, their names, and vectors (B, width) float32, or what else was made of it."""
+    """A batch: record indices (B,) int64 in the source, their names, and vectors (B, width) float32 (or another output)."""
 
     rows: np.ndarray
     names: list[str]
@@ -111,7 +112,7 @@ class Embedded(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Batches in order, and of their "index" the names and the numbers; once they have all come, how many records were left out."""
+    """Batches in order, functions from their "index" to names and record indices, and, after the last batch, the number skipped."""
 
     batches: Iterator[Batch]
     names: Callable[[np.ndarray], list[str]]
@@ -120,9 +121,9 @@ class Reading(NamedTuple):
 
 
 class Vectors(np.ndarray):
-    """(N, width) float32, with `rows` (N,), their numbers among the records that were given, and `names`.
+    """(N, width) float32, with `rows` (N,), their record indices in the data, and `names`.
 
-    What is made of it (a slice, a sum) is an array without them.
+    Derived arrays (a slice, a sum) lose both.
     """
 
     rows: np.ndarray | None = None
@@ -130,7 +131,7 @@ class Vectors(np.ndarray):
 
 
 def vectors_of(embedder: Embedder) -> Vectors:
-    """All of them, in memory."""
+    """All vectors, in memory."""
     rows, names, vectors = zip(*embedder, strict=True)
     result = np.concatenate(vectors).view(Vectors)
     result.rows, result.names = np.concatenate(rows), [name for part in names for name in part]
@@ -138,7 +139,7 @@ def vectors_of(embedder: Embedder) -> Vectors:
 
 
 def write_vectors(embedder: Embedder, out: Path) -> int:
-    """To .parquet (columns row, name, vector) or .npy (N, width) with `rows_beside` it; written whole or not at all. Returns N."""
+    """Writes .parquet (columns row, name, vector) or .npy (N, width) plus `rows_beside`, atomically. Returns N."""
     check_ending(out, (".parquet", ".npy"))
     beside = ""
     if out.suffix == ".parquet":
@@ -149,18 +150,18 @@ def write_vectors(embedder: Embedder, out: Path) -> int:
             check_replaceable(path, "choose another --out")
         with all_whole(out, rows_beside(out)) as (vectors, rows):
             count = _to_npy(embedder, vectors, rows)
-        beside = f", and which rows they are of to {rows_beside(out)}"
+        beside = f", and their row indices to {rows_beside(out)}"
     say(f"wrote     {count:,} vectors of {embedder.encoder.width} to {out}{beside}")
     return count
 
 
 def rows_beside(out: Path) -> Path:
-    """vectors.rows.npy (N,) int64 beside vectors.npy: which records its vectors are of."""
+    """vectors.rows.npy (N,) int64 next to vectors.npy: the record index of each vector."""
     return out.with_suffix(".rows.npy")
 
 
 def write_file(out: Path, write: Callable[[Path], int]) -> int:
-    """What `write` writes into the path that it is given, and says the rows of: at `out`, whole or not at all."""
+    """Calls `write` with a temporary path and moves the result to `out`, atomically -> its number of rows."""
     make_room(out)
     check_replaceable(out, "choose another --out")
     with whole(out) as path:

@@ -1,4 +1,4 @@
-"""The ending of a file's name, by which its format is known before anything heavy is imported."""
+"""File suffixes of outputs, checked before heavy imports."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from untaught.core import UserError
 
 
 def check_ending(out: Path, endings: tuple[str, ...]) -> None:
-    """Raises UserError for another ending than these."""
+    """Raises UserError for any other suffix."""
     if out.suffix not in endings:
-        raise UserError(f"{out}: the ending says the format; {' and '.join(endings)} are known")
+        raise UserError(f"{out}: the suffix sets the format; allowed: {', '.join(endings)}")

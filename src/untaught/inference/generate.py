@@ -1,4 +1,4 @@
-"""What a pretrained language model says: hidden words, the rest of a prompt, a damaged text restored."""
+"""Generation with a pretrained language model: fills masks, continues a prompt, restores a corrupted text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from untaught.ranges import Few, Seed, Size, Within, in_range
 from untaught.storage.finite import check_finite_weights
 from untaught.storage.safe_open import checked_folder
 
-FOLDER = "method"  # of a run: the model with its heads, as transformers saves it
+FOLDER = "method"  # in a run folder: the model with its heads, in transformers' format
 
 
 def can_generate(run: Path) -> bool:
@@ -20,7 +20,7 @@ def can_generate(run: Path) -> bool:
 
 
 def names_data(text: str) -> bool:
-    """Whether this is the name of something to read, and no text itself."""
+    """Whether this names data rather than being a text."""
     try:
         return text.startswith(("builtin:", "hf:")) or Path(text).exists()
     except OSError:  # too long for a name
@@ -38,14 +38,14 @@ def generate(
     seed: Seed = 0,
     best: Few = 5,
 ) -> list[dict[str, Any]]:
-    """What the run's model makes of the text.
+    """Applies the run's language model to the text.
 
-    One that fills masks: for each mask the `best` words, {"mask", "word", "probability"}. One that continues or restores:
-    [{"text"}], sampled from the most likely words that hold `top_p` of the probability, at this temperature; 0 takes the likeliest.
-    Raises UserError: no language model, no mask, more tokens than the model's context.
+    A masked language model returns the `best` words for each mask: {"mask", "word", "probability"}. A causal or denoising one returns
+    [{"text"}], sampled with nucleus sampling (`top_p`) at this temperature; 0 is greedy (beam search for denoising).
+    Raises UserError: no language model, no mask in the text, more tokens than the model's context.
     """
     if not can_generate(run):
-        raise UserError(f"{run} holds no language model ({FOLDER}/); runs of mlm, clm and seq2seq_denoising do")
+        raise UserError(f"{run} has no language model ({FOLDER}/); use a run of mlm, clm or seq2seq_denoising")
     import torch
 
     from untaught.encoders.language import positions
@@ -55,9 +55,9 @@ def generate(
     causal = type(model).__name__.endswith(("CausalLM", "LMHeadModel"))
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=not causal).input_ids
     if causal and tokenizer.cls_token_id is None and not ids.shape[1]:
-        raise UserError("an empty prompt can't be continued; give some words")
+        raise UserError("can't continue an empty prompt; give some words")
     if ids.shape[1] > length - causal:
-        raise UserError(f"the text has {ids.shape[1]} tokens, the model reads {length - causal}; shorten it")
+        raise UserError(f"the text has {ids.shape[1]} tokens, the model accepts {length - causal}; shorten it")
     with torch.no_grad():
         if not causal and not model.config.is_encoder_decoder:
             return _fill(model, tokenizer, ids, best)
@@ -76,7 +76,7 @@ def generate(
 def _fill(model: Any, tokenizer: Any, ids: Any, best: int) -> list[dict[str, Any]]:
     places = (ids[0] == tokenizer.mask_token_id).nonzero().flatten().tolist()
     if not places:
-        raise UserError(f"the text has no {tokenizer.mask_token}; write it where a word is to be filled in")
+        raise UserError(f"the text has no {tokenizer.mask_token}; put it where a word is to be predicted")
     probabilities = model(input_ids=ids).logits[0].float().softmax(-1)
     probabilities[:, tokenizer.all_special_ids] = 0.0
     rows = []
@@ -88,21 +88,21 @@ def _fill(model: Any, tokenizer: Any, ids: Any, best: int) -> list[dict[str, Any
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
-    """The model of a run's folder, which may come from anyone, and its tokenizer. Raises UserError."""
+    """The model and tokenizer of an untrusted run folder. Raises UserError."""
     from untaught.encoders.transformers import NO_CODE, library, or_fault
 
     checked_folder(folder, folder.parent)
-    weighs = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     hub = library()
     with offline():
         config = or_fault(str(folder), lambda: hub.AutoConfig.from_pretrained(str(folder), **NO_CODE))
         named: list[Any] = [getattr(hub, str(name), None) for name in (getattr(config, "architectures", None) or ())]
         cls = next((found for found in named if isinstance(found, type) and issubclass(found, hub.PreTrainedModel)), None)
         if cls is None:
-            raise UserError(f"{folder} names no model of transformers in its config.json; train again, or copy the whole folder")
-        asks = _weights_of(cls, config)
-        if asks > weighs:  # what is missing would be drawn anew
-            raise UserError(f"{folder} can't be loaded: its config.json asks for {asks:,} weights, more than its files hold")
+            raise UserError(f"the config.json of {folder} names no transformers model; train again, or copy the whole folder")
+        expected = _weights_of(cls, config)
+        if expected > size:  # missing weights would be randomly initialised
+            raise UserError(f"{folder} can't be loaded: its config.json specifies {expected:,} weights, more than its files contain")
         model = or_fault(str(folder), lambda: cls.from_pretrained(str(folder), use_safetensors=True, **NO_CODE))
         check_finite_weights(model.state_dict(), str(folder))
         tokenizer = or_fault(str(folder), lambda: hub.AutoTokenizer.from_pretrained(str(folder), **NO_CODE))
@@ -110,11 +110,11 @@ def _load(folder: Path) -> tuple[Any, Any]:
 
 
 def _weights_of(cls: Any, config: Any) -> int:
-    """How many weights a model has that is built by this config: counted without any."""
+    """Number of weights of a model with this config, without allocating them."""
     import torch
 
     try:
         with torch.device("meta"):
             return sum(weight.numel() for weight in cls(config).parameters())
-    except Exception:  # from_pretrained says what is wrong
+    except Exception:  # from_pretrained reports the error
         return 0

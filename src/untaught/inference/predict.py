@@ -1,4 +1,4 @@
-"""Predictions of a fine-tuned model on new data."""
+"""Predictions of a fine-tuned model for new data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from untaught.config.overrides import unknown
-from untaught.config.registry import modality_named, resolve
+from untaught.config.registry import resolve
 from untaught.console import say
 from untaught.core import Encoder, Options, UserError
 from untaught.downstream import TASKS
@@ -21,7 +21,7 @@ from untaught.downstream.task import Predictions, Task
 from untaught.inference.embed import Embedder, Reading, write_file
 from untaught.inference.endings import check_ending
 from untaught.ops.precision import has_bfloat16
-from untaught.pipeline.pretrained import load_network
+from untaught.pipeline.pretrained import Pretrained, load_network
 from untaught.pipeline.view_pipeline import convolves
 from untaught.storage.atomic import make_room, whole
 from untaught.storage.cells import plain_cells
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-DENSE = 64  # samples at once, at most, of a task that predicts more than one thing a sample
+DENSE = 64  # maximum batch size of tasks with dense predictions
 
 
 def holds_model(path: Path) -> bool:
-    """Whether a folder is that of a fine-tuned model: its config.json names a task."""
+    """Whether a folder holds a fine-tuned model: its config.json names a task."""
     if not (path / "config.json").exists():
         return False
     found = read_json(path / "config.json", path)
     return isinstance(found, dict) and "task" in found
 
 
-def load_model(path: Path) -> tuple[nn.Module, Options]:
-    """The network of a fine-tuned model's folder, or of RUN/finetuned, in eval mode, and its config."""
+def load_model(path: Path) -> Pretrained:
+    """The network of a fine-tuned model's folder, or of RUN/finetuned, in eval mode."""
     if not path.exists():
-        raise UserError(f"{path} does not exist; give the folder of a fine-tuned model (untaught finetune makes one)")
+        raise UserError(f"{path} does not exist; give the folder of a fine-tuned model (written by untaught finetune)")
     folder = path / "finetuned" if not holds_model(path) and holds_model(path / "finetuned") else path
     if not holds_model(folder):
-        raise UserError(f"{path} holds no fine-tuned model (a config.json that names a task); make one with untaught finetune")
+        raise UserError(f"{path} has no fine-tuned model (a config.json with a task); create one with untaught finetune")
     inside(folder, path)
     if not (folder / "model.safetensors").exists():
         raise UserError(f"{folder} has no model.safetensors; copy the whole folder, or fine-tune again")
@@ -67,19 +67,17 @@ def _task_of(config: Options) -> type[Task]:
 
 
 class Predictor(Embedder):
-    """Reads new data as the model's own was read, and gives its predictions, a table a batch, in the source's order."""
+    """Reads new data with the model's preprocessing and yields its predictions, one table per batch, in the source's order."""
 
-    def __init__(
-        self, network: nn.Module, config: Options, data: Any, columns: dict[str, str] | None = None, batch_size: int = 256
-    ) -> None:
-        cls, modality = _task_of(config), modality_named(config["modality"])
+    def __init__(self, model: Pretrained, data: Any, columns: dict[str, str] | None = None, batch_size: int = 256) -> None:
+        network, config = model.network, model.config
+        cls = _task_of(config)
         self.task = cls.built(network.encoder, config)  # type: ignore[arg-type]
         self.task.network = network  # type: ignore[assignment]
-        target = cls.target_of(modality)
+        target = cls.target_of(model.prep.modality)
         batch_size = batch_size if target is None else min(batch_size, DENSE)
-        super().__init__(network, config, data, columns, batch_size, "predict", cls.reading(modality, labelled=False))
-        self.layout = cls.layout(modality, self.layout)
-        self.view = cls.used_view(modality, self.layout, config["view"], config["statistics"])
+        super().__init__(model._replace(prep=cls.reading(model.prep, labelled=False)), data, columns, batch_size, "predict")
+        self.view = cls.used_view(model.prep, config["view"])
         self.view.channels_last = convolves(network)
         self.follow = target.follow if target else lambda batch, view: view
 
@@ -90,7 +88,7 @@ class Predictor(Embedder):
         return ((index, predictions) for index, predictions, _ in found)
 
     def predictions(self) -> Iterator[Predictions]:
-        """A batch after the other, with "row" and "name" of the samples."""
+        """Yields predictions batch by batch, with "row" and "name" of the samples."""
         for rows, names, predictions in super().__iter__():
             yield {**predictions, "row": rows, "name": np.array(names, object)}
 
@@ -99,7 +97,7 @@ class Predictor(Embedder):
 
 
 def write_predictions(predictor: Predictor, out: Path) -> int:
-    """To .csv or .parquet, batch by batch; to a folder, of a task that predicts files. Written whole or not at all -> rows or files."""
+    """Writes .csv or .parquet batch by batch, or a folder for a task that predicts files, atomically -> number of rows or files."""
     from pyarrow import csv, parquet
 
     if predictor.task.files and not out.suffix:
@@ -124,14 +122,14 @@ def write_predictions(predictor: Predictor, out: Path) -> int:
 
 
 def _write_files(predictor: Predictor, out: Path) -> int:
-    """NAME.png of each sample in the folder `out`, which must be new, and predictions.csv beside them."""
+    """Writes NAME.png per sample and predictions.csv to the folder `out`, which must not exist."""
     from pyarrow import csv
 
     files = predictor.task.files
     assert files is not None
     make_room(out)
     if os.path.lexists(out):
-        raise UserError(f"{out} is already there; choose another --out")
+        raise UserError(f"{out} already exists; choose another --out")
     used: set[str] = set()
     with whole(out) as partial:
         partial.mkdir(parents=True)
@@ -150,7 +148,7 @@ def _write_files(predictor: Predictor, out: Path) -> int:
 
 
 def _plain_stem(name: str, used: set[str]) -> str:
-    """train/a.jpg -> train_a: no folder outside, no name twice."""
+    """train/a.jpg -> train_a: a unique file name without folders."""
     stem = re.sub(r"[^\w.-]+", "_", str(PurePosixPath(name).with_suffix("")).strip("/"))[-150:].lstrip("._") or "mask"
     number, first = 1, stem
     while stem in used:

@@ -1,6 +1,6 @@
-"""The pretext tasks that the field knows: one paper, one file, grouped as the field groups them.
+"""The pretext tasks: one paper per file, grouped as the field groups them.
 
-`untaught.methods.MoCo` is a class, imported on first use: `untaught.methods` alone imports no torch.
+`untaught.methods.MoCo` is a class, imported on first use; importing `untaught.methods` does not import torch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the table below is what coun
     from untaught.methods.autoregression.clm import CLM as CLM
     from untaught.methods.clustering.deepcluster import DeepCluster as DeepCluster
     from untaught.methods.clustering.swav import SwAV as SwAV
+    from untaught.methods.contrastive.clip import CLIP as CLIP
     from untaught.methods.contrastive.cpc import CPC as CPC
     from untaught.methods.contrastive.dcl import DCL as DCL
     from untaught.methods.contrastive.deep_infomax import DeepInfoMax as DeepInfoMax
@@ -42,7 +43,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the table below is what coun
     from untaught.methods.reconstruction.seq2seq_denoising import Seq2SeqDenoising as Seq2SeqDenoising
     from untaught.methods.reconstruction.tsdae import TSDAE as TSDAE
 
-METHODS: dict[str, str] = {  # name -> "module:class", so that listing them imports none
+METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports nothing
     "margin": "untaught.methods.contrastive.margin:Margin",
     "cpc": "untaught.methods.contrastive.cpc:CPC",
     "deep_infomax": "untaught.methods.contrastive.deep_infomax:DeepInfoMax",
@@ -51,6 +52,7 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing them impo
     "mocov3": "untaught.methods.contrastive.mocov3:MoCoV3",
     "nnclr": "untaught.methods.contrastive.nnclr:NNCLR",
     "dcl": "untaught.methods.contrastive.dcl:DCL",
+    "clip": "untaught.methods.contrastive.clip:CLIP",
     "byol": "untaught.methods.distillation.byol:BYOL",
     "dino": "untaught.methods.distillation.dino:DINO",
     "w_mse": "untaught.methods.decorrelation.w_mse:WMSE",

@@ -1,4 +1,4 @@
-"""A plain function as a method: (views, encoder, *, knobs) -> terms. For a loss without heads, tried in a notebook."""
+"""A plain function as a method: (views, encoder, *, knobs) -> terms. For trying a loss without heads in a notebook."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR
 
 
 class Function(Method):
-    """Calls the function; only the encoder is trained."""
+    """A method that calls a function; only the encoder is trained."""
 
     views = ("global", "global")
     function: Objective
@@ -32,10 +32,10 @@ class Function(Method):
         return {name: value.float() for name, value in terms.items()}
 
     def check(self, terms: Any) -> None:
-        """Once, on the first batch: a UserError for terms that can't be trained on, or that ask for more than an encoder."""
+        """Once, on the first batch: raises UserError for terms that can't be trained on, or that need more than the encoder."""
         name = type(self).__name__
         if not isinstance(terms, dict) or not all(isinstance(value, Tensor) and value.ndim == 0 for value in terms.values()):
-            raise UserError(f"{name} gave {_spoken(terms)}; a method gives a dict of scalar losses by name")
+            raise UserError(f"{name} returned {_described(terms)}; a method returns a dict of scalar losses by name")
         trained = {id(parameter) for parameter in self.parameters()}
         leaves = list(_leaves(terms.values()))
         if not any(id(leaf) in trained for leaf in leaves):
@@ -44,18 +44,18 @@ class Function(Method):
             if id(leaf) not in trained:
                 shape = " x ".join(map(str, leaf.shape)) or "one number"
                 raise UserError(
-                    f"{name} uses a parameter ({shape}) that is not the encoder's and would stay untrained; a Method class has heads"
+                    f"{name} uses a parameter ({shape}) outside the encoder, which would not be trained; write a Method class to have heads"
                 )
         self.checked = True
 
 
 def method_of(function: Objective) -> type[Function]:
-    """The Method that calls this function. Its attributes `views` and `needs`, if there, are the method's."""
+    """The Method that calls this function. Attributes `views` and `needs` of the function, if set, become the method's."""
     signature = inspect.signature(function)
     first, knobs = [*signature.parameters.values()][:2], [*signature.parameters.values()][2:]
     takes_both = len(first) == 2 and all(p.kind in POSITIONAL for p in first)
     if not takes_both or any(p.kind is not p.KEYWORD_ONLY or p.default is p.empty for p in knobs):
-        raise UserError(f"{function.__name__}{signature}: a function that is a method takes (views, encoder, *, knob=default ...)")
+        raise UserError(f"{function.__name__}{signature}: a function used as a method must take (views, encoder, *, knob=default ...)")
     body = {
         "function": staticmethod(function),
         "views": tuple(getattr(function, "views", Function.views)),
@@ -79,9 +79,9 @@ def _leaves(values: Any) -> Iterator[Tensor]:
                 waiting.append(following)
 
 
-def _spoken(terms: Any) -> str:
+def _described(terms: Any) -> str:
     if isinstance(terms, Tensor):
         return f"a tensor of shape {tuple(terms.shape)}"
     if isinstance(terms, dict):
-        return "a dict with " + ", ".join(f"{key} {_spoken(value)}" for key, value in terms.items())
+        return "a dict with " + ", ".join(f"{key} {_described(value)}" for key, value in terms.items())
     return f"a {type(terms).__name__}"

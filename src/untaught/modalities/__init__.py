@@ -1,7 +1,8 @@
-"""Kinds of data: record -> arrays (once), batch -> views (every step, batched, on the device), view -> image."""
+"""Modalities: record -> arrays (once), batch -> views (every step, batched, on the device), view -> image."""
 
 MODALITIES: dict[str, str] = {
     "image": "untaught.modalities.image:IMAGE",
     "text": "untaught.modalities.text:TEXT",
     "series": "untaught.modalities.series:SERIES",
+    "image_text": "untaught.modalities.image_text:IMAGE_TEXT",
 }

@@ -1,4 +1,4 @@
-"""A first look at records: what of them can be read, or why nothing can."""
+"""Reading a sample of records to plan with."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ T = TypeVar("T")
 
 
 def readable(records: list[Record], noun: str, read: Callable[[Record], T]) -> list[T]:
-    """What `read` makes of the records that it can read; packing names the others. UserError with the reason where there are none."""
+    """`read` of every readable record; packing reports the others. Raises UserError with the first reason if none is readable."""
     found: list[T] = []
     faults: list[str] = []
     for record in records:
         try:
             found.append(read(record))
-        except UserError:  # of the wishes, not of the record
+        except UserError:  # about the user's settings, not the record
             raise
         except (ValueError, OSError) as error:
             faults.append(f"{record.get('name', 'the first')} ({reason(error)})")
     if not found:
-        raise UserError(f"none of the first {len(records)} {noun} can be read: {faults[0] if faults else 'there are none'}")
+        raise UserError(f"none of the first {len(records)} {noun} can be read: {faults[0] if faults else 'no records'}")
     return found

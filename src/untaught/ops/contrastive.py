@@ -1,4 +1,4 @@
-"""Losses of two views' vectors in which samples of the batch, or of a queue, are each other's negatives. See also info_nce.py."""
+"""Contrastive losses, with negatives from the batch or a queue. See also info_nce.py."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from untaught.ops.info_nce import both, info_nce, own_rows
 def queue_info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """MoCo's loss. He, Fan, Wu, Xie, Girshick 2020, equation 1, https://arxiv.org/abs/1911.05722
 
-    query, key (B,D) and the keys of past batches, queue (Q,D), all of length 1 -> a scalar: the mean of -log softmax at the key of
-    the same sample. The negatives are the queue's alone, not the other keys of the batch. Give `key` without gradient.
+    query, key (B,D) and queue (Q,D), the keys of past batches, all L2-normalised -> a scalar: the mean of -log softmax at the key of
+    the same sample. Only the queue's keys are negatives, not the other keys of the batch. Pass `key` without gradient.
     """
     with torch.autocast(query.device.type, enabled=False):
-        found = (query * key).sum(1, keepdim=True)
-        logits = torch.cat([found, query @ queue.T], 1) / temperature
+        positive = (query * key).sum(1, keepdim=True)
+        logits = torch.cat([positive, query @ queue.T], 1) / temperature
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
 
 def momentum_info_nce(query: Tensor, key: Tensor, temperature: float) -> Tensor:
     """MoCo v3's loss. Chen, Xie, He 2021, algorithm 1 (ctr), https://arxiv.org/abs/2104.02057
 
-    query, key (B,D) of the same samples, normalised here -> a scalar: InfoNCE among the keys of the batch of all processes, times twice
-    the temperature. The method adds it up both ways round.
+    query, key (B,D) of the same samples, normalised here -> a scalar: InfoNCE over the gathered keys of all processes, times twice
+    the temperature. The method sums it over both directions.
     """
     keys = gather(F.normalize(key.float(), dim=1))
     loss = info_nce(F.normalize(query.float(), dim=1), keys, own_rows(query), temperature)
@@ -35,7 +35,7 @@ def momentum_info_nce(query: Tensor, key: Tensor, temperature: float) -> Tensor:
 
 
 def nearest(z: Tensor, queue: Tensor) -> Tensor:
-    """z (B,D), queue (Q,D), all of length 1 -> (B,D): the row of the queue nearest to each. Dwibedi et al. 2021, NNCLR, equation 4."""
+    """z (B,D), queue (Q,D), all L2-normalised -> (B,D): each row's nearest of the queue. Dwibedi et al. 2021, NNCLR, equation 4."""
     with torch.autocast(z.device.type, enabled=False):
         return queue[(z @ queue.T).argmax(1)]
 
@@ -43,8 +43,8 @@ def nearest(z: Tensor, queue: Tensor) -> Tensor:
 def neighbour_info_nce(neighbour: Tensor, predicted: Tensor, temperature: float) -> Tensor:
     """NNCLR's loss. Dwibedi, Aytar, Tompson, Sermanet, Zisserman 2021, equation 3, https://arxiv.org/abs/2104.14548
 
-    neighbour (B,D), what `nearest` gives for one view, and predicted (B,D), of the other view, all of length 1 -> a scalar: InfoNCE
-    of the neighbour among the predictions of the batch of all processes.
+    neighbour (B,D), the result of `nearest` for one view, and predicted (B,D), of the other view, all L2-normalised -> a scalar:
+    InfoNCE of the neighbour over the gathered predictions of all processes.
     """
     return info_nce(neighbour, gather(predicted), own_rows(predicted), temperature)
 
@@ -60,8 +60,8 @@ def decoupled_info_nce(a: Tensor, b: Tensor, temperature: float, sigma: float | 
     loss = info_nce(torch.cat([a, b]), keys, twin, temperature, exclude=torch.stack([mine, twin], 1))
     if sigma is not None:
         similarity = (a * b).sum(1)
-        drawn = (similarity.detach() / sigma).exp()
-        weight = 2 - drawn / gather(drawn).mean()
+        closeness = (similarity.detach() / sigma).exp()
+        weight = 2 - closeness / gather(closeness).mean()
         loss = loss + ((1 - weight) * similarity).mean() / temperature
     return loss
 
@@ -69,8 +69,8 @@ def decoupled_info_nce(a: Tensor, b: Tensor, temperature: float, sigma: float | 
 def patch_info_nce(predicted: Tensor, target: Tensor, below: int, group: int = 16, scale: float = 0.1) -> Tensor:
     """CPC's loss on images. van den Oord, Li, Vinyals 2018, equation 4, https://arxiv.org/abs/1807.03748
 
-    predicted, target (B,E,h,w) -> a scalar: what is predicted at (i,j), times scale, is to be found at (i + below, j) of the target,
-    among the patches of all samples of its group of `group` samples or a few more.
+    predicted, target (B,E,h,w) -> a scalar: the prediction at (i,j), times scale, has its positive at (i + below, j) of the target; all
+    other patches of its group of at least `group` samples are negatives.
     """
     height, width = target.shape[2:]
     predicted, target = (groups(z.float().flatten(2).transpose(1, 2), group) for z in (predicted, target))  # (G,n,N,E)
@@ -82,10 +82,10 @@ def patch_info_nce(predicted: Tensor, target: Tensor, below: int, group: int = 1
 
 
 def jensen_shannon(summary: Tensor, vectors: Tensor) -> Tensor:
-    """Deep InfoMax's loss. Hjelm et al. 2019, equation 4 with its sign turned, https://arxiv.org/abs/1808.06670
+    """Deep InfoMax's loss. Hjelm et al. 2019, equation 4, negated, https://arxiv.org/abs/1808.06670
 
-    summary (B,E) and vectors (B,N,E) of the same samples -> a scalar: the mean of softplus(-score) over pairs of one sample, plus that
-    of softplus(score) over pairs of two, of every process; a score is a product.
+    summary (B,E) and vectors (B,N,E) of the same samples -> a scalar: the mean of softplus(-score) over positive pairs (same sample),
+    plus the mean of softplus(score) over negative pairs across all processes; scores are dot products.
     """
     everyone, own = gather(summary.float()), own_rows(summary)
     with torch.autocast(summary.device.type, enabled=False):
@@ -98,8 +98,8 @@ def jensen_shannon(summary: Tensor, vectors: Tensor) -> Tensor:
 def margin(a: Tensor, b: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     """The contrastive loss with a margin. Hadsell, Chopra, LeCun 2006, equation 4, https://doi.org/10.1109/CVPR.2006.100
 
-    a, b (B,D), two views of the same samples -> two scalars: half the mean squared Euclidean distance of a sample's two views, and half
-    the mean squared shortfall of the distance of views of two samples, of all processes, from the margin.
+    a, b (B,D), two views of the same samples -> two scalars: half the mean squared Euclidean distance of positive pairs, and half the
+    mean squared shortfall from the margin of the distances of negative pairs, across all processes.
     """
     a, b = a.float(), b.float()
     together = (a - b).square().sum(1).mean() / 2
@@ -108,6 +108,6 @@ def margin(a: Tensor, b: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     with torch.autocast(a.device.type, enabled=False):
         distance = torch.cdist(torch.cat([a, b]), everyone)
     shortfall = F.relu(margin - distance).square()
-    shortfall = shortfall.scatter(1, torch.stack([mine, twin], 1), 0.0)  # of other samples alone
+    shortfall = shortfall.scatter(1, torch.stack([mine, twin], 1), 0.0)  # negatives only
     apart = shortfall.sum() / (len(mine) * (len(everyone) - 2)) / 2
     return together, apart

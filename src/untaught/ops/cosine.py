@@ -1,4 +1,4 @@
-"""Distances of a prediction from its target on the unit sphere, without negatives."""
+"""Cosine losses between predictions and targets, without negatives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 def cosine_distance(predicted: Tensor, target: Tensor) -> Tensor:
     """BYOL's loss. Grill et al. 2020, equation 2, https://arxiv.org/abs/2006.07733
 
-    predicted, target (B,D) -> a scalar: the mean squared distance of the two on the unit sphere, from 0 to 4. Give the target without
+    predicted, target (B,D) -> a scalar: the mean squared distance of the normalised vectors, from 0 to 4. Pass the target without
     gradient, from a teacher.
     """
     return (2 - 2 * F.cosine_similarity(predicted.float(), target.float())).mean()

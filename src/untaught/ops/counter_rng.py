@@ -21,7 +21,7 @@ def _signed(x: int) -> int:
 
 
 def mix(x: int) -> int:
-    """splitmix64's finalizer: 64 bits, each of which depends on all of those of x; 0 stays 0."""
+    """splitmix64's finalizer: each of the 64 output bits depends on all input bits; 0 maps to 0."""
     x &= _MASK
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
@@ -29,14 +29,14 @@ def mix(x: int) -> int:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """The same on int64 (any shape); right shifts are made logical by masking."""
+    """`mix` on int64 tensors of any shape; right shifts are made logical by masking."""
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _signed(0x94D049BB133111EB)
     return x ^ ((x >> 31) & ((1 << 33) - 1))
 
 
 class CounterRNG:
-    """One view's random numbers for a batch of samples: index (B,) int64 on any device.
+    """Random numbers of one view for a batch of samples, index (B,) int64 on any device.
 
     Each call is one draw; the order of the calls is part of the key.
     """
@@ -72,5 +72,5 @@ class CounterRNG:
         return self.uniform() < probability
 
     def order(self, n: int) -> Tensor:
-        """-> (B, n) int64, a random permutation a sample."""
+        """-> (B, n) int64, a random permutation per sample."""
         return self.bits(n).argsort(dim=1, stable=True)

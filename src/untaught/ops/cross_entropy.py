@@ -1,4 +1,4 @@
-"""Cross-entropy over a large vocabulary without its scores ever being there at once."""
+"""Cross-entropy over a large vocabulary in chunks, without storing all logits."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch.autograd.function import once_differentiable
 
 from untaught.ops.masking import joined_count
 
-CHUNK = 1 << 25  # scores held at once, in the dtype of the products
-CACHED = 1 << 20  # of them worked on at once in float32, on a processor: what its cache holds
+CHUNK = 1 << 25  # logits stored at once, in the dtype of the products
+CACHED = 1 << 20  # logits processed at once in float32 on a CPU, so that they fit into its cache
 
 
 def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, counted: Tensor | None = None) -> Tensor:
-    """The sum of -log softmax(x weight^T + bias)[target] over the rows that are counted -> a scalar, float32.
+    """The sum of -log softmax(x weight^T + bias)[target] over counted rows -> a scalar, float32.
 
-    x (N,D), weight (V,D), bias (V,), target (N,) int64, counted (N,) bool, by default all. Products run in autocast's dtype, the softmax
-    in float32. Rows are worked through in chunks, and gradients are made in the forward pass, so that no score outlives its chunk.
+    x (N,D), weight (V,D), bias (V,), target (N,) int64, counted (N,) bool, by default all. Products use autocast's dtype, the softmax
+    float32. Rows are processed in chunks, and gradients are computed in the forward pass, so that logits need not be kept.
     """
     if counted is not None:
         target = torch.where(counted, target, -1)
@@ -29,7 +29,7 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target:
 
 
 def mean_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, counted: Tensor | None = None) -> Tensor:
-    """The mean of what `linear_cross_entropy` sums, x (...,D), target and counted (...), over the tokens of all processes -> a scalar."""
+    """The mean version of `linear_cross_entropy` over the counted tokens of all processes: x (...,D), target, counted (...) -> a scalar."""
     counted = torch.ones_like(target, dtype=torch.bool) if counted is None else counted
     return linear_cross_entropy(x.flatten(0, -2), weight, bias, target.flatten(), counted.flatten()) / joined_count(counted)
 
@@ -70,7 +70,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 assert dx is not None
                 torch.mm(slopes, w, out=dx[start : start + rows])
                 part = slopes.T @ some
-                dw = part if dw is None else dw.float().add_(part)  # many parts in bfloat16 would lose the small ones
+                dw = part if dw is None else dw.float().add_(part)  # summing many chunks in bfloat16 would lose small values
         ctx.save_for_backward(dx, dw, db)
         ctx.kinds = x.dtype, weight.dtype, None if bias is None else bias.dtype
         return loss

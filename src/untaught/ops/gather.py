@@ -1,9 +1,9 @@
-"""All-gather that gradients flow through.
+"""Differentiable all-gather.
 
-One convention holds for every loss: the mean over processes of what each returns is the loss of the joined batch. A mean over a
-process's own share keeps it, and so does a loss of gathered rows that is the same everywhere. The backward of a gather sums
-what all processes ask of a row, and the engine averages the gradients of parameters over processes; together they give exactly
-the gradient of the joined batch.
+All losses follow one convention: the mean over processes of their return values is the loss of the joint batch. This holds for a mean
+over a process's own share, and for a loss of gathered rows that is the same on all processes. The backward of `gather` sums the
+gradients of a row over processes, and the training loop averages parameter gradients over processes; together they give exactly the
+gradient of the joint batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        gradient = gradient.clone(memory_format=torch.contiguous_format)  # autograd may hand the same one to others
+        gradient = gradient.clone(memory_format=torch.contiguous_format)  # autograd may share the tensor
         dist.all_reduce(gradient)
         start = dist.get_rank() * ctx.rows
         return gradient[start : start + ctx.rows]
@@ -38,5 +38,5 @@ def rank() -> int:
 
 
 def gather(x: Tensor) -> Tensor:
-    """x (B, ...) of every process, equally long, joined in rank order -> (world x B, ...); x itself with one process."""
+    """x (B, ...), of equal length on every process -> (world x B, ...) in rank order; x itself with one process."""
     return _Gather.apply(x) if world_size() > 1 else x  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Spherical k-means: vectors of length 1, nearest by cosine. Dhillon, Modha 2001, https://doi.org/10.1023/A:1007612920971"""
+"""Spherical k-means: L2-normalised vectors, nearest by cosine. Dhillon, Modha 2001, https://doi.org/10.1023/A:1007612920971"""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PART = 1 << 24  # similarities that are held at once
-NOWHERE = -100  # the cluster of a sample that none was found for, which the loss leaves out
+PART = 1 << 24  # similarities stored at once
+NOWHERE = -100  # the cluster number of samples without a cluster, which the loss ignores
 
 
 @torch.no_grad()
 def spherical_kmeans(x: Tensor, centroids: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """x (N,D) and first centroids (K,D), all of length 1 -> the centroids after `iterations`, and each row's nearest (N,) int64.
+    """x (N,D) and initial centroids (K,D), all L2-normalised -> the centroids after `iterations`, and each row's nearest (N,) int64.
 
-    x may lie on another device, or in a file: it is read in parts. A centroid that no row is nearest to stays where it is.
+    x may be on another device or memory-mapped: it is read in parts. A centroid without rows stays unchanged.
     """
     nearest = [x.new_zeros(0, dtype=torch.long)]
     for i in range(iterations + 1):
@@ -22,7 +22,7 @@ def spherical_kmeans(x: Tensor, centroids: Tensor, iterations: int) -> tuple[Ten
         for part in x.split(max(1, PART // len(centroids))):
             part = part.to(centroids)
             nearest.append((part @ centroids.T).argmax(1))
-            if i < iterations:  # a product, which gives the same on every process; index_add does not on a GPU
+            if i < iterations:  # a matrix product, deterministic across processes; index_add is not on a GPU
                 sums += F.one_hot(nearest[-1], len(centroids)).to(part).T @ part
         if i < iterations:
             centroids = torch.where(sums.any(1, keepdim=True), F.normalize(sums), centroids)
@@ -32,8 +32,9 @@ def spherical_kmeans(x: Tensor, centroids: Tensor, iterations: int) -> tuple[Ten
 def centroid_cross_entropy(z: Tensor, centroids: Tensor, clusters: Tensor, temperature: float = 0.1) -> Tensor:
     """DeepCluster-v2's loss. Caron, Misra, Mairal, Goyal, Bojanowski, Joulin 2020, appendix, https://arxiv.org/abs/2006.09882
 
-    z (B,D), centroids (H,K,D) of H clusterings, all of length 1; clusters (H,B) int64, of each sample in each clustering (-100: none,
-    left out) -> a scalar: the cross-entropy of the cluster given the cosines over the temperature, averaged over both.
+    z (B,D), centroids (H,K,D) of H clusterings, all L2-normalised; clusters (H,B) int64, of each sample in each clustering (-100:
+    ignored) -> a scalar: the cross-entropy of the cluster given the cosines divided by the temperature, averaged over samples and
+    clusterings.
     """
     with torch.autocast(z.device.type, enabled=False):
         scores = (z @ centroids.flatten(0, 1).T / temperature).unflatten(1, centroids.shape[:2])

@@ -1,4 +1,4 @@
-"""KoLeo, a regulariser that spreads vectors. Sablayrolles, Douze, Schmid, Jegou, ICLR 2019. https://arxiv.org/abs/1806.03198"""
+"""KoLeo, a regulariser that spreads vectors uniformly. Sablayrolles, Douze, Schmid, Jegou, ICLR 2019. https://arxiv.org/abs/1806.03198"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from untaught.ops.gather import gather
 
 
 def koleo(x: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """x (B,D) -> a scalar: the negative mean logarithm of the distance from each normalised vector to its nearest other one, of all
+    """x (B,D) -> a scalar: the negative mean log distance of each normalised vector to its nearest neighbour, across all
     processes."""
     with torch.autocast(x.device.type, enabled=False):
         x = F.normalize(gather(x.float()), eps=epsilon)

@@ -1,4 +1,4 @@
-"""Which tokens are hidden, and how to take and put back the others."""
+"""Token masks, and gathering the visible tokens."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from untaught.ops.gather import gather
 
 
 def random_mask(order: Tensor, rate: float) -> Tensor:
-    """order (B,N) a permutation a sample -> (B,N) bool, true (hidden) at round(rate N) places a sample, at least 1 and at most N - 1."""
+    """order (B,N), a permutation per sample -> (B,N) bool, true (masked) at round(rate N) places, at least 1 and at most N - 1."""
     count = order.shape[1]
-    hidden = min(max(round(rate * count), 1), count - 1)
-    return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :hidden], True)
+    masked = min(max(round(rate * count), 1), count - 1)
+    return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :masked], True)
 
 
 def block_mask(unit: Tensor, count: Tensor, grid: tuple[int, int]) -> Tensor:
-    """unit (B,T,4) uniform draws of T tries, count (B,) tokens to hide -> (B,N) bool, true in at most `count` places a sample.
+    """unit (B,T,4) uniform draws of T tries, count (B,) tokens to mask -> (B,N) bool, true at no more than `count` places per sample.
 
-    BEiT's blocks (Bao et al. 2022, algorithm 1, as iBOT's code has it): a rectangle of random size and place is taken if it
-    hides something new and not too much; its area lies between the square of a third of the shorter side and what is still to hide.
+    BEiT's blocks (Bao et al. 2022, algorithm 1, as in iBOT's code): a rectangle of random size and position is accepted if it masks
+    new tokens and not too many; its area lies between the square of a third of the shorter side and the number still to mask.
     """
     high, wide = grid
     rows, columns = torch.arange(high, device=unit.device), torch.arange(wide, device=unit.device)
-    hidden = torch.zeros(len(unit), high, wide, dtype=torch.bool, device=unit.device)
+    mask = torch.zeros(len(unit), high, wide, dtype=torch.bool, device=unit.device)
     least = (min(grid) // 3) ** 2
     log_ratio = (2 * unit[..., 1] - 1) * math.log(1 / 0.3)
     for size, ratio, top, left in zip(unit[..., 0].T, log_ratio.exp().T, unit[..., 2].T, unit[..., 3].T, strict=True):
-        still = count - hidden.sum((1, 2))
-        area = (least + size * (still - least)).clamp(min=0)
+        left_over = count - mask.sum((1, 2))
+        area = (least + size * (left_over - least)).clamp(min=0)
         h, w = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
         block = within(rows, (top * (high - h + 1)).floor(), h).unsqueeze(2) & within(
             columns, (left * (wide - w + 1)).floor(), w
         ).unsqueeze(1)
-        new = (block & ~hidden).sum((1, 2))
-        taken = (new > 0) & (new <= still) & (h < high) & (w < wide)
-        hidden |= block & taken.view(-1, 1, 1)
-    return hidden.flatten(1)
+        new = (block & ~mask).sum((1, 2))
+        taken = (new > 0) & (new <= left_over) & (h < high) & (w < wide)
+        mask |= block & taken.view(-1, 1, 1)
+    return mask.flatten(1)
 
 
 def rectangles(unit: Tensor, scale: tuple[float, float], ratio: tuple[float, float], grid: tuple[int, int]) -> Tensor:
-    """unit (B,T,4) uniform draws -> (B,T,N) bool: T rectangles a sample, of area scale x N and height over width ratio, rounded, but
-    never of more than scale[1] x N tokens."""
+    """unit (B,T,4) uniform draws -> (B,T,N) bool: T rectangles per sample, with area in scale x N and aspect (height / width) in ratio,
+    rounded, and never more than scale[1] x N tokens."""
     high, wide = grid
     count = high * wide
     most = max(int(scale[1] * count), 1)
@@ -57,20 +57,20 @@ def rectangles(unit: Tensor, scale: tuple[float, float], ratio: tuple[float, flo
 
 
 def within(places: Tensor, start: Tensor, length: Tensor) -> Tensor:
-    """places (N,), start and length (...) -> (..., N) bool: whether each place lies in start ... start + length - 1."""
+    """places (N,), start and length (...) -> (..., N) bool: whether each place is in [start, start + length)."""
     return (places >= start.unsqueeze(-1)) & (places < (start + length).unsqueeze(-1))
 
 
-def visible(hidden: Tensor, count: int) -> Tensor:
-    """hidden (B,N) bool with N - count true in each row -> (B, count) the places that are not hidden, in order."""
-    return first(~hidden, count)
+def visible(mask: Tensor, count: int) -> Tensor:
+    """mask (B,N) bool with N - count true in each row -> (B, count), the places that are not masked, in order."""
+    return first(~mask, count)
 
 
-def shown(mask: Tensor, valid: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:
-    """mask (B,N) bool, valid (B,N) bool or None -> the places (B,K) of the tokens that an encoder is shown, and which of the K are tokens.
+def visible_places(mask: Tensor, valid: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:
+    """mask (B,N) bool, valid (B,N) bool or None -> places (B,K) of the visible tokens, and their validity (B,K) or None.
 
-    Without padding K is `count`, the number of tokens that are not masked, and all of them are (None). With padding that number differs
-    by sample and K is N: the places of masked tokens and of padding come last.
+    Without padding, K is `count`, the number of tokens that are not masked, and validity is None. With padding, that number differs
+    by sample and K is N: masked tokens and padding come last.
     """
     if valid is None:
         return visible(mask, count), None
@@ -80,7 +80,7 @@ def shown(mask: Tensor, valid: Tensor | None, count: int) -> tuple[Tensor, Tenso
 
 
 def first(chosen: Tensor, count: int) -> Tensor:
-    """chosen (..., N) bool -> (..., count): the chosen places in order, and the others behind them where they are fewer."""
+    """chosen (..., N) bool -> (..., count): the chosen places in order, followed by others if there are fewer than `count`."""
     return (~chosen).int().argsort(dim=-1, stable=True)[..., :count]
 
 
@@ -89,16 +89,17 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
-def hide(tokens: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
-    """tokens (B,N,D), hidden (B,N) bool, mask (D,) -> (B,N,D): the mask where hidden."""
-    return torch.where(hidden.unsqueeze(-1), mask.to(tokens.dtype), tokens)
+def mask_tokens(tokens: Tensor, mask: Tensor, mask_token: Tensor) -> Tensor:
+    """tokens (B,N,D), mask (B,N) bool, mask_token (D,) -> (B,N,D): the mask token at masked places."""
+    return torch.where(mask.unsqueeze(-1), mask_token.to(tokens.dtype), tokens)
 
 
 def masked_mean(x: Tensor, counted: Tensor) -> Tensor:
-    """x, counted of one shape -> a scalar: the sum where counted, over the joined count; the mean of the processes' is that of all."""
+    """x, counted of one shape -> a scalar: the sum where counted, divided by `joined_count`. Averaging the processes' results gives the
+    mean over all of them."""
     return (x * counted).sum() / joined_count(counted)
 
 
 def joined_count(counted: Tensor) -> Tensor:
-    """counted, bool -> a scalar: the mean of the processes' counts, at least 1."""
+    """counted, bool -> a scalar: the count averaged over processes, at least 1."""
     return gather(counted.sum(dtype=torch.float32)[None]).mean().clamp(min=1)

@@ -1,4 +1,4 @@
-"""What the processor computes fast."""
+"""Which precisions the hardware supports efficiently."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @cache
 def has_bfloat16(device_type: str) -> bool:
-    """Whether bfloat16 matrix products are faster than float32 there: CUDA from Ampere on, CPUs with avx512_bf16 or AMX."""
+    """Whether bfloat16 matrix products are faster than float32: CUDA from Ampere on, CPUs with avx512_bf16 or AMX."""
     if device_type == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if device_type == "cpu":

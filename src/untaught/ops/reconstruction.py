@@ -1,4 +1,4 @@
-"""How far what is restored or predicted at masked tokens is from what was there."""
+"""Reconstruction and prediction losses at masked tokens."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from untaught.ops.masking import masked_mean
 def masked_reconstruction(restored: Tensor, target: Tensor, mask: Tensor, normalise: bool = True, valid: Tensor | None = None) -> Tensor:
     """MAE's loss. He, Chen, Xie, Li, Dollar, Girshick 2022, section 3, https://arxiv.org/abs/2111.06377
 
-    restored, target (B,N,P), the numbers (pixels) of every token; mask (B,N) bool, the tokens that were masked -> a scalar: the mean
-    squared error at the masked tokens of all processes. normalise: each token of the target is first brought to mean 0 and variance 1.
-    valid (B,N,P) bool: numbers that are neither padding nor missing, by which alone a token is normalised and judged.
+    restored, target (B,N,P), the values (pixels) of every token; mask (B,N) bool, the masked tokens -> a scalar: the mean squared
+    error at the masked tokens of all processes. normalise: each target token is first standardised to mean 0 and variance 1.
+    valid (B,N,P) bool: values that are neither padding nor missing; only these are used for normalisation and error.
     """
     if valid is not None:
         return masked_mean(_error_where(restored.float(), target, valid, normalise), mask & valid.any(-1))
@@ -24,7 +24,7 @@ def masked_reconstruction(restored: Tensor, target: Tensor, mask: Tensor, normal
 
 
 def _error_where(restored: Tensor, target: Tensor, valid: Tensor, normalise: bool) -> Tensor:
-    """(B,N,P) each -> (B,N): the mean squared error of the valid numbers of each token."""
+    """(B,N,P) each -> (B,N): the mean squared error over each token's valid values."""
     count = valid.sum(-1, keepdim=True)
     target = torch.where(valid, target, 0.0)
     if normalise:
@@ -36,8 +36,8 @@ def _error_where(restored: Tensor, target: Tensor, valid: Tensor, normalise: boo
 def masked_smooth_l1(predicted: Tensor, target: Tensor, mask: Tensor, beta: float = 1.0) -> Tensor:
     """The loss of data2vec (Baevski et al. 2022, section 3.4, https://arxiv.org/abs/2202.03555, beta 2) and of I-JEPA's authors' code.
 
-    predicted, target (...,D), mask (...) bool, the tokens that count -> a scalar: smooth L1, averaged over dimensions and over the
-    counted tokens of all processes. beta: error from which it grows as a line. Give the target without gradient, from a teacher.
+    predicted, target (...,D), mask (...) bool, the counted tokens -> a scalar: smooth L1, averaged over dimensions and the counted
+    tokens of all processes. beta: error above which it is linear. Pass the target without gradient, from a teacher.
     """
     return masked_mean(F.smooth_l1_loss(predicted.float(), target, reduction="none", beta=beta).mean(-1), mask)
 

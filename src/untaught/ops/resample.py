@@ -1,7 +1,7 @@
-"""Crop, flip, resize and blur as two small matrices a sample: out = rows @ image @ columns^T.
+"""Crop, flip, resize and blur as two small matrices per sample: out = rows @ image @ columns^T.
 
-A resampling along one axis is linear, so crop, flip and an antialiased resize are one banded matrix, and a Gaussian blur
-multiplies into it. A whole batch with its own crop a sample is then two batched matrix products.
+Resampling along one axis is linear, so crop, flip and antialiased resize form one banded matrix, into which a Gaussian blur can be
+multiplied. A batch with a different crop per sample then takes two batched matrix products.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-NEGLIGIBLE = 1e-6  # weights of a blur under this are 0: the tail would be denormal numbers, which processors multiply slowly
+NEGLIGIBLE = 1e-6  # blur weights below this are set to 0, since denormal numbers are slow
 
 
 def resize_matrix(start: Tensor, length: Tensor, flip: Tensor, side: int, size: int) -> Tensor:
     """The triangle-filter (bilinear, antialiased) resize of [start, start + length) pixels of an axis of `side` to `size` pixels.
 
     start, length (B,) float, flip (B,) bool -> (B, size, side), rows sum to 1. The filter is Pillow's and torchvision's
-    (antialias=True); it may read one pixel beyond the crop where the image goes on.
+    (antialias=True); it may read one pixel beyond the crop, inside the image.
     """
     step = (length / size).view(-1, 1, 1)
     place = torch.arange(size, device=start.device, dtype=torch.float32) + 0.5
     place = torch.where(flip.view(-1, 1), size - place, place).unsqueeze(-1)
     centre = (start.view(-1, 1, 1) + place * step).clamp(0.5, side - 0.5)
     pixel = torch.arange(side, device=start.device, dtype=torch.float32) + 0.5
-    weight = (pixel - centre).div_(step.clamp(min=1)).abs_().sub_(1).clamp_(max=0)  # in place; the sign goes with the sum's
+    weight = (pixel - centre).div_(step.clamp(min=1)).abs_().sub_(1).clamp_(max=0)  # in place; the sign cancels in the division
     return weight.div_(weight.sum(-1, keepdim=True))
 
 
@@ -32,7 +32,7 @@ def blur_matrix(sigma: Tensor, size: int) -> Tensor:
     distance = torch.arange(1 - size, size, device=sigma.device, dtype=torch.float32)
     weight = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-2).unsqueeze(1)).square())
     weight.masked_fill_(weight < NEGLIGIBLE, 0.0)
-    rows = weight.unfold(1, size, 1).flip(1)  # every row is the same kernel, one place further
+    rows = weight.unfold(1, size, 1).flip(1)  # each row is the same kernel, shifted by one
     return rows.div_(rows.sum(-1, keepdim=True))
 
 

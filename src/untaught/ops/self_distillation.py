@@ -1,4 +1,4 @@
-"""Cross-entropy of a student's distribution over prototypes with a teacher's, or with soft assignments. Scores are logits, as cosines."""
+"""Cross-entropy between a student's distribution over prototypes and a teacher's, or soft assignments. Inputs are logits (cosines)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def ibot_tokens(
 ) -> Tensor:
     """iBOT's loss at masked tokens. Zhou et al. 2022, equation 3, https://arxiv.org/abs/2111.07832
 
-    student, teacher (B,N,K) of the same tokens, mask (B,N) bool, those that the student did not see; centre (K,) -> a scalar: averaged
-    over the masked tokens of a sample, then over samples. The term of pooled vectors is `dino`.
+    student, teacher (B,N,K) of the same tokens, mask (B,N) bool, the tokens masked for the student; centre (K,) -> a scalar: averaged
+    over the masked tokens of a sample, then over samples. The loss of pooled vectors is `dino`.
     """
     return token_entropy((student / temperature).log_softmax(-1), centred(teacher, centre, teacher_temperature), mask)
 
@@ -41,8 +41,8 @@ def ibot_tokens(
 def swapped_prediction(scores: Tensor, assigned: Tensor, temperature: float = 0.1) -> Tensor:
     """SwAV's loss. Caron, Misra, Mairal, Goyal, Bojanowski, Joulin 2020, equations 1 and 2, https://arxiv.org/abs/2006.09882
 
-    scores (S,B,K), cosines of S views to the prototypes; assigned (T,B,K), soft assignments of the first T <= S of them as `sinkhorn`
-    makes them -> a scalar: cross-entropy averaged over pairs of different views and the batch.
+    scores (S,B,K), cosines of S views to the prototypes; assigned (T,B,K), soft assignments of the first T <= S of them from
+    `sinkhorn` -> a scalar: cross-entropy averaged over pairs of different views and the batch.
     """
     return cross_view_entropy((scores / temperature).log_softmax(-1), assigned)
 
@@ -51,11 +51,11 @@ def msn(anchors: Tensor, target: Tensor, temperature: float = 0.1, sharpening: f
     """MSN's two terms. Assran et al. 2022, equation 1, https://arxiv.org/abs/2204.07141
 
     anchors (A x B, K), cosines of A views of B samples to the prototypes, view by view; target (B,K), the teacher's -> two scalars: the
-    cross-entropy with the sharpened target, brought to equal use of the prototypes by `iterations` of Sinkhorn-Knopp (0: left as it is),
-    and what the entropy of the anchors' mean assignment, over all processes, lacks to its greatest value (me-max).
+    cross-entropy with the sharpened target, balanced over prototypes by `iterations` of Sinkhorn-Knopp (0: not balanced), and the
+    maximum entropy minus the entropy of the anchors' mean assignment over all processes (me-max).
     """
-    log_said = (anchors / temperature).log_softmax(-1)
+    log_student = (anchors / temperature).log_softmax(-1)
     sharp = ((target / temperature).log_softmax(-1) / sharpening).log_softmax(-1)
-    wanted = sinkhorn(sharp, 1.0, iterations).repeat(len(anchors) // len(target), 1)
-    mean = gather(log_said.exp().mean(0, keepdim=True)).mean(0)
-    return -(wanted * log_said).sum(-1).mean(), math.log(len(mean)) - torch.special.entr(mean).sum()
+    balanced = sinkhorn(sharp, 1.0, iterations).repeat(len(anchors) // len(target), 1)
+    mean = gather(log_student.exp().mean(0, keepdim=True)).mean(0)
+    return -(balanced * log_student).sum(-1).mean(), math.log(len(mean)) - torch.special.entr(mean).sum()

@@ -7,21 +7,21 @@ from torch import Tensor
 
 from untaught.ops.gather import gather, world_size
 
-POINTS, LAST = 17, 3.0  # of the integral over frequencies
+POINTS, LAST = 17, 3.0  # points and upper limit of the integral over frequencies
 
 
 def sigreg(z: Tensor, directions: Tensor) -> Tensor:
     """z (V,B,D), the vectors of V views; directions (D,M), normalised here -> a scalar: `epps_pulley` of the batch along each direction,
-    averaged over directions and views. Draw other directions each step, the same on all processes."""
+    averaged over directions and views. Redraw the directions each step, identically on all processes."""
     with torch.autocast(z.device.type, enabled=False):
-        seen = z.float() @ (directions / directions.norm(dim=0))
-    return epps_pulley(seen).mean()
+        projected = z.float() @ (directions / directions.norm(dim=0))
+    return epps_pulley(projected).mean()
 
 
 def epps_pulley(x: Tensor) -> Tensor:
-    """x (V,B,M), samples along dimension 1 -> (V,M): B times the integral of |their characteristic function - the standard
-    normal's|^2 with the weight exp(-t^2 / 2), over all processes' samples."""
-    t = torch.linspace(0, LAST, POINTS, device=x.device)[1:]  # at 0 both functions are 1
+    """x (V,B,M), samples along dimension 1 -> (V,M): B times the integral of |characteristic function - standard normal's|^2
+    with weight exp(-t^2 / 2), over the samples of all processes."""
+    t = torch.linspace(0, LAST, POINTS, device=x.device)[1:]  # both functions are 1 at 0
     normal = (-t.square() / 2).exp()
     weight = torch.full_like(t, 2 * LAST / (POINTS - 1)) * normal
     weight[-1] /= 2

@@ -1,4 +1,4 @@
-"""Geometry of views: affine maps from a view's coordinates to its source's, both in [-1, 1]."""
+"""Geometry of views: affine maps from view to source coordinates, both in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def crop_affine(box: Tensor, flip: Tensor) -> Tensor:
-    """box (B,4) left, top, width, height as fractions of the source, flip (B,) bool left-right -> affine (B,2,3)."""
+    """box (B,4) left, top, width, height as fractions of the source, flip (B,) bool, horizontal -> affine (B,2,3)."""
     left, top, width, height = box.unbind(1)
     zero = torch.zeros_like(left)
     sign = torch.where(flip, -1.0, 1.0)
@@ -18,7 +18,7 @@ def crop_affine(box: Tensor, flip: Tensor) -> Tensor:
 
 
 def turn_affine(angle: Tensor, shift: Tensor, shear: Tensor) -> Tensor:
-    """angle (B,) in radians, shift (B,2) in half sides, shear (B,) in radians -> affine (B,2,3) of a square view onto itself."""
+    """angle (B,) in radians, shift (B,2) in half sides, shear (B,) in radians -> affine (B,2,3) of a square view."""
     cos, sin, slant = angle.cos(), angle.sin(), shear.tan()
     across = torch.stack([cos, cos * slant - sin, shift[:, 0]], 1)
     down = torch.stack([sin, sin * slant + cos, shift[:, 1]], 1)
@@ -33,12 +33,12 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
 
 
 def warp(pixels: Tensor, affine: Tensor, size: int) -> Tensor:
-    """pixels (B,C,H,W) float seen through affine (B,2,3) -> (B,C,size,size), bilinear, reflected at the borders."""
+    """pixels (B,C,H,W) float, sampled through affine (B,2,3) -> (B,C,size,size): bilinear, reflected at the borders."""
     grid = F.affine_grid(affine, [pixels.shape[0], 1, size, size], align_corners=False)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def warp_classes(classes: Tensor, affine: Tensor, size: int) -> Tensor:
-    """classes (B,H,W) uint8 seen through affine (B,2,3) -> (B,size,size) uint8: the nearest one, reflected at the borders as `warp`."""
+    """classes (B,H,W) uint8, sampled through affine (B,2,3) -> (B,size,size) uint8: nearest neighbour, reflected at the borders."""
     grid = F.affine_grid(affine, [len(classes), 1, size, size], align_corners=False)
     return F.grid_sample(classes[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0].byte()

@@ -1,12 +1,13 @@
-"""What decoding needs to have learned of the data first, as a tokenizer: once for a source, kept in the cache, the run and the encoder."""
+"""Preprocessors: planned from data, saved with a run or an encoder, loaded again."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from untaught.console import progress_bar
-from untaught.core import Files, Modality, Options, UserError
+from untaught.core import Files, Modality, Options, Preprocessor, Record, UserError
 from untaught.data.identity import fingerprint
 from untaught.data.parts import TRAIN, Source
 from untaught.data.store import cache_folder
@@ -17,48 +18,61 @@ from untaught.storage.safe_open import read_file
 LARGEST = 1 << 26  # bytes of a file
 
 
-def learn(source: Source, modality: Modality, layout: Options) -> Options:
-    """The whole layout, its files adopted: learned from the training part, or read from where an earlier run has kept them."""
+def plan(source: Source, records: list[Record], modality: Modality, overrides: Options) -> Preprocessor:
+    """Plans from the first records and, for text, the full training split. Statistics are fitted later.
+
+    Raises UserError for impossible overrides, and if no record can be read.
+    """
+    settings = modality.plan(records, overrides)
+    return Preprocessor(modality, settings) if modality.learn is None else _learn(source, modality, settings)
+
+
+def _learn(source: Source, modality: Modality, settings: Options) -> Preprocessor:
+    """With files learned from the training split, cached by the data's fingerprint and the settings."""
     assert modality.learn is not None
-    key = fingerprint([source.fingerprint, modality.name, sorted(layout.items(), key=str)])
+    key = fingerprint([source.fingerprint, modality.name, sorted(settings.items(), key=str), _files_named(settings)])
     place = cache_folder() / "learned" / key
     try:
-        found = read_json(place / "layout.json", place)
-        adopt(modality, found, place)
-        return found
+        return load(modality, read_json(place / "layout.json", place), {}, place)
     except UserError:
-        pass  # not there, or damaged: learned anew
+        pass  # missing or damaged: learned again
     part = source.parts.get(TRAIN) or next(iter(source.parts.values()))
     with progress_bar("learning") as bar:
         bar.add_task("", total=None, note=", ".join(modality.files))
-        learned, files = modality.learn(iter(part), layout)
+        settings, files = modality.learn(iter(part), settings)
+    prep = Preprocessor(modality, settings, files=files)
     try:
         with whole(place) as partial:
             partial.mkdir(parents=True)
-            write_files(files, partial)
-            write_text(partial / "layout.json", json.dumps(learned))
+            save_files(prep.files, partial)
+            write_text(partial / "layout.json", json.dumps(prep.settings))
     except OSError:
-        pass  # the run keeps them as well
-    return learned
+        pass  # the run saves them as well
+    return prep
 
 
-def files_of(modality: Modality, folder: Path, within: Path | None = None) -> Files:
-    """The files of a layout that lie in a folder; links may not lead out of it, or of `within`. Raises UserError where one is missing."""
+def _files_named(settings: Options) -> list[tuple[str, int, int]]:
+    """Path, size and modification time of files named in settings, e.g. a tokenizer's: their contents may change later."""
+    places = [Path(value) for value in settings.values() if isinstance(value, str) and os.sep in value and Path(value).exists()]
+    files = [path for place in places for path in (sorted(place.iterdir()) if place.is_dir() else [place]) if path.is_file()]
+    return [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
+def load(modality: Modality, settings: Options, statistics: Options, folder: Path, within: Path | None = None) -> Preprocessor:
+    """With the files in the folder; links must not lead out of it, or out of `within`.
+
+    Raises UserError if a file is missing or belongs to other settings.
+    """
     files: Files = {}
     for name in modality.files:
         try:
             files[name] = read_file(folder / name, LARGEST, within or folder)
         except UserError as error:
             raise UserError(f"{error}; copy the whole folder") from error
-    return files
+    modality.check_files(settings, files)
+    return Preprocessor(modality, settings, statistics, files)
 
 
-def adopt(modality: Modality, layout: Options, folder: Path, within: Path | None = None) -> None:
-    """Makes the files of a layout known that lie beside it."""
-    if modality.files:
-        modality.adopt(layout, files_of(modality, folder, within))
-
-
-def write_files(files: Files, folder: Path) -> None:
+def save_files(files: Files, folder: Path) -> None:
     for name, content in files.items():
         write_bytes(folder / name, content)

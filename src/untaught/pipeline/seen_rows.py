@@ -1,4 +1,4 @@
-"""What a run knows of its own data: which samples it was trained on, by their contents, wherever they are read from later."""
+"""Which samples a run was trained on and held out, by content hash, wherever they are read from later."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from untaught.storage.atomic import write_bytes
 from untaught.storage.run_dir import name_of, read_run, seed_of
 
 ROWS = "rows.safetensors"
-STREAMED = "streamed"  # in place of the contents of a store
+STREAMED = "streamed"  # recorded instead of a store's content hash
 
 
 @dataclass(frozen=True)
 class SeenRows:
-    """trained, held_out: hashes (n,) uint64 of the contents of the samples in the run's parts; None of a run that has kept none."""
+    """trained, held_out: content hashes (n,) uint64 of the samples in the run's splits; None if the run recorded none."""
 
     folder: Path
     data: str
@@ -40,52 +40,52 @@ class SeenRows:
         """Of a run folder. Raises UserError."""
         run = read_run(folder / "run.yaml")
         found = _read(folder / ROWS) if run.get("contents") else {}
-        said: dict[str, Any] = {key: run.get(key) for key in ("fingerprint", "contents")}
-        return cls(folder, name_of(run), **said, seed=seed_of(run), trained=found.get("trained"), held_out=found.get("held_out"))
+        recorded: dict[str, Any] = {key: run.get(key) for key in ("fingerprint", "contents")}
+        return cls(folder, name_of(run), **recorded, seed=seed_of(run), trained=found.get("trained"), held_out=found.get("held_out"))
 
     @property
     def streamed(self) -> bool:
-        """Whether all of the data's training part, or all there was, was trained on: nothing was packed, so nothing is known by row."""
+        """Whether the run streamed its data: it was trained on the full training split (or all data), and no rows were recorded."""
         return self.trained is None and self.contents == STREAMED
 
     def same(self, store: Store | None, fingerprint: str) -> bool:
-        """Whether data are those of the run, whatever they are called now."""
+        """Whether the data are the run's, under any name."""
         return fingerprint == self.fingerprint or (store is not None and store.contents == self.contents)
 
     def changes(self, store: Store | None, noun: str) -> str:
-        """What of the run's data is no longer what it was, in words."""
+        """How the run's data have changed, in words."""
         if store is None or self.trained is None or self.held_out is None:
             return "other files, sizes or times"
         before = np.concatenate([self.trained, self.held_out])
         added, gone = (len(np.setdiff1d(one, other)) for one, other in ((store.hashes, before), (before, store.hashes)))
-        said = [f"{count:,} {noun} {what}" for count, what in ((added, "are new"), (gone, "are gone or changed")) if count]
-        return " and ".join(said) or "the same contents, but other labels, parts or order"
+        changes = [f"{count:,} {noun} {what}" for count, what in ((added, "are new"), (gone, "are gone or changed")) if count]
+        return " and ".join(changes) or "the same contents, but other labels, splits or order"
 
     def own(self, store: Store, fingerprint: str, noun: str) -> Parts:
-        """The parts of the run's own data as they are today: only what it was trained on, and what it held out. Raises UserError."""
-        advice = f"name the data to measure on with --data, if it is to be {self.data}"
+        """Splits of the run's own data as they are now: only samples that it was trained on or held out. Raises UserError."""
+        advice = f"to evaluate on {self.data} as it is now, name it with --data"
         if store.contents == self.contents or (self.trained is None and fingerprint == self.fingerprint):
             return self._streamed(store, *store.parts(self.seed))
         if self.trained is None or self.held_out is None:
-            why = "streams" if self.streamed else "runs of older versions"
+            why = "streamed runs" if self.streamed else "runs of older versions"
             raise UserError(
-                f"{self.data} is not what {self.folder} was trained on (other files, sizes or times); {why} don't keep which samples those "
-                f"were: {advice}"
+                f"{self.data} is not what {self.folder} was trained on (other files, sizes or times), and {why} do not record their "
+                f"training samples; {advice}"
             )
         trained = np.isin(store.hashes, self.trained)
         held_out = np.isin(store.hashes, self.held_out) & ~trained
         if not trained.any():
-            if fingerprint == self.fingerprint:  # of another version, which decodes otherwise
+            if fingerprint == self.fingerprint:  # decoded differently by another version
                 return store.parts(self.seed)
-            raise UserError(f"{self.data} holds other data now: none of its {len(store):,} {noun} did {self.folder} train on; {advice}")
+            raise UserError(f"{self.data} holds other data now: {self.folder} was trained on none of its {len(store):,} {noun}; {advice}")
         own = store.local_shards or {TRAIN: np.arange(len(store)), VAL: np.arange(len(store))}
         rows = {part: numbers[(trained if part == TRAIN else held_out)[numbers]] for part, numbers in own.items()}
         rows = {part: numbers for part, numbers in rows.items() if len(numbers)}
-        warn(f"{self.data} has changed since the run: {self.changes(store, noun)}; what the run knew is measured alone, or {advice}")
-        return rows, f"as the run's own: {sizes(rows)}"
+        warn(f"{self.data} has changed since the run: {self.changes(store, noun)}; evaluating only the run's own samples; {advice}")
+        return rows, f"the run's own split: {sizes(rows)}"
 
     def other(self, store: Store, fingerprint: str, noun: str) -> Parts:
-        """The parts of named data: what the run was trained on asks no question there, and what it held out still does."""
+        """Splits of data named by the user: the run's training samples are never queries; its held-out samples still are."""
         rows, how = store.parts(self.seed)
         if store.contents == self.contents:
             return rows, how
@@ -97,51 +97,51 @@ class SeenRows:
             return rows, how
         if not store.local_shards and store.labels is not None:
             labels = np.where(trained | held_out, -1 if store.labels.dtype.kind == "i" else np.nan, store.labels)
-            asking = held_out | hold_out(labels, self.seed)
-            if asking.any():
-                rows = {TRAIN: np.flatnonzero(~asking), VAL: np.flatnonzero(asking)}
-                return rows, f"{int(trained.sum()):,} that {self.folder} was trained on, 80/20 of what is new to it: {sizes(rows)}"
+            queries = held_out | hold_out(labels, self.seed)
+            if queries.any():
+                rows = {TRAIN: np.flatnonzero(~queries), VAL: np.flatnonzero(queries)}
+                return rows, f"{int(trained.sum()):,} that {self.folder} was trained on in train, the new ones split 80/20: {sizes(rows)}"
         for part, numbers in rows.items():
             seen = 0 if part == TRAIN else int(trained[numbers].sum())
             if seen and seen < len(numbers):
                 rows = {**rows, part: numbers[~trained[numbers]]}
-                warn(f"{seen:,} of {len(numbers):,} {noun} of {part} are left out: {self.folder} was trained on them")
+                warn(f"skipping {seen:,} of {len(numbers):,} {noun} of {part}: {self.folder} was trained on them")
             elif seen:
-                warn(f"all {seen:,} {noun} of {part} are among those that {self.folder} was trained on: its scores are of what it has seen")
+                warn(f"{self.folder} was trained on all {seen:,} {noun} of {part}: its scores are on training samples")
         return rows, how
 
     def divider(self, dataset: Dataset, own: bool) -> Callable[[Store], Parts]:
-        """Which rows of data are for what: of the run's own, as they should be, or of any."""
+        """The function store -> splits, for the run's own data or for other data."""
         if own:
             dataset.name = self.data
         how = self.own if own else self.other
         return lambda store: how(store, dataset.source.fingerprint, dataset.modality.noun)
 
     def seen(self, store: Store, rows: np.ndarray) -> int:
-        """How many of these rows it was trained on, as far as it knows."""
+        """How many of these rows the run was trained on; 0 if it recorded none."""
         return 0 if self.trained is None else int(np.isin(store.hashes[rows], self.trained).sum())
 
     def _streamed(self, store: Store, rows: dict[str, np.ndarray], how: str) -> Parts:
         if self.streamed and len(rows) > 1 and not store.local_shards:
-            warn(f"{self.folder} was streamed and trained on everything, also on what is held out here: its scores are of what it has seen")
+            warn(f"{self.folder} was streamed and trained on all data, including samples held out here: its scores are on training samples")
         return rows, how
 
 
 def keep_rows(folder: Path, store: Store, parts: dict[str, np.ndarray]) -> None:
-    """Writes into a run's folder what `Known.of` reads of its parts."""
-    asking = [numbers for part, numbers in parts.items() if part != TRAIN]
-    rows = {"trained": parts[TRAIN], "held_out": np.concatenate(asking) if asking else np.arange(0)}
+    """Writes the content hashes of the splits into a run's folder, for `SeenRows.of`."""
+    held_out = [numbers for part, numbers in parts.items() if part != TRAIN]
+    rows = {"trained": parts[TRAIN], "held_out": np.concatenate(held_out) if held_out else np.arange(0)}
     write_bytes(folder / ROWS, save({name: np.unique(store.hashes[numbers]) for name, numbers in rows.items()}))
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """Nothing where there is no file. Raises UserError where it is no such file."""
+    """Empty if there is no file. Raises UserError if it is damaged."""
     if not path.exists():
         return {}
     try:
         found = load_file(path)
         if found.keys() != {"trained", "held_out"} or any(rows.dtype != np.uint64 or rows.ndim != 1 for rows in found.values()):
-            raise ValueError("other arrays")
+            raise ValueError("unexpected arrays")
         return found
     except Exception as error:  # damaged in any way
         raise UserError(f"{path} can't be read ({str(error).splitlines()[0]}); copy the whole run folder, or remove the file") from error

@@ -1,28 +1,31 @@
-"""From a batch to the views that a method reads."""
+"""From a batch to a method's views."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from untaught.config.overrides import parse, unknown
-from untaught.core import Batch, Encoder, Method, Modality, Options, UserError, View
+from untaught.core import Batch, Encoder, Method, Modality, Options, Preprocessor, Role, UserError, View
 from untaught.methods.functional import Function
 from untaught.ops.counter_rng import CounterRNG
 
+T = TypeVar("T")
+
 
 def view_names(method: type[Method], modality: Modality, wanted: str | tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """The method's views, or the wanted ones, which must be as many (a function takes any number); each must be offered by the modality."""
+    """The method's views, or the requested ones: as many (any number for a function), each offered by the modality."""
     names = method.views
     if wanted is not None:
         if not isinstance(wanted, str | tuple | list):
-            raise UserError(f"views={wanted}: names with commas between them are needed")
+            raise UserError(f"views={wanted}: must be names separated by commas")
         names = tuple(wanted.split(",")) if isinstance(wanted, str) else tuple(wanted)
         if len(names) != len(method.views) and not issubclass(method, Function):
             raise UserError(
-                f"views={','.join(names)}: {method.__name__} reads {len(method.views)} views, by default {','.join(method.views)}"
+                f"views={','.join(names)}: {method.__name__} takes {len(method.views)} views, by default {','.join(method.views)}"
             )
     for name in names:
         if name not in modality.views:
@@ -30,14 +33,14 @@ def view_names(method: type[Method], modality: Modality, wanted: str | tuple[str
     return names
 
 
-def view_options(names: tuple[str, ...], modality: Modality, layout: Options, overrides: Options) -> list[Options]:
-    """The options of each view: the modality's presets, then NAME.option, then viewN.option (from 0) of the overrides."""
-    presets = modality.presets(layout)
+def view_options(names: tuple[str, ...], prep: Preprocessor, overrides: Options) -> list[Options]:
+    """The options of each view: the modality's presets, overridden by NAME.option, then by viewN.option (N from 0)."""
+    presets = prep.presets()
     result = [dict(presets[name]) for name in names]
     targets = {name: [i for i, n in enumerate(names) if n == name] for name in names}
     targets |= {f"view{i}": [i] for i in range(len(names))}
     for key, value in overrides.items():
-        place, _, option = key.partition(".")
+        place, _, option = key.rpartition(".") if "." in key else (key, "", "")
         if place not in targets:
             raise unknown("view", place, targets)
         for i in targets[place]:
@@ -45,7 +48,7 @@ def view_options(names: tuple[str, ...], modality: Modality, layout: Options, ov
                 raise unknown(f"option of the view {names[i]}", option, result[i])
             result[i][option] = parse(key, value, _kind(result[i][option]))
     for name, options in zip(names, result, strict=True):
-        if fault := modality.check(options):
+        if fault := prep.modality.check(options):
             raise UserError(f"{name}.{fault}")
     return result
 
@@ -56,9 +59,14 @@ def _kind(default: Any) -> Any:
     return type(default)
 
 
-def used_view(modality: Modality, layout: Options, name: str, statistics: Options) -> Views:
-    """The one view in which an encoder is used, with its preset options: nothing in it is random."""
-    return Views((name,), modality, [modality.presets(layout)[name]], statistics, seed=0)
+def used_view(prep: Preprocessor, name: str) -> Views:
+    """The deterministic view that an encoder is evaluated and exported with, with preset options."""
+    return Views((name,), prep, [prep.presets()[name]], seed=0)
+
+
+def _read(role: Role | None, each: Iterable[T]) -> list[T]:
+    """The items of the views that a role reads; all if None."""
+    return list(each) if role is None else role.of(list(each))
 
 
 def convolves(network: nn.Module) -> bool:
@@ -67,27 +75,32 @@ def convolves(network: nn.Module) -> bool:
 
 
 class Views:
-    """Makes the views of a batch, whole batch at once, on the batch's device; randomness comes from (seed, epoch, index, position)."""
+    """Makes views batched, on the batch's device; randomness depends only on (seed, epoch, index, position)."""
 
-    def __init__(self, names: tuple[str, ...], modality: Modality, options: list[Options], statistics: Options, seed: int) -> None:
-        self.names, self.modality, self.options, self.statistics, self.seed = names, modality, options, statistics, seed
+    def __init__(self, names: tuple[str, ...], prep: Preprocessor, options: list[Options], seed: int) -> None:
+        self.names, self.prep, self.options, self.seed = names, prep, options, seed
         self.channels_last = False
-        self.told: dict[str, str] = {}  # what was changed to fit the encoder, and why
+        self.adjusted: dict[str, str] = {}  # options changed to fit the encoder, and why
 
-    def fit_encoder(self, encoder: Encoder) -> None:
-        """Fills in what a view must know of the encoder: the side of a token, of which its own side is a multiple."""
+    def fit_encoder(self, encoder: Encoder, role: Role | None = None) -> None:
+        """Sets options that depend on the encoder: its patch size, and the view sizes that follow from it.
+
+        role: the encoder's role; only the views that it reads are changed, all if None.
+        """
         patch = getattr(encoder, "patch", 0)
-        for name, options in zip(self.names, self.options, strict=True):
+        for name, options in _read(role, zip(self.names, self.options, strict=True)):
             if options.get("patch") == 0:
                 options["patch"] = patch
-            if patch and "any_size" in encoder.offers and (size := options.get("size", 0)) % patch:
-                options["size"] = max(1, round(size / patch)) * patch
-                self.told[f"{name}.size={options['size']}"] = f"not {size}: a multiple of the encoder's patch of {patch}"
+            changes = self.prep.modality.suit(options, patch) if patch and "any_size" in encoder.offers else {}
+            for key, value in changes.items():
+                self.adjusted[f"{name}.{key}={value}"] = f"not {options[key]}: a multiple of the encoder's patch of {patch}"
+            options.update(changes)
 
-    def check_encoder(self, encoder: Encoder, examples: list[View], whole: Options) -> None:
-        """A UserError says which view has a side that the encoder can't take. examples: a view each, of a few samples."""
-        for name, options, view in zip(self.names, self.options, examples, strict=True):
-            if options.get("size") == whole.get("size"):
+    def check_encoder(self, encoder: Encoder, examples: list[View], whole: View, role: Role | None = None) -> None:
+        """Raises UserError if the encoder can't take the shape of a view. examples: one per view; whole: the view that the encoder is
+        exported with, for the same samples."""
+        for name, view in _read(role, zip(self.names, examples, strict=True)):
+            if view.shapes == whole.shapes:
                 continue
             training = encoder.training
             try:
@@ -95,8 +108,8 @@ class Views:
                     encoder.eval()(view)
             except (RuntimeError, AssertionError, ValueError) as error:
                 raise UserError(
-                    f"the encoder can't take the view {name}, whose size is {options['size']} (whole has {whole['size']}); conv_small, "
-                    f"vit_mini and timm's convolutional networks and vit_* take more than one size, others {name}.size={whole['size']}"
+                    f"the encoder can't take the view {name} of shape {view.shapes} (the exported view has {whole.shapes}); choose an "
+                    f"encoder that offers any_size (untaught encoders), or give {name} the size of the exported view"
                 ) from error
             finally:
                 encoder.train(training)
@@ -108,8 +121,8 @@ class Views:
     def one(self, batch: Batch, epoch: int, position: int) -> View:
         """The view at `position`, with meta["index"] (B,)."""
         name, options = self.names[position], self.options[position]
-        turn = epoch % versions if (versions := options.get("versions")) else epoch  # a view may have so many versions, by turns
-        view = self.modality.views[name](batch, CounterRNG(self.seed, turn, batch["index"], position), options, self.statistics)
+        turn = epoch % versions if (versions := options.get("versions")) else epoch  # a view may cycle through a fixed number of versions
+        view = self.prep.modality.views[name](batch, CounterRNG(self.seed, turn, batch["index"], position), options, self.prep)
         if self.channels_last:
             view = view.map_inputs(lambda x: x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x)
         view.meta = {**(view.meta or {}), "index": batch["index"]}

@@ -1,4 +1,4 @@
-"""Curves as inline SVG, drawn on the server: they show without a script, and a script adds the values under the pointer."""
+"""Curves as static inline SVG; a script adds the values under the pointer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 360, 200  # of the view box: a phone shows a chart unscaled
+WIDTH, HEIGHT = 360, 200  # of the view box: unscaled on a phone
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 26
-LETTER = 6.5  # width of one, about
-MOST = 240  # points a curve; more are averaged
+LETTER = 6.5  # approximate width of a character
+MOST = 240  # points per curve; more are averaged
 
 
 class Point(NamedTuple):
@@ -24,12 +24,12 @@ class Point(NamedTuple):
 
 class Curve(NamedTuple):
     name: str
-    style: str  # a CSS class: it colours lines and dots
+    style: str  # CSS class for the colour
     points: Sequence[Point]
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Short, for people: 0.00125, 3.2, 12,500, 1.2e-07."""
+    """Human-readable: 0.00125, 3.2, 12,500, 1.2e-07."""
     size = abs(value)
     if not math.isfinite(value):
         return str(value)
@@ -43,7 +43,7 @@ def percent(value: float) -> str:
 
 
 def tick_labels(values: Sequence[float], as_percent: bool = False) -> list[str]:
-    """Of an axis: as short as tells its ticks apart."""
+    """Labels of an axis: the shortest that are distinct."""
     if as_percent:
         return [percent(value).replace(".0%", "%") for value in values]
     written = ([number(value, digits) for value in values] for digits in range(3, 9))
@@ -67,11 +67,11 @@ def thin(points: Sequence[tuple[float, float]]) -> list[Point]:
 
 
 def chart(label: str, curves: Sequence[Curve], x_name: str, *, as_percent: bool = False, x_labels: Sequence[str] | None = None) -> Markup:
-    """One plot of curves over x; intervals as whiskers. `x_labels` names the places 0, 1, 2 ... of a categorical axis."""
+    """One plot of curves over x, with intervals as whiskers. `x_labels` names the positions 0, 1, 2 ... of a categorical axis."""
     curves = [curve for curve in curves if curve.points]
     if not curves:
         return Markup("")
-    say = percent if as_percent else number
+    text_of = percent if as_percent else number
     every = [point for curve in curves for point in curve.points]
     values = [v for p in every for v in (p.y, p.low, p.high) if v is not None]
     low, high = min(values), max(values)
@@ -96,7 +96,7 @@ def chart(label: str, curves: Sequence[Curve], x_name: str, *, as_percent: bool 
     marks = list(enumerate(x_labels)) if x_labels else list(zip(steps, tick_labels(steps), strict=True))
     crowded = bool(x_labels) and LETTER * max(map(len, x_labels)) > across(1) - across(0)
     for i, (x, text) in enumerate(marks):
-        down = HEIGHT - (8 if not crowded else 3 if i % 2 else 14)  # by turns on two lines
+        down = HEIGHT - (8 if not crowded else 3 if i % 2 else 14)  # alternating between two lines
         parts.append(Markup('<text class="tick mid" x="{:.1f}" y="{}">{}</text>').format(across(x), down, text))
     for curve in curves:
         path = "M" + "L".join(f"{across(p.x):.1f} {up(p.y):.1f}" for p in curve.points)
@@ -108,9 +108,9 @@ def chart(label: str, curves: Sequence[Curve], x_name: str, *, as_percent: bool 
             if len(curve.points) <= 12:
                 parts.append(Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(curve.style, across(p.x), up(p.y)))
     places = sorted({p.x for p in every})
-    said = [f"{x_name} {number(x)}" if not x_labels else x_labels[int(x)] for x in places]
-    at = {x: [f"{c.name} {say(p.y)}" for c in curves for p in c.points if p.x == x] for x in places}
-    spots = [[round(across(x), 1), "; ".join([text, *at[x]])] for x, text in zip(places, said, strict=True)]
+    labels = [f"{x_name} {number(x)}" if not x_labels else x_labels[int(x)] for x in places]
+    at = {x: [f"{c.name} {text_of(p.y)}" for c in curves for p in c.points if p.x == x] for x in places}
+    spots = [[round(across(x), 1), "; ".join([text, *at[x]])] for x, text in zip(places, labels, strict=True)]
     cursor = '<line class="cursor" y1="{}" y2="{}"/><g class="spots" data-spots="{}"/></svg>'
     parts.append(Markup(cursor).format(TOP, HEIGHT - BOTTOM, json.dumps(spots)))
     return Markup("").join(parts)

@@ -1,4 +1,4 @@
-"""What there is: methods and encoders with their knobs, read from their own headers and signatures, and what was measured of methods."""
+"""Cards of methods and encoders: knobs from headers and signatures, and the methods' measured scores."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from untaught.storage.ownership import check_replaceable, is_ours
 from untaught.storage.safe_load import read_yaml
 
 MEASURED = Path(untaught.methods.__file__).with_name("measured.yaml")  # written by benchmarks/measured.py
-VENUES = {"CVPR", "ECCV", "ICCV", "ICLR", "ICML", "NeurIPS", "TMLR"}  # that stand behind authors
-GAIN = 0.01  # of accuracy over the untrained encoder, under which a method has learned nothing to speak of
+VENUES = {"CVPR", "ECCV", "ICCV", "ICLR", "ICML", "NeurIPS", "TMLR"}  # may follow the authors
+GAIN = 0.01  # accuracy above random init, below which a method counts as having learned nothing
 
-INPUT = {"channels", "size", "vocabulary", "length", "special"}  # what an encoder is told of the data
+INPUT = {"channels", "size", "vocabulary", "length", "special"}  # encoder arguments that come from the data
 
 
 def method_cards(name: str | None = None) -> list[Options]:
-    """A card a method, of all or of the one that is named: name, family, paper, views, needs, cost, score, package, link; of one
-    also an example, what was measured, its knobs and its header. What nobody has measured is blank.
+    """One card per method, or the named one: name, family, paper, views, needs, cost, score, package, link; for a single method
+    also an example, its measurements, knobs and header. Missing measurements are blank.
 
-    A package whose method can't be used is warned of, and left out.
+    Warns about a package whose method can't be used, and skips it.
     """
     cards, table = [], method_table()
     for method in [name] if name else sorted(table):
@@ -56,7 +56,7 @@ def _card(name: str, cls: type[Method], package: str, whole: bool) -> Options:
         "family": cls.__module__.split(".")[-2] if package == OURS else "-",
         "paper": citation(header),
         "views": ", ".join(view if len(many) == 1 else f"{len(many)} {view}" for view, many in _runs(cls.views)),
-        "needs": ", ".join(sorted(cls.needs)) or "any encoder",
+        "needs": _needs(cls),
         "cost": f"{found['speed']['cost'][0]:.2g}" if "speed" in found else "",
         "score": f"{found['knn20']:.1%} ({100 * (found['knn20'] - found['untrained_knn20']):+.1f}), {found['minutes']:g} min"
         if found
@@ -71,8 +71,14 @@ def _card(name: str, cls: type[Method], package: str, whole: bool) -> Options:
     return card
 
 
+def _needs(cls: type[Method]) -> str:
+    """What its encoders must offer, by role where there are several."""
+    said = {name: ", ".join(sorted(role.needs)) or "any encoder" for name, role in cls.roles().items()}
+    return "; ".join(f"{name}: {needs}" for name, needs in said.items()) if len(said) > 1 else next(iter(said.values()))
+
+
 def citation(header: str) -> str:
-    """ "Chen et al. 2020" of a header that begins "SimCLR. Chen, Kornblith, Norouzi, Hinton, ICML 2020. https://..."; "" of another."""
+    """ "Chen et al. 2020" for a header that begins "SimCLR. Chen, Kornblith, Norouzi, Hinton, ICML 2020. https://..."; else ""."""
     found = re.match(r"[^.]*\. ([^.]*(?: et al\.)?[^.]*?) (\d{4})\b", header)
     if not found:
         return ""
@@ -87,50 +93,50 @@ def _runs(names: tuple[str, ...]) -> list[tuple[str, list[str]]]:
 
 
 def _example(name: str, cls: type[Method], knobs: Options) -> str:
-    """A command that runs, with the first knob that has a default."""
-    knob = next((f" {key}={_spoken(knob['default'])}" for key, knob in knobs.items() if knob["default"] is not None), "")
+    """A runnable command, with the first knob that has a default."""
+    knob = next((f" {key}={_written(knob['default'])}" for key, knob in knobs.items() if knob["default"] is not None), "")
     kinds = [modality for modality in map(modality_named, MODALITIES) if set(cls.views) <= set(modality.views)]
     data = f"{kinds[0].noun}/ --modality {kinds[0].name}" if kinds and kinds[0].name != next(iter(MODALITIES)) else "photos/"
     return f"untaught pretrain {data} --method {name} minutes=60{knob}"
 
 
-def _spoken(value: Any) -> str:
-    """As it is written on the command line."""
+def _written(value: Any) -> str:
+    """The value as written on the command line."""
     if isinstance(value, tuple | list):
-        return ",".join(map(_spoken, value))
+        return ",".join(map(_written, value))
     return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
 @cache
 def measured() -> dict[str, Options]:
-    """Method -> what a run of it came to: data, minutes, seeds, encoder, batch, steps, peak_mib, knn20, untrained_knn20, linear,
-    untrained_linear, one_percent, health; and its speed over several quiet rounds: rounds, pictures_per_second and cost, the time a
-    image takes beside simclr's with the same encoder and batch, each as (median, lowest, highest)."""
+    """Method -> results of a run: data, minutes, seeds, encoder, batch, steps, peak_mib, knn20, untrained_knn20, linear,
+    untrained_linear, one_percent, health; and its speed over several rounds on an idle machine: rounds, pictures_per_second and cost
+    (time per image relative to simclr with the same encoder and batch), each as (median, lowest, highest)."""
     return read_yaml(MEASURED, None) or {}
 
 
 def judged(found: Options) -> str:
-    """In a sentence, how it came out; "" of what was not measured."""
+    """The results in a sentence; "" without measurements."""
     if not found:
         return ""
     length = f"{found['minutes']:g} minute{'s' if found['minutes'] != 1 else ''}"
     how = [found["encoder"], *(f"{key} {found[key]}" for key in ("batch", "steps", "seeds") if key in found)]
-    said = []
-    for probe, spoken in (("knn20", "kNN"), ("linear", "linear probe"), ("one_percent", "with 1% of the labels")):
+    results = []
+    for probe, label in (("knn20", "kNN"), ("linear", "linear probe"), ("one_percent", "with 1% of the labels")):
         if probe in found:
-            untrained = f" (untrained {found[f'untrained_{probe}']:.1%})" if f"untrained_{probe}" in found else ""
-            said.append(f"{spoken} {found[probe]:.1%}{untrained}")
+            baseline = f" (random init {found[f'untrained_{probe}']:.1%})" if f"untrained_{probe}" in found else ""
+            results.append(f"{label} {found[probe]:.1%}{baseline}")
     gains = [found[probe] - found[f"untrained_{probe}"] for probe in ("knn20", "linear") if probe in found]
-    parts = [f"after {length} on {found['data']} ({', '.join(how)}): {', '.join(said)}"]
+    parts = [f"after {length} on {found['data']} ({', '.join(how)}): {', '.join(results)}"]
     if max(gains) < GAIN:
-        parts.append("not above its untrained encoder: it needs longer, or more data")
+        parts.append("no better than random init: it needs more time or more data")
     if found.get("health", "healthy") != "healthy":
         parts.append(f"collapsing because {found['health']}")
     if "peak_mib" in found:
-        parts.append(f"{found['peak_mib']:.0f} MiB at most")
+        parts.append(f"peak memory {found['peak_mib']:.0f} MiB")
     if speed := found.get("speed"):
         cost, rate = ("{:.4g} ({:.4g} to {:.4g})".format(*speed[key]) for key in ("cost", "pictures_per_second"))
-        parts.append(f"an image takes {cost} times as long as with simclr, {rate} images/s (medians of {speed['rounds']} rounds, spread)")
+        parts.append(f"time per image {cost} times simclr's, {rate} images/s (median and range of {speed['rounds']} rounds)")
     return "; ".join(parts)
 
 
@@ -138,9 +144,10 @@ def judged(found: Options) -> str:
 
 
 def write_pages(folder: Path) -> int:
-    """A page a method of ours, folder/NAME.md, and folder/README.md, which lists them -> how many. Pages of methods that are no more go.
+    """Writes a page for each of our methods, folder/NAME.md, and an index, folder/README.md -> the number of pages. Pages of methods that
+    no longer exist are deleted.
 
-    Raises UserError, before anything is written, where a file of another has such a name.
+    Raises UserError, before anything is written, if a file that is not ours is in the way.
     """
     pages = {"README.md": index_page()} | {
         f"{name}.md": method_page(name) for name, (_, package) in method_table().items() if package == OURS
@@ -160,7 +167,7 @@ def write_pages(folder: Path) -> int:
 
 
 def index_page() -> str:
-    """All of ours, in a table."""
+    """The table of our methods."""
     rows = [
         [f"[`{card['name']}`]({card['name']}.md)", card["family"], f"[{card['paper']}]({card['link'].split()[0]})", card["views"]]
         + [card[key] for key in ("needs", "cost", "score")]
@@ -169,21 +176,21 @@ def index_page() -> str:
     ]
     rows.sort(key=lambda row: (row[1], row[0]))
     data = list(dict.fromkeys(found["data"] for found in measured().values()))
-    where = f"Data: {'; '.join(data)}." if data else "No score has been entered yet."
+    where = f"Data: {'; '.join(data)}." if data else "There are no scores yet."
     return (
-        "# Methods\n\nMade by `untaught methods --write docs/methods`, as are the pages of each. Score: kNN (k = 20), and its gain over\n"
-        "the same encoder untrained, after so many minutes. Cost: the time that an image takes, beside simclr with the same encoder.\n"
-        f"What nobody has measured is blank. {where}\n\n"
+        "# Methods\n\nMade by `untaught methods --write docs/methods`, as are the methods' pages. Score: kNN (k = 20), and its gain over\n"
+        "random init, after the given minutes of training. Cost: time per image relative to simclr with the same encoder.\n"
+        f"Missing measurements are blank. {where}\n\n"
         + _table(["method", "family", "paper", "views", "needs", "cost", "score"], rows)
-        + "\nSeveral at once, and a method of your own: [How to write a method](../methods.md).\n"
+        + "\nCombining methods, and writing your own: [How to write a method](../methods.md).\n"
     )
 
 
 def method_page(name: str) -> str:
-    """The card of one method, as Markdown."""
+    """One method's card in Markdown."""
     (card,) = method_cards(name)
     title, _, body = card["header"].strip().partition("\n\n")
-    rows = [[f"`{key}`", f"`{_spoken(knob['default'])}`", knob["meaning"]] for key, knob in card["knobs"].items()]
+    rows = [[f"`{key}`", f"`{_written(knob['default'])}`", knob["meaning"]] for key, knob in card["knobs"].items()]
     return (
         f"# {name}\n\n{title}\n\n```text\n{body}\n```\n\n"
         f"Family: {card['family']}. Views: {card['views']}. Needs: {card['needs']}.\n\n```bash\n{card['example']}\n```\n\n"
@@ -193,7 +200,7 @@ def method_page(name: str) -> str:
 
 
 def families() -> str:
-    """Our methods in a table by family: the README's."""
+    """The README's table of our methods by family."""
     found: dict[str, list[str]] = {}
     for card in method_cards():
         if card["package"] == OURS:
@@ -210,7 +217,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def encoder_cards(name: str | None = None) -> list[Options]:
-    """A card an encoder: name and what it is; of one also its knobs."""
+    """One card per encoder: name and description; for the named one also its knobs."""
     if name is None:
         return [{"name": encoder, "what": what} for encoder, (_, what) in ENCODERS.items()]
     factory, leading = encoder_factory(name)

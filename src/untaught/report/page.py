@@ -1,4 +1,4 @@
-"""report.html: one file with everything in it, from what a run folder holds."""
+"""report.html: one self-contained file made from a run folder."""
 
 from __future__ import annotations
 
@@ -14,91 +14,109 @@ import numpy as np
 from untaught.config.registry import from_python
 from untaught.console import escaped
 from untaught.core import Options
+from untaught.evaluation.metrics import LEADING, is_main, metric_of, shown
 from untaught.report.advice import advise
 from untaught.report.charts import WIDTH, Curve, Point, chart, number, percent, thin
-from untaught.report.facts import Facts, gather
+from untaught.report.run_summary import RunSummary, gather
 from untaught.storage.atomic import write_text
 from untaught.storage.ownership import check_replaceable
 
-NAMES = {"encoder": "this encoder", "random_init": "same encoder, untrained", "raw": "raw data"}
-PROBES = {"linear": "Linear probe", "finetune": "Fine-tuned", "kmeans": "k-means", "spectrum": "Spectrum"}
-METRICS = {"nmi": "NMI", "ari": "ARI", "rankme": "RankMe", "macro_f1": "macro F1"}
+NAMES = {"encoder": "this encoder", "random_init": "same encoder, random init", "raw": "raw data"}
+PROBES = {
+    "linear": "Linear probe",
+    "ridge": "Ridge regression",
+    "frozen": "Linear head on the frozen encoder",
+    "retrieval": "Retrieval",
+    "finetune": "Fine-tuned",
+    "finetune-partial": "Fine-tuned, last layers",
+    "finetune-frozen": "Frozen, trained head",
+    "kmeans": "k-means",
+    "spectrum": "Spectrum",
+}
 HEALTH = {
     "effective_rank": "effective rank",
-    "std": "deviation of a feature",
+    "std": "std",
     "alignment": "alignment",
     "uniformity": "uniformity",
     "teacher_lag": "teacher lag",
-    "gradient_norm": "norm of the gradient",
+    "gradient_norm": "gradient norm",
 }
 SHARES = {"data": "waiting for data", "views": "making views", "compute": "computing"}
-COLUMNS = 40  # thumbnails a row of the sheet
-QUERIES, NEAREST, READ = 8, 8, 3  # samples asked for, their neighbours, and those of text, which are read
-MOST_CLASSES = 20  # that a map can colour
-WIDEST, MOST_PIXELS = 1200, 1 << 25  # of the image of views: its side on the page, and all that it may have
+COLUMNS = 40  # thumbnails per row of the sheet
+QUERIES, NEAREST, READ = 8, 8, 3  # queries, and neighbours of each: with thumbnails, and as text
+MOST_CLASSES = 20  # classes with a colour on the map, at most
+WIDEST, MOST_PIXELS = 1200, 1 << 25  # of views.png: width on the page, and pixels at most
 
 
 def write(run: Path) -> Path:
-    """Writes RUN/report.html from what is in the run folder, whole or not; returns its path.
+    """Writes RUN/report.html from a complete or partial run folder; returns its path.
 
-    Raises UserError where the folder holds no run or can't be written.
+    Raises UserError if the folder is not a run folder or can't be written.
     """
     from jinja2 import Environment, FileSystemLoader
 
-    facts = gather(run)
+    summary = gather(run)
     check_replaceable(run / "report.html", "move it away")
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "percent": percent}
-    page = escaped(environment.get_template("page.html").render(content(facts)), kept="\n")
+    page = escaped(environment.get_template("page.html").render(content(summary)), kept="\n")
     write_text(run / "report.html", page)
     return run / "report.html"
 
 
-def content(facts: Facts) -> Options:
-    """Everything that the template shows, as plain values: the template escapes it."""
-    sample = facts.sample
+def content(summary: RunSummary) -> Options:
+    """The template's context, as plain values: the template escapes them."""
+    sample = summary.sample
     return {
-        "name": facts.path.resolve().name,
-        "facts": facts,
-        "subtitle": _subtitle(facts.run),
-        "tiles": _tiles(facts),
-        "verdict": facts.health[-1][1] if facts.health else None,
-        "advice": advise(facts),
-        "curves": _curves(facts),
-        "health": _health(facts),
-        "views": _webp(facts.views) if facts.views else None,
-        "battery": _battery(facts.scores),
-        "label_curves": _label_curves(facts.scores),
+        "name": summary.path.resolve().name,
+        "summary": summary,
+        "subtitle": _subtitle(summary.run),
+        "tiles": _tiles(summary),
+        "verdict": summary.health[-1][1] if summary.health else None,
+        "advice": advise(summary),
+        "curves": _curves(summary),
+        "health": _health(summary),
+        "views": _webp(summary.views) if summary.views else None,
+        "battery": _battery(summary.scores),
+        "label_curves": _label_curves(summary.scores),
         "thumbnails": _sheet(sample["thumbnail"]) if sample and "thumbnail" in sample else None,
         "neighbours": _neighbours(sample) if sample else [],
         "bank": int((~sample["held_out"]).sum()) if sample else 0,
         "map": _map(sample) if sample else None,
-        "shares": _shares(facts),
-        "commands": _commands(facts),
-        "settings": _settings(facts.run),
+        "shares": _shares(summary),
+        "commands": _commands(summary),
+        "settings": _settings(summary.run),
         "chart_width": WIDTH,
     }
 
 
 def _subtitle(run: Options) -> str:
-    return f"{run['method']} · {run['encoder']} · {run['data']}" if run else ""
+    return f"{run['method']} · {_encoders(run)} · {run['data']}" if run else ""
 
 
-def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
-    """(value, what it is, what stands beside it) of the few numbers that come first."""
+def _encoders(run: Options) -> str:
+    """The encoder, or each by role."""
+    encoder = run["encoder"]
+    return ", ".join(f"{role} {name}" for role, name in encoder.items()) if isinstance(encoder, dict) else str(encoder)
+
+
+def _tiles(summary: RunSummary) -> list[tuple[str, str, str]]:
+    """(value, name, note) of the headline numbers."""
     tiles = []
-    for probe in ("linear", "knn20"):
-        if own := facts.score("encoder", probe):
-            others = [(NAMES[name], facts.beside(own, name)) for name in ("random_init", "raw")]
-            beside = ", ".join(f"{name} {percent(score['mean'])}" for name, score in others if score)
-            where = facts.elsewhere(own)
-            tiles.append((percent(own["mean"]), _probe(probe), f"on {where}: {beside}" if where else beside))
-    last = facts.last
+    for probe in LEADING:
+        if own := summary.score("encoder", probe):
+            metric = own["metric"]
+            others = [(NAMES[name], summary.baseline(own, name)) for name in ("random_init", "raw")]
+            beside = ", ".join(f"{name} {shown(metric, score['mean'])}" for name, score in others if score)
+            where = summary.elsewhere(own)
+            title = _probe(probe) + ("" if metric == "accuracy" else f": {metric_of(metric).title}")
+            tiles.append((shown(metric, own["mean"]), title, f"on {where}: {beside}" if where else beside))
+    last = summary.last
     if last:
-        tiles.append((number(last["loss"]), "loss at the end" if facts.ended else "last loss", f"step {last['step']:,}"))
+        tiles.append((number(last["loss"]), "final loss" if summary.ended else "last loss", f"step {last['step']:,}"))
         if "samples" in last and "seconds" in last:
             rate = last["samples"] / max(last["seconds"], 1e-9)
-            tiles.append((_duration(last["seconds"]), "of training", f"{last['samples']:,} samples, {rate:,.0f} a second"))
+            tiles.append((_duration(last["seconds"]), "of training", f"{last['samples']:,} samples, {rate:,.0f}/s"))
     return tiles
 
 
@@ -108,45 +126,61 @@ def _duration(seconds: float) -> str:
 
 
 def _probe(name: str) -> str:
-    return f"kNN, k = {name[3:]}" if name.startswith("knn") and name[3:].isdigit() else PROBES.get(name, name)
+    count, _, metric = name.removeprefix("knn").partition("_")  # knn20 is an accuracy, knn20_r2 what it says
+    if name.startswith("knn") and count.isdigit():
+        return f"kNN, k = {count}" + (f", {metric_of(metric).title}" if metric else "")
+    return PROBES.get(name, name)
 
 
 def _style(features: str) -> str:
     return f"s-{features}" if features in NAMES else "s-against" if features.startswith("against:") else "s-other"
 
 
-def _said(features: str) -> str:
+def _feature_name(features: str) -> str:
     return NAMES.get(features, features.removeprefix("against:"))
 
 
-def _curve(facts: Facts, name: str, style: str = "s-encoder", said: str | None = None) -> Curve:
-    return Curve(said or name, style, thin(facts.series(name)))
+def _curve(summary: RunSummary, name: str, style: str = "s-encoder", title: str | None = None) -> Curve:
+    return Curve(title or name, style, thin(summary.series(name)))
 
 
-def _curves(facts: Facts) -> list[tuple[str, Any, list[Curve]]]:
+def _curves(summary: RunSummary) -> list[tuple[str, Any, list[Curve]]]:
     """(title, SVG, the curves that need a legend) of training."""
-    names = facts.terms
-    knn = sorted({key for row in facts.rows for key in row if key.startswith("knn")}, key=lambda key: (len(key), key))
-    wanted = [
-        ("Loss", [_curve(facts, name, f"c{i}") for i, name in enumerate(names)], False),
-        ("kNN on the way (held out of the training part)", [_curve(facts, key, f"c{i}", _probe(key)) for i, key in enumerate(knn)], True),
-        ("Learning rate", [_curve(facts, "lr", "c0")], False),
-        ("Samples a second", [_curve(facts, "samples_per_second", "c0", "samples a second")], False),
+    names = summary.terms
+    knn = sorted({key for row in summary.rows for key in row if key.startswith("knn")}, key=lambda key: (len(key), key))
+    recall = sorted({key for row in summary.rows for key in row if "_recall@" in key}, key=lambda key: (len(key), key))
+    accuracy = not any(key.endswith("_r2") for key in knn)
+    plots = [
+        ("Loss", [_curve(summary, name, f"c{i}") for i, name in enumerate(names)], False),
+        (
+            "kNN during training (on a held-out share of the training part)",
+            [_curve(summary, key, f"c{i}", _probe(key)) for i, key in enumerate(knn)],
+            accuracy,
+        ),
+        (
+            "Recall during training (validation part)",
+            [_curve(summary, key, f"c{i % 5}", metric_of(key).title) for i, key in enumerate(recall)],
+            True,
+        ),
+        ("Learning rate", [_curve(summary, "lr", "c0")], False),
+        ("Samples per second", [_curve(summary, "samples_per_second", "c0", "samples per second")], False),
     ]
-    return _drawn(wanted)
+    return _drawn(plots)
 
 
-def _health(facts: Facts) -> list[tuple[str, Any, list[Curve]]]:
-    return _drawn([(said[:1].upper() + said[1:], [_curve(facts, f"health.{name}", "c0", said)], False) for name, said in HEALTH.items()])
+def _health(summary: RunSummary) -> list[tuple[str, Any, list[Curve]]]:
+    return _drawn(
+        [(title[:1].upper() + title[1:], [_curve(summary, f"health.{name}", "c0", title)], False) for name, title in HEALTH.items()]
+    )
 
 
-def _drawn(wanted: list[tuple[str, list[Curve], bool]]) -> list[tuple[str, Any, list[Curve]]]:
-    drawn = [(title, chart(title, curves, "step", as_percent=share), curves) for title, curves, share in wanted]
+def _drawn(plots: list[tuple[str, list[Curve], bool]]) -> list[tuple[str, Any, list[Curve]]]:
+    drawn = [(title, chart(title, curves, "step", as_percent=share), curves) for title, curves, share in plots]
     return [(title, svg, curves if len(curves) > 1 else []) for title, svg, curves in drawn if svg]
 
 
 def _battery(scores: Sequence[Options]) -> list[Options]:
-    """Groups of one probe, labels, metric and data: the encoder first, its baselines under it, each with its interval on one scale."""
+    """Scores grouped by probe, labels, metric and data: the encoder first, then its baselines, with intervals on one scale."""
     groups: dict[tuple[str, str, str, str], list[Options]] = {}
     for row in scores:
         groups.setdefault((row["probe"], str(row["labels"]), row["metric"], row.get("data", "")), []).append(row)
@@ -156,36 +190,38 @@ def _battery(scores: Sequence[Options]) -> list[Options]:
     for (probe, labels, metric, data), rows in groups.items():
         rows = sorted(rows, key=lambda row: (order.index(row["features"]) if row["features"] in order else 9, row["features"]))
         values = [value for row in rows for value in (row["mean"], row.get("low"), row.get("high")) if value is not None]
-        share = probe != "spectrum" and all(0 <= value <= 1 for value in values)
+        drawn = probe != "spectrum" and all(0 <= value <= 1 for value in values)
         budget = "" if labels in ("all", "none", "") else f", {_budget(labels)}"
-        title = f"{_probe(probe)}: {METRICS.get(metric, metric.replace('_', ' '))}{budget}{f' on {data}' if several else ''}"
-        result.append({"title": title, "share": share, "rows": [_bar(row, share) for row in rows]})
+        title = f"{_probe(probe)}: {metric_of(metric).title}{budget}{f' on {data}' if several else ''}"
+        result.append({"title": title, "drawn": drawn, "rows": [_bar(row) for row in rows]})
     return result
 
 
 def _budget(labels: str) -> str:
     count, slash, unit = labels.partition("/")
-    return f"{count} {'label' if count == '1' else 'labels'} a {unit}" if slash else f"{labels} of the labels"
+    return f"{count} {'label' if count == '1' else 'labels'} per {unit}" if slash else f"{labels} of the labels"
 
 
-def _bar(row: Options, share: bool) -> Options:
-    say = percent if share else number
+def _bar(row: Options) -> Options:
+    text_of = percent if metric_of(row["metric"]).share else number
     low, high = row.get("low"), row.get("high")
     scratch = row["features"] == "random_init" and row["probe"].startswith("finetune")
-    name = ("same network, from scratch" if scratch else _said(row["features"])) + (f", seed {row['seed']}" if "seed" in row else "")
-    bar = {"name": name, "style": _style(row["features"]), "value": say(row["mean"]), "interval": "", "at": 100 * row["mean"]}
+    name = ("same network from scratch" if scratch else _feature_name(row["features"])) + (f", seed {row['seed']}" if "seed" in row else "")
+    bar = {"name": name, "style": _style(row["features"]), "value": text_of(row["mean"]), "interval": "", "at": 100 * row["mean"]}
     if low is None or high is None:
         return bar
-    return bar | {"interval": f"{say(low)} to {say(high)}", "low": 100 * low, "wide": 100 * (high - low)}
+    return bar | {"interval": f"{text_of(low)} to {text_of(high)}", "low": 100 * low, "wide": 100 * (high - low)}
 
 
 def _label_curves(scores: Sequence[Options]) -> list[tuple[str, Any, list[Curve]]]:
-    """Accuracy against the number of labels: a plot for every probe, and data, that was given fewer labels than all."""
+    """The main metric against the number of labels: a plot for every probe, and data, that was given fewer labels than all."""
     result = []
-    scores = [row for row in scores if row["metric"] == "accuracy" and "seed" not in row]
+    scores = [row for row in scores if is_main(row["metric"]) and "seed" not in row]
     several = len({row.get("data") for row in scores}) > 1
-    for probe, data in dict.fromkeys((row["probe"], row.get("data")) for row in scores):
-        rows = [row for row in scores if (row["probe"], row.get("data")) == (probe, data)]
+    kinds = lambda row: (row["probe"], row["metric"], row.get("data"))  # noqa: E731
+    for kind in dict.fromkeys(map(kinds, scores)):
+        probe, metric, data = kind
+        rows = [row for row in scores if kinds(row) == kind]
         labels = sorted({str(row["labels"]) for row in rows}, key=_amount)
         if len(labels) < 2:
             continue
@@ -193,15 +229,16 @@ def _label_curves(scores: Sequence[Options]) -> list[tuple[str, Any, list[Curve]
         for features in dict.fromkeys(row["features"] for row in rows):
             own = sorted((row for row in rows if row["features"] == features), key=lambda row: _amount(str(row["labels"])))
             points = [Point(labels.index(str(row["labels"])), row["mean"], row.get("low"), row.get("high")) for row in own]
-            curves.append(Curve(_said(features), _style(features), points))
+            curves.append(Curve(_feature_name(features), _style(features), points))
             drawn += [curves[-1]._replace(points=stretch) for stretch in _stretches(points, labels)]
-        title = f"{_probe(probe)}: accuracy by labels{f' on {data}' if several else ''}"
-        result.append((title, chart(title, drawn, "labels", as_percent=True, x_labels=labels), curves))
+        about = metric_of(metric)
+        title = f"{_probe(probe)}: {about.title} by labels{f' on {data}' if several else ''}"
+        result.append((title, chart(title, drawn, "labels", as_percent=about.share, x_labels=labels), curves))
     return result
 
 
 def _stretches(points: Sequence[Point], labels: Sequence[str]) -> list[list[Point]]:
-    """Points that a line may join: 1% may be fewer labels than 10 a class, and a line from one to the other would fall."""
+    """Splits points into connected lines: 1% may be fewer labels than 10 per class, so the two scales are not joined."""
     if not any(name.endswith("%") for name in labels):
         return [list(points)]
     a_class = [point for point in points if labels[int(point.x)].endswith("/class")]
@@ -218,7 +255,7 @@ def _amount(labels: str) -> tuple[int, float]:
 
 
 def _sheet(thumbnails: np.ndarray) -> Options:
-    """All thumbnails in one image; the page shows parts of it."""
+    """All thumbnails in one sprite image."""
     from PIL import Image
 
     count, height, width = thumbnails.shape[:3]
@@ -243,14 +280,14 @@ def _webp(png: bytes) -> str | None:
         if image.width * image.height > MOST_PIXELS:
             return None
         image = image.convert("RGB")
-    except Exception:  # cut short
+    except Exception:  # truncated
         return None
     image.thumbnail((WIDEST, 4 * WIDEST))
     return _uri(image)
 
 
 def _neighbours(sample: dict[str, np.ndarray]) -> list[Options]:
-    """Held-out samples, of as many classes as there are, and the nearest training samples by cosine."""
+    """Held-out samples, one of each class first, and their nearest training samples by cosine."""
     features, labels, held_out = sample["features"], sample["label"], sample["held_out"]
     bank = np.flatnonzero(~held_out)
     queries = np.flatnonzero(held_out) if held_out.any() else bank
@@ -276,7 +313,7 @@ def _tile(sample: dict[str, np.ndarray], i: int, wanted: str | None = None) -> O
 
 
 def _map(sample: dict[str, np.ndarray]) -> Options:
-    """What the script needs to draw the map and to name what is under the pointer."""
+    """The script's data: positions, names and labels of the map's points."""
     labels = [str(label) for label in sample["label"]]
     classes = sorted(set(labels) - {""}, key=lambda name: (len(name), name) if name.isdigit() else (0, name))
     coloured = classes if 1 < len(classes) <= MOST_CLASSES else []
@@ -290,25 +327,27 @@ def _map(sample: dict[str, np.ndarray]) -> Options:
     }
 
 
-def _shares(facts: Facts) -> list[tuple[str, str, float]]:
-    shares = facts.shares()
-    whole = sum(shares.values())
-    return [(name, SHARES[name], seconds / whole) for name, seconds in shares.items()] if whole else []
+def _shares(summary: RunSummary) -> list[tuple[str, str, float]]:
+    shares = summary.shares()
+    total = sum(shares.values())
+    return [(name, SHARES[name], seconds / total) for name, seconds in shares.items()] if total else []
 
 
-def _commands(facts: Facts) -> list[str]:
-    """As it was asked, and from the file that holds everything."""
-    run = facts.run
+def _commands(summary: RunSummary) -> list[str]:
+    """Commands that repeat the run: with its settings, and from run.yaml."""
+    run = summary.run
     if not run:
         return []
-    words = ["untaught", "pretrain", str(run["data"]), "--method", str(run["method"]), "--encoder", str(run["encoder"])]
+    words = ["untaught", "pretrain", str(run["data"]), "--method", str(run["method"])]
+    encoder = run["encoder"]
+    words += [f"--encoder={role}={name}" for role, name in encoder.items()] if isinstance(encoder, dict) else ["--encoder", str(encoder)]
     for option in ("modality", "label", "split"):
-        if run.get(option) and (option, run[option]) != ("modality", "image"):
+        if run.get(option):
             words += [f"--{option}", str(run[option])]
     if run.get("columns"):
         words += ["--columns", ",".join(f"{key}={value}" for key, value in run["columns"].items())]
     words += [f"{key}={value}" for key, value in run["knobs"].items()]
-    again = ["untaught", "pretrain", "--from", str(facts.path / "run.yaml"), "--out", f"{facts.path}-again"]
+    again = ["untaught", "pretrain", "--from", str(summary.path / "run.yaml"), "--out", f"{summary.path}-again"]
     named = "in memory: " not in str(run["data"]) and "module:" not in str(run["encoder"])
     known = named and not from_python(str(run["method"]))
     return [shlex.join(words), shlex.join(again)] if known else []

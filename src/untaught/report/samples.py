@@ -1,4 +1,4 @@
-"""What a run keeps to show of itself, so that its page and its exports need the data no more: views.png and sample.npz."""
+"""Samples saved with a run, so that its report and exports do not need the data: views.png and sample.npz."""
 
 from __future__ import annotations
 
@@ -24,52 +24,54 @@ from untaught.report.contact_sheet import sheet
 from untaught.storage.atomic import write_bytes
 from untaught.storage.safe_open import open_file
 
-TRAINED, HELD_OUT = 1200, 300  # samples that are shown; more would only crowd the map
-KEPT = 16  # of them are kept decoded as well, for the parity of exports
-SHOWN = 6  # rows in the image of views
-THUMBNAIL = 48  # pixels at most
-CAPTION = 240  # characters of what a sample says, where that names it better than its place and shows it better than an image
-LARGEST, DECODED = 1 << 27, 1 << 26  # bytes of sample.npz unpacked: of all that is shown, and of the rows that are kept decoded
+TRAINED, HELD_OUT = 1200, 300  # samples in the report, at most; more would crowd the map
+DECODED_ROWS = 16  # samples also saved decoded, for the parity check of exports
+SHOWN = 6  # rows in views.png
+THUMBNAIL = 48  # pixels, at most
+CAPTION = 240  # characters of a sample's caption, which replaces its name and thumbnail if the modality has captions
+LARGEST, DECODED = 1 << 27, 1 << 26  # bytes of sample.npz when unpacked: what the report shows, and the decoded rows
 LONGEST = 4096  # characters of a name or a label
 MEMBERS = 64  # arrays in the file, at most
 
 
-def save_views(folder: Path, views: Views, whole: str, batch: Batch, dataset: Dataset) -> None:
-    """views.png: what the network is shown of the first samples of a batch."""
+def save_views(folder: Path, views: Views, whole: tuple[str, ...], batch: Batch, dataset: Dataset) -> None:
+    """Writes views.png: the views of the first samples of a batch. whole: the views in which the encoders are used."""
     few = {key: value[:SHOWN] for key, value in batch.items()}
     buffer = io.BytesIO()
-    sheet(few, used_view(dataset.modality, dataset.layout, whole, dataset.statistics), views).save(buffer, "png")
+    presets = dataset.prep.presets()
+    used = Views(whole, dataset.prep, [presets[name] for name in whole], seed=0)
+    sheet(few, used, views).save(buffer, "png")
     write_bytes(folder / "views.png", buffer.getvalue())
 
 
 def save_sample(folder: Path, dataset: Dataset, encoder: nn.Module, whole: str, device: torch.device, bf16: bool, seed: int) -> None:
-    """sample.npz: names, labels, vectors, thumbnails and places on a map of some training and some held-out samples.
+    """Writes sample.npz: names, labels, features, thumbnails and 2-D map positions of some training and held-out samples.
 
-    Arrays: name and label (N,) text, "" where there is no label; held_out (N,) bool; features (N,D) and place (N,2) float32;
-    thumbnail (N,h,w,3) uint8, absent where the name says what there is to see; "batch.FIELD": the first rows as they were decoded.
+    Arrays: name and label (N,) text, "" for no label; held_out (N,) bool; features (N,D) and place (N,2) float32;
+    thumbnail (N,h,w,3) uint8, absent if names are captions; "batch.FIELD": the first rows, decoded.
     """
-    view = used_view(dataset.modality, dataset.layout, whole, dataset.statistics)
+    view = used_view(dataset.prep, whole)
     view.channels_last = convolves(encoder)
     names, labels, held_out, batches = _chosen(dataset, seed)
     thumbnails: list[np.ndarray] = []
     captions: list[str] = []
     first: dict[str, np.ndarray] = {}
 
-    def shown(batch: Batch) -> View:
+    def used(batch: Batch) -> View:
         made = view(batch, 0)[0]
         if not first:
             each = sum(value[:1].nbytes for value in batch.values())
-            few = max(1, min(KEPT, DECODED // each))
+            few = max(1, min(DECODED_ROWS, DECODED // each))
             first.update({f"batch.{key}": value[:few].cpu().numpy() for key, value in batch.items()})
         if dataset.modality.captions is not None:
-            captions.extend(text[:CAPTION] for text in dataset.modality.captions(made, dataset.statistics))
+            captions.extend(text[:CAPTION] for text in dataset.modality.captions(made, dataset.prep))
         else:
-            thumbnails.append(_thumbnails(dataset.modality.render(made, view.options[0], dataset.statistics)))
+            thumbnails.append(_thumbnails(dataset.modality.render(made, view.options[0], dataset.prep)))
         return made
 
-    features = np.concatenate([vectors for _, vectors in encode(encoder, batches, shown, device, bf16)])
-    said = {key: np.array([text[:LONGEST] for text in texts]) for key, texts in (("name", captions or names), ("label", labels))}
-    arrays: dict[str, Any] = {**said, "held_out": held_out, "features": features}
+    features = np.concatenate([vectors for _, vectors in encode(encoder, batches, used, device, bf16)])
+    texts_by_name = {key: np.array([text[:LONGEST] for text in texts]) for key, texts in (("name", captions or names), ("label", labels))}
+    arrays: dict[str, Any] = {**texts_by_name, "held_out": held_out, "features": features}
     arrays |= {"place": plane(features), **({"thumbnail": np.concatenate(thumbnails)} if thumbnails else {}), **first}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -77,7 +79,7 @@ def save_sample(folder: Path, dataset: Dataset, encoder: nn.Module, whole: str, 
 
 
 def load_sample(folder: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of sample.npz, or None where there is no whole one. What they are is known from their headers, before any is read."""
+    """The arrays of sample.npz, or None if it is missing or invalid. Headers are checked before any array is read."""
     try:
         with open_file(folder / "sample.npz", LARGEST + DECODED, folder) as file:
             _check_directory(file)
@@ -89,7 +91,7 @@ def load_sample(folder: Path) -> dict[str, np.ndarray] | None:
             with np.load(file, allow_pickle=False) as arrays:
                 sample = {key: arrays[key] for key in arrays.files}
         return sample if np.isfinite(sample["features"]).all() and np.isfinite(sample["place"]).all() else None
-    except Exception:  # damaged in any of the ways of zipfile, zlib and numpy
+    except Exception:  # zipfile, zlib and numpy: many types for damaged files
         return None
 
 
@@ -103,27 +105,27 @@ class _Head(NamedTuple):
 
 
 def _head(archive: ZipFile, member: ZipInfo) -> _Head:
-    """Of an array in the archive. Raises ValueError where its file is not as large as it says."""
+    """The header of an array in the archive. Raises ValueError if the member's size does not match it."""
     with archive.open(member) as file:
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(file)]
         shape, _, dtype = read(file)
         head = _Head(shape, dtype)
         if dtype.hasobject or min(shape, default=0) < 0 or file.tell() + head.bytes != member.file_size:
-            raise ValueError("its size is wrong")
+            raise ValueError("wrong size")
     return head
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Raises ValueError where the list of the archive's members, which is read whole, is longer than one of ours."""
+    """Raises ValueError if the archive's central directory, which zipfile reads in full, is larger than ours can be."""
     file.seek(-42, os.SEEK_END)
     locator, end = file.read(20), file.read(22)
     if end[:4] != b"PK\5\6" or locator[:4] == b"PK\6\7" or int.from_bytes(end[12:16], "little") > 1024 * MEMBERS:
-        raise ValueError("it is no archive of a few arrays")
+        raise ValueError("not an archive of a few arrays")
     file.seek(0)
 
 
 def _is_sample(heads: dict[str, _Head]) -> bool:
-    """Whether arrays of these shapes and types are those of a sample."""
+    """Whether arrays of these shapes and types form a valid sample.npz."""
     rows = heads["name"].shape[0]
     kinds = {"name": ("U", 1), "label": ("U", 1), "held_out": ("b", 1), "features": ("f", 2), "place": ("f", 2)}
     kinds |= {"thumbnail": ("u", 4)} if "thumbnail" in heads else {}
@@ -137,7 +139,7 @@ def _is_sample(heads: dict[str, _Head]) -> bool:
         and ("thumbnail" not in heads or _is_thumbnail(heads["thumbnail"]))
         and sum(heads[key].bytes for key in kinds) <= LARGEST
         and sum(head.bytes for head in decoded) <= DECODED
-        and all(head.dtype.kind in "biuf" and head.shape and head.shape[0] <= KEPT for head in decoded)
+        and all(head.dtype.kind in "biuf" and head.shape and head.shape[0] <= DECODED_ROWS for head in decoded)
     )
 
 
@@ -145,32 +147,32 @@ def _is_thumbnail(head: _Head) -> bool:
     return 0 < max(head.shape[1:3]) <= THUMBNAIL and head.dtype == np.uint8 and head.shape[3] == 3
 
 
-def kept_batch(sample: dict[str, np.ndarray]) -> Batch:
+def decoded_batch(sample: dict[str, np.ndarray]) -> Batch:
     return {key.removeprefix("batch."): torch.from_numpy(value) for key, value in sample.items() if key.startswith("batch.")}
 
 
 def _chosen(dataset: Dataset, seed: int) -> tuple[list[str], list[str], np.ndarray, Iterator[Batch]]:
-    """-> names, labels, which are held out, and the batches, in one order."""
+    """-> names, labels, held-out flags, and batches in the same order."""
     store, random = dataset.store, np.random.default_rng(seed)
     if store is None:
-        batch, names = batch_of(dataset.peeked, dataset.modality, dataset.layout)
+        batch, names = batch_of(dataset.peeked, dataset.prep)
         return names, [""] * len(names), np.zeros(len(names), bool), iter([batch])
     trained = random.permutation(dataset.parts["train"])[:TRAINED]
     part = held_out_part(dataset.parts)
     held_out = random.permutation(dataset.parts[part])[:HELD_OUT] if part else trained[:0]
     rows = np.concatenate([trained, held_out])
-    labels = [_said(label, store.classes) for label in store.labels[rows]] if store.labels is not None else [""] * len(rows)
+    labels = [_label_text(label, store.classes) for label in store.labels[rows]] if store.labels is not None else [""] * len(rows)
     return store.names(rows), labels, np.arange(len(rows)) >= len(trained), dataset.in_order(rows, 256).batches(0)
 
 
-def _said(label: Any, classes: tuple[str, ...]) -> str:
+def _label_text(label: Any, classes: tuple[str, ...]) -> str:
     if classes:
         return classes[label] if label >= 0 else ""
     return "" if np.isnan(label) else f"{label:g}"
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
-    """(B,H,W,3) uint8 -> the same, at most THUMBNAIL high and wide."""
+    """(B,H,W,3) uint8 -> the same, resized to at most THUMBNAIL pixels a side."""
     height, width = images.shape[1:3]
     if max(height, width) <= THUMBNAIL:
         return images

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and what a disk says when it can't."""
+"""Atomic writes of files and folders, and disk errors in one line."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from untaught.core import UserError
 from untaught.data.store import sync
 
 PARTIAL = ".partial."
-KEPT = 86400  # seconds that what a killed process left may lie there
+KEPT = 86400  # seconds after which partial files of killed processes are removed
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A hidden name beside `path`, with its ending, for a file or a folder, which takes the place of `path` if nothing goes wrong.
+    """Atomic write: yields a unique hidden path next to `path`, with the same suffix, whose file or folder replaces `path` on success.
 
-    The name is nobody else's: of several who write to one `path` at the same time, each succeeds, and one of them is there in the end.
-    Raises UserError where the disk can't take it; then, as after any other error, what lay at `path` is still there.
+    Concurrent writers to one `path` all succeed, and one result remains. Raises UserError for disk errors; after any error, the previous
+    content of `path` is unchanged.
     """
     with all_whole(path) as (partial,):
         yield partial
@@ -33,7 +33,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def all_whole(first: Path, *others: Path) -> Iterator[list[Path]]:
-    """As `whole`, of several files of one folder that belong together: they take their places as one."""
+    """Like `whole`, for several files in one folder that are replaced together."""
     folder, paths = first.parent, (first, *others)
     partials = [path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:12]}.{path.name}") for path in paths]
     try:
@@ -44,7 +44,7 @@ def all_whole(first: Path, *others: Path) -> Iterator[list[Path]]:
             for part in sorted(partial.rglob("*")) if partial.is_dir() else []:
                 sync(part)
             sync(partial)
-        with _alone_in(folder) if len(paths) > 1 or partials[0].is_dir() else nullcontext():  # one file is replaced in one go
+        with _alone_in(folder) if len(paths) > 1 or partials[0].is_dir() else nullcontext():  # a single file is replaced atomically anyway
             for partial, path in zip(partials, paths, strict=True):
                 _put(partial, path)
         sync(folder)
@@ -60,7 +60,7 @@ def all_whole(first: Path, *others: Path) -> Iterator[list[Path]]:
 
 
 def _sweep(path: Path) -> None:
-    """Removes what those left who were killed while they wrote to `path`. Who still writes has touched the file within a day."""
+    """Removes partial files of killed writers to `path`: those not modified for a day."""
     for partial in path.parent.glob(f"{PARTIAL}*.{glob.escape(path.name)}"):
         with suppress(OSError):
             if len(partial.name) == len(PARTIAL) + 13 + len(path.name) and time.time() - partial.stat().st_mtime > KEPT:
@@ -69,7 +69,7 @@ def _sweep(path: Path) -> None:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Inside, nobody else puts a folder, or files that belong together, into their places in this folder."""
+    """Within it, no other process replaces folders or groups of files in this folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks
@@ -80,7 +80,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _put(partial: Path, path: Path) -> None:
-    """What a folder replaces is moved aside first, unless it is an empty folder; of a link, the link itself."""
+    """Replaces `path`. A non-empty folder is moved aside first; a link itself is replaced, not its target."""
     try:
         os.replace(partial, path)
     except OSError as error:
@@ -93,7 +93,7 @@ def _put(partial: Path, path: Path) -> None:
 
 
 def make_room(path: Path) -> None:
-    """Makes the folder that `path` is to lie in. Raises UserError, before hours of work, where nothing can be written there."""
+    """Creates the parent folder of `path`. Raises UserError, before hours of work, if it is not writable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
@@ -112,18 +112,18 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def disk_fault(error: BaseException, folder: Path) -> str | None:
-    """What the disk of `folder` had to say, in one line, or None where the error is of another kind.
+    """The disk error behind an exception, in one line; None for any other kind of error.
 
-    torch, pyarrow and safetensors each hide the system's error behind one of their own.
+    torch, pyarrow and safetensors wrap the operating system's error in their own types.
     """
-    faults, said = (error, error.__context__), str(error)
-    if any(getattr(fault, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for fault in faults) or "No space left" in said:
+    faults, message = (error, error.__context__), str(error)
+    if any(getattr(fault, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for fault in faults) or "No space left" in message:
         return "no space left"
-    if isinstance(error, RuntimeError) and _full(folder):  # torch's writer says nothing of the disk
+    if isinstance(error, RuntimeError) and _full(folder):  # torch's writer does not mention the disk
         return "no space left"
     if isinstance(error, OSError):
-        return (error.strerror or said or type(error).__name__).splitlines()[0]
-    return said.splitlines()[0] if "(os error " in said else None  # as safetensors words it
+        return (error.strerror or message or type(error).__name__).splitlines()[0]
+    return message.splitlines()[0] if "(os error " in message else None  # safetensors' wording
 
 
 def _full(folder: Path) -> bool:
@@ -135,7 +135,7 @@ def _full(folder: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Of a link, the link itself."""
+    """Removes a file, a folder, or a link itself."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,4 +1,4 @@
-"""Cells of tables that people open: a spreadsheet computes none of them, a terminal obeys none."""
+"""Safe table cells: no formulas in spreadsheets, no control characters in terminals."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from untaught.console import escaped
 if TYPE_CHECKING:
     import pyarrow
 
-FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # what a cell begins with that is computed (OWASP, CSV injection)
+FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # first characters of a formula (OWASP, CSV injection)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def plain_cell(text: str) -> str:
-    """Text that a spreadsheet would compute gets an apostrophe in front, controls are escaped; a number stays as it is."""
-    computed = FORMULA.match(text) and not NUMBER.fullmatch(text)
-    return ("'" if computed else "") + escaped(text)
+    """Prefixes formulas with an apostrophe and escapes control characters; numbers are unchanged."""
+    formula = FORMULA.match(text) and not NUMBER.fullmatch(text)
+    return ("'" if formula else "") + escaped(text)
 
 
 def plain_cells(table: pyarrow.Table) -> pyarrow.Table:
-    """The table for a csv file: its text, and the names of its columns, as `plain_cell` has them."""
+    """The table for a csv file, with `plain_cell` applied to its text and column names."""
     import pyarrow as pa
 
     def plain(column: Any) -> Any:

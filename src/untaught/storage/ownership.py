@@ -1,4 +1,4 @@
-"""Whether a file that is in the way is one that untaught wrote: those alone are replaced."""
+"""Recognising files written by untaught: only those are overwritten."""
 
 from __future__ import annotations
 
@@ -14,24 +14,21 @@ from untaught.core import UserError
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
 
-SEEN = 1 << 16  # bytes of its beginning that are looked at
+SEEN = 1 << 16  # bytes inspected at the start of a file
 VECTORS = rb"'<f4', 'fortran_order': False, 'shape': \(\d+, \d+\)"
-SIGNED = "Software", "untaught"  # of an image
+SIGNED = "Software", "untaught"  # PNG metadata
 
 
 def check_replaceable(path: Path, otherwise: str) -> None:
-    """Raises UserError where there is a file, a folder, a pipe ... at `path` that untaught did not write; a link to one of ours is one.
-
-    otherwise: what to do instead.
-    """
+    """Raises UserError if `path` exists and is not a file written by untaught (or a link to one). otherwise: advice for the user."""
     if os.path.lexists(path) and not is_ours(path):
-        raise UserError(f"{path} is there already, and was not written by untaught; {otherwise}")
+        raise UserError(f"{path} already exists and was not written by untaught; {otherwise}")
 
 
 def is_ours(path: Path) -> bool:
     try:
         return stat.S_ISREG(path.stat().st_mode) and WRITTEN[path.suffix](path)
-    except Exception:  # of another format than its ending says, in any of the ways of its reader
+    except Exception:  # not in the format of its suffix: each reader raises its own types
         return False
 
 
@@ -41,7 +38,7 @@ def _head(path: Path) -> bytes:
 
 
 def _npy(path: Path) -> bool:
-    """Vectors, or the numbers of their rows beside them."""
+    """Vectors, or their row numbers."""
     kind = rb"'<i8', 'fortran_order': False, 'shape': \(\d+,\)" if path.name.endswith(".rows.npy") else VECTORS
     return re.match(rb"\x93NUMPY\x01\x00..\{'descr': " + kind, _head(path), re.DOTALL) is not None
 
@@ -57,7 +54,7 @@ def _csv(path: Path) -> bool:
 
 
 def _are_ours(columns: list[str]) -> bool:
-    """Of `embed` or `predict`."""
+    """Columns written by `embed` or `predict`."""
     return "name" in columns and any(column in columns for column in ("vector", "probability", "value"))
 
 
@@ -69,7 +66,7 @@ def _png(path: Path) -> bool:
 
 
 def signed() -> PngInfo:
-    """What makes an image one of ours."""
+    """PNG metadata that marks an image as ours."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -82,7 +79,7 @@ def _html(path: Path) -> bool:
 
 
 def _markdown(path: Path) -> bool:
-    """A page of a method, or the one that lists them."""
+    """A method's page, or the index of methods."""
     text = _head(path).decode()
     page = text.startswith(f"# {path.stem}\n\n") and "\nFamily: " in text and "\nMeasured: " in text
     return page or "Made by `untaught methods --write" in text

@@ -1,4 +1,4 @@
-"""A run folder: what it is called, what it holds, and run.yaml."""
+"""Run folders: creation, locking, and run.yaml."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: Any = None
-        self._made: list[Path] = []  # folders, the innermost first
+        self._made: list[Path] = []  # created folders, innermost first
 
     def hold(self, fresh: bool) -> None:
-        """Creates the folder and locks it; the lock goes when the process does. fresh: it may hold neither a run nor a file named as one of
-        a run's."""
+        """Creates and locks the folder; the lock ends with the process. fresh: it must not contain a run or any file with the name of a
+        run's file."""
         try:
             self._made = [place for place in (self.path, *self.path.parents) if not place.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
@@ -45,17 +45,17 @@ class Folder:
             raise UserError(f"{self.path} can't be written: {disk_fault(error, self.path)}; choose another --out") from error
         if fresh and self.begun:
             self.release()
-            raise UserError(f"{self.path} already holds a run; go on with it with --resume, or choose another --out")
+            raise UserError(f"{self.path} already contains a run; continue it with --resume, or choose another --out")
         if fresh and (taken := [name for name in OWN if os.path.lexists(self.path / name)]):
             self.release()
-            raise UserError(f"{self.path} holds no run, but {taken[0]}, which a run would replace; choose another --out")
+            raise UserError(f"{self.path} contains {taken[0]}, which a run would overwrite; choose another --out")
 
     def release(self) -> None:
-        """Lets others in; of a run that never began nothing is left, but the folders that were there before."""
+        """Releases the lock. If the run never began, removes everything that `hold` created."""
         if self._lock:
             if not self.begun:
                 (self.path / ".lock").unlink(missing_ok=True)
-                with suppress(OSError):  # it holds something else
+                with suppress(OSError):  # not empty
                     for place in self._made:
                         place.rmdir()
             self._lock.close()
@@ -65,24 +65,24 @@ class Folder:
     def begun(self) -> bool:
         return (self.path / "run.yaml").exists()
 
-    def write(self, asked: Options) -> None:
-        write_run(self.path / "run.yaml", asked)
+    def write(self, run: Options) -> None:
+        write_run(self.path / "run.yaml", run)
 
     def read(self) -> Options:
         return read_run(self.path / "run.yaml")
 
 
 def _open_lock(path: Path) -> Any:
-    """The file, opened to be locked and written; what is no file of its own, as a link to another, makes room for one."""
+    """Opens the lock file; anything but a regular file with a single link is replaced first."""
     with suppress(FileNotFoundError):
-        facts = path.lstat()
-        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             path.unlink()
     return open(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
 
 
 def free_path(path: Path) -> Path:
-    """The path, with a number where it is taken."""
+    """The path, with a number appended if it exists."""
     free, number = path, 1
     while os.path.lexists(free):
         number += 1
@@ -90,33 +90,34 @@ def free_path(path: Path) -> Path:
     return free
 
 
-RUN: dict[str, Any] = {  # what others read of run.yaml, and of what kind it must be
-    "data": str | list,  # one name or several
+RUN: dict[str, Any] = {  # types of the keys of run.yaml
+    "data": str | list,  # one source or several
     **dict.fromkeys(("method", "modality"), str),
-    **dict.fromkeys(("encoder", "label", "split"), str | None),
+    "encoder": str | dict | None,  # a name, or one by role
+    **dict.fromkeys(("label", "split"), str | None),
     **dict.fromkeys(("knobs", "layout", "resolved", "statistics"), dict),
     "columns": dict | None,
-    **dict.fromkeys(("fingerprint", "contents"), str | None),  # of the data; contents: of the store, if one was packed
+    **dict.fromkeys(("fingerprint", "contents"), str | None),  # of the data; contents: of the store, if there is one
 }
 
 RESOLVED: dict[str, Any] = {**dict.fromkeys(("method", "encoder", "loop"), dict), "views": list}
 
 
 def read_run(path: Path, named: bool = False) -> Options:
-    """run.yaml, whole enough to be gone on with, repeated and reported. named: by the user, so that it may be a link. Raises UserError."""
+    """run.yaml, validated for resuming, reproducing and reporting. named: given by the user, so that it may be a link. Raises UserError."""
     run = read_yaml(path, None if named else path.parent)
     missing = {"data", "method", "encoder", "knobs", "layout", "resolved"} - set(run if isinstance(run, dict) else ())
     if missing:
-        raise UserError(f"{path} is no run file: it has no {sorted(missing)[0]}")
-    check_kinds(run, RUN, f"{path} is no run file: its")
-    check_kinds(run["resolved"], RESOLVED, f"{path} is no run file: its resolved")
-    check_kinds(run["resolved"].get("loop", {}), {"seed": int, "minutes": int | float | None}, f"{path} is no run file: its loop's")
+        raise UserError(f"{path} is not a run file: it has no {sorted(missing)[0]}")
+    check_kinds(run, RUN, f"{path} is not a run file: its")
+    check_kinds(run["resolved"], RESOLVED, f"{path} is not a run file: its resolved")
+    check_kinds(run["resolved"].get("loop", {}), {"seed": int, "minutes": int | float | None}, f"{path} is not a run file: its loop's")
     if isinstance(run["data"], list) and not (run["data"] and all(isinstance(name, str) for name in run["data"])):
-        raise UserError(f"{path} is no run file: its data is a list, but not of names")
+        raise UserError(f"{path} is not a run file: its data must be a name or a list of names")
     if not all(isinstance(key, str) for key in run["knobs"]):
-        raise UserError(f"{path} is no run file: its knobs have names that are no text")
+        raise UserError(f"{path} is not a run file: its knobs must be named by text")
     if not all(isinstance(view, dict) for view in run["resolved"].get("views", ())):
-        raise UserError(f"{path} is no run file: its resolved views are of another kind than they must be")
+        raise UserError(f"{path} is not a run file: its resolved views have the wrong type")
     return {"modality": "image", "columns": None, "label": None, "split": None, **run}
 
 
@@ -125,20 +126,22 @@ def write_run(path: Path, run: Options) -> None:
 
 
 def data_of(run: Options, folder: Path) -> str | list[str]:
-    """The data that a run was trained on, to be read again; a UserError where it was in memory, or would be fetched unasked.
+    """The data source of a run, for reading it again. Raises UserError if it was in memory or would have to be downloaded.
 
-    Who reads it compares it with what the run says: it may have changed, and runs of older versions keep relative paths.
+    The caller compares fingerprints: the data may have changed, and runs of older versions have relative paths.
     """
     for name in run["data"] if isinstance(run["data"], list) else [run["data"]]:
         if name.startswith("in memory: "):
-            raise UserError(f"{folder} had its data from Python ({name}); give it again from there, or name some with --data")
+            raise UserError(
+                f"{folder} was trained on data passed from Python ({name}); pass it again from Python, or give data with --data"
+            )
         if name.startswith("hf:") or "://" in name:
-            raise UserError(f"{folder} was trained on {name}, which is fetched only when you name it: --data {name}")
+            raise UserError(f"{folder} was trained on {name}, which is downloaded only on request: --data {name}")
     return run["data"]
 
 
 def name_of(run: Options) -> str:
-    """The run's data as scores name it."""
+    """The name of the run's data in scores."""
     data = run.get("data", "")
     return data if isinstance(data, str) else ", ".join(data)
 
@@ -148,7 +151,7 @@ def seed_of(run: Options) -> int:
 
 
 def plain(value: Any) -> Any:
-    """Tuples as lists, paths as text: what YAML and JSON can say."""
+    """The value for YAML and JSON: tuples as lists, paths as text."""
     if isinstance(value, dict):
         return {key: plain(part) for key, part in value.items()}
     if isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""JSON and YAML that may come from anywhere: plain values, one fault for all that can be wrong, no more memory than the file is large."""
+"""Loading untrusted JSON and YAML: plain values only, UserError for any fault, memory bounded by the file size."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ import yaml
 from untaught.core import Options, UserError
 from untaught.storage.safe_open import read_file
 
-LARGEST = {".yaml": 1 << 20, ".json": 1 << 26}  # bytes; what we write is a hundredth of it
-DEEPEST = 40  # lists in lists; of what we write, 6
+LARGEST = {".yaml": 1 << 20, ".json": 1 << 26}  # bytes; our files have a hundredth of that
+DEEPEST = 40  # nesting depth; our files have 6
 LONGEST = 64  # characters of a number
 PLAIN = (str, int, float, datetime.date, type(None))
 
 
 def read_json(path: Path, within: Path | None) -> Any:
-    """within: the folder that links may not lead out of, None for a file that the user has named. Raises UserError, naming the file."""
+    """within: the folder that links must not leave; None for a file named by the user. Raises UserError with the file's name."""
     return _read(path, ".json", json.loads, within)
 
 
 def read_yaml(path: Path, within: Path | None) -> Any:
-    """As `read_json`. Plain values alone: no tags that build objects, no aliases, by which a line grows to gigabytes."""
+    """Like `read_json`. No tags, which build objects, and no aliases, which can expand a line to gigabytes."""
     return _read(path, ".yaml", lambda text: yaml.load(text, _Plain), within)
 
 
 def check_kinds(values: Options, kinds: dict[str, Any], where: str) -> None:
-    """A UserError, "`where` KEY is ...", where one of `values` that `kinds` names is of another type."""
+    """Raises UserError, "`where` KEY ...", if a value listed in `kinds` has another type."""
     for key, kind in kinds.items():
         if key in values and not isinstance(values[key], kind):
-            raise UserError(f"{where} {key} is {str(values[key])[:40]!r}, of another kind than it must be")
+            raise UserError(f"{where} {key} has the wrong type: {str(values[key])[:40]!r}")
 
 
 def check_finite(values: Options, where: str) -> None:
-    """A UserError, "`where` KEY ...", where one of `values` holds a number that is infinite or none, at any depth."""
+    """Raises UserError, "`where` KEY ...", if one of `values` contains NaN or infinity, at any depth."""
     for key, value in values.items():
         if any(isinstance(part, float) and not math.isfinite(part) for part in _walk(value)):
-            raise UserError(f"{where} {key} holds a number that is not finite ({str(value)[:40]})")
+            raise UserError(f"{where} {key} has a number that is not finite ({str(value)[:40]})")
 
 
 class _Plain(yaml.SafeLoader):
@@ -51,7 +51,7 @@ class _Plain(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_yaml_int(self, node: Any) -> int:
-        if len(str(node.value)) > LONGEST:  # those of base 60 take the square of their length
+        if len(str(node.value)) > LONGEST:  # base-60 numbers take quadratic time
             raise yaml.YAMLError("it has a number that is too long")
         return super().construct_yaml_int(node)
 
@@ -60,7 +60,7 @@ _Plain.add_constructor("tag:yaml.org,2002:int", _Plain.construct_yaml_int)
 
 
 def _walk(value: Any) -> Iterator[Any]:
-    """Everything inside a document that is neither a list nor a table. Raises ValueError for what is too deep."""
+    """All scalars of a document. Raises ValueError if it is nested too deeply."""
     waiting = [(value, 0)]
     while waiting:
         value, depth = waiting.pop()
@@ -76,7 +76,7 @@ def _walk(value: Any) -> Iterator[Any]:
 def _check_plain(document: Any) -> None:
     for value in _walk(document):
         if not isinstance(value, PLAIN):
-            raise ValueError(f"it holds a {type(value).__name__}; plain values are allowed")
+            raise ValueError(f"it has a {type(value).__name__}; only plain values are allowed")
         if isinstance(value, int) and abs(value) >= 1 << 63:
             raise ValueError("it has a number that is too large")
 

@@ -1,4 +1,4 @@
-"""Files of a folder that anyone may have made: regular ones that lie in it, and no larger than they may be."""
+"""Opening files of untrusted folders: only regular files inside the folder, up to a size limit."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import BinaryIO
 
 from untaught.core import UserError
 
-WEIGHTS = 1 << 40  # bytes of a file of weights: it is mapped or read in blocks
+WEIGHTS = 1 << 40  # bytes of a weights file, which is memory-mapped or read in blocks
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
 
 
 def open_file(path: Path, largest: int, within: Path | None) -> BinaryIO:
-    """Opens a regular file of at most `largest` bytes for reading; links are followed as long as they stay `within` a folder.
+    """Opens a regular file of at most `largest` bytes for reading; links must stay `within` a folder.
 
-    within: None for a file that the user has named, which may be a link to anywhere. Raises UserError.
+    within: None for a file named by the user, which may link anywhere. Raises UserError.
     """
     try:
         real = Path(os.path.realpath(path)) if within is None else inside(path, within)
-        _check_regular(path, os.stat(real))  # before it is opened: to open a pipe or a device may wait, or do something
+        _check_regular(path, os.stat(real))  # before opening: opening a pipe or a device may block or have side effects
         handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         file = open(handle, "rb")  # noqa: SIM115
-        facts = os.fstat(handle)
+        status = os.fstat(handle)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror or error}") from error
     try:
-        _check_regular(path, facts)
-        if facts.st_size > largest:
-            raise UserError(f"{path} can't be read: it has {facts.st_size:,} bytes, at most {largest:,} are allowed")
+        _check_regular(path, status)
+        if status.st_size > largest:
+            raise UserError(f"{path} can't be read: it has {status.st_size:,} bytes, at most {largest:,} are allowed")
     except UserError:
         file.close()
         raise
@@ -37,10 +37,10 @@ def open_file(path: Path, largest: int, within: Path | None) -> BinaryIO:
 
 
 def read_file(path: Path, largest: int, within: Path | None) -> bytes:
-    """The content of a file as `open_file` opens it. Raises UserError."""
+    """The content of a file, opened by `open_file`. Raises UserError."""
     with open_file(path, largest, within) as file:
         try:
-            content = file.read(largest + 1)  # one of /proc says that it is empty
+            content = file.read(largest + 1)  # files in /proc have size 0
         except OSError as error:
             raise UserError(f"{path} can't be read: {error.strerror or error}") from error
     if len(content) > largest:
@@ -49,13 +49,13 @@ def read_file(path: Path, largest: int, within: Path | None) -> bytes:
 
 
 def checked_file(path: Path, within: Path, largest: int = WEIGHTS) -> Path:
-    """The place of a file that a library opens by its name, once it has been found to be as `open_file` would have it."""
+    """The real path of a file that a library will open itself, after the checks of `open_file`."""
     open_file(path, largest, within).close()
     return inside(path, within)
 
 
 def checked_folder(folder: Path, within: Path | None = None) -> Path:
-    """The place of a folder whose files a library chooses for itself: all of them are as `open_file` would have them. Raises UserError."""
+    """The real path of a folder whose files a library will choose itself, after checking all of them. Raises UserError."""
     real = inside(folder, within or folder)
     for place, folders, names in os.walk(real):
         for name in folders:
@@ -66,10 +66,10 @@ def checked_folder(folder: Path, within: Path | None = None) -> Path:
 
 
 def inside(path: Path, folder: Path) -> Path:
-    """Where a path leads. Raises UserError where that is not in the folder, which may itself be a link."""
+    """The real path. Raises UserError if it is outside the folder, which may itself be a link."""
     real, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     if real != root and root not in real.parents:
-        raise UserError(f"{path} is a link that leads out of {folder}; put there what it leads to (cp -rL copies it)")
+        raise UserError(f"{path} is a link that leads outside {folder}; replace it with a copy of its target (cp -rL)")
     return real
 
 

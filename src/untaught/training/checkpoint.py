@@ -1,4 +1,4 @@
-"""Checkpoints: atomic, checksummed, the last two kept."""
+"""Checkpoints: atomic and checksummed; the last two are kept."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from untaught.storage.atomic import whole
 from untaught.storage.safe_load import read_json
 from untaught.storage.safe_open import checked_file, inside
 
-KEPT = 2
+KEEP = 2
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Writes folder/step-N whole or not at all: state.pt and its checksum."""
+    """Atomically writes folder/step-N: state.pt and a manifest with its checksum."""
     with written(folder, step) as partial, open(partial / "state.pt", "wb") as file:
         torch.save(state, file)
     return folder / f"step-{step}"
@@ -32,43 +32,43 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 @contextmanager
 def written(folder: Path, step: int, place: dict[str, Any] | None = None) -> Iterator[Path]:
-    """A folder for files that become folder/step-N, with their checksums, whole or not at all; all but the last two then go.
+    """A folder whose files atomically become folder/step-N, with their checksums; then all but the last two checkpoints are deleted.
 
-    place: kept in the manifest, of a checkpoint that several processes write in parts.
+    place: stored in the manifest, for a sharded checkpoint.
     """
     with faults(folder, step):
-        inside(folder, folder.parent)  # or a link would be written through
+        inside(folder, folder.parent)  # a link is not followed
         folder.mkdir(parents=True, exist_ok=True)
         with whole(folder / f"step-{step}") as partial:
             partial.mkdir()
             yield partial
             files = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
             (partial / "manifest.json").write_text(json.dumps({"step": step, "files": files, "place": place}))
-    kept = [known for known in steps(folder) if known <= step][-KEPT:]
-    for other in set(steps(folder)) - set(kept):  # later ones are damaged: the run fell back behind them
+    recent = [known for known in steps(folder) if known <= step][-KEEP:]
+    for other in set(steps(folder)) - set(recent):  # later ones are damaged: the run fell back to an earlier one
         shutil.rmtree(folder / f"step-{other}", ignore_errors=True)
 
 
 @contextmanager
 def faults(folder: Path, step: int) -> Iterator[None]:
-    """Of a checkpoint that can't be written, a UserError names the last good one."""
+    """Turns a failure to write a checkpoint into a UserError that names the last good one."""
     try:
         yield
     except (OSError, RuntimeError, UserError) as error:
-        if lost(error):  # no fault of the disk
+        if lost(error):  # not a disk error
             raise
         last = newest(folder)
-        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-        raise UserError(f"the checkpoint of step {step} could not be written: {str(error).splitlines()[0]}; {kept}") from error
+        good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        raise UserError(f"the checkpoint of step {step} could not be written: {str(error).splitlines()[0]}; {good}") from error
 
 
 def load(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The state of the newest checkpoint whose checksums are right, saying which ones were passed over; None where there is none.
+    """The state of the newest intact checkpoint, with a warning for each damaged one; None if there is no checkpoint.
 
-    Of one that several processes wrote in parts: its "place", and under "parts" the folder. Raises UserError where none is whole.
+    For a sharded checkpoint: its "place", and under "parts" the folder. Raises UserError if none is intact.
     """
     inside(folder, folder.parent)
-    for partial in folder.glob(".partial.*"):  # of a process that was killed
+    for partial in folder.glob(".partial.*"):  # left by a killed process
         shutil.rmtree(partial, ignore_errors=True)
     known = steps(folder)
     for step in reversed(known):
@@ -78,7 +78,7 @@ def load(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
             files: dict[str, str] = manifest["files"]
             parts = {path.name for path in place.glob("part-*")}
             if not parts <= files.keys() or any(Path(name).name != name for name in files):
-                reason = "its files are not those of its manifest"
+                reason = "its files do not match its manifest"
             elif not all(_checksum(checked_file(place / name, place)) == checksum for name, checksum in files.items()):
                 reason = "its checksum is wrong"
             elif "state.pt" in files:
@@ -91,16 +91,16 @@ def load(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
             reason = f"{Path(error.filename or place).name} can't be read ({error.strerror})"
         except (KeyError, TypeError, AttributeError):
             reason = "its manifest can't be read"
-        except Exception:  # its checksum is right, and yet it is none of ours
+        except Exception:  # correct checksums, but not written by us
             reason = "it holds more than weights and numbers"
         warn(f"checkpoint {place} is damaged: {reason}" + ("; falling back to the one before" if step != known[0] else ""))
     if known:
-        raise UserError(f"no checkpoint in {folder} is whole; start again with another --out")
+        raise UserError(f"no intact checkpoint in {folder}; start again with another --out")
     return None
 
 
-def forsake(folder: Path, step: int) -> None:
-    """Removes the checkpoint of a step whose own terms were not finite: to go on from it would end there again."""
+def discard(folder: Path, step: int) -> None:
+    """Removes the checkpoint of a step whose terms were not finite: resuming from it would fail again."""
     shutil.rmtree(folder / f"step-{step}", ignore_errors=True)
 
 
@@ -115,10 +115,10 @@ def newest(folder: Path) -> Path | None:
 
 
 def _load_state(path: Path) -> dict[str, Any]:
-    """Of a file as torch.save writes it, whose parts are stored as they are: none unpacks to more than the file is large."""
+    """Loads a file written by torch.save. Its members must be stored uncompressed, so that none expands beyond the file's size."""
     with ZipFile(path) as archive:
         if any(part.compress_type != ZIP_STORED for part in archive.infolist()):
-            raise ValueError("its parts are packed")
+            raise ValueError("its members are compressed")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -1,4 +1,4 @@
-"""Is the run learning, or collapsing? A verdict on a fixed probe batch, by a table of rules that benchmarks/collapse.py measures."""
+"""Collapse detection: a verdict on a fixed probe batch, by a table of rules whose limits benchmarks/collapse.py measures."""
 
 from __future__ import annotations
 
@@ -17,234 +17,339 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from untaught.blocks.prototypes import PrototypeHead
 from untaught.blocks.teacher import Teacher
-from untaught.core import Batch, Method, Terms, UserError, View
+from untaught.core import Batch, Method, Role, Terms, UserError, View
 from untaught.pipeline.view_pipeline import Views
 
-PROBE = 128  # samples that are looked at
-EARLY = 0.1  # share of the training in which nothing is judged that training changes
-FIRST = 50  # steps before which neither
-WINDOW = 8  # tokens in a row, by which texts are compared
-WEIGHTS = 1024  # weights of each tensor that tell how far it has moved
+PROBE = 128  # samples in the probe batch
+EARLY = 0.1  # share of the training before which only `early` rules apply
+FIRST = 50  # steps before which only `early` rules apply
+WINDOW = 8  # consecutive tokens, the unit in which texts are compared
+WEIGHTS = 1024  # weights sampled from each tensor to measure how far it has moved
 
-# Limits of the rules. Figures beside the rules are those of benchmarks/collapse.py at 40% of 200 steps.
-COPIES = 0.2  # share of the data that is distinct, under which the rest are copies
-SHOWN = 0.5  # share of what is to be restored, over which the method is shown it
-DIMENSIONS = 4  # of the untrained encoder's features, at most, that are a bottleneck
-STILL = 1e-3  # change of the weights over their norm, under which they stand still
-LOST = 0.5  # the same over the root of the steps, over which they are lost: noise moves them by that root, and weight decay ends it
-SAME, FEW = 0.05, 0.2  # spread of the encoder's features, and share of the rank it had untrained, that a healthy one stays above
-SHRUNK, NARROW = 0.125, 0.28  # rank times spread, and rank, of the first head over those untrained: collapsed, it has less
-CONFUSED = 0.3  # confusion of such a head over that untrained: a narrow one that serves the method has less
-CLOSER = 0.8  # spread over that untrained, under which a head that knows no sample again has vectors that are the same
-NOISE = 0.6  # over which two views of a sample may be strangers
-SLOW, STUCK = 0.04, 0.01  # change of the loss over itself, under which a narrow head is no good, and under which nothing is learned
-USED = 5  # prototypes, at most, that are all in use where their head collapses
+# Limits of the rules. "Initial" is before training. Figures in the rules are those of benchmarks/collapse.py at 40% of 200 steps.
+COPIES = 0.2  # distinct share of the data below which it is mostly duplicates
+SHOWN = 0.5  # visible share of the reconstruction target above which the task is trivial
+DIMENSIONS = 4  # dimensions spanned by the initial features, up to which the encoder has a bottleneck
+STILL = 1e-3  # relative change of the weights below which they do not train
+LOST = 0.5  # relative change / sqrt(steps) above which they diverged: noise grows with that root until weight decay bounds it
+SAME, FEW = 0.05, 0.2  # std of the encoder's features, and rank relative to the initial rank: healthy encoders stay above
+SHRUNK, NARROW = 0.125, 0.28  # rank times std, and rank, of the first head relative to the initial values: collapsed heads are below
+CONFUSED = 0.3  # confusion of that head relative to the initial one: narrow heads that serve the method are below
+CLOSER = 0.8  # std relative to the initial one, below which a head that can't match views has collapsed
+NOISE = 0.6  # above which two views of a sample may be as far apart as two samples
+SLOW, STUCK = 0.04, 0.01  # relative change of the loss below which a narrow head is a failure, and below which nothing is learned
+USED = 5  # prototypes in use, up to which their head has collapsed
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What one look at the vectors of a set of samples says; all on the unit sphere."""
+class FeatureStats:
+    """Statistics of the L2-normalised vectors of a set of samples."""
 
-    rank: float  # effective: from 1 (all on a line through the origin) to min(samples, width)
-    spread: float  # root mean squared distance from the mean: 0 all the same, 1 everywhere
-    directions: float  # how many the differences lie along: participation ratio of the covariance's eigenvalues
-    noise: float | None  # squared distance of two views of a sample over that of two samples: 0 invariant, 1 no nearer than strangers
-    confusion: float | None  # share of the others' second views that are nearer a sample's first than its own: 0, by chance 0.5
-    used: int | None = None  # of prototypes, those that are nearest to some sample
+    rank: float  # effective rank: from 1 (all on a line through the origin) to min(samples, width)
+    spread: float  # std, the root mean squared distance from the mean: 0 all the same, 1 all over the sphere
+    directions: float  # participation ratio of the covariance's eigenvalues
+    noise: float | None  # squared distance of two views of a sample over that of two samples: 0 invariant, 1 unrelated
+    confusion: float | None  # share of other samples' second views nearer to a sample's first view than its own: 0 at best, 0.5 by chance
+    used: int | None = None  # prototypes that are nearest to at least one sample
 
 
 @dataclass(frozen=True)
 class Measures:
-    """All that a verdict is made of, without labels: `first` is before the first step."""
+    """All inputs of a verdict, without labels; `first_` values are from before the first step."""
 
     step: int
-    encoder: Sight
-    heads: dict[str, Sight]
-    loss: float | None  # of the probe batch, as in training
-    moved: float  # norm of the change of the kept encoder's weights over their norm at first
-    first_encoder: Sight
-    first_heads: dict[str, Sight]
+    encoder: FeatureStats
+    heads: dict[str, FeatureStats]
+    loss: float | None  # on the probe batch, as in training
+    moved: float  # norm of the change of the exported encoder's weights over their initial norm
+    first_encoder: FeatureStats
+    first_heads: dict[str, FeatureStats]
     first_loss: float | None
-    dimensions: int  # in which the untrained encoder's features differ: singular values of at least a thousandth of the largest
-    distinct: float  # share of the samples (of texts, of runs of 8 tokens) that are not there twice
-    same_views: bool  # whether all views of a sample are one
-    shown: float | None  # share of what is to be restored that the method is shown
+    dimensions: int  # spanned by the initial features: singular values of at least a thousandth of the largest
+    distinct: float  # distinct share of the samples (for texts: of windows of 8 tokens)
+    same_views: bool  # whether all views of a sample are identical
+    shown: float | None  # visible share of the reconstruction target
 
     @classmethod
     def read(cls, row: dict[str, Any]) -> Measures:
         """From the "measures" of a row of metrics.jsonl."""
-        read: dict[str, Any] = {key: Sight(**row[key]) for key in ("encoder", "first_encoder")}
-        read |= {key: {name: Sight(**head) for name, head in row[key].items()} for key in ("heads", "first_heads")}
+        read: dict[str, Any] = {key: FeatureStats(**row[key]) for key in ("encoder", "first_encoder")}
+        read |= {key: {name: FeatureStats(**head) for name, head in row[key].items()} for key in ("heads", "first_heads")}
         return cls(**row | read)
 
 
 class Rule(NamedTuple):
     name: str
-    broken: Callable[[Measures], str]  # what is wrong; "" where this rule finds nothing
-    remedy: str  # where it has {lr}, that of the run
-    knobs: bool = True  # whether the run's other values of the method's knobs may be the reason
-    early: bool = False  # whether it judges what training does not change: from the first look on
+    broken: Callable[[Measures], str]  # what is wrong; "" if the rule is satisfied
+    remedy: str  # {lr} is replaced by the run's
+    knobs: bool = True  # whether non-default method knobs may be the cause
+    early: bool = False  # whether it applies from the first check on, because training does not change what it tests
 
 
-# --------------------------------------------------------------------------------- what the method is given to learn from
+# ------------------------------------------------------------------------------------------------------ data and views
 
 
 def _samples(m: Measures) -> str:
-    """Distinct: 1.00 of images, 0.95 and more of news and reviews; 0.02 of one document repeated."""
-    return f"only {m.distinct:.1%} of the data is distinct, the rest are copies" if m.distinct < COPIES else ""
+    """Distinct: 1.00 for images, 0.95 and more for news and reviews; 0.02 for one document repeated."""
+    return f"only {m.distinct:.1%} of the data is distinct, the rest are duplicates" if m.distinct < COPIES else ""
 
 
 def _views(m: Measures) -> str:
-    return "all views of a sample are identical, and the network has no dropout that would tell them apart" if m.same_views else ""
+    return "all views of a sample are identical, and the network has no dropout that would make them differ" if m.same_views else ""
 
 
 def _shown(m: Measures) -> str:
-    """Of BERT's tokens 10% to 15% stay as they were."""
-    return "the method is shown what it is to restore" if m.shown is not None and m.shown > SHOWN else ""
+    """BERT's masking leaves 10% to 15% of the target tokens unchanged."""
+    return "the reconstruction target is visible in the input" if m.shown is not None and m.shown > SHOWN else ""
 
 
 def _bottleneck(m: Measures) -> str:
-    return f"the encoder's features lie in {m.dimensions} dimensions, before training too" if m.dimensions <= DIMENSIONS else ""
+    return f"the encoder's features span only {m.dimensions} dimensions, even before training" if m.dimensions <= DIMENSIONS else ""
 
 
-# ------------------------------------------------------------------------------------------------- what the weights did
+# -------------------------------------------------------------------------------------------------------------- weights
 
 
 def _frozen(m: Measures) -> str:
-    """Moved: 0.09 and more in healthy runs (of a teacher), 5e-6 to 2e-5 at a rate of 1e-7."""
-    return f"the encoder stands still: its weights changed by {m.moved:.1g} of their norm" if m.moved < STILL else ""
+    """Moved: 0.09 and more in healthy runs (a teacher), 5e-6 to 2e-5 at a learning rate of 1e-7."""
+    return f"the encoder hardly trains: its weights changed by {m.moved:.1g} of their norm" if m.moved < STILL else ""
 
 
 def _destroyed(m: Measures) -> str:
-    """Moved over the root of the steps: 0.13 at most in healthy runs, 0.6 to 20 at a thousand times the rate."""
-    lost = m.moved > LOST * m.step**0.5
-    return f"the weights are lost: in {m.step} steps they changed by {m.moved:.0f} times their norm" if lost else ""
+    """Moved over the root of the steps: at most 0.13 in healthy runs, 0.6 to 20 at a thousand times the learning rate."""
+    diverged = m.moved > LOST * m.step**0.5
+    return f"the weights diverged: in {m.step} steps they changed by {m.moved:.0f} times their norm" if diverged else ""
 
 
-# ------------------------------------------------------------------------------------------- what became of the features
+# ------------------------------------------------------------------------------------------------------------ features
 
 
 def _constant(m: Measures) -> str:
-    """Rank times spread of the first head, over those untrained: 0.001 to 0.10 where the constant is the best answer (0.14 of vicreg
-    without variance on text); in healthy runs 0.13 and 0.28 of dino, 0.20 and more of all others."""
+    """Rank times std of the first head, relative to the initial values: 0.001 to 0.10 where a constant minimises the loss (0.14 for vicreg
+    without variance on text); in healthy runs 0.13 and 0.28 for dino, 0.20 and more for all others."""
     if m.encoder.spread < min(SAME, m.first_encoder.spread):
-        return f"the encoder gives every sample nearly the same vector (spread {m.encoder.spread:.3f})"
+        return f"the encoder maps all samples to nearly the same vector (std {m.encoder.spread:.3f})"
     name, now, first = _first_head(m)
     shrunk = now.rank * now.spread < SHRUNK * first.rank * first.spread and now.spread < CLOSER * first.spread
     strangers = bool(_noise(m)) and now.spread < CLOSER * first.spread
     if not name or not ((shrunk and _confused(now, first)) or strangers):
         return ""
-    return f"the {name} gives samples nearly the same vector (spread {now.spread:.2f}, untrained {first.spread:.2f})"
+    return f"the {name} maps all samples to nearly the same vector (std {now.spread:.2f}, before training {first.spread:.2f})"
 
 
 def _narrow(m: Measures) -> str:
-    """Rank of the first head over that untrained, and fall of the loss: 0.13 to 0.20 and 0.1% of simclr at temperature 100, 0.24 and 2% of
-    dino that is not sharpened; in healthy runs 0.22 of margin, where the loss falls by a third, and 0.33 of swav, where it falls by 6%."""
+    """Rank of the first head relative to the initial rank, and fall of the loss: 0.13 to 0.20 and 0.1% for simclr at temperature 100, 0.24
+    and 2% for dino without sharpening; in healthy runs 0.22 and a third for margin, 0.33 and 6% for swav."""
     if m.encoder.rank < FEW * m.first_encoder.rank:
-        return f"the encoder's features lie along {m.encoder.rank:.1f} directions, untrained along {m.first_encoder.rank:.1f}"
+        return f"the encoder's features have effective rank {m.encoder.rank:.1f} (before training {m.first_encoder.rank:.1f})"
     name, now, first = _first_head(m)
     if not name or now.rank > NARROW * first.rank or not _confused(now, first) or not _within(m, SLOW):
         return ""
-    return f"the {name} puts samples along {now.rank:.1f} directions, untrained along {first.rank:.1f}, and the loss hardly falls"
+    return f"the {name}'s output has effective rank {now.rank:.1f} (before training {first.rank:.1f}), and the loss hardly falls"
 
 
 def _noise(m: Measures) -> str:
-    """Two views of a sample in the first head: 0.92 and 0.88 of barlow_twins without invariance, untrained 0.78 and 0.87; 0.66 at most in
-    healthy runs, and less than untrained in all."""
+    """Two views of a sample in the first head: 0.92 and 0.88 for barlow_twins without invariance (initially 0.78 and 0.87); at most 0.66 in
+    healthy runs, and below the initial value in all."""
     name, now, first = _first_head(m)
     far = now.noise is not None and first.noise is not None and now.noise > max(NOISE, first.noise)
-    return f"the {name} puts two views of a sample as far apart as two samples ({now.noise:.2f} of that)" if far else ""
+    return f"the {name} maps two views of a sample as far apart as two samples (squared distance ratio {now.noise:.2f})" if far else ""
 
 
 def _prototypes(m: Measures) -> str:
-    """Used by 64 samples: 4 prototypes of dino without its centre; 9 and more of healthy dino and ibot, 27 and more untrained."""
+    """Used by 64 samples: 4 prototypes for dino without centring; 9 and more for healthy dino and ibot, initially 27 and more."""
     for name, head in m.heads.items():
         first = m.first_heads[name]
         if head.used is not None and first.used is not None and head.used <= USED < first.used / 2:
-            return f"the {name} tells all samples by {head.used} of its prototypes, untrained by {first.used}"
+            return f"the {name} assigns all samples to {head.used} of its prototypes (before training {first.used})"
     return ""
 
 
 def _stuck(m: Measures) -> str:
-    """Fall of the loss: 0.1% of simclr at temperature 100; 17% and more in healthy runs."""
-    return f"the loss stays where it was before training ({m.first_loss:.4g}, now {m.loss:.4g})" if _within(m, STUCK) else ""
+    """Fall of the loss: 0.1% for simclr at temperature 100; 17% and more in healthy runs."""
+    return f"the loss has not changed since before training ({m.first_loss:.4g}, now {m.loss:.4g})" if _within(m, STUCK) else ""
 
 
-def _first_head(m: Measures) -> tuple[str, Sight, Sight]:
-    """The head behind the encoder, now and untrained; a predictor behind it may be narrow. "" and the encoder where there is none."""
+def _first_head(m: Measures) -> tuple[str, FeatureStats, FeatureStats]:
+    """The first head after the encoder, now and before training; later ones (a predictor) may be narrow. Without heads: "", the encoder."""
     name = next(iter(m.heads), "")
     return (name, m.heads[name], m.first_heads[name]) if name else (name, m.encoder, m.encoder)
 
 
-def _confused(now: Sight, first: Sight) -> bool:
-    """Whether views of a sample are told from strangers hardly better than by the untrained network."""
+def _confused(now: FeatureStats, first: FeatureStats) -> bool:
+    """Whether views of a sample are matched hardly better than before training."""
     return now.confusion is not None and first.confusion is not None and now.confusion > CONFUSED * first.confusion
 
 
 def _within(m: Measures, share: float) -> bool:
-    """Whether the loss is within this share of that before training."""
+    """Whether the loss is within this share of its value before training."""
     return m.loss is not None and m.first_loss is not None and abs(m.loss - m.first_loss) < share * abs(m.first_loss)
 
 
-APART = "a term, a predictor or a stopped gradient that keeps samples apart; or a lower lr (now {lr:g})"
-RULES = (  # in the order in which they are asked: what explains the others stands before them
-    Rule("samples", _samples, "data without copies", knobs=False, early=True),
-    Rule("views", _views, "views that differ: crops and colours of images, dropout or delete of text", knobs=False, early=True),
-    Rule("shown", _shown, "a mask that hides more (rate), and an encoder that does not see what is hidden", early=True),
-    Rule("bottleneck", _bottleneck, "an encoder without a layer so narrow", knobs=False, early=True),
-    Rule("frozen", _frozen, "a higher lr (now {lr:g}); of an encoder that a teacher keeps, a lower momentum", knobs=False),
+APART = "a term, a predictor or a stop-gradient that prevents collapse; or a lower lr (now {lr:g})"
+RULES = (  # causes before their symptoms: the first broken rule is the verdict
+    Rule("samples", _samples, "data without duplicates", knobs=False, early=True),
+    Rule("views", _views, "views that differ: crops and colour jitter for images, dropout or delete for text", knobs=False, early=True),
+    Rule("shown", _shown, "a higher masking rate, and an encoder that does not see masked input", early=True),
+    Rule("bottleneck", _bottleneck, "an encoder without such a narrow layer", knobs=False, early=True),
+    Rule("frozen", _frozen, "a higher lr (now {lr:g}); if a teacher's encoder is exported, a lower momentum", knobs=False),
     Rule("destroyed", _destroyed, "a lower lr (now {lr:g}) or clip=1", knobs=False),
     Rule("constant", _constant, APART),
-    Rule("narrow", _narrow, "a lower temperature, or a term that makes dimensions differ; or a lower lr (now {lr:g})"),
-    Rule("noise", _noise, "a term that brings the views of a sample together, or weaker augmentations"),
-    Rule("prototypes", _prototypes, "a centre or Sinkhorn-Knopp, which share samples out to all prototypes"),
-    Rule("stuck", _stuck, "the method's own temperature, or a higher lr (now {lr:g})"),
+    Rule("narrow", _narrow, "a lower temperature, or a term that decorrelates dimensions; or a lower lr (now {lr:g})"),
+    Rule("noise", _noise, "a term that pulls the views of a sample together, or weaker augmentations"),
+    Rule("prototypes", _prototypes, "centring or Sinkhorn-Knopp, which balance the use of the prototypes"),
+    Rule("stuck", _stuck, "the method's default temperature, or a higher lr (now {lr:g})"),
 )
 
 
 def broken(measures: Measures, progress: float) -> tuple[Rule | None, str]:
-    """The first rule that finds something wrong, and what; None and "" of a healthy run."""
+    """The first broken rule and what is wrong; None and "" for a healthy run."""
     early = measures.step < FIRST or progress < EARLY
     found = ((rule, rule.broken(measures)) for rule in RULES if rule.early or not early)
     return next(((rule, what) for rule, what in found if what), (None, ""))
 
 
 class CollapseDetector:
-    """Looks at the kept encoder, and at what the method's heads make of it; the untrained encoder is what it is compared with.
+    """Measures the exported encoders and the outputs of the method's heads on a probe batch, relative to their state before training.
 
-    Build it before training. views: those that the method trains on. whole: how its encoder is used. batch: the samples to look
-    at, of which 128 are. knobs: those of the method that were given another value than their default, with that default: what to
-    try first where a run collapses.
+    Build it before training. views: the method's training views. whole: by role, the view in which its encoder is used. batch: samples, of
+    which the first 128 are probed. knobs: the method's knobs with a non-default value, with their defaults: the first remedy to suggest. A
+    role whose encoder is frozen is not probed.
     """
 
-    def __init__(self, method: Method, views: Views, whole: Views, batch: Batch, knobs: dict[str, Any], bf16: bool = False) -> None:
+    def __init__(
+        self, method: Method, views: Views, whole: dict[str, Views], batch: Batch, knobs: dict[str, Any], bf16: bool = False
+    ) -> None:
         self.method, self.knobs, self.bf16 = method, knobs, bf16
         self.device = next(method.parameters()).device
         batch = {key: value[:PROBE].to(self.device) for key, value in batch.items()}
         half = {key: value[: PROBE // 2] for key, value in batch.items()}
-        whole.channels_last = views.channels_last
-        first = Views(views.names[:1] * 2, views.modality, views.options[:1] * 2, views.statistics, seed=0)
-        first.channels_last = views.channels_last
-        (self.whole,), self.pair, self.read = whole(batch, 0), first(half, 0), views(batch, 0)
-        self.weights = self._weights()
-        encoder, _, _ = self._encoder()
+        self.read = views(batch, 0)
         heads, loss = self._heads(0.0)
-        given = self._dimensions(), _distinct(self.whole), _same(self.read) and not _drops(method), self._shown()
-        self.first = Measures(0, encoder, heads, loss, 0.0, encoder, heads, loss, *given)
+        same, shown = _same(self.read) and not _drops(method), self._shown()
+        self.looks = [
+            _RoleProbe(self, role, views, whole[role.name], batch, half, heads, loss, same, shown)
+            for role in method.roles().values()
+            if any(p.requires_grad for p in getattr(method, role.name).parameters())
+        ]
 
     def __call__(self, step: int, progress: float, lr: float, gradient_norm: float, shares: dict[str, float]) -> dict[str, Any]:
-        """What metrics.jsonl holds under "health": the verdict, because of what, what to try, and the measures.
+        """The "health" entry of metrics.jsonl: verdict, cause, remedy and measures.
 
-        progress: share of the training behind it; shares: of its time, by name.
+        With several roles: of the first that collapses, else of the first; "roles" has the measures of each.
+        progress: share of the training done; shares: shares of its time by name, added to the entry.
         """
-        encoder, alignment, uniformity = self._encoder()
         heads, loss = self._heads(progress)
-        heads = {name: head for name, head in heads.items() if name in self.first.heads}  # some are first used later on
+        found = {look.role.name: look(step, progress, lr, heads, loss) for look in self.looks}
+        name, first = next(((name, one) for name, one in found.items() if one["because"]), next(iter(found.items())))
+        teachers = [part for part in self.method.modules() if isinstance(part, Teacher)]
+        several = len(self.method.roles()) > 1
+        because = f"in role {name}: {first['because']}" if several and first["because"] else first["because"]
+        return {
+            **first,
+            "because": because,
+            **({"roles": found} if several else {}),
+            "teacher_lag": max(float(teacher.lag()) for teacher in teachers) if teachers else None,
+            "gradient_norm": gradient_norm,
+            **shares,
+        }
+
+    def _heads(self, progress: float) -> tuple[dict[str, FeatureStats], float | None]:
+        """Statistics of each head with one output vector per sample, on the first two views, and the loss, both as in training."""
+        outputs: dict[str, list[Tensor]] = {}
+        used: dict[str, int] = {}
+        rows = len(self.read[0])
+
+        def see(name: str, head: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
+            if not isinstance(out, Tensor) or out.ndim != 2:  # a head may read tokens as well
+                return
+            if isinstance(head, PrototypeHead):
+                used.setdefault(name, len(out[:rows].argmax(1).unique()))
+                out = head.mlp(*inputs)  # before the cosines, which are nearly alike for many prototypes
+            outputs.setdefault(name, []).append(out)
+
+        hooks = [head.register_forward_hook(partial(see, name)) for name, head in _heads_of(self.method)]
+        try:
+            terms = self._terms(self.read, progress)
+            loss = None if self.method.players else _sum(terms)  # a player's loss need not fall as it learns
+        except UserError:  # the method needs more samples than the probe batch has
+            return {}, None
+        finally:
+            for hook in hooks:
+                hook.remove()
+        stats = {}
+        for name, outs in outputs.items():
+            if (count := sum(map(len, outs)) // rows) > 0:
+                parts = _normalised(torch.cat(outs)[: rows * min(count, 2)]).split(rows)
+                stats[name] = replace(_stats(parts[0], *(parts if count > 1 else ())), used=used.get(name))
+        return stats, loss
+
+    def _terms(self, views: list[View], progress: float) -> Terms:
+        """The method's terms; with players, those of the encoder's player."""
+        with _probing(self.method, self.bf16, self.device, training=True):
+            return self.method.validate(views, progress, self.method.player_of(next(iter(self.method.roles()))))
+
+    def _shown(self) -> float | None:
+        """Visible share of the reconstruction target; None if no view has such a target.
+
+        For tokens, the share that the view leaves unchanged. For anything else, 1 if the loss depends on the masked input, else 0.
+        """
+        for place, view in enumerate(self.read):
+            if view.target is None or isinstance(view.x, dict):
+                continue
+            if view.target.shape == view.x.shape and not view.x.is_floating_point():
+                scored = view.mask if view.mask is not None else view.target_valid
+                same = view.x == view.target
+                return float((same if scored is None else same[scored]).float().mean())
+            if view.mask is not None and view.x.is_floating_point():
+                reader = next(role.name for role in self.method.roles().values() if not role.reads or place in role.reads)
+                grid = getattr(self.method, reader).grid(view)
+                places = view.x.shape[1:2] if len(grid) == 1 else view.x.shape[2:]  # of series (B,T,C), of images (B,C,H,W)
+                masked = F.interpolate(view.mask.float().unflatten(1, grid).unsqueeze(1), places)  # nearest
+                masked = masked.transpose(1, 2) if len(grid) == 1 else masked
+                other = replace(view, x=torch.where(masked > 0, view.x.roll(1, 0), view.x))
+                both = [self._terms([*self.read[:place], view, *self.read[place + 1 :]], 0.0) for view in (view, other)]
+                a, b = map(_sum, both)
+                return None if a is None or b is None else float(not math.isclose(a, b, rel_tol=1e-4))
+        return None
+
+
+class _RoleProbe:
+    """Probes one role: its exported encoder on the exported view, and on two draws of the first view that it reads."""
+
+    def __init__(
+        self,
+        detector: CollapseDetector,
+        role: Role,
+        views: Views,
+        whole: Views,
+        batch: Batch,
+        half: Batch,
+        heads: dict[str, FeatureStats],
+        loss: float | None,
+        same: bool,
+        shown: float | None,
+    ) -> None:
+        self.detector, self.role = detector, role
+        place = role.reads[0] if role.reads else 0
+        whole.channels_last = views.channels_last
+        first = Views(views.names[place : place + 1] * 2, views.prep, views.options[place : place + 1] * 2, seed=0)
+        first.channels_last = views.channels_last
+        (self.whole,), self.pair = whole(batch, 0), first(half, 0)
+        self.weights = self._weights()
+        encoder, _, _ = self._statistics()
+        heads = self._own(heads)
+        given = self._dimensions(), _distinct(self.whole), same, shown
+        self.first = Measures(0, encoder, heads, loss, 0.0, encoder, heads, loss, *given)
+
+    def __call__(self, step: int, progress: float, lr: float, heads: dict[str, FeatureStats], loss: float | None) -> dict[str, Any]:
+        """The verdict on this role, its cause, a remedy, and the measures."""
+        encoder, alignment, uniformity = self._statistics()
+        heads = {name: head for name, head in self._own(heads).items() if name in self.first.heads}  # some are first used later on
         measures = replace(self.first, step=step, encoder=encoder, heads=heads, loss=loss, moved=self._moved())
         rule, because = broken(measures, progress)
-        back = " ".join(f"{name}={default}" for name, default in self.knobs.items())
+        back = " ".join(f"{name}={default}" for name, default in self.detector.knobs.items())
         remedy = "" if rule is None else f"{back} (the default)" if back and rule.knobs else rule.remedy.format(lr=lr)
-        teachers = [part for part in self.method.modules() if isinstance(part, Teacher)]
         return {
             "verdict": "collapsing" if because else "healthy",
             "because": because,
@@ -255,90 +360,38 @@ class CollapseDetector:
             "std_untrained": self.first.encoder.spread,
             "alignment": alignment,
             "uniformity": uniformity,
-            "teacher_lag": max(float(teacher.lag()) for teacher in teachers) if teachers else None,
-            "gradient_norm": gradient_norm,
             "measures": asdict(measures),
-            **shares,
         }
 
-    def _encoder(self) -> tuple[Sight, float, float]:
-        """The sight of whole views, the alignment of two augmented ones, and uniformity (Wang, Isola 2020, equations 1 and 2)."""
-        kept = self.method.kept
-        with _looking(self.method, self.bf16, self.device, training=False):
-            x, a, b = (_directions(kept(view)) for view in (self.whole, *self.pair))
+    @property
+    def encoder(self) -> nn.Module:
+        return self.detector.method.exported()[self.role.name]
+
+    def _own(self, heads: dict[str, FeatureStats]) -> dict[str, FeatureStats]:
+        """The heads without those behind other roles' encoders."""
+        shared = self.detector.method.shared_space()
+        others = {id(head) for role, head in shared.items() if role != self.role.name}
+        return {name: head for name, head in heads.items() if id(getattr(self.detector.method, name, None)) not in others}
+
+    def _statistics(self) -> tuple[FeatureStats, float, float]:
+        """Statistics on unaugmented views, alignment of two augmented ones, and uniformity (Wang, Isola 2020, equations 1 and 2)."""
+        with _probing(self.detector.method, self.detector.bf16, self.detector.device, training=False):
+            x, a, b = (_normalised(self.encoder(view)) for view in (self.whole, *self.pair))
         uniformity = torch.pdist(x).square().mul(-2).exp().mean().log()
-        return _sight(x, a, b), float((a - b).square().sum(1).mean()), float(uniformity)
-
-    def _heads(self, progress: float) -> tuple[dict[str, Sight], float | None]:
-        """The sight of what each head that gives a vector a sample makes of the first two views, and the loss, both as in training."""
-        seen: dict[str, list[Tensor]] = {}
-        used: dict[str, int] = {}
-        rows = len(self.read[0])
-
-        def see(name: str, head: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
-            if not isinstance(out, Tensor) or out.ndim != 2:  # a head may read tokens as well
-                return
-            if isinstance(head, PrototypeHead):
-                used.setdefault(name, len(out[:rows].argmax(1).unique()))
-                out = head.mlp(*inputs)  # of cosines to many prototypes all are alike
-            seen.setdefault(name, []).append(out)
-
-        hooks = [head.register_forward_hook(partial(see, name)) for name, head in _heads_of(self.method)]
-        try:
-            terms = self._terms(self.read, progress)
-            loss = None if self.method.players else _sum(terms)  # a player's loss need not fall where it learns
-        except UserError:  # of a method that needs more samples than are looked at
-            return {}, None
-        finally:
-            for hook in hooks:
-                hook.remove()
-        sights = {}
-        for name, outs in seen.items():
-            if (count := sum(map(len, outs)) // rows) > 0:
-                parts = _directions(torch.cat(outs)[: rows * min(count, 2)]).split(rows)
-                sights[name] = replace(_sight(parts[0], *(parts if count > 1 else ())), used=used.get(name))
-        return sights, loss
-
-    def _terms(self, views: list[View], progress: float) -> Terms:
-        """With players, those of the encoder's."""
-        with _looking(self.method, self.bf16, self.device, training=True):
-            return self.method.validate(views, progress, self.method.player_of("encoder"))
+        return _stats(x, a, b), float((a - b).square().sum(1).mean()), float(uniformity)
 
     def _dimensions(self) -> int:
-        """In float32: what bfloat16 rounds away has every dimension."""
-        with _looking(self.method, False, self.device, training=False):
-            x = self.method.kept(self.whole).float().nan_to_num()
+        """Dimensions spanned by the features, in float32: bfloat16's rounding noise spans all of them."""
+        with _probing(self.detector.method, False, self.detector.device, training=False):
+            x = self.encoder(self.whole).float().nan_to_num()
         values = torch.linalg.svdvals(x - x.mean(0))
         return int((values > 1e-3 * values[0]).sum())
 
-    def _shown(self) -> float | None:
-        """What the method is shown of what it is to restore; None where no view says what that is.
-
-        Of tokens, the share that the view leaves as they were. Of anything else, whether the loss changes with what is hidden.
-        """
-        for place, view in enumerate(self.read):
-            if view.target is None or isinstance(view.x, dict):
-                continue
-            if view.target.shape == view.x.shape and not view.x.is_floating_point():
-                asked = view.mask if view.mask is not None else view.target_valid
-                same = view.x == view.target
-                return float((same if asked is None else same[asked]).float().mean())
-            if view.mask is not None and view.x.is_floating_point():
-                grid = self.method.encoder.grid(view)
-                places = view.x.shape[1:2] if len(grid) == 1 else view.x.shape[2:]  # of series (B,T,C), of images (B,C,H,W)
-                hidden = F.interpolate(view.mask.float().unflatten(1, grid).unsqueeze(1), places)  # nearest
-                hidden = hidden.transpose(1, 2) if len(grid) == 1 else hidden
-                other = replace(view, x=torch.where(hidden > 0, view.x.roll(1, 0), view.x))
-                both = [self._terms([*self.read[:place], view, *self.read[place + 1 :]], 0.0) for view in (view, other)]
-                a, b = map(_sum, both)
-                return None if a is None or b is None else float(not math.isclose(a, b, rel_tol=1e-4))
-        return None
-
     def _weights(self) -> list[Tensor]:
-        """Some weights of each tensor of the kept encoder, as long as all of them are."""
-        flat = [p.detach().flatten() for p in self.method.kept.parameters()]
+        """A sample of the weights of each tensor of the exported encoder, scaled to the tensor's norm."""
+        flat = [p.detach().flatten() for p in self.encoder.parameters()]
         some = [weights[:: max(1, len(weights) // WEIGHTS)].float() for weights in flat]
-        return [part * (len(whole) / max(len(part), 1)) ** 0.5 for part, whole in zip(some, flat, strict=True)]
+        return [part * (len(full) / max(len(part), 1)) ** 0.5 for part, full in zip(some, flat, strict=True)]
 
     def _moved(self) -> float:
         change = [now - then for now, then in zip(self._weights(), self.weights, strict=True)]
@@ -346,19 +399,22 @@ class CollapseDetector:
 
 
 def _heads_of(method: Method) -> Iterator[tuple[str, nn.Module]]:
-    """What a method has beside encoder and teachers, by name; of a hybrid, what its methods have. None of the encoder's adversaries."""
+    """A method's modules other than encoder and teachers, by name; for a hybrid, its members'. Excludes the encoder's adversaries."""
+    roles = method.roles()
+    encoders, first = [getattr(method, role) for role in roles], next(iter(roles))
     for place, part in method.named_modules():
         if isinstance(part, Method):
             prefix = f"{place.removeprefix('methods.')}." if place else ""
             for name, head in part.named_children():
                 owners = {part.player_of(f"{name}.{inner}") for inner, _ in head.named_parameters()} or {""}
-                if head is not method.encoder and not isinstance(head, Teacher | nn.ModuleDict) and owners == {part.player_of("encoder")}:
+                encoder = any(head is one for one in encoders)
+                if not encoder and not isinstance(head, Teacher | nn.ModuleDict) and owners == {part.player_of(first)}:
                     yield f"{prefix}{name}", head
 
 
 def _distinct(view: View) -> float:
-    """Of samples; of texts, of what stands in a window of tokens: runs of one document repeated begin anywhere in it."""
-    if isinstance(view.x, dict):  # a sample is a copy if all its inputs are
+    """Distinct share of the samples; for texts, of windows of tokens, since repetitions of a document may start anywhere in it."""
+    if isinstance(view.x, dict):  # a sample is a duplicate if all its inputs are
         numbers = [part.flatten(1).unique(dim=0, return_inverse=True)[1] for part in view.x.values()]
         return len(torch.stack(numbers, 1).unique(dim=0)) / max(len(view), 1)
     if view.x.is_floating_point() or view.x.shape[1] < WINDOW:
@@ -371,28 +427,28 @@ def _distinct(view: View) -> float:
 
 
 def _same(views: list[View]) -> bool:
-    """Whether there are several views and they are one."""
+    """Whether there are several views, all identical."""
     first, *others = (view.x if isinstance(view.x, dict) else {"": view.x} for view in views)
     return bool(others) and all(x.keys() == first.keys() and all(torch.equal(x[key], first[key]) for key in x) for x in others)
 
 
 def _drops(method: Method) -> bool:
-    """Whether the network itself makes two views of one: by dropout or stochastic depth."""
+    """Whether the network is stochastic: dropout or stochastic depth."""
     shares = (part.p if isinstance(part, _DropoutNd) else getattr(part, "drop_prob", 0.0) for part in method.modules())
     return any(share > 0 for share in shares)
 
 
 def _sum(terms: Terms) -> float | None:
-    """The loss; None where it is not finite, as before DeepCluster's first clusters."""
+    """The loss; None if not finite, as before DeepCluster's first clustering."""
     total = float(torch.stack([value.float() for value in terms.values()]).sum())
     return total if math.isfinite(total) else None
 
 
 @contextmanager
-def _looking(method: Method, bf16: bool, device: torch.device, training: bool) -> Iterator[None]:
-    """Without gradients, in eval mode or as in training; mode, generators and BatchNorm's statistics are put back."""
+def _probing(method: Method, bf16: bool, device: torch.device, training: bool) -> Iterator[None]:
+    """No gradients, in eval or training mode; mode, random generators and BatchNorm's statistics are restored afterwards."""
     norms = [part for part in method.modules() if isinstance(part, _BatchNorm)]
-    kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()] if training else []
+    saved = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()] if training else []
     before = method.training
     method.train(training)
     try:
@@ -401,18 +457,18 @@ def _looking(method: Method, bf16: bool, device: torch.device, training: bool) -
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 yield
     finally:
-        for buffer, value in kept:
+        for buffer, value in saved:
             buffer.copy_(value)
         method.train(before)
 
 
-def _directions(x: Tensor) -> Tensor:
-    """x (N,D) -> the same of length 1 each; 0 where it is not finite, so that a look never ends a run."""
+def _normalised(x: Tensor) -> Tensor:
+    """x (N,D) -> L2-normalised; 0 where not finite, so that a check never ends a run."""
     return F.normalize(x.float()).nan_to_num(0.0, 0.0, 0.0)
 
 
-def _sight(x: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Sight:
-    """x (N,D) of length 1 each; a, b (M,D) likewise, of two views of M samples, where there are two.
+def _stats(x: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> FeatureStats:
+    """x (N,D), L2-normalised; a, b (M,D) likewise, of two views of M samples, if there are two.
 
     Effective rank: Roy, Vetterli 2007, the exponential of the entropy of the singular values.
     """
@@ -427,4 +483,4 @@ def _sight(x: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Sight
         distance = torch.cdist(a, b)
         confusion = float((distance < distance.diagonal().unsqueeze(1)).float().sum() / max(len(a) * (len(a) - 1), 1))
     spread = float((energy.sum() / len(x)).sqrt())
-    return Sight(float(rank), spread, float(directions), noise, confusion)
+    return FeatureStats(float(rank), spread, float(directions), noise, confusion)

@@ -1,4 +1,4 @@
-"""Non-finite losses and gradients: dropped on the device, named at the next sync, and the end of a run where they persist."""
+"""Non-finite losses and gradients: dropped on the device, reported at the next sync; the run ends if they persist."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from untaught.distributed.process_group import ProcessGroup
 from untaught.training import checkpoint
 from untaught.training.step import Outcome
 
-BAD_STEPS = 3  # steps with non-finite gradients, with no clean stretch between two syncs among them, that end the run
+BAD_STEPS = 3  # steps with non-finite gradients, without a clean interval between two syncs, after which the run ends
 
 
 class Divergence:
-    """Collects the outcomes of steps and looks at them at each sync.
+    """Collects the outcomes of steps and checks them at each sync.
 
-    name: index (N,) -> the names of samples. checkpoints: the folder, None for a run that keeps none.
+    name: index (N,) -> sample names. checkpoints: the folder; None for a run without checkpoints.
     """
 
     def __init__(self, recipe: TrainConfig, group: ProcessGroup, name: Callable[[Tensor], list[str]], checkpoints: Path | None) -> None:
@@ -36,9 +36,9 @@ class Divergence:
         self.recent.append((step, index, outcome))
 
     def sync(self) -> dict[str, float]:
-        """The mean terms since the last sync, over all processes; {} where no step was taken.
+        """The mean terms since the last sync, over all processes; {} if there were no steps.
 
-        Raises UserError where the run has diverged: a term is not finite, or gradients of BAD_STEPS steps were not.
+        Raises UserError if the run has diverged: a term is not finite, or the gradients of BAD_STEPS steps were not.
         """
         if not self.recent:
             return {}
@@ -57,12 +57,12 @@ class Divergence:
         return dict(zip(names, table[:, :-1].mean(0).tolist(), strict=True))
 
     def _judge(self, rows: list[tuple[int, Tensor, Outcome]], names: list[str], table: Tensor, bad: Tensor, local: Tensor) -> None:
-        """table (steps, terms and bad), the mean over processes; bad, local (steps,): not finite anywhere, finite in this process."""
+        """table (steps, terms + bad), the mean over processes; bad (steps,), not finite on any rank; local (steps,), finite on this one."""
         first = int(bad.nonzero()[0])
         step, index, _ = rows[first]
         broken = [name for name, value in zip(names, table[first], strict=False) if not torch.isfinite(value)] or ["its gradient"]
         samples = self.group.gather_objects((bool(local[first]), ", ".join(self.name(index[:3]))))
-        what = f"step {step}: {' and '.join(broken)} not finite (samples {min(samples)[1]} ...)"  # of a process whose own are not
+        what = f"step {step}: {' and '.join(broken)} not finite (samples {min(samples)[1]} ...)"  # of a rank with non-finite terms
         self.dropped += int(bad.sum())
         if self.dropped < BAD_STEPS and torch.isfinite(table).all():
             warn(f"{what}; the gradients of {int(bad.sum())} of {len(rows)} steps were dropped")
@@ -70,7 +70,7 @@ class Divergence:
         last, folder = None, self.checkpoints
         if folder is not None:
             if not torch.isfinite(table[first, :-1]).all():
-                self.group.on_rank_zero(lambda: checkpoint.forsake(folder, step))
+                self.group.on_rank_zero(lambda: checkpoint.discard(folder, step))
             last = checkpoint.newest(folder)
-        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-        raise UserError(f"training diverged at {what}; {kept}; try a lower lr (now {self.recipe.lr:g}), clip=1 or precision=float32")
+        good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        raise UserError(f"training diverged at {what}; {good}; try a lower lr (now {self.recipe.lr:g}), clip=1 or precision=float32")

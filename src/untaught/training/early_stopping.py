@@ -1,4 +1,4 @@
-"""Early stopping: the weights with the least validation loss."""
+"""Early stopping: the weights with the lowest validation loss."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 
 class BestWeights:
-    """Scores a network on its validation part between steps and keeps its best weights.
+    """Evaluates a network on the validation part between steps and keeps its best weights.
 
-    task: a Task (downstream/task.py). predictions: on the validation part, with its targets. patience: evaluations without a lower loss
-    after which `enough` is true; 0 never stops.
+    task: a Task (downstream/task.py). predictions: returns predictions on the validation part and their targets. patience: evaluations
+    without a lower loss after which `enough` is true; 0 never stops.
     """
 
     def __init__(self, task: Any, predictions: Callable[[], tuple[Any, np.ndarray]], patience: int) -> None:
@@ -33,6 +33,6 @@ class BestWeights:
         return 0 < self.patience <= self.since
 
     def restore(self) -> None:
-        """Back to the best weights, and calibrated with them."""
+        """Restores the best weights and recalibrates."""
         self.task.network.load_state_dict(self.weights)
         self.task.settle(*self.predictions())

@@ -1,4 +1,4 @@
-"""What happens between steps, and when: logs, looks at the health, scores, checkpoints."""
+"""The schedule of events between steps: logs, health checks, evaluations, checkpoints."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from untaught.config.train_config import TrainConfig
 from untaught.training.collapse import PROBE
 from untaught.training.plan import Plan
 
-EVALUATIONS = 4  # parts that kNN scores cut a run into
-LOOKS = 16  # at a run's health, at most
-LOOK = 1 << 13  # samples trained on between two looks at the health, at least: 64 times those that a look is taken of
-LEAST_SAVED = 50  # steps between checkpoints, at least, unless the config says otherwise
+EVALUATIONS = 4  # intervals between evaluations in a run
+LOOKS = 16  # health checks in a run, at most
+LOOK = 1 << 13  # samples between two health checks, at least: 64 times the probe batch
+LEAST_SAVED = 50  # steps between checkpoints, at least, unless save_every is set
 
 
 class Events:
-    """When what is due, by the steps so far. evaluations: parts that scores cut a run into, unless evaluate_every is given."""
+    """Which events are due after a step. evaluations: number of intervals between evaluations, unless evaluate_every is given."""
 
     def __init__(self, recipe: TrainConfig, plan: Plan, step: int = 0, evaluations: int = EVALUATIONS) -> None:
         self.recipe, self.plan, self.evaluations = recipe, plan, evaluations
@@ -26,24 +26,24 @@ class Events:
 
     def saves(self, step: int) -> bool:
         every = self.recipe.save_every or max(LEAST_SAVED, (self.plan.total or 0) // 20)
-        if self.recipe.minutes and not self.recipe.save_every:  # a total that moves
+        if self.recipe.minutes and not self.recipe.save_every:  # the total may change
             return step - self.saved_at >= every
         return step % every == 0
 
     def looks(self, step: int) -> bool:
-        """Whether a look at the health has become due since the last log."""
+        """Whether a health check has become due since the last log."""
         every = self.recipe.health_every
         if every is None:
             every = max(min(LOOK // (self.recipe.batch_size or 1), LOOK // PROBE), (self.plan.total or 0) // LOOKS, 1)
         return step == self.plan.total or (every > 0 and step // every > self.logged_at // every)
 
     def evaluates(self, step: int) -> bool:
-        """Whether scores are due; asked once a step."""
+        """Whether an evaluation is due; call once per step."""
         if self.recipe.evaluate_every is not None:
             return self.recipe.evaluate_every > 0 and step % self.recipe.evaluate_every == 0
         before, self.scored = self.scored, self._scores_due(step)
         return self.scored > before
 
     def _scores_due(self, step: int) -> int:
-        """How many of the parts that evaluations cut the schedule into lie behind."""
+        """How many of the schedule's evaluation intervals are complete."""
         return int(self.evaluations * self.plan.progress(step) + 1e-9)

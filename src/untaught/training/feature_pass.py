@@ -1,4 +1,4 @@
-"""Every training sample encoded anew, without gradients: what clustering methods look at before an epoch."""
+"""Features of every training sample, without gradients: for methods that cluster before an epoch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from untaught.pipeline.view_pipeline import Views
 
 @dataclass
 class ExtractFeatures:
-    """Reads all samples that the loader gives, in its order; each process encodes its share, and gets all."""
+    """Encodes all samples of the loader, in its order. Each process encodes its share and gets all features."""
 
     loader: Loader
     views: Views
     method: nn.Module
-    call: Callable[..., Any]  # the wrapped method: call(name of a function of it, arguments)
+    call: Callable[..., Any]  # the wrapped method, as call(function name, arguments)
     device: torch.device
     folder: Path
 
@@ -32,7 +32,7 @@ class ExtractFeatures:
     def __call__(self, epoch: int, what: str, place: int) -> tuple[Tensor, Tensor]:
         """The method's function `what` of its view at `place`, as that is in `epoch` -> index (N,), and rows (N,D) float32 in the
         same order, memory-mapped in a file that is gone with them."""
-        views = Views(self.views.names, self.views.modality, self.views.options, self.views.statistics, self.views.seed)
+        views = Views(self.views.names, self.views.prep, self.views.options, self.views.seed)
         views.channels_last = self.views.channels_last
         indices, rows, start = [], np.empty((0, 0), np.float32), 0
         training = self.method.training
@@ -45,7 +45,7 @@ class ExtractFeatures:
                 joint = gather(self.call(what, view).float()).unflatten(0, (world_size(), -1))
                 joint = joint.transpose(0, 1).flatten(0, 1)[:count].cpu().numpy()
                 if not indices:
-                    self.folder.mkdir(parents=True, exist_ok=True)  # on another machine it may not be there
+                    self.folder.mkdir(parents=True, exist_ok=True)  # it may not exist on another machine
                     with tempfile.TemporaryFile(dir=self.folder) as file:
                         rows = np.memmap(file, np.float32, "w+", shape=(len(self.loader.rows), joint.shape[1]))
                 rows[start : start + count] = joint

@@ -1,4 +1,4 @@
-"""metrics.jsonl, the diary of a run."""
+"""metrics.jsonl, the log of a run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from untaught.core import Options, UserError
 from untaught.storage.atomic import disk_fault, whole
 from untaught.storage.safe_open import open_file
 
-LARGEST = 1 << 33  # bytes of the file; of a row a few hundred are ours
-LONGEST = 1 << 16  # bytes of a row
-KEPT = 1 << 22  # bytes of the rows that a page is drawn from, training and looks at it each: some ten thousand rows
-RARE = (b'"health"', b'"knn', b'"held_out')  # what few rows hold
+LARGEST = 1 << 33  # bytes of the file, at most; our rows have a few hundred
+LONGEST = 1 << 16  # bytes of a row, at most
+BUDGET = 1 << 22  # bytes of rows read for a report, for training rows and for checks each: some ten thousand rows
+RARE = (b'"health"', b'"knn', b'"held_out', b"_recall@")  # keys of the rows of health checks and evaluations
 
 
 class Metrics:
-    """One row an event, there whole or not at all; cut back to a step on resume. Without a path, rows are written nowhere."""
+    """One row per event, written atomically; truncated to a step on resume. Without a path, nothing is written."""
 
     def __init__(self, path: Path | None, step: int) -> None:
         self.path, self.file = path, None
@@ -33,7 +33,7 @@ class Metrics:
 
     @staticmethod
     def rows(path: Path) -> Iterator[Options]:
-        """All rows of such a file; none where there is no file."""
+        """All rows of such a file; none if it does not exist."""
         return (row for line in _lines(path) if (row := row_of(line))) if os.path.lexists(path) else iter(())
 
     def write(self, row: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ class Metrics:
         except OSError as error:
             self.file.truncate(end)
             fault = disk_fault(error, self.path or Path())
-            raise UserError(f"{self.path} can't be written: {fault}; go on with --resume when it can") from error
+            raise UserError(f"{self.path} can't be written: {fault}; fix that, then continue with --resume") from error
 
     def close(self) -> None:
         if self.file is not None:
@@ -54,22 +54,22 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[Options]:
-    """The whole rows of a file that may come from anyone, in order; of a long one every second, fourth ... and always the last.
+    """The complete rows of an untrusted file, in order; of a long file every second, fourth, ... and always the last.
 
-    Rows of looks at the run (health, kNN), of which there are few, are thinned apart from those of training. Raises UserError.
+    Rows of health checks and evaluations, which are few, are thinned separately from training rows. Raises UserError.
     """
-    kept, last = {False: _Thinned(), True: _Thinned()}, b""
+    lines_of, last = {False: _Thinned(), True: _Thinned()}, b""
     for number, line in enumerate(_lines(path)):
-        kept[any(word in line for word in RARE)].add(number, line)
+        lines_of[any(word in line for word in RARE)].add(number, line)
         last = line or last
-    lines = sorted([*kept[False].lines, *kept[True].lines])
+    lines = sorted([*lines_of[False].lines, *lines_of[True].lines])
     if last and (not lines or lines[-1][1] != last):
         lines.append((lines[-1][0] + 1 if lines else 0, last))
     return [row for _, line in lines if (row := row_of(line))]
 
 
 def row_of(line: bytes) -> Options | None:
-    """The row that a line holds, or None: the last line of a process that was killed is cut, and a damaged file may hold anything."""
+    """The row in a line, or None: a killed process leaves a truncated last line, and a damaged file may hold anything."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -78,7 +78,7 @@ def row_of(line: bytes) -> Options | None:
 
 
 class _Thinned:
-    """Lines of at most KEPT bytes: where there are more, every second one goes, and from then on only so many are looked at."""
+    """Lines of at most BUDGET bytes in total: beyond that, every second line is dropped and the sampling interval doubles."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[int, bytes]] = []
@@ -89,13 +89,13 @@ class _Thinned:
             self.lines.append((number, line))
             self.bytes += len(line)
         self.seen += 1
-        if self.bytes > KEPT:
+        if self.bytes > BUDGET:
             self.lines, self.each = self.lines[::2], 2 * self.each
             self.bytes = sum(len(line) for _, line in self.lines)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file without their ends; one that is longer than LONGEST is passed over."""
+    """The lines of a file without line endings; lines longer than LONGEST are skipped."""
     with open_file(path, LARGEST, path.parent) as file:
         while line := file.readline(LONGEST):
             if len(line) == LONGEST and not line.endswith(b"\n"):
@@ -106,7 +106,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _rounded(value: Any) -> Any:
-    """Seven digits from the first that is not 0: a rate of learning of 3e-7 is one."""
+    """Rounds to seven significant digits, which keeps a learning rate of 3e-7."""
     if isinstance(value, dict):
         return {key: _rounded(part) for key, part in value.items()}
     return float(f"{value:.7g}") if isinstance(value, float) else value

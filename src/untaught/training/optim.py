@@ -1,8 +1,8 @@
-"""Optimizers of torch and timm, parameter groups, schedules.
+"""Optimizers from torch and timm, parameter groups, schedules.
 
-The default is Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; scaled as Liu et al. 2025,
-https://arxiv.org/abs/2502.16982, equation 4): matrices move along the orthogonal part of their momentum, everything else by
-AdamW. For the same images it learns several times as fast as AdamW in short runs.
+The default is Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; scaled as in Liu et al. 2025,
+https://arxiv.org/abs/2502.16982, equation 4): matrices are updated with their orthogonalised momentum, everything else with
+AdamW. In short runs it learns several times as fast as AdamW from the same number of images.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from untaught.config.overrides import unknown
 from untaught.config.train_config import TrainConfig
 from untaught.core import Method, UserError
 
-SHARDED = ("muon", "adamw", "sgd")  # optimizers that were compared with themselves on weights in one piece
+SHARDED = ("muon", "adamw", "sgd")  # optimizers whose sharded updates were checked against unsharded ones
 
 
 def default_lr(optimizer: str, batch_size: int) -> float:
-    """Linear in the batch for gradients' own length, by its root where a step has a length of its own (Malladi et al. 2022)."""
+    """Scales linearly with the batch if a step scales with the gradient, and with its square root if not (Malladi et al. 2022)."""
     if optimizer == "muon":
         return 0.02 * (batch_size / 512) ** 0.5
     return {"sgd": 0.05, "lars": 0.3}.get(optimizer, 1e-3) * batch_size / 256
@@ -30,13 +30,13 @@ def default_lr(optimizer: str, batch_size: int) -> float:
 def optimizer_for(method: Method, recipe: TrainConfig) -> torch.optim.Optimizer:
     """One group with and one without weight decay (biases, norms, single vectors), each with the method's own overrides.
 
-    A group of the method may set its `lr`, or `lr_scale`, its share of the recipe's, and keep it throughout (schedule "constant").
+    A group of the method may set `lr`, or `lr_scale` (relative to the config's lr), and schedule "constant".
     """
     sharded = recipe.strategy == "fsdp"
     if sharded and method.players:
-        raise UserError(f"strategy=fsdp: {type(method).__name__} has players that step in turn, which needs strategy=ddp")
+        raise UserError(f"strategy=fsdp does not support adversarial methods such as {type(method).__name__}; use strategy=ddp")
     if sharded and recipe.optimizer not in SHARDED:
-        raise UserError(f"optimizer={recipe.optimizer}: is not known to work with strategy=fsdp; {', '.join(SHARDED)} do")
+        raise UserError(f"optimizer={recipe.optimizer} is not tested with strategy=fsdp; use one of {', '.join(SHARDED)}")
     groups = parameter_groups(method, recipe.weight_decay)
     assert recipe.lr is not None
     for group in groups:
@@ -56,18 +56,18 @@ def optimizer_for(method: Method, recipe: TrainConfig) -> torch.optim.Optimizer:
 
 
 def parameter_groups(method: Method, weight_decay: float) -> list[dict[str, Any]]:
-    """No group holds parameters of two players: "player" is whose they are.
+    """Parameter groups; none mixes players ("player" names its owner).
 
-    Muon's own advice: rows of an embedding, of which a step touches some, are AdamW's (`use_fallback`).
+    As Muon's authors advise, embeddings, of which a step touches only some rows, are updated with AdamW (`use_fallback`).
     """
     groups: dict[tuple, dict[str, Any]] = {}
-    rows = {id(part.weight) for part in method.modules() if isinstance(part, nn.Embedding)}
+    embeddings = {id(part.weight) for part in method.modules() if isinstance(part, nn.Embedding)}
     for name, parameter in method.named_parameters():
         if not parameter.requires_grad:
             continue
         own = next((overrides for prefix, overrides in method.groups.items() if name.startswith(prefix)), {})
         decays = parameter.ndim > 1 and not name.endswith(("pos_embed", "cls_token", "reg_token"))
-        if id(parameter) in rows:
+        if id(parameter) in embeddings:
             own = {**own, "use_fallback": True}
         if player := method.player_of(name):
             own = {**own, "player": player}
@@ -78,7 +78,7 @@ def parameter_groups(method: Method, weight_decay: float) -> list[dict[str, Any]
 
 
 def rate(schedule: str, warmup: float, progress: float) -> float:
-    """The share of lr at `progress` (0 to 1) of the training."""
+    """The factor on lr at `progress` (0 to 1) of the training."""
     if progress < warmup:
         return progress / warmup
     left = (progress - warmup) / max(1 - warmup, 1e-9)
@@ -88,6 +88,6 @@ def rate(schedule: str, warmup: float, progress: float) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float, share: float) -> None:
-    """The share of lr that is due now; all of it in a group whose "schedule" is "constant"."""
+    """Sets each group's learning rate to share * lr, or lr in a group whose "schedule" is "constant"."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0) * (1.0 if group.get("schedule") == "constant" else share)

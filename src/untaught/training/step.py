@@ -21,9 +21,9 @@ from untaught.training.optim import optimizer_for, rate, set_rate
 
 
 class Autocast(nn.Module):
-    """The one module that is wrapped: whatever enters the method enters through this forward, under our own autocast.
+    """The only wrapped module: every call of the method goes through this forward, under our own autocast.
 
-    Fabric's bf16-mixed would cast views, targets and geometry too.
+    Fabric's bf16-mixed would also cast views, targets and geometry.
     """
 
     def __init__(self, method: Method, device_type: str, bf16: bool) -> None:
@@ -32,23 +32,23 @@ class Autocast(nn.Module):
 
     def forward(self, what: str, *args: Any) -> Any:
         function: Any = self.method
-        for name in what.split("."):  # a hybrid's methods have functions of their own
+        for name in what.split("."):  # "methods.NAME.function" for a hybrid's members
             function = getattr(function, name)
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bf16):
             return function(*args)
 
 
 class Outcome(NamedTuple):
-    """What a step leaves on the device, to be read at the next sync."""
+    """The results of a step, on the device until the next sync."""
 
     terms: Terms  # detached
     summed: set[str]  # the terms that have a gradient
-    bad: Tensor  # () whether the gradient is not finite; it was dropped then
-    norm: Tensor  # () of the gradient, before clipping
+    bad: Tensor  # (), whether the gradient was not finite and therefore dropped
+    norm: Tensor  # (), gradient norm before clipping
 
 
 class TrainingStep:
-    """A method set up for training: on its device, wrapped for the process group, with its optimizer. Called once a step.
+    """A method set up for training: on its device, wrapped for the process group, with its optimizer. Called once per step.
 
     call: the wrapped method, as `call(name of a function of it, arguments)`.
     """
@@ -70,7 +70,7 @@ class TrainingStep:
         self.parameters = [p for p in method.parameters() if p.requires_grad]
 
     def __call__(self, step: int, views: list[View], progress: float) -> Outcome:
-        """Trains on the views of this process's share of a batch. progress: share of the schedule before this step."""
+        """One optimizer step on the views of this process's share of a batch. progress: share of the schedule before this step."""
         recipe = self.recipe
         assert recipe.lr is not None
         set_rate(self.optimizer, recipe.lr, rate(recipe.schedule, recipe.warmup, progress))
@@ -84,12 +84,12 @@ class TrainingStep:
             norms.append(norm)
         self.method.after_step(progress)
         summed = {name for name, value in terms.items() if value.requires_grad}
-        bad, norm = torch.stack(bads).any(), torch.stack(norms).amax()  # of players, the largest norm
+        bad, norm = torch.stack(bads).any(), torch.stack(norms).amax()  # with players, the largest norm
         return Outcome({name: value.detach() for name, value in terms.items()}, summed, bad, norm)
 
     @contextmanager
     def turn_of(self, player: str) -> Iterator[None]:
-        """Within it, gradients reach this player's parameters alone, and its groups are all that the optimizer has."""
+        """Within it, only this player's parameters get gradients, and the optimizer has only its groups."""
         if not player:
             yield
             return
@@ -102,7 +102,7 @@ class TrainingStep:
             self.optimizer.param_groups = groups
 
     def move(self, player: str, step: int, views: list[View], progress: float) -> tuple[Terms, Tensor, Tensor]:
-        """One update, of one player where there are players -> terms, whether the gradient is not finite, its norm."""
+        """One update (of one player, if there are players) -> terms, whether the gradient was not finite, its norm."""
         recipe = self.recipe
         self.method.zero_grad(set_to_none=True)
         terms = self._backward_cached(step, views, progress) if recipe.cache_gradients else self._backward(player, step, views, progress)
@@ -114,7 +114,7 @@ class TrainingStep:
         for gradient in gradients:
             gradient.masked_fill_(bad, 0.0)
         if recipe.clip:
-            share = (recipe.clip / (norm.nan_to_num(1.0) + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
+            share = (recipe.clip / (norm.nan_to_num(1.0) + 1e-6)).clamp(max=1.0)  # as in torch's clip_grad_norm_
             torch._foreach_mul_(gradients, share)  # type: ignore[attr-defined]
         self.wrapped_optimizer.step()
         return terms, bad, norm
@@ -142,8 +142,8 @@ class TrainingStep:
         return total
 
     def _backward_cached(self, step: int, views: list[View], progress: float) -> Terms:
-        """Gradient caching (Gao et al. 2021, https://arxiv.org/abs/2101.06983): the loss sees the whole batch, the network
-        one chunk at a time. BatchNorm's statistics are those of a chunk, and move once."""
+        """Gradient caching (Gao et al. 2021, https://arxiv.org/abs/2101.06983): the loss sees the full batch, the network
+        one chunk at a time. BatchNorm normalises per chunk and updates its running statistics once."""
         each = -(-self.recipe.cache_gradients // self.group.size)
         chunks = list(_cut(views, -(-len(views[0]) // each)))
         projected = []
@@ -167,9 +167,9 @@ class TrainingStep:
         return terms
 
     def _reseed(self, step: int, part: int) -> None:
-        """torch's own generators (dropout) depend on nothing but the seed, the step, the micro-batch and the rank."""
+        """Seeds torch's generators (dropout) by seed, step, micro-batch and rank only."""
         place = (step << 16) + (part << 8) + self.fabric.global_rank
-        torch.manual_seed(place ^ mix(mix(self.recipe.seed) + (step >> 16)))  # a CPU's generator reads the low 32 bits alone
+        torch.manual_seed(place ^ mix(mix(self.recipe.seed) + (step >> 16)))  # the CPU generator uses only the low 32 bits
 
 
 def _loss(terms: Terms) -> Tensor:
@@ -177,7 +177,7 @@ def _loss(terms: Terms) -> Tensor:
 
 
 def _cut(views: list[View], parts: int) -> Iterator[list[View]]:
-    """The views of `parts` consecutive shares of the batch."""
+    """Splits the views into `parts` consecutive slices of the batch."""
     if parts == 1:
         yield views
         return
@@ -189,7 +189,7 @@ def _cut(views: list[View], parts: int) -> Iterator[list[View]]:
 
 @contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """BatchNorm normalises by the batch, as in training, but its running statistics stay."""
+    """Within it, BatchNorm normalises by the batch, as in training, without updating its running statistics."""
     norms = [(m, m.momentum) for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm, _ in norms:
         norm.momentum = 0.0

@@ -16,7 +16,7 @@ from untaught.console import progress_bar, warn
 from untaught.core import Batch, UserError
 from untaught.distributed.launch import OwnFault
 from untaught.pipeline.view_pipeline import Views
-from untaught.signals import Interrupted, Noted, noted
+from untaught.signals import Interrupted, Received, deferred_signals
 from untaught.storage.finite import NotFinite, check_finite_weights
 from untaught.training import checkpoint
 from untaught.training.divergence import Divergence
@@ -25,11 +25,11 @@ from untaught.training.metrics import Metrics
 from untaught.training.plan import MOST_STEPS, Plan, is_total
 from untaught.training.step import TrainingStep
 
-FEW_STEPS = 20  # a run of minutes that has no more is told to take more time, or smaller batches
+FEW_STEPS = 20  # a run of `minutes` that ends within this many steps gets a warning
 
 
 class Batches(Protocol):
-    """What a loader or a stream gives."""
+    """The interface of loaders and streams."""
 
     @property
     def steps_per_epoch(self) -> int | None: ...
@@ -38,11 +38,11 @@ class Batches(Protocol):
 
 
 class Collapsed(UserError):
-    """The run was found to collapse; it has been saved."""
+    """The run was stopped because it collapsed; it has been saved."""
 
 
 class Clock:
-    """Where the time of training goes: seconds of waiting for data, making views, and computing; `total` has saving and scoring, too."""
+    """Training time in seconds: waiting for data, making views, computing. `total` also includes saving and evaluation."""
 
     def __init__(self) -> None:
         self.seconds = {"data": 0.0, "views": 0.0, "compute": 0.0}
@@ -50,11 +50,11 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        """What was until now is not counted."""
+        """Restarts timing; the time until now is not counted."""
         self.last = time.perf_counter()
 
     def lap(self, name: str | None) -> None:
-        """Counts the time since the last lap: as `name`, or in the total alone."""
+        """Adds the time since the last lap to `name` and the total, or to the total only."""
         now = time.perf_counter()
         if name:
             self.seconds[name] += now - self.last
@@ -62,7 +62,7 @@ class Clock:
         self.last = now
 
     def shares(self) -> dict[str, float]:
-        """The shares since the last call."""
+        """The shares of the time since the last call."""
         total = sum(self.seconds.values())
         result = {f"share_{name}": seconds / total for name, seconds in self.seconds.items()}
         self.seconds = dict.fromkeys(self.seconds, 0.0)
@@ -70,12 +70,13 @@ class Clock:
 
 
 class Trainer:
-    """One training run of a method: the state that a checkpoint holds, and the loop that moves it.
+    """One training run of a method: the state that a checkpoint holds, and the loop that advances it.
 
-    method: set up for training. batches: a loader or a stream. folder: of the run. name: index (N,) -> names of samples, for messages.
-    evaluate: scores between steps, by name. health: see training/collapse.py. extract_features: for methods that look at all samples
-    before an epoch. enough: asked after every evaluation whether to stop. resumable: False for a short run without checkpoints.
-    evaluations: parts that scores cut a run into, unless evaluate_every is given. title: of the progress bar.
+    method: set up for training. batches: a loader or a stream. folder: the run folder. name: index (N,) -> sample names, for messages.
+    evaluate: returns scores by name, called between steps. health: see training/collapse.py. extract_features: for methods that need
+    features of all samples before an epoch. enough: called after every evaluation, returns whether to stop. resumable: False for a
+    short run without checkpoints. evaluations: number of intervals between evaluations, unless evaluate_every is given. title: of the
+    progress bar.
     """
 
     def __init__(
@@ -99,28 +100,28 @@ class Trainer:
         self.evaluate, self.health, self.extract_features, self.enough = evaluate, health, extract_features, enough
         self.resumable, self.title = resumable, title
         self.step = self.epoch = self.step_in_epoch = 0
-        self.entered = -1  # the epoch that the method has last entered
+        self.entered = -1  # the last epoch for which before_epoch has run
         self.views.channels_last = method.channels_last
         self.plan, self.lengthened = Plan(self.planned_total()), False
         self.clock = Clock()
         self.events = Events(self.recipe, self.plan, evaluations=evaluations)
         self.divergence = Divergence(self.recipe, self.group, name, folder / "checkpoints" if resumable else None)
-        self.signal = Noted()
-        self.looked: dict[str, Any] = {}  # the last look at the health
+        self.signal = Received()
+        self.looked: dict[str, Any] = {}  # the last health check
 
     @property
     def total(self) -> int | None:
-        """The last step, as far as it is known."""
+        """The number of steps; None if not yet known."""
         return self.plan.total
 
     @property
     def seconds(self) -> float:
-        """The time of the loop so far."""
+        """Seconds spent in the loop so far."""
         return self.clock.total
 
     @property
     def progress(self) -> float:
-        """Share of the schedule that lies behind."""
+        """Share of the schedule that is done."""
         return self.plan.progress(self.step)
 
     @property
@@ -128,9 +129,9 @@ class Trainer:
         return self.total is not None and self.step >= self.total
 
     def lengthen(self) -> None:
-        """Plans a restored run anew whose length has been changed: its schedule is then that of the new length from the start."""
+        """Replans a restored run whose length was changed: the schedule becomes that of the new length, from the first step on."""
         total = self.planned_total()
-        if total is None and self.seconds:  # of a run of minutes that was killed early no time is known
+        if total is None and self.seconds:  # a run of minutes that was killed early has no timing yet
             total = round(self.step * (self.recipe.minutes or 0) * 60 / self.seconds)
         self._follow(Plan(total))
         self.lengthened = True
@@ -141,7 +142,7 @@ class Trainer:
             return self.recipe.steps
         if self.recipe.epochs:
             if per_epoch is None:
-                raise UserError("epochs of a stream of unknown length can't be counted; give steps or minutes")
+                raise UserError("a stream of unknown length has no epochs; give steps or minutes")
             return self.recipe.epochs * per_epoch
         return None
 
@@ -160,7 +161,7 @@ class Trainer:
         return own | {"plan": self.plan.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Raises UserError for a state that is of another run."""
+        """Raises UserError for the state of another run."""
         try:
             if "parts" in state:
                 from untaught.training import sharded_checkpoint as shards  # torch's module takes long to import
@@ -172,14 +173,14 @@ class Trainer:
                 check_finite_weights(dict(self.method.named_parameters()), "the checkpoint")
             self._be_at(state["place"])
         except NotFinite as error:
-            raise UserError(f"{self.folder} can't be gone on with: {error}") from error
-        except Exception as error:  # whatever torch finds missing, of another shape or of another kind
+            raise UserError(f"{self.folder} can't be resumed: {error}") from error
+        except Exception as error:  # torch: missing, wrong shape or wrong kind
             raise UserError(
-                f"the checkpoints of {self.folder} are of another run or another version of untaught; begin anew with another --out"
+                f"the checkpoints in {self.folder} belong to another run or another version of untaught; start again with another --out"
             ) from error
 
     def _be_at(self, place: dict[str, Any]) -> None:
-        """Raises ValueError for what can't be the place of a run."""
+        """Raises ValueError for an impossible place."""
         counts = {key: place[key] for key in ("step", "epoch", "step_in_epoch", "entered")}
         for key, value in counts.items():
             if type(value) is not int or not (-1 if key == "entered" else 0) <= value < MOST_STEPS:
@@ -188,7 +189,7 @@ class Trainer:
         if type(place["seconds"]) not in (int, float) or not 0 <= place["seconds"] < 1e12:
             raise ValueError(f"seconds is {place['seconds']}")
         self.clock.total = float(place["seconds"])
-        self._follow(Plan.restored(place["plan"] if "plan" in place else {"total": place["total"]}))  # runs of old know a total alone
+        self._follow(Plan.restored(place["plan"] if "plan" in place else {"total": place["total"]}))  # old runs have only a total
 
     def save(self) -> None:
         self.divergence.sync()
@@ -212,13 +213,13 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------------- loop
 
     def run(self) -> None:
-        """Trains to the end, or to a signal (then saved, and raised as Interrupted)."""
+        """Trains to the end, or until a signal (then saves and raises Interrupted)."""
         metrics = Metrics(self.folder / "metrics.jsonl" if self.group.is_rank_zero else None, self.step)
         self._open_plans()
         self.method.train()
         bar = progress_bar(self.title)
         joined = joined_statistics(self.method) if self.group.size > 1 else nullcontext()
-        with bar, noted() as self.signal, joined:
+        with bar, deferred_signals() as self.signal, joined:
             task, verdict = bar.add_task("", total=self.total, completed=self.step, note=""), ""
             try:
                 for row in self._rows():
@@ -230,11 +231,11 @@ class Trainer:
                 metrics.close()
                 if self.plans:
                     self.plans.close()
-            if number := max(self.group.gather_objects(self.signal.number)):  # in the last step, which has been saved
+            if number := max(self.group.gather_objects(self.signal.number)):  # during the last step, which has been saved
                 raise Interrupted(number)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of metrics: one every log_every steps, and one a score."""
+        """Rows of metrics: one every log_every steps, and one per evaluation."""
         self.events.logged_at = self.step
         self.clock.start()
         while not self.finished:
@@ -264,7 +265,7 @@ class Trainer:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
 
     def _enter_epoch(self) -> None:
-        """A method that looks at all samples does so once an epoch; what it learned is saved, since it can't be found again."""
+        """Runs before_epoch once per epoch, and saves, since its result can't be recomputed on resume."""
         if self.extract_features and self.entered != self.epoch:
             self.method.before_epoch(self.epoch, partial(self.extract_features, self.epoch))
             self.entered, self.events.saved_at = self.epoch, -1
@@ -273,7 +274,7 @@ class Trainer:
             self.clock.lap(None)
 
     def _train_on(self, batch: Batch) -> int:
-        """One step -> the number of a signal that has come to any process, else 0."""
+        """One step -> the number of a signal that any process received, else 0."""
         batch = {key: value.to(self.train_step.device, non_blocking=True) for key, value in batch.items()}
         self.clock.lap("data")
         views = self.views(batch, self.epoch)
@@ -327,11 +328,11 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         try:
             yield from self.batches.batches(self.epoch, self.step_in_epoch)
-        except UserError as fault:  # of records that only this process reads
+        except UserError as fault:  # in records that only this process reads
             raise OwnFault(*fault.args) from fault
 
     def _open_plans(self) -> None:
-        """Every plan is written down before it is followed: steps that were lost with their process are done again by the same ones."""
+        """Plans are logged before use, so that steps lost with a killed process are repeated under the same plans."""
         self.plans: Metrics | None = None
         self.followed: dict[int, int | None] = {}  # step -> total, of plans made after the checkpoint
         if self.recipe.minutes and self.resumable and self.group.is_rank_zero:
@@ -342,7 +343,7 @@ class Trainer:
             self.plans = Metrics(path, self.step)
 
     def _plan(self, budget: float) -> None:
-        """Decides anew at which step the budget of seconds will be spent, by the time that steps have taken."""
+        """Re-estimates, from the time per step, at which step the budget of seconds will be spent."""
         self.train_step.synchronize()
         self.clock.lap("compute")
         estimate = self.plan.estimate(self.step, self.seconds, budget)
@@ -352,4 +353,4 @@ class Trainer:
         self.plan.renew(self.step, total)
         if self.step == self.total and self.step <= FEW_STEPS:
             minutes = self.recipe.minutes
-            warn(f"minutes={minutes:g} were over after {self.step} steps, too few to learn by: give more, or a smaller batch")
+            warn(f"minutes={minutes:g} ended after {self.step} steps, too few to learn from; give more minutes or a smaller batch_size")

@@ -1,4 +1,4 @@
-"""The loss on samples that were not trained on: what a language model is measured by."""
+"""The loss on held-out samples: the measure of a language model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST = 4096  # samples
 
 
 class HeldOut:
-    """Mean terms of a method on its held-out part (the last of val and test that there is is left for the end: val goes first)."""
+    """Mean terms of a method on a held-out part: val if there is one, else test."""
 
     def __init__(self, method: Method, views: Views, dataset: Dataset, device: torch.device, bf16: bool, batch_size: int) -> None:
         self.method, self.views, self.dataset, self.device, self.bf16, self.batch_size = method, views, dataset, device, bf16, batch_size
@@ -26,7 +26,7 @@ class HeldOut:
 
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
-        """{"held_out_TERM": mean over at most 4096 samples, spread evenly}."""
+        """{"held_out_TERM": mean over at most 4096 evenly spaced samples}."""
         assert self.part is not None
         numbers = self.dataset.numbers(self.part)
         numbers = numbers[:: -(-len(numbers) // MOST)]
@@ -47,5 +47,5 @@ class HeldOut:
 
 
 def both(first: Callable[[], dict[str, float]] | None, second: Callable[[], dict[str, float]]) -> Callable[[], dict[str, float]]:
-    """Two measurements as one."""
+    """Two evaluations as one."""
     return second if first is None else lambda: {**first(), **second()}

@@ -1,19 +1,19 @@
 """BiGAN, adversarial feature learning. Donahue, Krahenbuhl, Darrell, ICLR 2017. https://arxiv.org/abs/1605.09782
 
-Views:  one whole image, not augmented.
-Heads:  a linear layer from the encoder's features to a latent of 50; a generator from latents to images; a discriminator of pairs
-        of an image and a latent, to which the latent is added at every layer but the first (section 4). All are thrown away after
-        training. Latents are uniform in -1..1; the paper has 50 for MNIST, 200 for ImageNet.
-Loss:   the discriminator tells (x, E(x)) from (G(z), z) (equation 3, with its sign turned); then encoder and generator together
-        minimise the "inverse" objective, the same with real and generated swapped (section 3.4).
-Players step in turn, discriminator first, as section 3.4 describes it; latents are drawn anew for each turn, images are those of
-the step. The paper's experiments update all at once, for efficiency: that is the gradient of `forward`.
-Adam with beta1 0.5, lr 2e-4 and weight decay 2.5e-5 are those of the authors' code. Its rate is constant for half of the training,
-then falls exponentially to a hundredth; here it falls by the loop's schedule.
-The generator and the discriminator are convolutional, after the authors' code for 28 x 28 images (DCGAN): halvings with BatchNorm
-and leaky ReLU and a layer of 16 times `maps`; the generator has transposed convolutions. The paper's networks for MNIST have no
+Views:  one full image, not augmented.
+Heads:  a linear layer from the encoder's features to a 50-dimensional latent; a generator from latents to images; a discriminator of
+        (image, latent) pairs, in which the latent is added at every layer but the first (section 4). All are discarded after
+        training. Latents are uniform in -1..1; the paper has 50 dimensions for MNIST, 200 for ImageNet.
+Loss:   the discriminator separates (x, E(x)) from (G(z), z) (equation 3, negated); then encoder and generator jointly minimise the
+        "inverse" objective, the same with real and generated swapped (section 3.4).
+Players step in turn, discriminator first, as in section 3.4; latents are redrawn for each turn, the images are those of the step.
+The paper's experiments update all players at once, for efficiency: that is the gradient of `forward`.
+Adam with beta1 0.5, lr 2e-4 and weight decay 2.5e-5 are the authors' code's. Its learning rate is constant for half of the training,
+then decays exponentially to a hundredth; here it follows the training loop's schedule.
+Generator and discriminator are convolutional, after the authors' code for 28 x 28 images (DCGAN): stride-2 layers with BatchNorm
+and leaky ReLU, and a layer of 16 times `maps` units; the generator has transposed convolutions. The paper's MNIST networks have no
 convolutions. Kernels are 4 x 4, not 5 x 5.
-What is kept is the encoder without the linear layer; of the two, the authors' code finds its input the better features.
+The exported encoder excludes the linear layer; the authors' code finds that layer's input to be the better features.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.counter_rng import CounterRNG
 from untaught.ranges import Size, in_range
 
-LEAST = 7  # pixels of a side, at most, at which halving ends
+LEAST = 7  # halving stops once no side is larger, in pixels
 
 
 class Generator(nn.Module):
-    """Latents z (B,D) -> images (B,C,H,W), each channel between its darkest and its brightest value."""
+    """Latents z (B,D) -> images (B,C,H,W), each channel between its values for black and white."""
 
-    dark: Tensor  # (C,1,1), the views' value of a pixel of 0
-    bright: Tensor
+    dark: Tensor  # (C,1,1), the normalised value of a pixel of 0
+    bright: Tensor  # of a pixel of 1
 
     def __init__(self, latent: int, shape: tuple[int, int, int], maps: int, dark: Tensor, bright: Tensor) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images x (B,C,H,W) and latents z (B,D) -> (B,) float32: the log-odds that the image is real and the latent its encoding."""
+    """Images x (B,C,H,W) and latents z (B,D) -> (B,) float32: the logit that the image is real and the latent its encoding."""
 
     def __init__(self, latent: int, shape: tuple[int, int, int], maps: int) -> None:
         super().__init__()
@@ -88,8 +88,8 @@ class BiGAN(Method):
     players = {"discriminator": ("discriminator",), "generator": ("encoder", "latent", "generator")}
     groups = {"": {"betas": (0.5, 0.999)}}
     training_defaults = {"optimizer": "adam", "lr": 2e-4, "weight_decay": 2.5e-5, "warmup": 0.0}
-    find_unused_parameters = True  # those of the player that waits
-    step: Tensor  # () int64, steps behind
+    find_unused_parameters = True  # those of the other player
+    step: Tensor  # () int64, steps taken
 
     @in_range
     def __init__(
@@ -98,15 +98,15 @@ class BiGAN(Method):
         facts: Facts,
         *,
         width: Size = 50,  # dimensions of the latent
-        maps: Size = 64,  # feature maps at half the resolution, doubled at every further halving
+        maps: Size = 64,  # feature maps at half the resolution; doubled at each further halving
     ) -> None:
         super().__init__()
         x = next(iter(facts.views.values())).x
         if x.ndim != 4 or not {"mean", "std"} <= facts.statistics.keys():
-            raise UserError("BiGAN generates images, and these samples are none; allowed: image")
+            raise UserError("BiGAN generates images, but these samples are not images; allowed: image")
         shape = (x.shape[1], x.shape[2], x.shape[3])
         if min(shape[1:]) < 4:
-            raise UserError(f"BiGAN halves images, and these are {shape[1]} x {shape[2]}; a size of at least 4 is needed")
+            raise UserError(f"images of {shape[1]} x {shape[2]} are too small for BiGAN; use a size of at least 4")
         mean, std = (torch.tensor(facts.statistics[name]) for name in ("mean", "std"))
         self.encoder, self.latent = encoder, nn.Linear(encoder.width, width)
         self.generator = Generator(width, shape, maps, -mean / std, (1 - mean) / std)
@@ -126,7 +126,7 @@ class BiGAN(Method):
         return {"discriminator": cross_entropy(real, generated), "discriminator_accuracy": right}
 
     def draw(self, player: str, view: View) -> Tensor:
-        """Latents (B,D) float32, uniform in -1..1: others for every step, player and sample."""
+        """Latents (B,D) float32, uniform in -1..1: different for every step, player and sample."""
         assert view.meta is not None
         draws = CounterRNG(0, 0, (self.step << 32) + view.meta["index"], list(self.players).index(player))
         return draws.uniform(self.latent.out_features, low=-1.0, high=1.0)
@@ -136,13 +136,13 @@ class BiGAN(Method):
 
 
 def cross_entropy(yes: Tensor, no: Tensor) -> Tensor:
-    """Log-odds (B,) of pairs to be called real, and of pairs to be called generated -> a scalar: the sum of their mean cross-entropies.
-    With (real, generated) it is equation 3 with its sign turned; the other way round, its inverse."""
+    """Logits (B,) of pairs labelled real, and of pairs labelled generated -> a scalar: the sum of their mean cross-entropies.
+    With (real, generated) this is equation 3, negated; swapped, its inverse."""
     return F.softplus(-yes).mean() + F.softplus(no).mean()
 
 
 def halved(size: list[int]) -> list[list[int]]:
-    """A size, and what it is after each halving, rounded up, to at most 7 pixels a side; one halving at least."""
+    """The size before and after each halving (rounded up), until no side exceeds 7 pixels; at least one halving."""
     sizes = [size, [-(-side // 2) for side in size]]
     while max(sizes[-1]) > LEAST:
         sizes.append([-(-side // 2) for side in sizes[-1]])
@@ -150,7 +150,7 @@ def halved(size: list[int]) -> list[list[int]]:
 
 
 def draw_weights(module: nn.Module) -> None:
-    """Weights of deviation 0.02 around zero, as in the authors' code and in DCGAN."""
+    """Normal weights with mean 0 and std 0.02, as in the authors' code and in DCGAN."""
     if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

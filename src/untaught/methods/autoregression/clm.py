@@ -1,8 +1,8 @@
 """GPT's causal language model. Radford, Narasimhan, Salimans, Sutskever 2018. https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf
 
-Views:  one run of the token stream, and the token behind each.
-Heads:  the encoder's own: the embedding's weights (equation 2).
-Loss:   cross-entropy of every next token given those before it (equation 1).
+Views:  one segment of the token stream, and the next token at each position.
+Heads:  the encoder's language-model head, tied to the token embedding (equation 2).
+Loss:   cross-entropy of every token given those before it (equation 1).
 """
 
 from __future__ import annotations

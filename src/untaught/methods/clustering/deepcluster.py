@@ -1,15 +1,15 @@
 """DeepCluster-v2. Caron, Misra, Mairal, Goyal, Bojanowski, Joulin, NeurIPS 2020. https://arxiv.org/abs/2006.09882
 
 Views:  two large crops and six small ones (multi-crop).
-Heads:  a projector of one hidden layer to 128 units of length 1, thrown away after training. The paper's 2048 hidden units are its
-        ResNet-50's width; so is the default here.
-Loss:   cross-entropy between the cluster of a sample and the prediction from every crop, cosines to the centroids at temperature
-        0.1, averaged over crops, the batch and three clusterings (appendix of the SwAV paper).
-DeepCluster (Caron, Bojanowski, Joulin, Douze, ECCV 2018, https://arxiv.org/abs/1807.05520) made comparable with SwAV: before each
-epoch the samples are clustered anew by spherical k-means, ten iterations from samples drawn at random, and the centroids
-themselves, which no gradient moves, are the classifier.
-The authors' code clusters features kept from the steps of the past epoch; here the network as it stands encodes a large crop of
-every sample anew. Their 3000 clusters are one for 427 images of ImageNet; the default here is one for 20 samples, at most 3000.
+Heads:  a projector with one hidden layer to 128 L2-normalised units, discarded after training. The paper's 2048 hidden units are its
+        ResNet-50's width, as is the default here.
+Loss:   cross-entropy between a sample's cluster and the prediction from every crop (cosines to the centroids at temperature 0.1),
+        averaged over crops, the batch and three clusterings (appendix of the SwAV paper).
+A version of DeepCluster (Caron, Bojanowski, Joulin, Douze, ECCV 2018, https://arxiv.org/abs/1807.05520) comparable with SwAV: before
+each epoch the samples are clustered by spherical k-means (ten iterations, initialised with random samples), and the fixed centroids
+serve as the classifier.
+The authors' code clusters features cached during the previous epoch; here the current network encodes a large crop of every sample.
+Their 3000 clusters are one per 427 images of ImageNet; the default here is one per 20 samples, at most 3000.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class DeepCluster(Method):
         facts: Facts,
         *,
         temperature: Positive = 0.1,  # of the softmax over cosines to the centroids
-        prototypes: Size | None = None,  # clusters; one for 20 samples, from 2 to 3000, if none
-        clusterings: Few = 3,  # side by side, each with clusters of its own
+        prototypes: Size | None = None,  # number of clusters; one per 20 samples, from 2 to 3000, if none
+        clusterings: Few = 3,  # independent clusterings
         iterations: Few = 10,  # of k-means before each epoch
         hidden: Size | None = None,  # units of the projector's hidden layer; the encoder's width if none
         width: Size = 128,  # dimensions of the projection
@@ -57,7 +57,7 @@ class DeepCluster(Method):
         index, features = extract_features("encode", 0)
         clusterings, prototypes, _ = self.centroids.shape
         if len(index) < prototypes:
-            raise UserError(f"prototypes={prototypes}: there are {len(index)} samples to cluster; choose fewer")
+            raise UserError(f"prototypes={prototypes}: there are only {len(index)} samples to cluster; choose fewer")
         for h in range(clusterings):
             generator = torch.Generator().manual_seed(epoch * clusterings + h)
             start = features[torch.randperm(len(features), generator=generator)[:prototypes]].to(self.centroids)
@@ -65,12 +65,12 @@ class DeepCluster(Method):
             self.clusters[h, index.to(nearest.device)] = nearest
 
     def encode(self, view: View) -> Tensor:
-        """-> (B,D) of length 1."""
+        """-> (B,D), L2-normalised."""
         return F.normalize(self.projector(self.encoder(view)).float())
 
     def forward(self, views: list[View], progress: float) -> Terms:
         assert views[0].meta is not None
-        seen = torch.cat([self.encoder(View.cat(views[:LARGE])), self.encoder(View.cat(views[LARGE:]))])
-        z = F.normalize(self.projector(seen).float())
-        wanted = self.clusters[:, views[0].meta["index"]].repeat(1, len(views))  # (H, views x B)
-        return {"cross_entropy": centroid_cross_entropy(z, self.centroids, wanted, self.temperature)}
+        features = torch.cat([self.encoder(View.cat(views[:LARGE])), self.encoder(View.cat(views[LARGE:]))])
+        z = F.normalize(self.projector(features).float())
+        labels = self.clusters[:, views[0].meta["index"]].repeat(1, len(views))  # (H, views x B)
+        return {"cross_entropy": centroid_cross_entropy(z, self.centroids, labels, self.temperature)}

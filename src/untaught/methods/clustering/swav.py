@@ -1,16 +1,16 @@
 """SwAV, swapping assignments between views. Caron, Misra, Mairal, Goyal, Bojanowski, Joulin, NeurIPS 2020. https://arxiv.org/abs/2006.09882
 
 Views:  two large crops and six small ones (multi-crop).
-Heads:  a projector of one hidden layer to 128 units of length 1, and prototypes of length 1; both thrown away after training. The
-        paper's 2048 hidden units are its ResNet-50's width; so is the default here.
-Loss:   cross-entropy between the soft assignment of each large crop to the prototypes, of which each gets an equal share of the
-        batch (Sinkhorn-Knopp, three iterations), and the prediction from every other crop (equations 1 to 6), averaged over
-        pairs of crops and the batch.
-There are 3000 prototypes, as in the paper, or fewer where the data is small: one for 20 samples, at least 1024.
-A queue of past batches takes part in the equal shares, as in the paper's runs of batch 256, where 3840 vectors join 15 epochs
-after the start; here they join after `queue_start` of the training. The prototypes stand still in the first hundredth of the
-training (the authors' runs of 100 epochs: one).
-Crops of one size pass through the network together, as in the authors' code, so BatchNorm sees them together.
+Heads:  a projector with one hidden layer to 128 L2-normalised units, and L2-normalised prototypes; both discarded after training. The
+        paper's 2048 hidden units are its ResNet-50's width, as is the default here.
+Loss:   cross-entropy between the soft assignment of each large crop to the prototypes, balanced so that each prototype gets an equal
+        share of the batch (Sinkhorn-Knopp, three iterations), and the prediction from every other crop (equations 1 to 6), averaged
+        over pairs of crops and the batch.
+There are 3000 prototypes, as in the paper, or fewer for small data: one per 20 samples, at least 1024.
+A queue of past projections is included in the balanced assignment, as in the paper's runs with batch 256, where 3840 vectors are
+included from epoch 15; here they are included from `queue_start` of the training. The prototypes are frozen for the first hundredth
+of the training (the authors: for one epoch of 100).
+Crops of one size go through the network in one batch, as in the authors' code, and share BatchNorm statistics.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from untaught.ops.self_distillation import swapped_prediction
 from untaught.ops.sinkhorn import sinkhorn
 from untaught.ranges import Count, Few, Positive, Share, Size, Start, in_range
 
-LARGE = 2  # views that are assigned: the first ones
+LARGE = 2  # views that get an assignment: the first ones
 
 
 class SwAV(Method):
@@ -41,12 +41,12 @@ class SwAV(Method):
         facts: Facts,
         *,
         temperature: Positive = 0.1,  # of the prediction's softmax
-        epsilon: Positive = 0.05,  # of the assignment: the lower, the nearer to one prototype a sample
+        epsilon: Positive = 0.05,  # of the assignment; lower is closer to one-hot
         iterations: Few = 3,  # of Sinkhorn-Knopp
-        prototypes: Size | None = None,  # directions that samples are told by; one for 20 of them, from 1024 to 3000, if none
-        frozen: Start = 0.01,  # share of the training, from its start, in which the prototypes stand still
-        queue: Count | None = None,  # past vectors that share in the assignment; 3840, or the data's rows if fewer, if none; 0 is off
-        queue_start: Share = 0.1,  # share of the training before they do
+        prototypes: Size | None = None,  # number of prototypes; one per 20 samples, from 1024 to 3000, if none
+        frozen: Start = 0.01,  # share of the training, from its start, during which the prototypes are frozen
+        queue: Count | None = None,  # past vectors in the assignment; 3840, or the number of samples if smaller, if none; 0 is off
+        queue_start: Share = 0.1,  # share of the training after which the queue is used
         hidden: Size | None = None,  # units of the projector's hidden layer; the encoder's width if none
         width: Size = 128,  # dimensions of the projection
     ) -> None:
@@ -65,8 +65,8 @@ class SwAV(Method):
         return self.objective(self.project(views), progress)
 
     def project(self, views: list[View]) -> list[Tensor]:
-        seen = torch.cat([self.encoder(View.cat(views[:LARGE])), self.encoder(View.cat(views[LARGE:]))])
-        return list(F.normalize(self.projector(seen).float()).chunk(len(views)))
+        features = torch.cat([self.encoder(View.cat(views[:LARGE])), self.encoder(View.cat(views[LARGE:]))])
+        return list(F.normalize(self.projector(features).float()).chunk(len(views)))
 
     def objective(self, projected: list[Tensor], progress: float) -> Terms:
         z = torch.stack(projected)  # (S,B,D)
@@ -81,7 +81,7 @@ class SwAV(Method):
             return F.linear(z, F.normalize(self.prototypes.weight))
 
     def assigned(self, z: Tensor, progress: float) -> Tensor:
-        """z (T,B,D) -> (T,B,K), a distribution a sample. Each process brings its share of the queue."""
+        """z (T,B,D) -> (T,B,K), one distribution per sample. Each process contributes its share of the queue."""
         queues = self.queues if progress >= self.queue_start else ()
         past = [queue.vectors[rank() :: world_size()] for queue in queues]  # type: ignore[index]
         with torch.no_grad():

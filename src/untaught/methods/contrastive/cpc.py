@@ -1,20 +1,21 @@
 """CPC, contrastive predictive coding, on images. van den Oord, Li, Vinyals 2018. https://arxiv.org/abs/1807.03748
 as in the pseudo-code of Henaff et al., ICML 2020, https://arxiv.org/abs/1905.09272
 
-Views:  one, lightly cropped and flipped, cut into a grid of 7 x 7 patches that overlap by half, as in the papers, or of 3 x 3 where a
-        view has fewer than 64 pixels a side; the encoder sees each by itself.
-Heads:  a stack of five residual blocks of convolutions (1x1, 1x3, 2x1 upwards, 1x1, with ReLU), whose output at a place depends on
-        its row and those above; a linear prediction for each distance in rows; a linear map of the patches' vectors to 64, which are
-        to be found. All are thrown away after training. The hidden layers of the stack have a quarter of the encoder's width
+Views:  one light crop and flip, cut into a 7 x 7 grid of patches that overlap by half, as in the papers (3 x 3 for views smaller than
+        64 pixels); the encoder sees each patch alone.
+Heads:  a context network of five residual convolutional blocks (1x1, 1x3, 2x1 upwards, 1x1, with ReLU), whose output at a position
+        depends on its row and the rows above; one linear prediction per row distance; a linear target projection of the patch
+        vectors to 64. All are discarded after training. The context network's hidden layers have a quarter of the encoder's width
         (the pseudo-code: 256).
-Loss:   InfoNCE (equation 4): the prediction of a patch some rows below, times 0.1, is to be nearest that patch among all patches of its
-        own image and of the others of its group, averaged over distances, places and batch.
-Up to five rows below are predicted, as in the first paper (in the pseudo-code, the third alone). Groups have 16 images or a few
-more, for the number of comparisons grows with their square.
-Differs from the papers: a view is not made grey, and patches are not augmented one by one (light.grey=1 makes all views grey); their
-encoders have no BatchNorm (the second paper: LayerNorm), since it passes information between patches; here the encoder keeps its own.
-What is kept gives one vector of a whole image, where the papers average those of patches. So the running statistics of BatchNorm
-are taken from whole views, in a pass without gradient.
+Loss:   InfoNCE (equation 4): the prediction for a patch some rows below, times 0.1, is scored against that patch (positive) and all
+        other patches of its image and of its group (negatives), averaged over distances, positions and the batch.
+Up to five rows below are predicted, as in the first paper (the pseudo-code: only the third). Groups have 16 images or slightly
+more, because the number of comparisons grows quadratically.
+Differs from the papers: views are not converted to grey and patches are not augmented individually (light.grey=1 converts all
+views). Their encoders have no BatchNorm (the second paper: LayerNorm), since it leaks information between patches; here the encoder
+keeps its own.
+The exported encoder maps a full image to one vector, where the papers average patch vectors. BatchNorm's running statistics are
+therefore taken from full views, in a pass without gradient.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ BLOCKS, SCALE = 5, 0.1
 SMALL = 64  # side of a view below which there are fewer patches
 
 
-class Above(nn.Module):
-    """x (B,D,h,w) -> (B,D,h,w), of which a row depends on the same row of x and on those above."""
+class ContextNetwork(nn.Module):
+    """x (B,D,h,w) -> (B,D,h,w); each output row depends on the same row of x and the rows above."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -63,20 +64,20 @@ class CPC(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        grid: Annotated[int, Within(2, 64)] | None = None,  # patches along a side; 7, or 3 where a view has fewer than 64 pixels, if none
-        rows: Few = 5,  # rows below, at most, whose patches are predicted
-        group: Size = 16,  # images, or a few more, among whose patches each is to be found
-        hidden: Size | None = None,  # units of the stack's hidden layers; a quarter of the encoder's width if none
+        grid: Annotated[int, Within(2, 64)] | None = None,  # patches along a side; 7, or 3 for views smaller than 64 pixels, if none
+        rows: Few = 5,  # how many rows below are predicted, at most
+        group: Size = 16,  # images (or slightly more) whose patches are each other's negatives
+        hidden: Size | None = None,  # units of the context network's hidden layers; a quarter of the encoder's width if none
         width: Size = 64,  # dimensions in which patches are compared
     ) -> None:
         super().__init__()
         example = next(iter(facts.views.values()))
         if example.x.ndim != 4:
-            raise UserError("CPC cuts images into patches, and these samples are none; allowed: image")
+            raise UserError("CPC cuts images into patches, but these samples are not images; allowed: image")
         grid = (7 if example.x.shape[-1] >= SMALL else 3) if grid is None else grid
         hidden = max(1, encoder.width // 4) if hidden is None else hidden
-        self.stride = step_of(example, grid, encoder)
-        self.encoder, self.context = encoder, Above(encoder.width, hidden)
+        self.stride = patch_stride(example, grid, encoder)
+        self.encoder, self.context = encoder, ContextNetwork(encoder.width, hidden)
         self.predictions = nn.ModuleList(nn.Conv2d(encoder.width, width, 1) for _ in range(min(rows, grid - 1)))
         self.target = nn.Conv2d(encoder.width, width, 1)
         self.grid, self.group = grid, group
@@ -88,7 +89,7 @@ class CPC(Method):
         return {"info_nce": torch.stack(losses).mean()}
 
     def encode(self, view: View) -> Tensor:
-        """-> (B*h*w, D) of the patches. The running statistics of BatchNorm become those of the whole view."""
+        """-> (B*h*w, D), the patch vectors. BatchNorm's running statistics are taken from the full view."""
         norms = [(m, m.momentum) for m in self.encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for norm, _ in norms:
             norm.momentum = 0.0
@@ -102,19 +103,19 @@ class CPC(Method):
 
 
 def cut(x: Tensor, stride: int) -> Tensor:
-    """x (B,C,H,W) -> patches (B*h*w, C, 2 stride, 2 stride) that overlap by half, row by row."""
+    """x (B,C,H,W) -> patches (B*h*w, C, 2 stride, 2 stride) that overlap by half, in row-major order."""
     patches = x.unfold(2, 2 * stride, stride).unfold(3, 2 * stride, stride)  # (B,C,h,w,s,s)
     patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
     return patches.contiguous(memory_format=torch.channels_last) if x.is_contiguous(memory_format=torch.channels_last) else patches
 
 
-def step_of(example: View, grid: int, encoder: Encoder) -> int:
-    """The step between patches, half their side; a UserError where the view can't be cut so, or the encoder can't take a patch."""
+def patch_stride(example: View, grid: int, encoder: Encoder) -> int:
+    """The stride between patches, half their side. Raises UserError if the view can't be cut this way or the encoder can't take a patch."""
     size = example.x.shape[-1]
     stride, rest = divmod(size, grid + 1)
     if rest or not stride:
         raise UserError(
-            f"grid={grid}: a view of {size} pixels can't be cut into {grid} patches that overlap by half; "
+            f"grid={grid}: a view of {size} pixels can't be cut into {grid} half-overlapping patches; "
             f"give a size that is a multiple of {grid + 1}, or another grid"
         )
     training = encoder.training
@@ -123,8 +124,8 @@ def step_of(example: View, grid: int, encoder: Encoder) -> int:
             encoder.eval()(View(cut(example.x, stride)))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
-            f"the encoder can't take patches of {2 * stride} x {2 * stride}, a {grid} x {grid} grid of the {size} x {size} view; "
-            "conv_small, vit_mini and timm's convolutional networks and vit_* take more than one size; or another grid"
+            f"the encoder can't take {2 * stride} x {2 * stride} patches (a {grid} x {grid} grid of the {size} x {size} view); "
+            "use an encoder that takes more than one size (conv_small, vit_mini, timm's convolutional networks or vit_*), or another grid"
         ) from error
     finally:
         encoder.train(training)

@@ -1,10 +1,10 @@
 """DCL, decoupled contrastive learning. Yeh, Hong, Hsu, Liu, Chen, LeCun, ECCV 2022. https://arxiv.org/abs/2110.06848
 
 Views:  two strong augmentations of the same sample.
-Heads:  SimCLR's projector of one hidden layer, thrown away after training.
-Loss:   SimCLR's, without the positive pair in the denominator (equation 6), averaged over views and batch.
-weighted=true is DCLW: the positives are weighted by the negative von Mises-Fisher function
-2 - exp(a.b / sigma) / mean(exp(a.b / sigma)), with sigma 0.5, so that pairs that are far apart count more. The weights have no gradient.
+Heads:  SimCLR's projector with one hidden layer, discarded after training.
+Loss:   SimCLR's, without the positive pair in the denominator (equation 6), averaged over views and the batch.
+weighted=true is DCLW: positives are weighted by the negative von Mises-Fisher function
+2 - exp(a.b / sigma) / mean(exp(a.b / sigma)), with sigma 0.5, so that distant pairs count more. The weights have no gradient.
 The temperature 0.1 is SimCLR's for ImageNet.
 """
 
@@ -27,9 +27,9 @@ class DCL(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: Positive = 0.1,  # divides the cosines: the lower, the more the nearest of the others count
-        weighted: bool = False,  # whether positives that are far apart count more (DCLW)
-        sigma: Positive = 0.5,  # of that weighting: the lower, the more they do
+        temperature: Positive = 0.1,  # divides the cosines; lower values emphasise hard negatives
+        weighted: bool = False,  # whether distant positives count more (DCLW)
+        sigma: Positive = 0.5,  # of that weighting; lower values weight them more
         width: Size = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()

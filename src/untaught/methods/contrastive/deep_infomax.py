@@ -1,16 +1,17 @@
 """Deep InfoMax. Hjelm, Fedorov, Lavoie-Marchildon, Grewal, Bachman, Trischler, Bengio, ICLR 2019. https://arxiv.org/abs/1808.06670
 
-Views:  one, lightly cropped and flipped.
-Heads:  a linear layer to a summary of 64; networks of one hidden layer with a shortcut that bring the summary and the vectors of a
-        map into one space, where their product is the score; a critic of 1000 and 200 hidden units. All are thrown away after training.
-Loss:   beta 1 times the local term (equation 6): the score of an image's summary with each place of its own map is to be high,
-        with those of the other images' maps low, by the Jensen-Shannon estimator (equation 4); gamma 0.1 times prior matching
-        (equation 7): a critic tells the sigmoid of the summaries from uniform noise, and the encoder is to fool it. These weights
-        are the paper's DIM(L); DIM(G), alpha 1, beta 0 and gamma 1, scores the summary with the whole map (equation 3).
-The map is the last but one, where there are several (8 x 8 for images of 32, as in the paper). The space is as wide as the encoder:
-the authors' has 1024, as the last hidden layer of their encoder. As in their code, the encoder fools the critic by the non-saturating
-loss. The paper's other estimators (InfoNCE, Donsker-Varadhan) are not here.
-What is kept is the encoder up to its pooled vectors; the summary is a linear map of them.
+Views:  one light crop and flip.
+Heads:  a linear layer to a 64-dimensional summary; networks with one hidden layer and a shortcut that project the summary and the
+        vectors of a feature map into a shared space, where their dot product is the score; a critic with 1000 and 200 hidden units.
+        All are discarded after training.
+Loss:   beta 1 times the local term (equation 6): the Jensen-Shannon estimator (equation 4) raises the score of an image's summary
+        with each position of its own map and lowers it with those of other images; gamma 0.1 times prior matching (equation 7): a
+        critic discriminates the sigmoid of the summaries from uniform noise, and the encoder is trained to fool it. These weights
+        are the paper's DIM(L); DIM(G), alpha 1, beta 0 and gamma 1, scores the summary with the full map (equation 3).
+The map is the second to last, if there are several (8 x 8 for 32-pixel images, as in the paper). The shared space is as wide as the
+encoder; the authors' has 1024, like their encoder's last hidden layer. As in their code, the encoder minimises the non-saturating
+loss against the critic. The paper's other estimators (InfoNCE, Donsker-Varadhan) are not implemented.
+The exported encoder ends at its pooled vectors; the summary is a linear map of them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from untaught.ranges import Size, Weight, in_range
 
 
 class Bridge(nn.Module):
-    """x (...,D) -> (...,E): a hidden layer with BatchNorm, and a shortcut that begins as a noisy copy, as in the authors' code."""
+    """x (...,D) -> (...,E): a hidden layer with BatchNorm, and a shortcut initialised near the identity, as in the authors' code."""
 
     def __init__(self, inside: int, outside: int, normed: bool) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class Bridge(nn.Module):
 class DeepInfoMax(Method):
     views = ("light",)
     needs = frozenset({"maps"})
-    step: Tensor  # () int64, steps behind
+    step: Tensor  # () int64, steps taken
 
     @in_range
     def __init__(
@@ -55,17 +56,17 @@ class DeepInfoMax(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        alpha: Weight = 0.0,  # weight of the global term, the summary with the whole map
-        beta: Weight = 1.0,  # weight of the local term, the summary with each place of the map
-        gamma: Weight = 0.1,  # weight of making the summaries look like uniform noise
-        units: Size | None = None,  # dimensions of the space in which scores are products; the encoder's width if none
+        alpha: Weight = 0.0,  # weight of the global term: the summary with the full map
+        beta: Weight = 1.0,  # weight of the local term: the summary with each position of the map
+        gamma: Weight = 0.1,  # weight of prior matching: summaries distributed like uniform noise
+        units: Size | None = None,  # dimensions of the shared space of the scores; the encoder's width if none
         width: Size = 64,  # dimensions of the summary
     ) -> None:
         super().__init__()
         inside, height, across = map_shapes(encoder, next(iter(facts.views.values())))[-2:][0]
         units = encoder.width if units is None else units
         if not alpha and not beta:
-            raise UserError("alpha=0 and beta=0: one of the global and the local term must have a weight")
+            raise UserError("alpha=0 and beta=0: the global or the local term must have a weight above 0")
         self.encoder, self.summary = encoder, nn.Linear(encoder.width, width)
         if beta:
             self.local_summary, self.local_map = Bridge(width, units, normed=False), Bridge(inside, units, normed=True)
@@ -93,7 +94,7 @@ class DeepInfoMax(Method):
         return terms
 
     def noise(self, summary: Tensor) -> Tensor:
-        """Uniform in 0..1, another for every step and sample of the joined batch: (B,width) float32."""
+        """Uniform in 0..1, different for every step and sample of the gathered batch: (B,width) float32."""
         sample = torch.arange(len(summary), device=summary.device) * world_size() + rank()
         return CounterRNG(0, 0, (self.step << 32) + sample, 0).uniform(summary.shape[1])
 

@@ -1,14 +1,14 @@
-"""A margin between strangers. Hadsell, Chopra, LeCun, CVPR 2006. https://doi.org/10.1109/CVPR.2006.100
+"""Contrastive loss with a margin. Hadsell, Chopra, LeCun, CVPR 2006. https://doi.org/10.1109/CVPR.2006.100
 
 Views:  two strong augmentations of the same sample.
-Heads:  a projector of one hidden layer with BatchNorm and ReLU, thrown away after training. The paper measures distances in
+Heads:  a projector with one hidden layer, BatchNorm and ReLU, discarded after training. The paper measures distances in
         the network's own output, of two or three dimensions.
-Loss:   half the squared distance of two views of a sample, and half the squared shortfall of the distance of two samples from
-        the margin (equation 4), with Euclidean distances (equation 1).
-The paper learns from pairs that are given, neighbours or not, and sums over all of them; here the neighbours are two views of a
-sample, the strangers all views of the other samples of the batch, and each of the two terms is the mean of its pairs.
-The margin is 10, about twice the distance of samples under an untrained projector of 128 dimensions. One that all of them exceed
-lets the first term shrink everything before the second has a say.
+Loss:   half the squared distance of a positive pair, and half the squared shortfall of a negative pair's distance from the margin
+        (equation 4), with Euclidean distances (equation 1).
+The paper is given positive and negative pairs and sums over all of them. Here the two views of a sample are the positive pair, all
+views of the other samples in the batch are negatives, and each of the two terms is the mean over its pairs.
+The margin is 10, about twice the distance between samples under a randomly initialised projector of 128 dimensions. With a margin
+that all distances exceed, the first term would shrink the embedding before the second acts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Margin(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        margin: Positive = 10.0,  # distance that two samples are to keep at least
+        margin: Positive = 10.0,  # distance beyond which a negative pair no longer contributes
         width: Size = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()

@@ -2,14 +2,15 @@
 after MoCo, He, Fan, Wu, Xie, Girshick, CVPR 2020, https://arxiv.org/abs/1911.05722
 
 Views:  two strong augmentations of the same sample: one for the query, one for the key.
-Heads:  an MLP with a hidden layer as wide as the encoder and ReLU to 128, thrown away after training.
-Loss:   InfoNCE (equation 1 of MoCo): the query finds its key among the keys of past batches that a queue holds. Temperature 0.2.
-Keys come from a copy of encoder and head whose parameters are a moving average of the query's. The papers' momentum is 0.999;
-the default here is 0.99, since over a few hundred steps a slower copy is still the network that it began as.
+Heads:  an MLP with one hidden layer as wide as the encoder and ReLU to 128, discarded after training.
+Loss:   InfoNCE (equation 1 of MoCo): the positive is the query's key, the negatives are a queue of keys of past batches.
+        Temperature 0.2.
+Keys come from a copy of encoder and head whose parameters are a moving average of the query network's. The papers' momentum is
+0.999; the default here is 0.99, since over a few hundred steps a slower copy barely leaves its initialisation.
 The papers' queue of 65,536 holds a twentieth of ImageNet; the default here is a twentieth of the data, at least 256, so that few
-of the keys are a sample's own of the epoch before.
-Differs from the papers: samples are not shuffled between processes for the keys, so that BatchNorm takes the statistics of a query
-and of its key from different samples and can't tell the one by the other. Here both take them from the whole batch of all processes.
+negatives are the sample's own keys of the previous epoch.
+Differs from the papers: no shuffling BatchNorm. The papers shuffle samples between processes for the keys, so that the statistics of
+a query and of its key come from different samples and leak nothing. Here both come from the full batch of all processes.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class MoCo(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: Positive = 0.2,  # divides the cosines: the lower, the more the nearest of the others count
-        momentum: Share = 0.99,  # of the moving average that makes the keys' network
+        temperature: Positive = 0.2,  # divides the cosines; lower values emphasise hard negatives
+        momentum: Share = 0.99,  # of the moving average that is the key network
         queue: Size | None = None,  # keys of past batches; a twentieth of the data, from 256 to 65,536, if none
         width: Size = 128,  # dimensions of the projection
     ) -> None:
@@ -48,14 +49,14 @@ class MoCo(Method):
         self.temperature, self.momentum = temperature, momentum
 
     def forward(self, views: list[View], progress: float) -> Terms:
-        shown, other = views
-        query = F.normalize(self.head(self.encoder(shown)).float(), dim=1)
-        key = F.normalize(self.key_head(self.key_encoder(other)).float(), dim=1)
+        query_view, key_view = views
+        query = F.normalize(self.head(self.encoder(query_view)).float(), dim=1)
+        key = F.normalize(self.key_head(self.key_encoder(key_view)).float(), dim=1)
         self.pending.append(gather(key))
         return {"info_nce": self.info_nce(query, key)}
 
     def info_nce(self, query: Tensor, key: Tensor) -> Tensor:
-        """query, key (B,D) of length 1 -> a scalar. Equation 1: the negatives are the queue's alone, not the other keys of the batch."""
+        """query, key (B,D) of length 1 -> a scalar. Equation 1: only the queue's keys are negatives, not the other keys of the batch."""
         return queue_info_nce(query, key, self.queue.vectors, self.temperature)
 
     def after_step(self, progress: float) -> None:

@@ -1,14 +1,15 @@
 """MoCo v3. Chen, Xie, He, ICCV 2021. https://arxiv.org/abs/2104.02057
 
-Views:  two strong augmentations of the same sample, of which one is solarized at times (BYOL's).
-Heads:  a projector of two layers (of three over a ViT) and a predictor of two, with BatchNorm and ReLU between layers and a
-        BatchNorm without scale and shift at the end, thrown away after training. The paper's 4096 hidden units are twice its
-        ResNet-50's width; so is the default here. The output has 256.
-Loss:   InfoNCE of the query of each view and the keys of the other (algorithm 1): the key of the same sample is to be found
-        among those of the whole batch. It is multiplied by twice the temperature, so that its gradient hardly depends on it.
-Keys come from a copy of encoder and projector, without predictor, whose parameters are a moving average of the query's. Its
-momentum rises from 0.99 to 1 by a cosine, as in the paper. The temperature 0.2 is the authors' for ViT; their code has 1 for ResNet.
-Differs from the paper: the patch projection of a ViT is trained, not frozen at random, which the paper does for stability.
+Views:  two strong augmentations of the same sample, one sometimes solarized (BYOL's).
+Heads:  a projector of two layers (three for a ViT) and a predictor of two, with BatchNorm and ReLU between layers and a final
+        BatchNorm without affine parameters, discarded after training. The paper's 4096 hidden units are twice its ResNet-50's
+        width, as is the default here. The output has 256.
+Loss:   symmetrised InfoNCE of the queries of one view and the keys of the other (algorithm 1), with the keys of the full batch as
+        negatives. It is multiplied by twice the temperature, which makes the gradient's scale nearly independent of it.
+Keys come from a copy of encoder and projector, without predictor, whose parameters are a moving average of the query network's. The
+momentum rises from 0.99 to 1 on a cosine schedule, as in the paper. The temperature 0.2 is the authors' for ViT; for ResNet their
+code has 1.
+Differs from the paper: a ViT's patch projection is trained; the paper freezes it at random init for stability.
 Differs from the authors' code: for ResNet their predictor does not end in a BatchNorm.
 """
 
@@ -32,8 +33,8 @@ class MoCoV3(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: Positive = 0.2,  # divides the cosines: the lower, the more the nearest of the others count
-        momentum: Share = 0.99,  # of the moving average that makes the keys' network, at the start; rises to 1 by a cosine
+        temperature: Positive = 0.2,  # divides the cosines; lower values emphasise hard negatives
+        momentum: Share = 0.99,  # initial momentum of the moving average that is the key network; rises to 1 on a cosine schedule
         hidden: Size | None = None,  # units of the hidden layers; twice the encoder's width if none
         width: Size = 256,  # dimensions of projection and prediction
     ) -> None:
@@ -49,8 +50,8 @@ class MoCoV3(Method):
     def forward(self, views: list[View], progress: float) -> Terms:
         queries = [self.predictor(self.projector(self.encoder(view))) for view in views]
         first, second = (self.key_projector(self.key_encoder(view)) for view in views)
-        first_way, second_way = (momentum_info_nce(*pair, self.temperature) for pair in zip(queries, (second, first), strict=True))
-        return {"info_nce": first_way + second_way}
+        forwards, backwards = (momentum_info_nce(*pair, self.temperature) for pair in zip(queries, (second, first), strict=True))
+        return {"info_nce": forwards + backwards}
 
     def after_step(self, progress: float) -> None:
         for teacher in (self.key_encoder, self.key_projector):

@@ -2,11 +2,11 @@
 
 Views:  two strong augmentations of the same sample.
 Heads:  a projector of three layers, each followed by BatchNorm, and a predictor of two with BatchNorm after the hidden one, both
-        with ReLU between layers and thrown away after training. The paper's projector is as wide as its ResNet-50, the
-        predictor's hidden layer twice as wide; so are the defaults here. The output has 256.
-Loss:   InfoNCE (equation 3) of the nearest neighbour, in a queue of past projections, of one view's projection and the
-        prediction of the other view, which is to be found among the predictions of the batch; both ways round, averaged.
-The queue takes the projections of the first view alone. The paper's queue of 98,304 holds a thirteenth of ImageNet; the default
+        with ReLU between layers, discarded after training. The paper's projector is as wide as its ResNet-50 and the predictor's
+        hidden layer twice as wide, as are the defaults here. The output has 256.
+Loss:   InfoNCE (equation 3): one view's projection is replaced by its nearest neighbour in a queue of past projections; the
+        positive is the prediction of the other view, the negatives are the other predictions of the batch. Symmetrised and averaged.
+Only projections of the first view enter the queue. The paper's queue of 98,304 holds a thirteenth of ImageNet; the default
 here is a thirteenth of the data, at least 256. Temperature 0.1.
 """
 
@@ -32,8 +32,8 @@ class NNCLR(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: Positive = 0.1,  # divides the cosines: the lower, the more the nearest of the others count
-        queue: Size | None = None,  # past projections that neighbours are sought in; a 13th of the data, from 256 to 98,304, if none
+        temperature: Positive = 0.1,  # divides the cosines; lower values emphasise hard negatives
+        queue: Size | None = None,  # past projections searched for neighbours; a 13th of the data, from 256 to 98,304, if none
         hidden: Size | None = None,  # units of the projector's hidden layers, half of the predictor's; the encoder's width if none
         width: Size = 256,  # dimensions of projection and prediction
     ) -> None:

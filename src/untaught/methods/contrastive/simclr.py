@@ -1,9 +1,9 @@
 """SimCLR. Chen, Kornblith, Norouzi, Hinton, ICML 2020. https://arxiv.org/abs/2002.05709
 
 Views:  two strong augmentations of the same sample.
-Heads:  a projector of one hidden layer (section 2.1: g(h) = W2 relu(W1 h)), thrown away after training.
-Loss:   NT-Xent (equation 1): each view finds its twin among the 2(N - 1) views of the other samples.
-The temperature 0.1 is the paper's for ImageNet (table 5); for CIFAR-10, trained to convergence, it found 0.5 (appendix B.9).
+Heads:  a projector with one hidden layer (section 2.1: g(h) = W2 relu(W1 h)), discarded after training.
+Loss:   NT-Xent (equation 1): the positive is the sample's other view, the negatives are the 2(N - 1) views of the other samples.
+The temperature 0.1 is the paper's for ImageNet (table 5); for CIFAR-10, trained to convergence, the paper uses 0.5 (appendix B.9).
 As in the authors' code, the projector's layers are followed by BatchNorm.
 """
 
@@ -26,7 +26,7 @@ class SimCLR(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        temperature: Positive = 0.1,  # divides the cosines: the lower, the more the nearest of the others count
+        temperature: Positive = 0.1,  # divides the cosines; lower values emphasise hard negatives
         width: Size = 128,  # dimensions of the projection
     ) -> None:
         super().__init__()

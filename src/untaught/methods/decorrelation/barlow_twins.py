@@ -1,10 +1,10 @@
 """Barlow Twins. Zbontar, Jing, Misra, LeCun, Deny, ICML 2021. https://arxiv.org/abs/2103.03230
 
-Views:  two strong augmentations of the same sample, of which one is solarized at times (BYOL's).
-Heads:  a projector of three layers with BatchNorm and ReLU between them, thrown away after training. The paper's 8192 is four
-        times its ResNet-50's width; so is the default here.
-Loss:   the cross-correlation matrix of the two views, each dimension standardised along the whole batch, is to be the identity:
-        squared differences from 1 on the diagonal, and 0.005 times the squares off it (equations 1 and 2).
+Views:  two strong augmentations of the same sample, one sometimes solarized (BYOL's).
+Heads:  a projector of three layers with BatchNorm and ReLU between them, discarded after training. The paper's 8192 is four
+        times its ResNet-50's width, as is the default here.
+Loss:   the distance of the views' cross-correlation matrix (each dimension standardised along the full batch) from the identity:
+        squared differences from 1 on the diagonal, plus 0.005 times the squared off-diagonal entries (equations 1 and 2).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class BarlowTwins(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        redundancy: Weight = 0.005,  # weight of the squares off the diagonal
+        redundancy: Weight = 0.005,  # weight of the squared off-diagonal entries
         width: Size | None = None,  # units of the projector's layers; four times the encoder's width if none
     ) -> None:
         super().__init__()

@@ -1,13 +1,13 @@
 """LeJEPA. Balestriero, LeCun 2025. https://arxiv.org/abs/2511.08544
 
 Views:  two large crops and six small ones.
-Heads:  a projector of two hidden layers with BatchNorm and ReLU, thrown away after training. The 2048 hidden units of the authors'
-        minimal example are four times its encoder's width; so is the default here. The output has 16, as they run it.
+Heads:  a projector with two hidden layers, BatchNorm and ReLU, discarded after training. The 2048 hidden units of the authors'
+        minimal example are four times its encoder's width, as is the default here. The output has 16, as in their runs.
 Loss:   0.95 prediction + 0.05 SIGReg. Prediction: the squared distance of every view from the mean of the large ones, averaged over
-        dimensions, views and batch. SIGReg (sketched isotropic Gaussian regularisation): along random directions, the Epps-Pulley
-        distance of the batch's characteristic function from the standard normal's, averaged over directions and views.
-The integral over frequencies is the trapezoidal rule with 17 points on [0, 3], doubled, and 256 directions are drawn anew each
-step, as in the authors' minimal example. The batch is that of all processes, and directions depend on the step alone.
+        dimensions, views and the batch. SIGReg (sketched isotropic Gaussian regularisation): the Epps-Pulley distance between the
+        batch's characteristic function and the standard normal's along random directions, averaged over directions and views.
+The integral over frequencies uses the trapezoidal rule with 17 points on [0, 3], doubled, and 256 directions are redrawn each
+step, as in the authors' minimal example. The batch is gathered from all processes, and directions depend only on the step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LARGE = 2  # views that the others predict: the first ones
 
 class LeJEPA(Method):
     views = ("global", "global2", *("local",) * 6)
-    step: Tensor  # () int64, steps behind
+    step: Tensor  # () int64, steps taken
 
     @in_range
     def __init__(
@@ -34,8 +34,8 @@ class LeJEPA(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        regularisation: Share = 0.05,  # share of SIGReg in the loss; prediction has the rest
-        directions: Size = 256,  # along which the batch is compared with a Gaussian, other ones each step
+        regularisation: Share = 0.05,  # weight of SIGReg in the loss; the prediction term has 1 minus it
+        directions: Size = 256,  # random directions along which the batch is compared with a Gaussian, redrawn each step
         hidden: Size | None = None,  # units of the projector's hidden layers; four times the encoder's width if none
         width: Size = 16,  # dimensions of the projection
     ) -> None:

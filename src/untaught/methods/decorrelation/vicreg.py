@@ -1,9 +1,9 @@
 """VICReg. Bardes, Ponce, LeCun, ICLR 2022. https://arxiv.org/abs/2105.04906
 
 Views:  two strong augmentations of the same sample.
-Heads:  an expander of three layers, thrown away after training. The paper's 8192 is four times its ResNet-50's width;
-        so is the default here.
-Loss:   25 invariance + 25 variance + 1 covariance (section 4.1, equation 6). The invariance is averaged over dimensions
+Heads:  an expander of three layers, discarded after training. The paper's 8192 is four times its ResNet-50's width, as is the
+        default here.
+Loss:   25 invariance + 25 variance + 1 covariance (section 4.1, equation 6). The invariance is averaged over dimensions,
         as in the paper's Algorithm 1, not summed as in its equation 5.
 Differs from the authors' code: the variance term is not halved; the paper does not halve it.
 """
@@ -29,7 +29,7 @@ class VICReg(Method):
         *,
         width: Size | None = None,  # units of the expander's layers; four times the encoder's width if none
         invariance: Weight = 25.0,  # weight of the distance between a sample's two views
-        variance: Weight = 25.0,  # weight of what each dimension's deviation lacks to 1
+        variance: Weight = 25.0,  # weight of the hinge that pulls each dimension's standard deviation up to 1
         covariance: Weight = 1.0,  # weight of the squared covariances between dimensions
     ) -> None:
         super().__init__()

@@ -1,16 +1,16 @@
 """VICRegL. Bardes, Ponce, LeCun, NeurIPS 2022. https://arxiv.org/abs/2210.01571
 
-Views:  two strong augmentations of the same sample, as the paper's for ResNet (for ConvNeXt it adds small crops).
-Heads:  VICReg's expander for pooled vectors, and a projector of three layers for the vectors of the last map, both with BatchNorm
-        and ReLU between layers and thrown away after training. The paper's 8192 is four times its ResNet-50's width, and so is
-        the expander here; the projector has the paper's 512.
-Loss:   0.75 VICReg of the pooled vectors + 0.25 VICReg of matched vectors of the two maps. They are matched twice, each with the one
-        of the other map that is nearest in the image, by the geometry of the views, and with the one that is nearest as a vector;
-        of the matches, the closest are kept (20 of 49 places in the paper; the same share here). Both ways round, averaged.
-The weights within are VICReg's 25, 25 and 1. Variance and covariance of matched vectors are taken along the batch, among matches of
-the same rank of closeness. Places are compared in the stored image, which is squashed to a square.
-Differs from the authors' code: variance and covariance are the sum of both views', as in VICReg's paper, not their mean. The
-closest matches are kept in both matchings (by default the code keeps all that are nearest as vectors).
+Views:  two strong augmentations of the same sample, the paper's for ResNet (for ConvNeXt it adds small crops).
+Heads:  VICReg's expander for pooled vectors, and a projector of three layers for the vectors of the last feature map, both with
+        BatchNorm and ReLU between layers, discarded after training. The paper's 8192 is four times its ResNet-50's width, as is the
+        expander here; the projector has the paper's 512.
+Loss:   0.75 VICReg of the pooled vectors + 0.25 VICReg of matched vectors of the two maps. Each vector is matched twice: with the
+        vector of the other map that is nearest in the image (by the geometry of the views), and with the one nearest in feature
+        space; only the closest matches count (20 of 49 positions in the paper; the same share here). Symmetrised and averaged.
+Inside, the weights are VICReg's 25, 25 and 1. Variance and covariance of matched vectors are taken along the batch, among matches of
+the same rank of closeness. Positions are compared in the stored image, which is resized to a square.
+Differs from the authors' code: variance and covariance are summed over both views, as in VICReg's paper, not averaged. Only the
+closest matches count in both matchings (by default the code keeps all matches in feature space).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from untaught.ops.decorrelation import vicreg
 from untaught.ops.masking import take
 from untaught.ranges import Share, Size, Weight, in_range
 
-SHARE = 20 / 49  # of the places, whose matches are kept
+SHARE = 20 / 49  # of the positions whose matches count
 
 
 class EachPlace(nn.Module):
-    """x (B,N,D) -> (B,N,E), the same network at every place."""
+    """x (B,N,D) -> (B,N,E), the same network at every position."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -49,12 +49,12 @@ class VICRegL(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        alpha: Share = 0.75,  # share of the pooled vectors in the loss; that of places has the rest
-        matches: Size | None = None,  # pairs of places that are kept of each matching; 20/49 of a map's places if none
+        alpha: Share = 0.75,  # weight of the pooled vectors in the loss; the local term has 1 minus it
+        matches: Size | None = None,  # matches that count, per matching; 20/49 of a map's positions if none
         width: Size | None = None,  # units of the expander's layers; four times the encoder's width if none
-        local_width: Size = 512,  # units of the projector's layers, for places
+        local_width: Size = 512,  # units of the local projector's layers
         invariance: Weight = 25.0,  # weight of the distance between a sample's two views
-        variance: Weight = 25.0,  # weight of what each dimension's deviation lacks to 1
+        variance: Weight = 25.0,  # weight of the hinge that pulls each dimension's standard deviation up to 1
         covariance: Weight = 1.0,  # weight of the squared covariances between dimensions
     ) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class VICRegL(Method):
         matches = max(1, round(SHARE * places)) if matches is None else matches
         width = 4 * encoder.width if width is None else width
         if not 1 <= matches <= places:
-            raise UserError(f"matches={matches}: must lie from 1 to {places}, the places of the encoder's last map")
+            raise UserError(f"matches={matches}: must be from 1 to {places}, the positions of the encoder's last map")
         self.encoder = encoder
         self.expander = mlp(encoder.width, width, width, width)
         self.projector = EachPlace(mlp(inside, local_width, local_width, local_width))
@@ -76,7 +76,7 @@ class VICRegL(Method):
         return self.criterion(pooled, local, [self.places(view) for view in views])
 
     def criterion(self, pooled: list[Tensor], local: list[Tensor], places: list[Tensor]) -> Terms:
-        """Of two views each: pooled (B,D), local (B,N,E) and where it is seen (B,N,2) -> the terms."""
+        """For each of the two views: pooled (B,D), local (B,N,E) and its places (B,N,2) -> the terms."""
         terms = self.vicreg(*(z.float() for z in pooled))
         (a, b), (at_a, at_b) = (z.float() for z in local), places
         with torch.autocast(a.device.type, enabled=False):
@@ -89,7 +89,7 @@ class VICRegL(Method):
         return {name: self.alpha * term for name, term in terms.items()} | matched_terms  # type: ignore[return-value]
 
     def vicreg(self, a: Tensor, b: Tensor) -> Terms:
-        """a, b (B,D) or (B,K,D), each of whose K ranks is taken by itself -> VICReg's weighted terms."""
+        """a, b (B,D) or (B,K,D), each of the K ranks separately -> VICReg's weighted terms."""
         w_invariance, w_variance, w_covariance = self.weights
         invariance, variance, covariance = vicreg(a, b)
         return {
@@ -99,13 +99,13 @@ class VICRegL(Method):
         }
 
     def match(self, a: Tensor, b: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """a (B,N,E), b (B,M,E), distance (B,N,M) -> the closest matches (B,K,E) of a with the nearest of b, in order of closeness."""
+        """a (B,N,E), b (B,M,E), distance (B,N,M) -> (B,K,E) of a and of b: the K closest nearest-neighbour pairs, closest first."""
         nearest, at = distance.min(2)
         closest = nearest.topk(self.matches, largest=False).indices
         return take(a, closest), take(b, at.gather(1, closest))
 
     def places(self, view: View) -> Tensor:
-        """Where in the stored image each place of the map is seen: (B,N,2) across and down, from -1 to 1."""
+        """The position of each map cell in the stored image: (B,N,2), x and y, from -1 to 1."""
         assert view.meta is not None
         affine = view.meta["affine"]
         down, across = ((2 * torch.arange(n, device=affine.device) + 1) / n - 1 for n in self.grid)

@@ -1,13 +1,13 @@
 """W-MSE, whitening. Ermolov, Siarohin, Sangineto, Sebe, ICML 2021. https://arxiv.org/abs/2007.06346
 
 Views:  two strong augmentations of the same sample.
-Heads:  a projector of one hidden layer of 1024 units with BatchNorm and ReLU to 64 (the paper's for small images; 128 for
-        larger ones), thrown away after training.
-Loss:   the squared distance of the two views' whitened, then normalised projections (section 3). Each view is whitened by the
-        inverse of the Cholesky factor of its covariance, a slice of the batch at a time.
-A slice has at least twice as many samples as the projection has dimensions: 128, as the authors' for 64 dimensions.
-The paper cuts the batch by a random permutation, once or several times; here a batch comes in random order, and is cut once.
-For numerical safety 1e-6 is added to the variances.
+Heads:  a projector with one hidden layer of 1024 units, BatchNorm and ReLU to 64 (the paper's for small images; 128 for
+        larger ones), discarded after training.
+Loss:   the squared distance between the two views' whitened, then normalised projections (section 3). Each view is whitened by the
+        inverse Cholesky factor of its covariance, one slice of the batch at a time.
+A slice has at least twice as many samples as the projection has dimensions: 128 for 64 dimensions, as in the authors' code.
+The paper slices the batch by a random permutation, once or several times; here batches are already in random order and sliced once.
+For numerical stability, 1e-6 is added to the variances.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class WMSE(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        width: Size = 64,  # dimensions of the projection, which are whitened
-        slice: Size | None = None,  # samples, or a few more, that are whitened together; twice the width if none
+        width: Size = 64,  # dimensions of the whitened projection
+        slice: Size | None = None,  # samples (or slightly more) that are whitened together; twice the width if none
         hidden: Size = 1024,  # units of the projector's hidden layer
     ) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class WMSE(Method):
         a = groups(projected[0], self.slice)
         if self.training and a.shape[1] <= a.shape[2]:
             raise UserError(
-                f"W-MSE whitens width={a.shape[2]} dimensions, which needs more samples; the batch (or its part on one device) has "
+                f"W-MSE whitens width={a.shape[2]} dimensions, which needs more samples than that; the batch (on one device) has "
                 f"{a.shape[1]}; give a batch_size of {2 * a.shape[2]} or more, or width={max(1, a.shape[1] // 2)}"
             )
         return {"distance": w_mse(projected[0], projected[1], self.slice)}

@@ -1,13 +1,13 @@
 """BYOL, bootstrap your own latent. Grill, Strub, Altche, Tallec, Richemond et al., NeurIPS 2020. https://arxiv.org/abs/2006.07733
 
-Views:  two strong augmentations of the same sample, of which one is solarized at times (appendix B).
-Heads:  a projector and a predictor of one hidden layer with BatchNorm and ReLU, both thrown away after training. The paper's
-        4096 hidden units are twice its ResNet-50's width; so is the default here. Its output has 256, as here.
-Loss:   the squared distance of the normalised prediction of one view from the teacher's normalised projection of the other
-        (equation 2), both ways round, averaged over the batch.
-The teacher's momentum rises from its base to 1 by a cosine (section 3.2). The paper's base for a million steps is 0.996; the
-default here is 0.99, since over a few hundred steps a slower teacher is still the network that it began as.
-What is kept is the online encoder, as in the paper. The teacher's BatchNorm has statistics of its own.
+Views:  two strong augmentations of the same sample, one sometimes solarized (appendix B).
+Heads:  a projector and a predictor, each with one hidden layer, BatchNorm and ReLU, discarded after training. The paper's 4096
+        hidden units are twice its ResNet-50's width, as is the default here. The output has 256, as in the paper.
+Loss:   the squared distance between the normalised prediction of one view and the teacher's normalised projection of the other
+        (equation 2), symmetrised, averaged over the batch.
+The teacher's momentum rises from its base to 1 on a cosine schedule (section 3.2). The paper's base for a million steps is 0.996; the
+default here is 0.99, since over a few hundred steps a slower teacher barely leaves its initialisation.
+The online encoder is exported, as in the paper. The teacher's BatchNorm keeps separate statistics.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class BYOL(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 by a cosine
-        hidden: Size | None = None,  # units of projector's and predictor's hidden layers; twice the encoder's width if none
+        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 on a cosine schedule
+        hidden: Size | None = None,  # units of the projector's and the predictor's hidden layer; twice the encoder's width if none
         width: Size = 256,  # dimensions of projection and prediction
     ) -> None:
         super().__init__()

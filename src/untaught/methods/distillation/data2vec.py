@@ -1,14 +1,13 @@
 """data2vec. Baevski, Hsu, Xu, Babu, Gu, Auli, ICML 2022. https://arxiv.org/abs/2202.03555
 
-Views:  one crop, of which blocks of 60% of the tokens are hidden from the student; the teacher sees the whole.
-Heads:  one linear layer from the student's tokens to the targets, thrown away after training, with the token that stands for
-        what is hidden.
-Loss:   smooth L1 (section 3.4) at the hidden tokens, averaged over tokens and dimensions. The target is the mean of the teacher's
-        top K layers, each normalised without weights (section 3.3). As in the authors' command for ViT-B, K is half the depth,
-        beta is 2; it normalises the mean once more, which the paper does not say and is not done here.
+Views:  one crop; blocks covering 60% of its tokens are masked for the student, the teacher sees all of them.
+Heads:  one linear layer from the student's tokens to the targets, discarded after training, as is the mask token.
+Loss:   smooth L1 (section 3.4) at the masked tokens, averaged over tokens and dimensions. The target is the mean of the teacher's
+        top K layers, each normalised without affine parameters (section 3.3). As in the authors' command for ViT-B, K is half the
+        depth and beta is 2; that command also normalises the mean, which the paper does not mention and is not done here.
 The teacher's momentum rises linearly to `end` over the training. The authors' command has 0.999 to 0.9998; the default here
-is 0.99 to 0.999, since over a few hundred steps a slower teacher is still the network that it began as.
-What is kept is the teacher's encoder.
+is 0.99 to 0.999, since over a few hundred steps a slower teacher barely leaves its initialisation.
+The teacher's encoder is exported.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from untaught.blocks.teacher import Teacher, ramp
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.masking import hide
+from untaught.ops.masking import mask_tokens
 from untaught.ops.reconstruction import masked_smooth_l1
 from untaught.ranges import Few, Positive, Share, in_range
 
@@ -35,9 +34,9 @@ class Data2Vec(Method):
         facts: Facts,
         *,
         momentum: Share = 0.99,  # of the teacher at the start
-        end: Share = 0.999,  # of the teacher's momentum, to which it rises linearly
-        layers: Few | None = None,  # of the teacher, from the top, whose mean is the target; half of them if none
-        beta: Positive = 2.0,  # error from which smooth L1 grows as a line
+        end: Share = 0.999,  # the teacher's momentum at the end, after a linear rise
+        layers: Few | None = None,  # top layers of the teacher that are averaged into the target; half of them if none
+        beta: Positive = 2.0,  # error above which smooth L1 is linear
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -46,23 +45,22 @@ class Data2Vec(Method):
             depth = len(self.teacher_encoder.features(facts.views["blocks"], ("layers",)).layers or ())
         self.layers = max(depth // 2, 1) if layers is None else layers
         if not 1 <= self.layers <= depth:
-            raise UserError(f"layers={layers}: must lie from 1 to the encoder's {depth}")
+            raise UserError(f"layers={layers}: must be from 1 to the encoder's {depth}")
         self.head = nn.Linear(encoder.width, encoder.width)
         self.mask = nn.Parameter(torch.randn(encoder.width) * 0.02)
         self.momentum, self.beta = (momentum, end), beta
 
-    @property
-    def kept(self) -> Encoder:
-        return self.teacher_encoder.network  # type: ignore[return-value]
+    def exported(self) -> dict[str, Encoder]:
+        return {"encoder": self.teacher_encoder.network}  # type: ignore[dict-item]
 
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
         assert view.mask is not None
         tokens, valid = self.encoder.embed(view)
-        seen = self.encoder.context(hide(tokens, view.mask, self.mask), valid).tokens
-        assert seen is not None
+        student = self.encoder.context(mask_tokens(tokens, view.mask, self.mask), valid).tokens
+        assert student is not None
         counted = view.mask if valid is None else view.mask & valid
-        return {"distance": masked_smooth_l1(self.head(seen), self.target(view), counted, self.beta)}
+        return {"distance": masked_smooth_l1(self.head(student), self.target(view), counted, self.beta)}
 
     def target(self, view: View) -> Tensor:
         """-> (B,N,D)."""

@@ -1,20 +1,20 @@
 """DINO, self-distillation with no labels. Caron, Touvron, Misra, Jegou, Mairal et al., ICCV 2021. https://arxiv.org/abs/2104.14294
 
-Views:  two large crops, which student and teacher see, and six small ones, which the student alone sees (multi-crop).
-Heads:  an MLP of two hidden layers and GELU to 256 units, normalised, then cosines to prototypes (the authors' last layer with
-        weight normalisation of fixed norm); thrown away after training. BatchNorm after the hidden layers is an option of the
-        authors' code, off there; here it is on (normed=true): without it short runs left the distributions uniform.
-        Hidden layers have four times the encoder's width; the paper has 2048 for widths of 384 to 2048. The paper's 65,536
-        prototypes are one for 20 images of ImageNet; the default here is one for 20 samples, at least 1024.
-Loss:   cross-entropy between the teacher's distribution over prototypes of each large crop, centred and sharpened, and the
-        student's of every other crop (equation 3 and algorithm 1), averaged over pairs of crops and the batch.
-The centre is a moving average of the teacher's outputs over all processes (equation 4). The teacher's temperature rises
-linearly in the first 0.3 of the training (the paper: 30 epochs, from 0.04 to 0.07). The default here is 0.02 throughout: in
-runs of a few hundred steps the paper's left the teacher nearly uniform. The prototypes stand still in the first hundredth of
-the training (the paper: one epoch). The teacher's momentum rises from its base to 1 by a cosine; the paper's base is 0.996, the
-default here 0.99, since over a few hundred steps a slower teacher is still the network that it began as.
-Crops of one size pass through the network together, as in the authors' code, so BatchNorm sees them together.
-What is kept is the teacher's encoder, as in the paper. Its BatchNorm has statistics of its own, of large crops.
+Views:  two large crops, seen by student and teacher, and six small ones, seen by the student only (multi-crop).
+Heads:  an MLP with two hidden layers and GELU to 256 units, normalised, then cosines to prototypes (the authors' weight-normalised
+        last layer with fixed norm); discarded after training. BatchNorm after the hidden layers is an option of the authors' code,
+        off by default there and on here (normed=true): without it, short runs left the distributions uniform. Hidden layers have
+        four times the encoder's width; the paper has 2048 for widths of 384 to 2048. The paper's 65,536 prototypes are one per 20
+        images of ImageNet; the default here is one per 20 samples, at least 1024.
+Loss:   cross-entropy between the teacher's centred and sharpened distribution over prototypes for each large crop and the
+        student's for every other crop (equation 3 and algorithm 1), averaged over pairs of crops and the batch.
+The centre is a moving average of the teacher's outputs over all processes (equation 4). The teacher's temperature changes linearly
+over the first 0.3 of the training (the paper: 30 epochs, from 0.04 to 0.07). The default here is 0.02 throughout: in runs of a few
+hundred steps the paper's values left the teacher nearly uniform. The prototypes are frozen for the first hundredth of the training
+(the paper: one epoch). The teacher's momentum rises from its base to 1 on a cosine schedule; the paper's base is 0.996, the default
+here 0.99, since over a few hundred steps a slower teacher barely leaves its initialisation.
+Crops of one size go through the network in one batch, as in the authors' code, and share BatchNorm statistics.
+The teacher's encoder is exported, as in the paper. Its BatchNorm keeps separate statistics, of large crops.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class DINO(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 by a cosine
+        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 on a cosine schedule
         temperature: Positive = 0.1,  # of the student's softmax
         teacher_temperature: Positives = (0.02, 0.02),  # the teacher's, at the start and from teacher_warmup on; lower is sharper
         teacher_warmup: Share = 0.3,  # share of the training over which the teacher's temperature changes
-        frozen: Start = 0.01,  # share of the training, from its start, in which the prototypes stand still
-        centre_momentum: Share = 0.9,  # of the moving average that is taken off the teacher's outputs
-        prototypes: Size | None = None,  # directions that samples are told by; one for 20 of them, from 1024 to 65,536, if none
+        frozen: Start = 0.01,  # share of the training, from its start, during which the prototypes are frozen
+        centre_momentum: Share = 0.9,  # of the moving average that is subtracted from the teacher's outputs
+        prototypes: Size | None = None,  # number of prototypes; one per 20 samples, from 1024 to 65,536, if none
         hidden: Size | None = None,  # units of the head's hidden layers; four times the encoder's width if none
-        bottleneck: Size = 256,  # dimensions in which cosines to the prototypes are taken
+        bottleneck: Size = 256,  # dimensions of the prototypes
         normed: bool = True,  # whether BatchNorm follows the head's hidden layers
     ) -> None:
         super().__init__()
@@ -62,22 +62,21 @@ class DINO(Method):
         self.momentum, self.centre_momentum, self.frozen = momentum, centre_momentum, frozen
         self.temperature, self.teacher_temperature, self.teacher_warmup = temperature, teacher_temperature, teacher_warmup
 
-    @property
-    def kept(self) -> Encoder:
-        return self.teacher_encoder.network  # type: ignore[return-value]
+    def exported(self) -> dict[str, Encoder]:
+        return {"encoder": self.teacher_encoder.network}  # type: ignore[dict-item]
 
     def forward(self, views: list[View], progress: float) -> Terms:
         large, small = View.cat(views[:LARGE]), View.cat(views[LARGE:])
-        said = self.head(torch.cat([self.encoder(large), self.encoder(small)])).float()
-        taught = self.teacher_head(self.teacher_encoder(large)).float()
-        self.pending.append(gather(taught.mean(0, keepdim=True)).mean(0))
+        student = self.head(torch.cat([self.encoder(large), self.encoder(small)])).float()
+        teacher = self.teacher_head(self.teacher_encoder(large)).float()
+        self.pending.append(gather(teacher.mean(0, keepdim=True)).mean(0))
         rows = len(views[0])
-        return {"cross_entropy": self.cross_entropy(said.unflatten(0, (-1, rows)), taught.unflatten(0, (-1, rows)), progress)}
+        return {"cross_entropy": self.cross_entropy(student.unflatten(0, (-1, rows)), teacher.unflatten(0, (-1, rows)), progress)}
 
-    def cross_entropy(self, said: Tensor, taught: Tensor, progress: float) -> Tensor:
-        """The student's said (S,B,K) and the teacher's taught (T,B,K), T <= S, whose first T are of the same crops -> a scalar."""
+    def cross_entropy(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+        """student (S,B,K) and teacher (T,B,K) outputs, T <= S, the first T of the same crops -> a scalar."""
         sharp = ramp(self.teacher_temperature, self.teacher_warmup, progress)
-        return dino(said, taught, self.centre, self.temperature, sharp)
+        return dino(student, teacher, self.centre, self.temperature, sharp)
 
     def before_step(self, progress: float) -> None:
         if progress < self.frozen:
@@ -85,5 +84,5 @@ class DINO(Method):
 
     def after_step(self, progress: float) -> None:
         self.centre.lerp_(torch.stack(self.pending).mean(0), 1 - self.centre_momentum)
-        for teacher in (self.teacher_encoder, self.teacher_head):
-            teacher.follow(cosine_momentum(self.momentum, progress))
+        for network in (self.teacher_encoder, self.teacher_head):
+            network.follow(cosine_momentum(self.momentum, progress))

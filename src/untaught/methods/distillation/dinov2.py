@@ -1,21 +1,21 @@
 """DINOv2. Oquab, Darcet, Moutakanni et al., TMLR 2024. https://arxiv.org/abs/2304.07193
 
-Views:  two large crops and eight small ones (multi-crop). Of a large crop, blocks of 10% to 50% of the tokens are hidden from the
-        student with probability 0.5; the teacher sees the whole of both.
-Heads:  one for the pooled vector and one for tokens, whose weights are not tied (section 4), each as DINO's. Thrown away after
-        training, with the token that stands for what is hidden.
-Loss:   DINO's cross-entropy between pooled vectors of different crops, plus iBOT's at the hidden tokens, plus 0.1 KoLeo, which
-        spreads the student's pooled vectors of a large crop over the batch, before the head.
-In the place of DINO's centre and iBOT's, the teacher's outputs are brought to equal use of the prototypes over the batch by three
-iterations of Sinkhorn-Knopp, at the teacher's temperature; of tokens, over those that are hidden.
-As in the authors' code, KoLeo is summed over the two large crops, each by itself; there over the batch of each process, here over
-that of all.
-The pooled vector is the class token, or the mean of the tokens where the encoder is pooled so. Registers are the encoder's
+Views:  two large crops and eight small ones (multi-crop). With probability 0.5, blocks covering 10% to 50% of a large crop's tokens
+        are masked for the student; the teacher sees all tokens of both.
+Heads:  DINO's, one for the pooled vector and one for tokens, with untied weights (section 4). Discarded after training, as is the
+        mask token.
+Loss:   DINO's cross-entropy between pooled vectors of different crops, plus iBOT's at the masked tokens, plus 0.1 KoLeo, which
+        spreads the student's pooled vectors of a large crop (before the head) over the batch.
+Instead of DINO's and iBOT's centring, three Sinkhorn-Knopp iterations at the teacher's temperature give the prototypes equal shares
+of the batch (for tokens: of the masked tokens).
+As in the authors' code, KoLeo is computed for each of the two large crops and summed; there over the batch of each process, here over
+the gathered batch.
+The pooled vector is the class token, or the mean of the tokens, depending on the encoder's pooling. Registers are the encoder's
 (encoder.reg_tokens=4), as are stochastic depth and LayerScale.
-What differs from the authors' code for short runs differs as in DINO: the heads have BatchNorm (normed=true), one prototype for 20
-samples (the code: 65,536, and 131,072 for ViT-L), a teacher's temperature of 0.02 throughout (0.04 to 0.07), and a momentum that
-starts at 0.99 (0.992, and 0.994 for ViT-L).
-What is kept is the teacher's encoder, as in the paper.
+Differences from the authors' code for short runs, as in DINO: the heads have BatchNorm (normed=true), one prototype per 20 samples
+(the code: 65,536, and 131,072 for ViT-L), a teacher temperature of 0.02 throughout (0.04 to 0.07), and a momentum that starts at
+0.99 (0.992, and 0.994 for ViT-L).
+The teacher's encoder is exported, as in the paper.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.cross_view import cross_view_entropy, token_entropy
 from untaught.ops.koleo import koleo
-from untaught.ops.masking import hide, take
+from untaught.ops.masking import mask_tokens, take
 from untaught.ops.sinkhorn import sinkhorn
 from untaught.ranges import Positive, Positives, Share, Size, Start, Weight, in_range
 
@@ -45,15 +45,15 @@ class DINOv2(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 by a cosine
+        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 on a cosine schedule
         temperature: Positive = 0.1,  # of the student's softmax
         teacher_temperature: Positives = (0.02, 0.02),  # the teacher's, at the start and from teacher_warmup on; lower is sharper
         teacher_warmup: Share = 0.3,  # share of the training over which the teacher's temperature changes
-        frozen: Start = 0.01,  # share of the training, from its start, in which the prototypes stand still
-        koleo: Weight = 0.1,  # weight of the term that spreads the student's pooled vectors
-        prototypes: Size | None = None,  # directions that samples are told by; one for 20 of them, from 1024 to 65,536, if none
+        frozen: Start = 0.01,  # share of the training, from its start, during which the prototypes are frozen
+        koleo: Weight = 0.1,  # weight of KoLeo, which spreads the student's pooled vectors
+        prototypes: Size | None = None,  # number of prototypes; one per 20 samples, from 1024 to 65,536, if none
         hidden: Size | None = None,  # units of the head's hidden layers; four times the encoder's width if none
-        bottleneck: Size = 256,  # dimensions in which cosines to the prototypes are taken
+        bottleneck: Size = 256,  # dimensions of the prototypes
         normed: bool = True,  # whether BatchNorm follows the head's hidden layers
     ) -> None:
         super().__init__()
@@ -64,37 +64,36 @@ class DINOv2(Method):
         self.mask = nn.Parameter(torch.randn(encoder.width) * 0.02)
         self.teacher_encoder = Teacher(self.encoder)
         self.teacher_head, self.teacher_token_head = Teacher(self.head), Teacher(self.token_head)
-        self.momentum, self.spread, self.frozen = momentum, koleo, frozen
+        self.momentum, self.koleo_weight, self.frozen = momentum, koleo, frozen
         self.temperature, self.teacher_temperature, self.teacher_warmup = temperature, teacher_temperature, teacher_warmup
 
-    @property
-    def kept(self) -> Encoder:
-        return self.teacher_encoder.network  # type: ignore[return-value]
+    def exported(self) -> dict[str, Encoder]:
+        return {"encoder": self.teacher_encoder.network}  # type: ignore[dict-item]
 
     def forward(self, views: list[View], progress: float) -> Terms:
         large, rows = View.cat(views[:LARGE]), len(views[0])
         assert large.mask is not None
         assert large.meta is not None
-        hidden, places = large.mask, large.meta["places"]
+        masked, places = large.mask, large.meta["places"]
         tokens, valid = self.encoder.embed(large)
-        seen = self.encoder.context(hide(tokens, hidden, self.mask), valid, want=("pooled", "tokens"))
-        whole = self.teacher_encoder.features(large, ("pooled", "tokens"))
-        assert seen.pooled is not None
-        assert seen.tokens is not None
-        assert whole.tokens is not None
+        masked_features = self.encoder.context(mask_tokens(tokens, masked, self.mask), valid, want=("pooled", "tokens"))
+        unmasked = self.teacher_encoder.features(large, ("pooled", "tokens"))
+        assert masked_features.pooled is not None
+        assert masked_features.tokens is not None
+        assert unmasked.tokens is not None
 
-        said = self.head(torch.cat([seen.pooled, self.encoder(View.cat(views[LARGE:]))])).float()
-        said_tokens = self.token_head(take(seen.tokens, places)).float()  # (2B,M,K)
-        taught = self.teacher_head(whole.pooled)
-        taught_tokens = self.teacher_token_head(take(whole.tokens, places))
+        student = self.head(torch.cat([masked_features.pooled, self.encoder(View.cat(views[LARGE:]))])).float()
+        student_tokens = self.token_head(take(masked_features.tokens, places)).float()  # (2B,M,K)
+        teacher = self.teacher_head(unmasked.pooled)
+        teacher_tokens = self.teacher_token_head(take(unmasked.tokens, places))
 
-        sharp, counted = ramp(self.teacher_temperature, self.teacher_warmup, progress), hidden.gather(1, places)
-        target, target_tokens = sinkhorn(taught, sharp), sinkhorn(taught_tokens.flatten(0, 1), sharp, valid=counted.flatten())
-        log_said, log_said_tokens = ((z / self.temperature).log_softmax(-1) for z in (said, said_tokens))
+        sharp, counted = ramp(self.teacher_temperature, self.teacher_warmup, progress), masked.gather(1, places)
+        target, target_tokens = sinkhorn(teacher, sharp), sinkhorn(teacher_tokens.flatten(0, 1), sharp, valid=counted.flatten())
+        log_student, log_student_tokens = ((z / self.temperature).log_softmax(-1) for z in (student, student_tokens))
         return {
-            "cross_entropy": cross_view_entropy(log_said.unflatten(0, (-1, rows)), target.unflatten(0, (-1, rows))),
-            "tokens": token_entropy(log_said_tokens, target_tokens.unflatten(0, places.shape), counted),
-            "koleo": self.spread * torch.stack([koleo(crop) for crop in seen.pooled.chunk(LARGE)]).sum(),
+            "cross_entropy": cross_view_entropy(log_student.unflatten(0, (-1, rows)), target.unflatten(0, (-1, rows))),
+            "tokens": token_entropy(log_student_tokens, target_tokens.unflatten(0, places.shape), counted),
+            "koleo": self.koleo_weight * torch.stack([koleo(crop) for crop in masked_features.pooled.chunk(LARGE)]).sum(),
         }
 
     def before_step(self, progress: float) -> None:
@@ -102,5 +101,5 @@ class DINOv2(Method):
             self.head.prototypes.weight.grad = self.token_head.prototypes.weight.grad = None
 
     def after_step(self, progress: float) -> None:
-        for teacher in (self.teacher_encoder, self.teacher_head, self.teacher_token_head):
-            teacher.follow(cosine_momentum(self.momentum, progress))
+        for network in (self.teacher_encoder, self.teacher_head, self.teacher_token_head):
+            network.follow(cosine_momentum(self.momentum, progress))

@@ -1,18 +1,18 @@
 """I-JEPA, image-based joint-embedding predictive architecture. Assran, Duval, Misra, Bojanowski et al., CVPR 2023. https://arxiv.org/abs/2301.08243
 
-Views:  one crop, not augmented otherwise: a context that the student sees, and four blocks of 15% to 20% of the tokens that it
-        must predict. The context lies in a block of 85% to 100%, outside of all targets (section 3).
-Heads:  a predictor, a narrow transformer over the context's tokens and one mask token a place of the target block, thrown away
-        after training. The paper's has 384 units beside 768 to 1408 and half the depth of ViT-B; the defaults here are half the
-        encoder's width and half its depth. Its positions are fixed sines and cosines.
-Loss:   smooth L1 between predicted and the teacher's tokens in each target block, which are normalised without weights, averaged
+Views:  one crop without further augmentation: a context, which the student sees, and four target blocks of 15% to 20% of the tokens
+        each, which it predicts. The context lies in a block of 85% to 100% of the tokens, outside all targets (section 3).
+Heads:  a predictor, a narrow transformer over the context's tokens and one mask token per position of the target block, discarded
+        after training. The paper's has 384 units for encoders of 768 to 1408, and half the depth of ViT-B; the defaults here are
+        half the encoder's width and half its depth. Its positions are fixed sines and cosines.
+Loss:   smooth L1 between the predicted tokens and the teacher's (normalised without affine parameters) in each target block, averaged
         over tokens and dimensions, as in the authors' code; the paper writes a squared distance (section 3).
-The authors' code draws the size of the blocks once a batch, and cuts the contexts of a batch to the smallest among them. Here each
-sample has sizes of its own, and a context of as many tokens as there are outside the four largest targets, drawn at random: a
-quarter to a fifth of all.
-The teacher's momentum rises linearly to 1 (appendix A); the paper begins at 0.996, the default here at 0.99, since over a few
-hundred steps a slower teacher is still the network that it began as.
-What is kept is the teacher's encoder, as in the paper.
+The authors' code draws the block sizes once per batch and truncates the contexts of a batch to the smallest. Here sizes are drawn per
+sample, and each context is a random subset of as many tokens as lie outside four targets of the largest size: a quarter to a fifth
+of all.
+The teacher's momentum rises linearly to 1 (appendix A). The paper starts at 0.996, the default here at 0.99, since over a few
+hundred steps a slower teacher barely leaves its initialisation.
+The teacher's encoder is exported, as in the paper.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from untaught.blocks.teacher import Teacher, ramp
 from untaught.blocks.transformer import Transformer, rows_for, sine_positions
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.masking import first, shown, take
+from untaught.ops.masking import first, take, visible_places
 from untaught.ops.reconstruction import masked_smooth_l1
 from untaught.ranges import FewOrNone, Share, Size, in_range
 
@@ -54,7 +54,7 @@ class IJEPA(Method):
             raise UserError(f"predictor_width={width}: must be a multiple of its {heads} heads; a multiple of 32 always is")
         self.encoder = encoder
         self.teacher_encoder = Teacher(encoder)
-        self.seen = int((~example.mask[0]).sum())
+        self.visible = int((~example.mask[0]).sum())
         self.into = nn.Linear(encoder.width, width)
         self.mask = nn.Parameter(torch.randn(width) * 0.02)
         self.register_buffer("positions", sine_positions(encoder.grid(example), width), persistent=False)
@@ -62,39 +62,38 @@ class IJEPA(Method):
         self.out = nn.Linear(width, encoder.width)
         self.momentum = momentum
 
-    @property
-    def kept(self) -> Encoder:
-        return self.teacher_encoder.network  # type: ignore[return-value]
+    def exported(self) -> dict[str, Encoder]:
+        return {"encoder": self.teacher_encoder.network}  # type: ignore[dict-item]
 
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
         assert view.meta is not None
-        taught = self.teacher_encoder.features(view, ("tokens",))
-        tokens = taught.tokens
+        teacher = self.teacher_encoder.features(view, ("tokens",))
+        tokens = teacher.tokens
         assert tokens is not None
         targets = view.meta["targets"]  # (B,T,N)
-        whole = tokens.shape[1]
-        most = (whole - self.seen) // targets.shape[1] if taught.valid is None else whole  # as many as the largest target has
+        count = tokens.shape[1]
+        most = (count - self.visible) // targets.shape[1] if teacher.valid is None else count  # the size of the largest target
         places = first(targets, most)
         counted = targets.gather(2, places)
-        want = take(F.layer_norm(tokens.float(), tokens.shape[-1:]), places.flatten(1)).unflatten(1, places.shape[1:])
-        return {"distance": masked_smooth_l1(self.predict(view, places, counted), want, counted)}
+        target = take(F.layer_norm(tokens.float(), tokens.shape[-1:]), places.flatten(1)).unflatten(1, places.shape[1:])
+        return {"distance": masked_smooth_l1(self.predict(view, places, counted), target, counted)}
 
     def predict(self, view: View, places: Tensor, counted: Tensor) -> Tensor:
-        """What the teacher says at places (B,T,A) of each of T targets, of which those counted (B,T,A) bool -> (B,T,A,D)."""
+        """The teacher's tokens, predicted at places (B,T,A) of each of T targets; counted (B,T,A) bool, the valid places -> (B,T,A,D)."""
         assert view.mask is not None
         tokens, valid = self.encoder.embed(view)
-        at, at_valid = shown(view.mask, valid, self.seen)
+        at, at_valid = visible_places(view.mask, valid, self.visible)
         context = self.encoder.context(take(tokens, at), at_valid, at=at).tokens
         assert context is not None
         positions = rows_for(self.positions, tokens.shape[1])
         context = self.into(context) + positions[at]
-        asked = (self.mask + positions[places]).flatten(0, 1).to(context.dtype)
-        x = torch.cat([context.repeat_interleave(places.shape[1], 0), asked], 1)
-        seen = torch.ones_like(at, dtype=torch.bool) if at_valid is None else at_valid
-        attended = torch.cat([seen.repeat_interleave(places.shape[1], 0), counted.flatten(0, 1)], 1)
-        said = self.predictor(x, attended)[:, at.shape[1] :]
-        return self.out(said).unflatten(0, places.shape[:2])
+        queries = (self.mask + positions[places]).flatten(0, 1).to(context.dtype)
+        x = torch.cat([context.repeat_interleave(places.shape[1], 0), queries], 1)
+        context_valid = torch.ones_like(at, dtype=torch.bool) if at_valid is None else at_valid
+        attended = torch.cat([context_valid.repeat_interleave(places.shape[1], 0), counted.flatten(0, 1)], 1)
+        predicted = self.predictor(x, attended)[:, at.shape[1] :]
+        return self.out(predicted).unflatten(0, places.shape[:2])
 
     def after_step(self, progress: float) -> None:
         self.teacher_encoder.follow(ramp((self.momentum, 1.0), 1.0, progress))

@@ -2,11 +2,11 @@
 
 Views:  two strong augmentations of the same sample.
 Heads:  a projector of three layers, BatchNorm after each, and a predictor of two layers with a bottleneck of a quarter of its
-        width (section 3); both thrown away after training. The paper's 2048 units are its ResNet-50's width; so is the default.
-Loss:   the negative cosine of the prediction of one view with the projection of the other, through which no gradient flows
-        (algorithm 1), both ways round, averaged.
-There is neither a teacher nor a negative. The predictor's learning rate does not decay (section 4.2).
-As in the authors' code, the projector's last BatchNorm has no scale and shift of its own.
+        width (section 3); both discarded after training. The paper's 2048 units are its ResNet-50's width, as is the default here.
+Loss:   the negative cosine between the prediction of one view and the projection of the other, with a stop-gradient on the latter
+        (algorithm 1), symmetrised and averaged.
+There are no teacher and no negatives. The predictor's learning rate does not decay (section 4.2).
+As in the authors' code, the projector's last BatchNorm has no affine parameters.
 """
 
 from __future__ import annotations

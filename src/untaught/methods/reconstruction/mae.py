@@ -1,10 +1,10 @@
 """MAE, masked autoencoder. He, Chen, Xie, Li, Dollar, Girshick, CVPR 2022. https://arxiv.org/abs/2111.06377
 
-Views:  one, mildly cropped, most of its tokens hidden (the view says which, and what they were).
-Heads:  a lightweight transformer decoder over visible and mask tokens, thrown away after training. The paper's decoder
-        beside ViT-L has half the width and a third of the depth; so is the default here.
-Loss:   mean squared error on the hidden tokens, each normalised by its own mean and deviation (section 3).
-Hidden tokens never enter the encoder. Positions of the decoder are fixed sines and cosines.
+Views:  one mild crop with most tokens masked (the view carries the mask and the target).
+Heads:  a lightweight transformer decoder over visible and mask tokens, discarded after training. The paper's decoder for ViT-L has
+        half its width and a third of its depth, as is the default here.
+Loss:   mean squared error on the masked tokens, each normalised by its own mean and standard deviation (section 3).
+Masked tokens never enter the encoder. The decoder's positions are fixed sines and cosines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from untaught.blocks.transformer import Transformer, rows_for, sine_positions
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.masking import shown, take
+from untaught.ops.masking import take, visible_places
 from untaught.ops.reconstruction import masked_reconstruction
 from untaught.ranges import FewOrNone, Size, in_range
 
@@ -33,7 +33,7 @@ class MAE(Method):
         *,
         decoder_width: Size | None = None,  # units of the decoder; half the encoder's width, at least 64, if none
         decoder_depth: FewOrNone | None = None,  # blocks of the decoder; a third of the encoder's, at least 1, if none
-        normalise: bool = True,  # whether a token to restore is normalised by its own mean and deviation
+        normalise: bool = True,  # whether each target token is normalised by its own mean and standard deviation
     ) -> None:
         super().__init__()
         example = facts.views["masked"]
@@ -45,7 +45,7 @@ class MAE(Method):
         if width < 1 or width % heads:
             raise UserError(f"decoder_width={width}: must be a multiple of its {heads} heads; a multiple of 32 always is")
         self.encoder = encoder
-        self.seen = int((~example.mask[0]).sum())
+        self.visible = int((~example.mask[0]).sum())
         self.normalise = normalise
         self.into = nn.Linear(encoder.width, width)
         self.mask = nn.Parameter(torch.randn(width) * 0.02)
@@ -60,16 +60,16 @@ class MAE(Method):
         return {"reconstruction": masked_reconstruction(self.restore(view), view.target, view.mask, self.normalise, view.target_valid)}
 
     def restore(self, view: View) -> Tensor:
-        """The decoder's word for every token: (B,N,P), in the units of the (normalised) target."""
+        """The decoder's output for every token: (B,N,P), in the units of the (normalised) target."""
         assert view.mask is not None
         tokens, valid = self.encoder.embed(view)
-        at, at_valid = shown(view.mask, valid, self.seen)
-        kept = self.encoder.context(take(tokens, at), at_valid, at=at).tokens
-        assert kept is not None
-        kept = self.into(kept)
-        mask = self.mask.to(kept.dtype)
+        at, at_valid = visible_places(view.mask, valid, self.visible)
+        visible = self.encoder.context(take(tokens, at), at_valid, at=at).tokens
+        assert visible is not None
+        visible = self.into(visible)
+        mask = self.mask.to(visible.dtype)
         if at_valid is not None:
-            kept = torch.where(at_valid.unsqueeze(-1), kept, mask)
+            visible = torch.where(at_valid.unsqueeze(-1), visible, mask)
         full = mask.expand(tokens.shape[0], tokens.shape[1], -1)
-        full = full.scatter(1, at.unsqueeze(-1).expand_as(kept), kept)
+        full = full.scatter(1, at.unsqueeze(-1).expand_as(visible), visible)
         return self.out(self.decoder(full + rows_for(self.positions, full.shape[1]), valid))

@@ -1,11 +1,13 @@
 """BERT's masked language model. Devlin, Chang, Lee, Toutanova, NAACL 2019. https://arxiv.org/abs/1810.04805
 
-Views:  one, 15% of its tokens to be said again; of these 80% are shown as a mask, 10% as another token, 10% as they were (section 3.1).
-Heads:  the encoder's own: a linear layer, GELU and LayerNorm, then the embedding's weights and a bias a word (appendix A.2 and code).
-Loss:   cross-entropy of the hidden tokens alone.
-Differs from the paper: tokens are masked anew in every epoch (as RoBERTa's, Liu et al. 2019, section 4.1; masked_tokens.versions=10
-gives BERT's ten versions of a sample), samples are runs of the stream, and there is no next-sentence task, which RoBERTa found to do
-nothing (section 4.2).
+Views:  one with 15% of its tokens to predict, of which 80% are replaced by the mask token, 10% by a random token, and 10% are left
+        unchanged (section 3.1).
+Heads:  the encoder's masked-language-model head: a linear layer, GELU and LayerNorm, then the tied embedding weights and a bias per
+        token of the vocabulary (appendix A.2 and code).
+Loss:   cross-entropy of the tokens to predict.
+Differs from the paper: masking is dynamic, redrawn in every epoch (as in RoBERTa, Liu et al. 2019, section 4.1;
+masked_tokens.versions=10 gives BERT's ten versions of each sample), samples are segments of the token stream, and there is no
+next-sentence prediction, which RoBERTa found not to help (section 4.2).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class MLM(Method):
         assert view.mask is not None
         assert view.target is not None
         assert view.meta is not None
-        at = view.meta["places"]  # scores are made where the loss looks, and nowhere else
+        at = view.meta["places"]  # logits only where the loss needs them
         counted = view.mask.gather(1, at)
         hidden, weight, bias = self.words.parts(self.encoder.tokens_at(view, at))
         return {"masked_tokens": mean_cross_entropy(hidden, weight, bias, view.target.gather(1, at), counted)}

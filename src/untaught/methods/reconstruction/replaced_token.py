@@ -1,15 +1,15 @@
 """ELECTRA, replaced token detection. Clark, Luong, Le, Manning, ICLR 2020. https://arxiv.org/abs/2003.10555
 
-Views:  one, 15% of its tokens hidden, as a masked language model's.
-Heads:  a generator with the head of a masked language model, whose words take the places of the hidden tokens; and on the encoder, the
-        discriminator, a linear layer, GELU and a linear score a token: is it the text's own? Both are thrown away after training.
-Loss:   the generator's cross-entropy of the hidden tokens, plus 50 times the binary cross-entropy of all tokens (section 2). A word
-        that the generator guesses right counts as the text's own. No gradient flows through the drawing of words (section 2).
-Differs from the paper: the generator has a quarter of the blocks at the full width, where the paper's has all blocks at a quarter to
-a half of the width (section 3.2); the two share the embedding of tokens, but not that of positions. The view shows 80% of the hidden
-tokens as a mask, 10% as another token and 10% as they were; masked_tokens.mask=1 masked_tokens.random=0 is the paper's. Words are
-drawn by a hash of the sample and of what is hidden in it, not by a generator with a state.
-What is kept is the discriminator, as in the paper. What is published is the generator, which can fill in words.
+Views:  one with 15% of its tokens masked, as in masked language modelling.
+Heads:  a generator with a masked-language-model head, whose samples replace the masked tokens; and, on the encoder (the
+        discriminator), a linear layer, GELU and a linear logit per token: original or replaced? Both are discarded after training.
+Loss:   the generator's cross-entropy on the masked tokens, plus 50 times the binary cross-entropy on all tokens (section 2). A token
+        that the generator predicts correctly counts as original. No gradient flows through the sampling (section 2).
+Differs from the paper: the generator has a quarter of the blocks at full width, where the paper's has all blocks at a quarter to
+a half of the width (section 3.2); the two share token embeddings, but not position embeddings. The view replaces 80% of the masked
+tokens by the mask token and 10% by a random token, and leaves 10% unchanged; masked_tokens.mask=1 masked_tokens.random=0 is the
+paper's. Samples are drawn by a hash of the sample index and its masked tokens, not by a stateful random generator.
+The discriminator is exported, as in the paper. The Hugging Face model is the generator, which can fill in masked tokens.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ReplacedToken(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        generator: Annotated[float, Within(1e-3, 1)] = 0.25,  # blocks of the generator, as a share of the encoder's
+        generator: Annotated[float, Within(1e-3, 1)] = 0.25,  # depth of the generator, as a share of the encoder's blocks
         discrimination: Weight = 50.0,  # weight of the discriminator's loss
     ) -> None:
         super().__init__()
@@ -56,15 +56,15 @@ class ReplacedToken(Method):
         at = view.meta["places"]
         counted = view.mask.gather(1, at)
         hidden, weight, bias = self.words.parts(self.generator.tokens_at(view, at))
-        right = view.target.gather(1, at)
-        generation = mean_cross_entropy(hidden, weight, bias, right, counted)
-        drawn = linear_sample(hidden.flatten(0, 1), weight, bias, uniform(view, at.shape[1]).flatten()).view_as(right)
+        original = view.target.gather(1, at)
+        generation = mean_cross_entropy(hidden, weight, bias, original, counted)
+        sampled = linear_sample(hidden.flatten(0, 1), weight, bias, uniform(view, at.shape[1]).flatten()).view_as(original)
 
-        shown = view.target.scatter(1, at, torch.where(counted, drawn, right))
-        tokens = self.encoder.features(View(shown, view.valid), want=("tokens",)).tokens
+        filled = view.target.scatter(1, at, torch.where(counted, sampled, original))
+        tokens = self.encoder.features(View(filled, view.valid), want=("tokens",)).tokens
         assert tokens is not None
         score = self.discriminator(tokens).squeeze(2).float()
-        replaced = (shown != view.target).float()
+        replaced = (filled != view.target).float()
         valid = torch.ones_like(view.mask) if view.valid is None else view.valid
         return {
             "generation": generation,
@@ -77,9 +77,9 @@ class ReplacedToken(Method):
 
 
 def uniform(view: View, count: int) -> Tensor:
-    """(B,count) in [0, 1): the same for the same sample with the same tokens hidden, whatever the padding."""
+    """(B,count) in [0, 1): the same for a sample with the same tokens masked, whatever the padding."""
     assert view.mask is not None
     assert view.meta is not None
-    places = torch.arange(1, view.x.shape[1] + 1, device=view.x.device)
-    key = (view.mask * places * (places + view.x)).sum(1)
+    positions = torch.arange(1, view.x.shape[1] + 1, device=view.x.device)
+    key = (view.mask * positions * (positions + view.x)).sum(1)
     return CounterRNG(0, 0, view.meta["index"] + (key << 32), 0).uniform(count)

@@ -1,11 +1,11 @@
 """BART, denoising sequence-to-sequence pretraining. Lewis, Liu, Goyal, Ghazvininejad et al., ACL 2020. https://arxiv.org/abs/1910.13461
 
-Views:  one, damaged: its sentences in another order, spans of tokens each replaced by a single mask (sections 2.2 and 5.1).
-Heads:  the encoder's own decoder, which sees the damaged text through cross-attention and reads the target shifted to the right,
-        and its scores of words: the embedding's weights.
-Loss:   cross-entropy of every token of the undamaged text given those before it (section 2.2).
-Differs from the paper: samples are runs of the stream, and spans are drawn by chance, so that the share of hidden tokens is right on
-average and not in every sample.
+Views:  one, corrupted: sentences shuffled, and spans of tokens each replaced by a single mask token (sections 2.2 and 5.1).
+Heads:  the encoder's own decoder, with cross-attention to the corrupted text and the target shifted right as input, and the
+        language-model head, tied to the token embedding.
+Loss:   cross-entropy of every token of the original text given those before it (section 2.2).
+Differs from the paper: samples are segments of the token stream, and spans are drawn independently, so that the share of masked
+tokens is right on average, not in every sample.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """TSDAE, a denoising autoencoder of sentences. Wang, Reimers, Gurevych, Findings of EMNLP 2021. https://arxiv.org/abs/2104.06979
 
-Views:  one document of whose tokens 60% are deleted, and the whole one as the target (section 3).
-Heads:  a causal transformer whose tokens see those before them, and of the damaged document its pooled vector alone, by
-        cross-attention; words are scored by the encoder's own head, whose weights are the embedding's. The decoder is thrown away.
-Loss:   cross-entropy of every token of the whole document given those before it and the vector (equation 1).
-Differs from the paper: the decoder is a small one of its own, with fixed positions, where the paper's is as deep as the encoder and
-shares its weights; the vector is the encoder's usual one, for a language model the mean over its tokens.
+Views:  one document with 60% of its tokens deleted, and the original as the target (section 3).
+Heads:  a causal transformer decoder with cross-attention to a single vector, the corrupted document's pooled vector; the logits come
+        from the encoder's language-model head, tied to the token embedding. The decoder is discarded after training.
+Loss:   cross-entropy of every token of the original document given those before it and the vector (equation 1).
+Differs from the paper: the decoder is small and separate, with fixed positions, where the paper's is as deep as the encoder and
+shares its weights; the vector is the encoder's default pooling, which is the mean over tokens for a language model.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TSDAE(Method):
         assert view.target is not None
         vector = self.encoder(view).unsqueeze(1)
         tokens, _ = self.encoder.embed(View(view.target[:, :-1]))
-        target = view.target[:, 1:]  # the first one is the tokenizer's class token, where it has one
+        target = view.target[:, 1:]  # the first is the tokenizer's class token, if it has one
         counted = None if view.target_valid is None else view.target_valid[:, 1:]
         hidden, weight, bias = self.words.parts(self.decoder(tokens, vector))
         return {"tokens": mean_cross_entropy(hidden, weight, bias, target, counted)}

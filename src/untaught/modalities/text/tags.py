@@ -1,7 +1,7 @@
-"""Tags of words: a document comes as a list of words with a tag each, and becomes tokens of which each word's first carries its tag.
+"""Sequence tagging: a document is a list of words with one tag each; the first token of each word carries its tag.
 
-Words are joined by single blanks and tokenized as any text of the modality is, so that fine-tuning reads what pretraining has read. A
-word whose first token lies behind the cut of a long document, or that has no token, can't be predicted: it has no place.
+Words are joined by single spaces and tokenized like any other text, so that fine-tuning sees the same input as pretraining. A word
+whose first token is truncated, or that has no token, has no position and is not predicted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ LARGEST = 10_000  # tags
 
 
 def words_of(value: Any) -> list[str]:
-    """Words as they are, or text cut at blanks. Raises ValueError."""
+    """A list of words as it is, or text split at whitespace. Raises ValueError."""
     if isinstance(value, str):
         return value.split()
     if isinstance(value, np.ndarray | list | tuple) and len(value) and all(isinstance(word, str) for word in value):
-        words = [" ".join(word.split()) or "\ufffd" for word in value]  # a word of blanks alone would be none
+        words = [" ".join(word.split()) or "\ufffd" for word in value]  # a blank word must remain a word
         return [word.replace(" ", "\u00a0") for word in words]
-    raise ValueError(f"{type(value).__name__} holds no words; a list of strings, or text, is needed")
+    raise ValueError(f"{type(value).__name__} is not a list of words; a list of strings or a text is required")
 
 
 def tags_of(record: Record, count: int) -> list[str]:
@@ -35,14 +35,14 @@ def tags_of(record: Record, count: int) -> list[str]:
     if isinstance(tags, str):
         tags = tags.split()
     if not isinstance(tags, np.ndarray | list | tuple) or not all(isinstance(tag, str) for tag in tags):
-        raise ValueError("its tags are no list of names, as O, B-person, I-person")
+        raise ValueError("its tags are not a list of names such as O, B-person, I-person")
     if len(tags) != count:
-        raise ValueError(f"has {count} words and {len(tags)} tags; one a word is needed")
+        raise ValueError(f"has {count} words but {len(tags)} tags; one tag per word is required")
     return [str(tag) for tag in tags]
 
 
-def learn(records: Iterable[Record], layout: Options) -> Options:
-    """-> tags: their names, O first."""
+def learn(records: Iterable[Record], settings: Options) -> Options:
+    """-> tags: their names, O first. Raises UserError if there are fewer than 2, or too many."""
     found: set[str] = set()
     faults: list[str] = []
     for record in records:
@@ -57,41 +57,41 @@ def learn(records: Iterable[Record], layout: Options) -> Options:
         shown = f": {faults[0]}" if faults else f", all are {', '.join(found)}"
         raise UserError(f"the data have no tags to learn{shown}")
     if len(found) > LARGEST:
-        raise UserError(f"the data have {len(found):,} different tags; at most {LARGEST:,} can be learned: is it the right column?")
+        raise UserError(f"the data have {len(found):,} different tags, more than {LARGEST:,}; check that the column is right")
     return {"tags": sorted(found, key=lambda tag: (tag != "O", tag[2:], tag[:2]))}
 
 
 def aligned(text: str, words: list[str], offsets: list[tuple[int, int]]) -> np.ndarray:
-    """The first token of each word (W,) int32, -1 without one. offsets: of the tokens in the text, which is the words joined by a blank."""
+    """The first token of each word (W,) int32, -1 if none. text: the words joined by spaces; offsets: of its tokens."""
     starts = np.cumsum([0, *(len(word) + 1 for word in words)])
     at = np.full(len(words), -1, np.int32)
     for number, (start, end) in enumerate(offsets):
-        while start < end and text[start] == " ":  # of a token that begins with the blank before a word
+        while start < end and text[start] == " ":  # a token may include the space before a word
             start += 1
         if start < end and at[word := int(np.searchsorted(starts, start, "right")) - 1] < 0:
             at[word] = number
     return at
 
 
-def columns(record: Record, layout: Options, words: list[str], at: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of a target, with tags where the record has some."""
+def columns(record: Record, settings: Options, words: list[str], at: np.ndarray) -> dict[str, np.ndarray]:
+    """The target's columns, with tags if the record has them."""
     found = {AT: at, WORDS: np.frombuffer("\n".join(words).encode("utf-8", "replace"), np.uint8)}
     if "tags" in record:
-        numbers = {tag: number for number, tag in enumerate(layout["tags"])}
+        numbers = {tag: number for number, tag in enumerate(settings["tags"])}
         found[TAGS] = np.array([numbers[tag] for tag in tags_of(record, len(words))], np.int16)
     return found
 
 
 def follow(batch: Batch, view: View) -> View:
-    """target (B,W) the tag of each word, -1 where it has none.
+    """target (B,W): the tag of each word, -1 if none.
 
-    meta["words"] (B,W): the place of its first token in the view, -1 where there is none (cut off, or dropped by the view);
-    meta["spelled"] (B,bytes): the words, a line each; meta["count"] (B,): how many they are.
+    meta["words"] (B,W): position of the word's first token in the view, -1 if none (truncated, or dropped by the view);
+    meta["spelled"] (B,bytes): the words, one per line; meta["count"] (B,): number of words.
     """
     assert view.meta is not None
     at, valid, source = batch[AT].long(), batch[f"{AT}_valid"], view.meta["source"]
     length = int(max(batch["ids"].shape[1], 1))
-    places = source.new_full((len(at), length + 1), -1)  # of each token of the document, where it is in the view
+    places = source.new_full((len(at), length + 1), -1)  # document token -> position in the view
     inside = torch.arange(source.shape[1], device=source.device).expand_as(source)
     places.scatter_(1, torch.where(source < 0, length, source), torch.where(source < 0, -1, inside))
     words = torch.where(valid & (at >= 0), places[:, :length].gather(1, at.clamp(0, length - 1)), -1)

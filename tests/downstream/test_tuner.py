@@ -13,15 +13,19 @@ import torch
 from planted import dataset
 
 import untaught as ut
-from untaught.commands import finetune as module
-from untaught.commands.finetune import Trial, Tuner, finetune
+from untaught.commands import finetune as command
 from untaught.config.registry import build_encoder
 from untaught.config.train_config import TrainConfig
-from untaught.core import Options
+from untaught.core import Options, Preprocessor
+from untaught.downstream import label_sampling
 from untaught.downstream.classify import Classify
+from untaught.downstream.label_sampling import Trial
+from untaught.downstream.network import TrainedLayers
 from untaught.downstream.task import Predictions
+from untaught.downstream.tuner import Settings, Tuner
 from untaught.evaluation.calibration import best_temperature
 from untaught.modalities.image import IMAGE
+from untaught.pipeline.pretrained import Pretrained, described
 from untaught.pipeline.view_pipeline import view_options
 
 KNOBS = {"width": "4"}
@@ -55,29 +59,31 @@ PARTS = lights({"train": 80, "val": 40, "test": 40})
 POOLED = lights({"train": 200, "test": 20})  # the validation part is cut out of the training part
 
 
-def encoder(seed: int = 0) -> tuple[Any, Options]:
-    """One that was never trained, and its config."""
+def encoder(seed: int = 0) -> Pretrained:
+    """One that was never trained."""
     torch.manual_seed(seed)
-    config: Options = {"encoder": "conv_small", "encoder_knobs": KNOBS, "modality": "image", "layout": LAYOUT, "view": "whole"}
-    return build_encoder("conv_small", IMAGE.input(LAYOUT), KNOBS).eval(), {
-        **config,
-        "statistics": {"mean": [0.5], "std": [0.3]},
-        "method": "simclr",
-    }
+    prep = Preprocessor(IMAGE, LAYOUT, {"mean": [0.5], "std": [0.3]})
+    config: Options = {"encoder": "conv_small", "encoder_knobs": KNOBS, "view": "whole", "method": "simclr", **described(prep)}
+    return Pretrained(build_encoder("conv_small", prep.encoder_arguments, KNOBS).eval(), config, prep)
 
 
 def tuned(frame: pd.DataFrame, folder: Path, task: str = "classify", **knobs: Any) -> ut.Model:
-    path, network, config = finetune(
-        *encoder(), folder, frame, task=task, out=folder / "model", label="label", split="split", knobs=TINY | knobs
+    return ut.Model(
+        *command.finetune(encoder(), folder, frame, task=task, out=folder / "model", label="label", split="split", knobs=TINY | knobs)
     )
-    return ut.Model(path, network, config)
 
 
-def tuner(frame: pd.DataFrame, cls: Any = Classify, trial: Options | None = None, knobs: Options | None = None, **loop: Any) -> Tuner:
-    found = dataset(frame, layout=LAYOUT)
-    task = "classify" if issubclass(cls, Classify) else "regress"
-    recipe, options = TrainConfig(optimizer="adamw", **{**TINY, **loop}), view_options(("light",), IMAGE, LAYOUT, {})
-    return Tuner(*encoder(), found, task, cls, recipe, Trial(**(trial or {})), knobs or {}, ("light",), options)
+def tuner(
+    frame: pd.DataFrame,
+    cls: Any = Classify,
+    trial: Options | None = None,
+    layers: TrainedLayers = TrainedLayers(),  # noqa: B008  # frozen
+    knobs: Options | None = None,
+    **loop: Any,
+) -> Tuner:
+    settings = Settings(TrainConfig(optimizer="adamw", **{**TINY, **loop}), Trial(**(trial or {})), layers, knobs or {})
+    prep = Preprocessor(IMAGE, LAYOUT)
+    return Tuner(encoder(), dataset(frame, reading=prep), cls, settings, ("light",), view_options(("light",), prep, {}))
 
 
 def logits_of(model: ut.Model, frame: Any) -> np.ndarray:
@@ -135,7 +141,7 @@ def test_what_is_said_and_kept_is_the_mean_over_draws_on_both_sides(
 
     monkeypatch.setattr(Tuner, "train", train)
     monkeypatch.setattr(Tuner, "predictions", predictions)
-    monkeypatch.setattr(module, "save_network", lambda *_: None)
+    monkeypatch.setattr(command, "save_network", lambda *_: None)
     model = tuned(POOLED, tmp_path, draws=2)
     assert seen == [list(range(200, 220))] * 4
     found = {row["features"]: row for row in model.scores if row["metric"] == "accuracy"}
@@ -192,7 +198,7 @@ def test_the_datas_own_val_part_chooses() -> None:
 
 
 def test_a_large_validation_part_gives_back_what_it_spares(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "VALIDATED", 25)
+    monkeypatch.setattr(label_sampling, "VALIDATED", 25)
     ((rows, validation),) = tuner(POOLED).plans
     assert validation is not None
     assert len(validation) == 25
@@ -221,12 +227,12 @@ def test_the_head_begins_as_a_probe_of_the_training_rows_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("train", ["full", "frozen"])
-def test_from_scratch_is_a_network_that_has_learned_nothing_and_learns_whole(train: str, tmp_path: Path) -> None:
-    made = tuner(POOLED, knobs={"train": train}, steps=1, lr=1e-12)
-    pretrained, _ = encoder()
+def test_from_scratch_is_a_network_that_has_learned_nothing_and_learns_whole(train: Any, tmp_path: Path) -> None:
+    made = tuner(POOLED, layers=TrainedLayers(train), steps=1, lr=1e-12)
+    pretrained = encoder().network
     tuned, scratch = (made.train(features, 0, tmp_path).network for features in ("encoder", "random_init"))
     torch.manual_seed(0)
-    drawn = build_encoder("conv_small", IMAGE.input(LAYOUT), KNOBS)
+    drawn = build_encoder("conv_small", IMAGE.encoder_arguments(LAYOUT), KNOBS)
     for name, value in pretrained.named_parameters():
         torch.testing.assert_close(tuned.encoder.get_parameter(name), value)
         torch.testing.assert_close(scratch.encoder.get_parameter(name), drawn.get_parameter(name))

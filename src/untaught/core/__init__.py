@@ -1,0 +1,27 @@
+"""The types that methods, encoders and modalities exchange. Imports no other part of the package."""
+
+from untaught.core.encoder import Encoder, Features, Want
+from untaught.core.errors import UserError, reason
+from untaught.core.method import ExtractFeatures, Facts, Method, Role, Terms
+from untaught.core.modality import Files, Modality, Options, Preprocessor, Record
+from untaught.core.view import Batch, View
+
+__all__ = [
+    "Batch",
+    "Encoder",
+    "ExtractFeatures",
+    "Facts",
+    "Features",
+    "Files",
+    "Method",
+    "Modality",
+    "Options",
+    "Preprocessor",
+    "Record",
+    "Role",
+    "Terms",
+    "UserError",
+    "View",
+    "Want",
+    "reason",
+]

@@ -1,0 +1,78 @@
+"""The encoder interface: views to vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from untaught.core.view import View
+
+Want = tuple[str, ...]  # outputs of one forward pass: any of pooled, tokens, layers, maps
+
+
+@dataclass
+class Features:
+    """The outputs of one forward pass of an encoder; those not in `want` are None."""
+
+    pooled: Tensor | None = None  # (B,D)
+    tokens: Tensor | None = None  # (B,N,D)
+    valid: Tensor | None = None  # (B,N)
+    layers: list[Tensor] | None = None  # (B,N,D) each
+    maps: list[Tensor] | None = None  # (B,Di,hi,wi), fine to coarse
+
+
+class Encoder(nn.Module):
+    """Maps a view to vectors. `offers` names the abilities beyond pooled vectors."""
+
+    width: int
+    offers: frozenset[str] = frozenset()  # any of: tokens layers maps causal bidirectional any_size words decoder
+    layered: bool = False  # whether it is evaluated as a weighted sum of its layers
+
+    def forward(self, view: View) -> Tensor:
+        """-> (B, width), pooled as trained."""
+        pooled = self.features(view).pooled
+        assert pooled is not None
+        return pooled
+
+    def features(self, view: View, want: Want = ("pooled",)) -> Features:
+        """The outputs in `want`, in one forward pass. They do not depend on the view's padding."""
+        raise NotImplementedError
+
+    def embed(self, view: View) -> tuple[Tensor, Tensor | None]:
+        """-> tokens (B,N,D) and their validity (B,N), without position embeddings. Only with "tokens"."""
+        raise NotImplementedError
+
+    def context(
+        self, tokens: Tensor, valid: Tensor | None = None, at: Tensor | None = None, causal: bool = False, want: Want = ("tokens",)
+    ) -> Features:
+        """Adds position embeddings, then attends to valid tokens; `at` (B,K): positions of the tokens in the view. Only with "tokens"."""
+        raise NotImplementedError
+
+    def tokens_at(self, view: View, at: Tensor) -> Tensor:
+        """-> the tokens (B,K,D) at the positions `at` (B,K). Only with "tokens"."""
+        tokens = self.features(view, want=("tokens",)).tokens
+        assert tokens is not None
+        return tokens.gather(1, at.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+
+    def grid(self, view: View) -> tuple[int, ...]:
+        """The grid shape of a view's tokens: (h,w), (t,) or (t,h,w). Only with "tokens"."""
+        raise NotImplementedError
+
+    def words(self) -> Any:
+        """A vocabulary head: `parts(tokens (...,D))` -> (...,E), weight (V,E), bias (V,) or None. Only with "words"."""
+        raise NotImplementedError
+
+    def shallower(self, share: float) -> Encoder:
+        """A new encoder of the same class and width, with this share of its blocks and the same token embedding. Only with "words"."""
+        raise NotImplementedError
+
+    @property
+    def start(self) -> int:
+        """The id of the token that decoding starts with. Only with "decoder"."""
+        raise NotImplementedError
+
+    def decode(self, ids: Tensor, memory: Tensor, memory_valid: Tensor | None = None) -> Tensor:
+        """ids (B,T), with causal attention, and cross-attention to memory (B,N,D) -> (B,T,D). Only with "decoder"."""
+        raise NotImplementedError

@@ -1,0 +1,105 @@
+"""Probes for numbers: kNN regression, and ridge regression with all labels and with few; R2, MAE and Spearman's correlation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from untaught.evaluation import low_label, sparse
+from untaught.evaluation.interval import Row, bootstrap, row
+from untaught.evaluation.knn import knn_numbers
+from untaught.evaluation.ridge import RidgeProbe
+
+
+def probes(train: Any, train_targets: np.ndarray, test: Any, test_targets: np.ndarray) -> Iterator[tuple[str, list[Row]]]:
+    """See battery.Probes.run; features (N,D), (M,D), targets float."""
+    yield "kNN", []
+    rows = knn_rows(train, train_targets, test, test_targets)
+    yield "ridge", rows
+    probe = RidgeProbe(train, test) if isinstance(train, np.ndarray) else sparse.SparseRidge(*sparse.weigh(train, test))
+    guess, _ = probe.predict(np.arange(len(train_targets)), train_targets)
+    rows = number_rows("ridge", "all", guess[None], test_targets)
+    for setting, against in low_label.settings(train_targets):
+        if against:
+            continue
+        yield f"ridge {setting}", rows
+        guesses, alpha = [], None  # chosen on the first draw
+        for seed in range(low_label.DRAWS):
+            drawn = low_label.draw(setting, train_targets, seed)
+            guess, alpha = probe.predict(drawn, train_targets[drawn], seed, alpha)
+            guesses.append(guess)
+        rows = number_rows("ridge", setting, np.stack(guesses), test_targets)
+    yield "", rows
+
+
+def count(train_targets: np.ndarray) -> int:
+    """Number of steps of `probes`."""
+    return 2 + sum(not against for _, against in low_label.settings(train_targets))
+
+
+def knn_rows(bank: Any, bank_targets: np.ndarray, queries: Any, query_targets: np.ndarray) -> list[Row]:
+    """Rows of knn20 and knn200."""
+    found = _knn(bank, bank_targets, queries)
+    return [row for k, guess in found.items() for row in number_rows(f"knn{k}", "all", guess[None], query_targets)]
+
+
+def watch(bank: Any, bank_targets: np.ndarray, queries: Any, query_targets: np.ndarray) -> dict[str, float]:
+    """R2 of kNN regression: knn20_r2, knn200_r2; {} if the queries' targets are all equal."""
+    total = np.square(query_targets - query_targets.mean()).sum()
+    found = _knn(bank, bank_targets, queries) if total > 0 else {}
+    return {f"knn{k}_r2": float(1 - np.square(guess - query_targets).sum() / total) for k, guess in found.items()}
+
+
+def _knn(bank: Any, targets: np.ndarray, queries: Any) -> dict[int, np.ndarray]:
+    if isinstance(bank, np.ndarray):
+        return knn_numbers(bank, targets, queries)
+    bank, queries = sparse.weigh(bank, queries)
+    return sparse.knn_numbers(bank, targets, queries)
+
+
+def number_rows(probe: str, labels: str, guess: np.ndarray, truth: np.ndarray) -> list[Row]:
+    """guess (draws, M), truth (M,) -> rows of R2, mean absolute error and Spearman's correlation; only the error if the truth has no
+    variance."""
+    draws, rows = guess.shape
+    error, absolute = np.square(guess - truth), np.abs(guess - truth)
+
+    def mae(counts: np.ndarray) -> np.ndarray:
+        return absolute @ counts / rows
+
+    def r2(counts: np.ndarray) -> np.ndarray:
+        total = (counts * np.square(truth - truth @ counts / rows)).sum()
+        return 1 - error @ counts / total if total > 0 else np.full(draws, np.nan)
+
+    orders, order = [Order(one) for one in guess], Order(truth)
+
+    def spearman(counts: np.ndarray) -> np.ndarray:
+        own = order.ranks(counts)
+        return np.array([correlation(one.ranks(counts), own, counts) for one in orders])
+
+    found = [row(probe, labels, "mae", *bootstrap(mae, rows, 0.0, np.inf), draws)]
+    if truth.max() > truth.min():
+        more = [("r2", r2, -np.inf), ("spearman", spearman, -1.0)]
+        found = [*(row(probe, labels, name, *bootstrap(score, rows, low, 1.0), draws) for name, score, low in more), *found]
+    return found
+
+
+class Order:
+    """Values (M,), ranked repeatedly with different counts."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.place = np.unique(values, return_inverse=True)[1]  # index of each among the distinct values
+
+    def ranks(self, counts: np.ndarray) -> np.ndarray:
+        """The rank (M,) of each value, each occurring `counts` (M,) times; ties get the mean of their ranks."""
+        each = np.bincount(self.place, counts)
+        return (np.cumsum(each) - (each - 1) / 2)[self.place]
+
+
+def correlation(a: np.ndarray, b: np.ndarray, counts: np.ndarray) -> float:
+    """Pearson's correlation of a and b (M,) with counts (M,); 0 if either is constant."""
+    total = counts.sum()
+    a, b = a - a @ counts / total, b - b @ counts / total
+    scale = np.sqrt((counts * a * a).sum() * (counts * b * b).sum())
+    return float((counts * a * b).sum() / scale) if scale > 0 else 0.0

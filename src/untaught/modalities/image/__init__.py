@@ -1,0 +1,126 @@
+"""Images: 1 to N channels, 8 or 16 bit.
+
+The white level is fixed once per data set: 255 for bytes, 1 for floats and masks, and the setting `max_value` for wider integers, whose
+type does not determine it; so an image is the same in any storage format. The channel axis of an array is inferred from its shape if
+that is unambiguous, else given by the knob `channels_first`, else, for torch tensors only, torch's convention.
+
+An image is decoded once, with its full field of view resized to a square, and stored with its aspect ratio, so that random crops have
+the original geometry. Views are made batched, with parameters drawn per sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+
+from untaught.core import Modality, Options, Preprocessor, UserError, View
+from untaught.data.target import Target
+from untaught.modalities.image import masks
+from untaught.modalities.image.augment import augmented, blocks, masked, multiblock, whole
+from untaught.modalities.image.decode import decode, decode_with_mask, fit, raw
+from untaught.modalities.image.plan import adapt, doubt, plan
+from untaught.modalities.image.presets import SIDES, check, presets
+from untaught.ranges import Within
+
+
+def render(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
+    """A view as the network sees it -> (B,H,W,3) uint8, masked tokens grey; the first three channels (or the first, if fewer)."""
+    mean, std = (torch.tensor(prep.statistics[key]).view(-1, 1, 1) for key in ("mean", "std"))
+    x = view.x.detach().float().cpu() * std + mean
+    if view.mask is not None:
+        side = options["patch"]
+        rows = x.shape[-2] // side
+        masked_pixels = view.mask.cpu().view(len(x), 1, rows, -1).repeat_interleave(side, 2).repeat_interleave(side, 3)
+        x = torch.where(masked_pixels, torch.tensor(0.5), x)
+    x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
+    return (x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def encoder_for(settings: Options, needs: frozenset[str]) -> str:
+    if "tokens" in needs:
+        return "vit_mini"
+    return "timm/resnet18" if torch.cuda.is_available() else "conv_small"
+
+
+def encoder_arguments(settings: Options) -> Options:
+    return {"channels": settings["channels"], "size": settings["size"]}
+
+
+def export(prep: Preprocessor) -> Options:
+    """The `whole` view as a timm config: shorter side resized to the size, center crop, pixels in 0..1, per-channel mean and std."""
+    settings, statistics = prep.settings, prep.statistics
+    for name in ("mean", "std"):
+        values = statistics.get(name)
+        if not isinstance(values, list) or len(values) != settings["channels"] or not all(map(_finite, values)):
+            raise UserError(f"{name} of {settings['channels']} channels is {str(values)[:40]}; one finite number per channel is required")
+    if min(statistics["std"]) <= 0:
+        raise UserError(f"std of the channels is {statistics['std']}; each must be above 0")
+    shape = {"input_size": [settings["channels"], settings["size"], settings["size"]]}
+    crop = {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "center"}
+    return {**shape, **crop, "mean": statistics["mean"], "std": statistics["std"]}
+
+
+def suit(options: Options, patch: int) -> Options:
+    """Rounds a view's side to a multiple of the patch size."""
+    size = max(1, round(options["size"] / patch)) * patch
+    return {"size": size} if size != options["size"] else {}
+
+
+def shown(prep: Preprocessor, model: Options) -> Preprocessor:
+    """A preprocessor for a pretrained model: its "size", "mean" and "std". For another number of channels, to which its first layer was
+    adapted, mean and std are averaged over channels."""
+    settings, statistics = {**prep.settings, "size": model["size"]}, {key: model[key] for key in ("mean", "std")}
+    if len(statistics["mean"]) != settings["channels"]:
+        statistics = {key: [sum(values) / len(values)] * settings["channels"] for key, values in statistics.items()}
+    return replace(prep, settings=settings, statistics=statistics)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e6
+
+
+FIELDS = {"image": ("image", "img", "picture", "pixels", "photo", "path", "file", "filename", "file_name", "x")}
+MASK = Target(
+    fields=FIELDS | {"mask": ("masks", "segmentation", "segmentation_mask", "annotation", "label_mask", "mask_path", "mask_file")},
+    decode=decode_with_mask,
+    **masks.MASKS,
+)
+IMAGE = Modality(
+    name="image",
+    noun="images",
+    fields=FIELDS,
+    suffixes=frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm", ".jp2", ".avif"]),
+    plan=plan,
+    decode=decode,
+    fit=fit,
+    presets=presets,
+    check=check,
+    views={
+        "whole": whole,
+        **dict.fromkeys(("global", "global2", "local", "light"), augmented),
+        **dict.fromkeys(("masked", "global_masked"), masked),
+        **dict.fromkeys(("blocks", "global_blocks", "global2_blocks"), blocks),
+        "multiblock": multiblock,
+    },
+    raw=raw,
+    render=render,
+    encoder_for=encoder_for,
+    encoder_arguments=encoder_arguments,
+    export=export,
+    kind=lambda settings: settings["channels"],
+    suit=suit,
+    shown=shown,
+    knobs={
+        "size": Annotated[int, SIDES],
+        "side": Annotated[int, SIDES],
+        "preset": str,
+        "max_value": Annotated[int, Within(1, 65535)],
+        "channels_first": bool,
+    },
+    doubt=doubt,
+    adapt=adapt,
+    targets={"masks": MASK},
+)
