@@ -259,7 +259,7 @@ def test_resume_needs_a_run(tmp_path: Path) -> None:
 def test_a_run_that_never_began_leaves_the_folders_that_were_there_and_no_others(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     for out in (tmp_path / "mine", tmp_path / "runs" / "new"):
-        with pytest.raises(UserError, match="larger than the data"):
+        with pytest.raises(UserError, match="larger than the training part"):
             ut.pretrain("builtin:digits", steps=1, batch_size=1024 * 64, out=out)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

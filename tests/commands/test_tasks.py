@@ -67,7 +67,7 @@ def test_squares_are_found(tmp_path: Path, capfd: Any) -> None:
     with pytest.raises(ut.UserError, match="already exists; choose another --out"):
         model.predict(data, tmp_path / "masks")
     with pytest.raises(
-        ut.UserError, match=r"Tag needs tags, which modality image does not offer; it offers masks|needs an encoder with tokens"
+        ut.UserError, match=r"Tag needs tags, which modality image does not offer; it offers masks|requires an encoder with tokens"
     ):
         run.finetune(data, "tag", out=tmp_path / "no")
 

@@ -329,7 +329,7 @@ def test_a_wrong_override_is_refused(key: str, value: str, says: str) -> None:
 def test_views_are_the_methods_or_as_many_others() -> None:
     assert view_names(SimCLR, IMAGE) == ("global", "global")
     assert view_names(SimCLR, IMAGE, "whole,local") == ("whole", "local")
-    with pytest.raises(UserError, match="reads 2 views, by default global,global"):
+    with pytest.raises(UserError, match="takes 2 views, by default global,global"):
         view_names(SimCLR, IMAGE, "whole")
     with pytest.raises(UserError, match=r"the view wrinkled; image offers whole, global"):
         view_names(SimCLR, IMAGE, ("whole", "wrinkled"))
