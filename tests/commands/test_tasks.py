@@ -111,6 +111,9 @@ def test_names_are_tagged(tmp_path: Path, capfd: Any) -> None:
     assert list(table["token"]) == ["Bob", "left", "New", "York", "Ann", "saw", "Oslo"]
     assert list(table["entity"]) == ["person 1", "", "place 2", "place 2", "person 1", "", "place 2"]
     assert list(table["row"]) == [0] * 4 + [1] * 3
+    probed = {(row["features"], row["metric"]): row["mean"] for row in run.evaluate(tmp_path / "data", task="tag")}
+    assert set(probed) == {(features, metric) for features in ("encoder", "random_init") for metric in rows}
+    assert probed["encoder", "word_accuracy"] > 0.5
 
 
 def test_maps_are_probed_on_the_frozen_encoder_beside_its_random_init(tmp_path: Path, capfd: Any) -> None:
