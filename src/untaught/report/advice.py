@@ -47,7 +47,7 @@ def _baselines(summary: RunSummary) -> list[Advice]:
             found.append(f"{name} {text(other['mean'])}")
     advice = []
     if found:
-        because = f"{on}: the encoder's {text(own['mean'])} is hardly above {' and '.join(found)}"
+        because = f"{on}: the encoder's {text(own['mean'])} is not clearly above {' and '.join(found)}"
         advice.append(Advice("try another method, or other views", because))
     names = {row["features"] for row in summary.scores if row["features"].startswith("against:")}
     others = {name.removeprefix("against:"): row["mean"] for name in names if (row := summary.baseline(own, name))}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 360, 200  # of the view box: unscaled on a phone
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 26
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 26
 LETTER = 6.5  # approximate width of a character
 MOST = 240  # points per curve; more are averaged
 
