@@ -126,8 +126,7 @@ def _modality(asked: Asked, views: tuple[str, ...]) -> Modality:
     except UserError:
         if started() is None or asked.modality is not None:
             raise
-        able = [kind for kind in map(modality_named, modality_table()) if set(views) <= kind.views.keys()]
-        return able[0]
+        return next(kind for kind in map(modality_named, modality_table()) if set(views) <= kind.views.keys())
 
 
 def _as_before(asked: Asked, before: Options) -> tuple[Asked, list[str]]:

@@ -98,12 +98,12 @@ def modality_table() -> dict[str, str]:
 
 
 def modality_named(name: str) -> Modality:
-    table = modality_table()
+    table = MODALITIES if name in MODALITIES else modality_table()  # looking through installed packages takes time
     if name not in table:
         raise unknown("modality", name, table)
     found = resolve(table[name])
     if not isinstance(found, Modality):
-        raise UserError(f"{table[name]}, which a package offers as the modality {name}, is none; fix or uninstall it")
+        raise UserError(f"the modality {name} of an installed package ({table[name]}) is not a Modality; fix or uninstall the package")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,21 @@ def settings(labels: np.ndarray) -> Iterator[tuple[str, str]]:
         else:
             count = int(setting.partition("/")[0])
             yield setting, f"no class has more than {sizes.max()} training rows" if sizes.max() <= count else ""
+
+
+def possible(labels: np.ndarray) -> list[str]:
+    """The settings that these labels (N,) are enough for."""
+    return [setting for setting, against in settings(labels) if not against]
+
+
+def guesses(probe: Any, setting: str, labels: np.ndarray) -> np.ndarray:
+    """Predictions (DRAWS, M) of a probe fitted on each draw of labels (N,); its penalty is chosen on the first."""
+    found, penalty = [], None
+    for seed in range(DRAWS):
+        drawn = draw(setting, labels, seed)
+        guess, penalty = probe.predict(drawn, labels[drawn], seed, penalty)
+        found.append(guess)
+    return np.stack(found)
 
 
 def _members(labels: np.ndarray) -> list[np.ndarray]:

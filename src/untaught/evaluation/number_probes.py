@@ -21,22 +21,15 @@ def probes(train: Any, train_targets: np.ndarray, test: Any, test_targets: np.nd
     probe = RidgeProbe(train, test) if isinstance(train, np.ndarray) else sparse.SparseRidge(*sparse.weigh(train, test))
     guess, _ = probe.predict(np.arange(len(train_targets)), train_targets)
     rows = number_rows("ridge", "all", guess[None], test_targets)
-    for setting, against in low_label.settings(train_targets):
-        if against:
-            continue
+    for setting in low_label.possible(train_targets):
         yield f"ridge {setting}", rows
-        guesses, alpha = [], None  # chosen on the first draw
-        for seed in range(low_label.DRAWS):
-            drawn = low_label.draw(setting, train_targets, seed)
-            guess, alpha = probe.predict(drawn, train_targets[drawn], seed, alpha)
-            guesses.append(guess)
-        rows = number_rows("ridge", setting, np.stack(guesses), test_targets)
+        rows = number_rows("ridge", setting, low_label.guesses(probe, setting, train_targets), test_targets)
     yield "", rows
 
 
 def count(train_targets: np.ndarray) -> int:
     """Number of steps of `probes`."""
-    return 2 + sum(not against for _, against in low_label.settings(train_targets))
+    return 2 + len(low_label.possible(train_targets))
 
 
 def knn_rows(bank: Any, bank_targets: np.ndarray, queries: Any, query_targets: np.ndarray) -> list[Row]:
