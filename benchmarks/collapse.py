@@ -37,7 +37,7 @@ from rounds import machine, table
 from torch import Tensor, nn
 
 from untaught.commands.pretrain import pretrain
-from untaught.commands.request import Asked
+from untaught.commands.request import PretrainArguments
 from untaught.config.overrides import knobs_of
 from untaught.config.registry import method_class
 from untaught.console import console
@@ -280,7 +280,7 @@ def train(case: Case, seed: int, steps: int, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"name": case.name, "seed": seed, "steps": steps}
     began = time.process_time()
     try:
-        pretrain(Asked(data_of(case, seed, folder), case.method, encoder, out, case.modality, knobs=knobs))
+        pretrain(PretrainArguments(data_of(case, seed, folder), case.method, encoder, out, case.modality, knobs=knobs))
     except Exception as fault:
         result["fault"] = f"{type(fault).__name__}: {fault}"
     finally:

@@ -35,7 +35,7 @@ from rounds import machine, table
 
 from untaught.api import evaluate
 from untaught.commands.pretrain import pretrain
-from untaught.commands.request import Asked
+from untaught.commands.request import PretrainArguments
 from untaught.config.registry import build_encoder, modality_named
 from untaught.core import View
 from untaught.ops.precision import has_bfloat16
@@ -93,7 +93,7 @@ def profile(method: str, data: Path, out: Path, asked: argparse.Namespace) -> di
     result: dict[str, float] = {}
     for name, clock in (("waiting", Waiting), ("free", fit.Clock)):
         with patch.object(fit, "Clock", clock):
-            run = pretrain(Asked(str(data), method, asked.encoder, out / f"{method}-{name}", split="part", knobs=knobs)).path
+            run = pretrain(PretrainArguments(str(data), method, asked.encoder, out / f"{method}-{name}", split="part", knobs=knobs)).path
         rows = [{"samples": 0, "seconds": 0.0}, *(row for row in rows_of(run) if "loss" in row)]
         first, *counted = rows[(len(rows) - 1) // 2 :]  # of the first epoch, kernels are chosen
         result[name] = (counted[-1]["samples"] - first["samples"]) / (counted[-1]["seconds"] - first["seconds"])

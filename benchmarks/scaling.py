@@ -34,7 +34,7 @@ def train(asked: argparse.Namespace) -> None:
     import torch.distributed as dist
 
     from untaught.commands.pretrain import pretrain
-    from untaught.commands.request import Asked
+    from untaught.commands.request import PretrainArguments
     from untaught.training import trainer as loop
 
     spent, reducing = [0.0], [0.0]
@@ -65,7 +65,7 @@ def train(asked: argparse.Namespace) -> None:
     loop.Trainer.run = watched
     knobs = {"steps": asked.steps, "batch_size": asked.batch, "log_every": asked.every, "precision": asked.precision}
     knobs |= {"evaluate_every": 0, "save_every": 10**6, "warmup": 0, "health_every": 0}
-    out = pretrain(Asked(asked.data, "simclr", asked.encoder[0], Path(asked.out), knobs=knobs)).path
+    out = pretrain(PretrainArguments(asked.data, "simclr", asked.encoder[0], Path(asked.out), knobs=knobs)).path
     if int(os.environ.get("RANK", 0)) == 0:
         rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         first, last = rows[min(WARM, len(rows)) - 1], rows[-1]

@@ -24,7 +24,7 @@ from methods_images import BATCH, BATCHES, KNOBS
 from rounds import machine, table
 
 from untaught.commands.pretrain import pretrain
-from untaught.commands.request import Asked
+from untaught.commands.request import PretrainArguments
 from untaught.config.registry import method_class
 from untaught.console import console
 from untaught.methods import METHODS
@@ -47,7 +47,7 @@ def speed(folder: Path, runs: Path, method: str, encoder: tuple[str, ...], batch
     fixed = {"steps": WARM + steps, "batch_size": batch, "log_every": 1, "warmup": 0, "schedule": "constant", "health_every": 0}
     name, *of_encoder = encoder
     own = [knob for knob in KNOBS.get(method, ()) if not knob.startswith("encoder.")]
-    pretrain(Asked(str(folder), method, name, out, knobs=fixed | dict(knob.split("=") for knob in (*of_encoder, *own))))
+    pretrain(PretrainArguments(str(folder), method, name, out, knobs=fixed | dict(knob.split("=") for knob in (*of_encoder, *own))))
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][WARM:]
     return batch * len(rows) / sum(batch / row["samples_per_second"] for row in rows)
 

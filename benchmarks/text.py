@@ -67,8 +67,8 @@ def ours(name: str, encoder: Any, rows: int, length: int, vocabulary: int, **kno
     views = Views(names, Preprocessor(TEXT, {}, layout), view_options(names, Preprocessor(TEXT, layout), {}), seed=0)
     data = _Ids(rows, length, vocabulary)
     method = cls(encoder, Facts(rows))
-    recipe = TrainConfig(steps=1 << 20, batch_size=rows, lr=1e-3, **knobs)
-    train_step, done = TrainingStep(method.train(), recipe), itertools.count()
+    train_config = TrainConfig(steps=1 << 20, batch_size=rows, lr=1e-3, **knobs)
+    train_step, done = TrainingStep(method.train(), train_config), itertools.count()
     return lambda: train_step(next(done), views(data.batch, 0), 0.0) and None
 
 

@@ -133,7 +133,7 @@ def test_what_is_given_with_from_goes_before_what_the_run_had(tmp_path: Path, mo
     from untaught import cli
     from untaught.commands import pretrain
 
-    asked: list[pretrain.Asked] = []
+    asked: list[pretrain.PretrainArguments] = []
     monkeypatch.setattr(pretrain, "pretrain", lambda one, resume, finish: asked.append(one) or pretrain.Trained(tmp_path))
     (tmp_path / "run.yaml").write_text(
         "data: builtin:digits\nmethod: simclr\nencoder: conv_small\nknobs: {steps: 9, seed: 3}\nlayout: {}\nresolved: {}\n"

@@ -82,13 +82,13 @@ class Views:
 
 
 def fit(folder: Path, method: Method, views: int = 1, **knobs: Any) -> Trainer:
-    """A run of 1 step with plain gradient descent, so that weights move by lr times gradient; `knobs` are the recipe's."""
+    """A run of 1 step with plain gradient descent, so that weights move by lr times gradient; `knobs` are the training loop's."""
     plain = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0}
     folder.mkdir(exist_ok=True)
     length = {} if {"minutes", "epochs", "steps"} & set(knobs) else {"steps": 1}
-    recipe = TrainConfig(**{**plain, "batch_size": 8, "precision": "float32", **length, **knobs})
+    train_config = TrainConfig(**{**plain, "batch_size": 8, "precision": "float32", **length, **knobs})
     toy_views: Any = Views(views)
-    step = TrainingStep(method, recipe)
+    step = TrainingStep(method, train_config)
     return Trainer(step, toy_views, Batches(), folder, name=lambda index: [f"row {i}" for i in index.tolist()])
 
 

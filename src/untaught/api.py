@@ -223,8 +223,8 @@ def pretrain(
     """
     from untaught.commands import pretrain as commands
 
-    asked = _asked(data, method, encoder, out, modality, columns, label, split, again, knobs)
-    trained = commands.pretrain(asked, resume, finish)
+    arguments = _pretrain_arguments(data, method, encoder, out, modality, columns, label, split, again, knobs)
+    trained = commands.pretrain(arguments, resume, finish)
     if trained.model is None:
         return Run(trained.path)
     from untaught.pipeline.pretrained import for_inference
@@ -253,8 +253,8 @@ def pretrain_seeds(
     """
     from untaught.commands.seeds import pretrain_seeds as run
 
-    asked = _asked(data, method, encoder, out, modality, columns, label, split, again, knobs)
-    return [Run(place) for place in run(asked, seeds, resume, finish)]
+    arguments = _pretrain_arguments(data, method, encoder, out, modality, columns, label, split, again, knobs)
+    return [Run(place) for place in run(arguments, seeds, resume, finish)]
 
 
 def evaluate(
@@ -540,7 +540,7 @@ def _dotted(knobs: Options) -> Options:
     return {key.replace("__", "."): value for key, value in knobs.items()}
 
 
-def _asked(
+def _pretrain_arguments(
     data: Any,
     method: Any,
     encoder: Any,
@@ -552,14 +552,14 @@ def _asked(
     again: PathArgument | None,
     knobs: Options,
 ) -> Any:
-    from untaught.commands.request import Asked
+    from untaught.commands.request import PretrainArguments
     from untaught.storage.run_dir import read_run
 
     chosen = {"data": data, "method": method, "encoder": encoder, "columns": columns, "label": label, "split": split}
     if again is None:
-        return Asked(**chosen, out=_place(out), modality=modality, knobs=_dotted(knobs))
+        return PretrainArguments(**chosen, out=_place(out), modality=modality, knobs=_dotted(knobs))
     place = Path(again)
     before = read_run(place / "run.yaml") if place.is_dir() else read_run(place, named=True)
     repeated = {key: before[key] for key in (*chosen, "modality")}
     given = {key: value for key, value in chosen.items() if value is not None}
-    return Asked(**(repeated | given), out=_place(out), knobs=before["knobs"] | _dotted(knobs))
+    return PretrainArguments(**(repeated | given), out=_place(out), knobs=before["knobs"] | _dotted(knobs))

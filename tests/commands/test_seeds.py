@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from untaught.commands import seeds
-from untaught.commands.request import Asked
+from untaught.commands.request import PretrainArguments
 from untaught.core import Options
 
 ROW: Options = {"features": "encoder", "probe": "knn20", "labels": "all", "metric": "accuracy", "low": 0.0, "high": 1.0, "data": "d"}
@@ -19,7 +19,7 @@ def test_seeds_go_on_from_the_one_that_is_asked_for(
 ) -> None:
     asked: list[tuple[str, Options]] = []
 
-    def trained(one: Asked, resume: bool, finish: object) -> None:
+    def trained(one: PretrainArguments, resume: bool, finish: object) -> None:
         assert one.out is not None
         asked.append((one.out.name, one.knobs))
         one.out.mkdir(parents=True)
@@ -27,7 +27,7 @@ def test_seeds_go_on_from_the_one_that_is_asked_for(
         (one.out / "evaluation.json").write_text(json.dumps({"schema": 1, "rows": rows}))
 
     monkeypatch.setattr(seeds, "pretrain", trained)
-    places = seeds.pretrain_seeds(Asked("builtin:digits", out=tmp_path / "runs", knobs={"seed": "5", "steps": "2"}), 3)
+    places = seeds.pretrain_seeds(PretrainArguments("builtin:digits", out=tmp_path / "runs", knobs={"seed": "5", "steps": "2"}), 3)
     assert asked == [(f"seed-{seed}", {"seed": seed, "steps": "2"}) for seed in (5, 6, 7)]
     assert places == [tmp_path / "runs" / f"seed-{seed}" for seed in (5, 6, 7)]
     kept = json.loads((tmp_path / "runs" / "evaluation.json").read_text())["rows"]

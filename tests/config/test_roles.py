@@ -33,7 +33,7 @@ class Agreement(Method):
     views = ("sound", "film")
     needs = {"sound": frozenset(), "film": frozenset({"tokens"})}
     reads = {"sound": (0,), "film": (1,)}
-    whole = {"sound": "sound.whole", "film": "film.whole"}
+    export_view = {"sound": "sound.whole", "film": "film.whole"}
 
     @in_range
     def __init__(self, sound: Encoder, film: "Encoder", facts: Facts, *, weight: float = 1.0) -> None:  # noqa: UP037

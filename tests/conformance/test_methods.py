@@ -325,7 +325,7 @@ def test_what_is_kept_is_an_encoder(name: str, modality: str) -> None:
     roles, exported = method.roles(), method.exported()
     assert exported.keys() == roles.keys()
     assert all(isinstance(encoder, Encoder) for encoder in exported.values())
-    assert {role.whole for role in roles.values()} <= MODALITIES[modality].views.keys()
+    assert {role.export_view for role in roles.values()} <= MODALITIES[modality].views.keys()
     assert method.shared_space().keys() <= roles.keys()
 
 

@@ -219,8 +219,8 @@ def toy_fit(cls: type[Method], modality: str, folder: Path) -> Any:
     """The loop of the engine over five steps, two an epoch, saved after three; it looks at all samples where the method does."""
     queues: Any = {knob: 20 for knob in knobs_of(cls) if knob.rpartition(".")[2] == "queue"}  # so that a step ends in the middle of one
     method, views, batch = build(cls, modality, **queues)
-    recipe = TrainConfig(steps=5, batch_size=12, lr=0.01, log_every=1, save_every=3, warmup=0.2)
-    step, loader = TrainingStep(method, recipe), Shuffled(batch)
+    train_config = TrainConfig(steps=5, batch_size=12, lr=0.01, log_every=1, save_every=3, warmup=0.2)
+    step, loader = TrainingStep(method, train_config), Shuffled(batch)
     looks: Any = cls.before_epoch is not Method.before_epoch
     extract_features = ExtractFeatures(loader, views, method, step.call, step.device, folder) if looks else None  # type: ignore[arg-type]
     folder.mkdir(exist_ok=True)

@@ -85,8 +85,8 @@ def train(folder: str) -> dict[str, Any]:
     results = {}
     for name, (method_name, tokens, knobs) in CASES.items():
         cls = method_class(method_name)
-        recipe = TrainConfig(**(LOOP | knobs))
-        group = ProcessGroup(recipe, cls.find_unused_parameters)
+        train_config = TrainConfig(**(LOOP | knobs))
+        group = ProcessGroup(train_config, cls.find_unused_parameters)
         torch.manual_seed(0)
         kind = next(kind for kind in ("image", "text", "image_text") if set(cls.views) <= set(MODALITIES[kind].views))
         one = len(cls.roles()) == 1
@@ -97,7 +97,7 @@ def train(folder: str) -> dict[str, Any]:
         seen, before = [view.x for view in views(next(shares.batches(0)), 0)], copy.deepcopy(method.state_dict())
         gradients: list[dict[str, Tensor]] = []
         method.before_step = lambda progress, method=method, gradients=gradients: gradients.append(gradients_of(method))
-        step: Any = TrainingStep(method, recipe, group)
+        step: Any = TrainingStep(method, train_config, group)
         Trainer(step, views, shares, place, name=lambda index: [], resumable=False).run()
         results[name] = {
             "moved": {key: (in_one_piece(value) - before[key]).float() for key, value in method.state_dict().items()},

@@ -251,8 +251,8 @@ def test_scratch_does_not_begin_with_what_was_learned(tmp_path: Path) -> None:
 
 def test_what_is_left_open_is_decided_by_the_number_of_labels() -> None:
     made = tuner(POOLED, batch_size=None)
-    recipes = [made.decide(np.arange(labels), scratch) for labels in (30, 5000) for scratch in (False, True)]
-    assert [(recipe.batch_size, recipe.lr) for recipe in recipes] == [(30, 3e-4), (30, 1e-3), (256, 3e-4), (256, 1e-3)]
+    configs = [made.decide(np.arange(labels), scratch) for labels in (30, 5000) for scratch in (False, True)]
+    assert [(train_config.batch_size, train_config.lr) for train_config in configs] == [(30, 3e-4), (30, 1e-3), (256, 3e-4), (256, 1e-3)]
     assert made.decide(np.arange(5000), False).steps == 400
     assert made.decide(np.arange(50_000), False).steps == 15 * (50_000 // 256)
     assert tuner(POOLED, lr=0.5, steps=7).decide(np.arange(30), True) == TrainConfig(optimizer="adamw", lr=0.5, steps=7, **TINY)

@@ -19,7 +19,7 @@ from untaught.data import store as store_module
 from untaught.data.sources import open_source
 from untaught.data.store import pack
 from untaught.distributed.process_group import ProcessGroup
-from untaught.storage.atomic import whole
+from untaught.storage.atomic import replacing
 from untaught.training import checkpoint
 from untaught.training import sharded_checkpoint as shards
 
@@ -94,9 +94,9 @@ def test_a_checkpoint_in_parts_that_does_not_fit(disk: Disk) -> None:
 def test_any_file_is_written_whole_or_not_at_all(disk: Disk) -> None:
     path = disk(32) / "kept.txt"
     path.write_text("good")
-    with pytest.raises(UserError, match=r"kept.txt can't be written: no space left"), whole(path) as partial:
+    with pytest.raises(UserError, match=r"kept.txt can't be written: no space left"), replacing(path) as partial:
         partial.write_bytes(bytes(100_000))
-    with pytest.raises(ZeroDivisionError), whole(path) as partial:
+    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
         partial.write_bytes(bytes(1 // len(b"")))
     assert [p.name for p in path.parent.iterdir()] == ["kept.txt"]
     assert path.read_text() == "good"

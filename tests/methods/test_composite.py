@@ -15,7 +15,7 @@ from torch import Tensor
 from toys import ToyConv, build
 
 import untaught as ut
-from untaught.commands.request import Asked, free_name
+from untaught.commands.request import PretrainArguments, free_name
 from untaught.config.overrides import sort_knobs
 from untaught.config.registry import from_python, method_class, method_title
 from untaught.config.train_config import TrainConfig
@@ -211,11 +211,11 @@ def test_only_with_a_method_that_looks_does_it_look() -> None:
 def test_the_first_method_says_which_encoder_is_kept() -> None:
     first, _ = built("simclr+dino")
     assert first.exported()["encoder"] is first.encoder
-    assert first.how_kept == "the trained encoder, as for simclr, the first method (dino alone exports its teacher's)"
+    assert first.export_note == "the trained encoder, as for simclr, the first method (dino alone exports its teacher's)"
     taught, _ = built("dino+simclr")
     assert taught.exported()["encoder"] is taught.methods["dino"].teacher_encoder.network
-    assert taught.how_kept == "the teacher's encoder of dino, the first method"
-    assert built("simclr+byol")[0].how_kept == ""
+    assert taught.export_note == "the teacher's encoder of dino, the first method"
+    assert built("simclr+byol")[0].export_note == ""
 
 
 def test_health_sees_the_heads_of_all() -> None:
@@ -267,7 +267,7 @@ def test_what_can_not_be_joined_is_one_line(name: str, said: str) -> None:
 
 
 class Grey(Logging):
-    whole = "grey"
+    export_view = "grey"
 
 
 def test_methods_that_use_the_encoder_in_two_ways_are_refused() -> None:
@@ -282,7 +282,7 @@ def test_its_title_is_one_way_to_write_it() -> None:
     assert not from_python("simclr+mae:0.5")
     assert from_python("notebook:Twins")
     assert method_class("simclr + mae:.50").__name__ == "simclr+mae:0.5"
-    assert free_name(Asked("photos/", "simclr+mae:0.5", modality="image")).name == "simclr+mae-photos"
+    assert free_name(PretrainArguments("photos/", "simclr+mae:0.5", modality="image")).name == "simclr+mae-photos"
 
 
 def test_a_parameter_of_the_encoder_has_one_name_and_the_state_goes_round() -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.commands.pretrain import pretrain
-from untaught.commands.request import Asked
+from untaught.commands.request import PretrainArguments
 from untaught.config.overrides import knobs_of, method_knobs
 from untaught.config.registry import check_needs, method_class
 from untaught.core import Facts, Method, UserError, View
@@ -173,7 +173,7 @@ def test_a_class_is_itself() -> None:
 def test_a_run_of_a_function_is_named_for_it_and_goes_on_with_it_alone(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 255, (24, 8, 8), np.uint8))
     knobs = {"steps": 2, "log_every": 1, "size": 16, "batch_size": 8, "encoder.width": 4, "temperature": 0.2, "views": "global,global2"}
-    asked = Asked(tmp_path / "images.npy", twins, out=tmp_path / "run", knobs=knobs)
+    asked = PretrainArguments(tmp_path / "images.npy", twins, out=tmp_path / "run", knobs=knobs)
     pretrain(asked)
     said = Folder(tmp_path / "run").read()
     assert said["method"] == f"{__name__}:twins"

@@ -113,9 +113,9 @@ def test_turns_are_two_optimizers_in_a_loop(tmp_path: Path) -> None:
             return [View(data.x[batch["index"]], meta={"index": batch["index"]})]
 
     how: Any = {"lr": 2e-3, "weight_decay": 2.5e-5}
-    recipe = TrainConfig(optimizer="adam", schedule="constant", warmup=0.0, steps=3, batch_size=4, precision="float32", **how)
+    train_config = TrainConfig(optimizer="adam", schedule="constant", warmup=0.0, steps=3, batch_size=4, precision="float32", **how)
     made: Any = Views()
-    Trainer(TrainingStep(method, recipe), made, Batches(), tmp_path, name=lambda index: []).run()
+    Trainer(TrainingStep(method, train_config), made, Batches(), tmp_path, name=lambda index: []).run()
 
     def adam(*modules: nn.Module) -> torch.optim.Optimizer:
         every = [p for module in modules for p in module.parameters()]

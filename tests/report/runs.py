@@ -31,7 +31,7 @@ RUN: dict[str, Any] = {
         "encoder": {},
         "loop": {"minutes": 0.5, "lr": 1e-3},
         "views": [{"name": "global", "size": 16}, {"name": "global", "size": 16}],
-        "whole": "whole",
+        "export_view": "whole",
     },
     "layout": {"size": 16},
     "statistics": {"mean": [0.3]},

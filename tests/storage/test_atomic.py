@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from untaught.storage.atomic import KEPT, all_whole, whole, write_text
+from untaught.storage.atomic import KEPT, replacing, replacing_all, write_text
 
 
 def test_two_writers_of_one_file_share_nothing_and_one_wins_whole(tmp_path: Path) -> None:
     path = tmp_path / "v.npy"
-    with whole(path) as first, whole(path) as second:
+    with replacing(path) as first, replacing(path) as second:
         assert first != second
         assert first.suffix == second.suffix == ".npy"
         first.write_text("first")
@@ -24,7 +24,7 @@ def test_two_writers_of_one_file_share_nothing_and_one_wins_whole(tmp_path: Path
 
 def test_two_writers_of_one_folder(tmp_path: Path) -> None:
     path = tmp_path / "encoder"
-    with whole(path) as first, whole(path) as second:
+    with replacing(path) as first, replacing(path) as second:
         for place, name in ((first, "a"), (second, "b")):
             place.mkdir()
             (place / name).write_text(name)
@@ -38,7 +38,7 @@ def test_files_that_belong_together_are_never_mixed(tmp_path: Path) -> None:
 
     def write(number: int) -> None:
         for _ in range(20):
-            with all_whole(*paths) as partials:
+            with replacing_all(*paths) as partials:
                 for partial in partials:
                     partial.write_text(str(number))
         done.append(number)

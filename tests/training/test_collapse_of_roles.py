@@ -33,7 +33,7 @@ class Linear(Encoder):
 class Agreement(Method):
     views = SIDES
     reads = {"sound": (0,), "film": (1,)}
-    whole = {"sound": "sound", "film": "film"}
+    export_view = {"sound": "sound", "film": "film"}
 
     def __init__(self, sound: Encoder, film: Encoder, facts: Facts) -> None:
         super().__init__()

@@ -189,7 +189,7 @@ def test_frozen_parameters_stay_frozen() -> None:
 def test_what_cannot_be_done_in_turns_is_refused(tmp_path: Path) -> None:
     run = fit(tmp_path, Duel())
     with pytest.raises(UserError, match="strategy=fsdp does not support adversarial methods such as Duel; use strategy=ddp"):
-        optimizer_for(run.method, type(run.recipe)(strategy="fsdp", lr=0.1))
+        optimizer_for(run.method, type(run.train_config)(strategy="fsdp", lr=0.1))
     with pytest.raises(UserError, match=r"duel\+other: duel is adversarial and can't be combined with other methods; train it alone"):
         hybrid_of({"duel": (Duel, 1.0), "other": (Duel, 1.0)})
 

@@ -52,7 +52,7 @@ def test_chance_is_the_seeds_the_steps_and_the_micro_batchs_alone(tmp_path: Path
 def test_chance_goes_on_where_steps_outgrow_16_bits(tmp_path: Path) -> None:
     step, numbers = fit(tmp_path, Spread(), steps=1).train_step, set()
     for seed in (0, 1):
-        step.recipe = dataclasses.replace(step.recipe, seed=seed)
+        step.train_config = dataclasses.replace(step.train_config, seed=seed)
         for place in (0, 1, 1 << 16, 1 << 17):
             step._reseed(place, 0)
             numbers.add(float(torch.rand(())))

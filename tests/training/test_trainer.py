@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from toy import ROWS, Batches, Line, Spread, fit, weights
 
 from untaught.commands.pretrain import pretrain
-from untaught.commands.request import Asked
+from untaught.commands.request import PretrainArguments
 from untaught.core import Facts, Terms, UserError, View
 from untaught.methods.contrastive.simclr import SimCLR
 from untaught.training import checkpoint
@@ -328,7 +328,7 @@ def test_a_class_and_a_module_of_the_users_own_are_trained(tmp_path: Path, metho
     pictures = np.random.default_rng(0).integers(0, 255, (24, 8, 8), np.uint8)
     module = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
     before = weights(module)
-    pretrain(Asked(pictures, method, module, tmp_path / "run", knobs={"steps": 2, "size": 16, "batch_size": 8}))
+    pretrain(PretrainArguments(pictures, method, module, tmp_path / "run", knobs={"steps": 2, "size": 16, "batch_size": 8}))
     after = weights(module)
     assert not torch.equal(before["0.weight"], after["0.weight"])
     assert int(after["1.num_batches_tracked"]) == 4

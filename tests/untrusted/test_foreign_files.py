@@ -26,7 +26,7 @@ from untaught.pipeline.pretrained import encoder_folder, load_encoder
 from untaught.report import write as write_report
 from untaught.report.samples import DECODED_ROWS as ROWS
 from untaught.report.samples import load_sample
-from untaught.storage.atomic import whole, write_text
+from untaught.storage.atomic import replacing, write_text
 from untaught.storage.run_dir import Folder
 from untaught.storage.safe_load import read_json, read_yaml
 from untaught.storage.safe_open import checked_folder, open_file, read_file
@@ -158,7 +158,7 @@ def test_nothing_is_written_through_a_link(copy: Path, tmp_path: Path) -> None:
         write_report(copy)
     write_text(copy / "report.html", "text")
     (copy / "method").symlink_to(tmp_path / "victims")
-    with whole(copy / "method") as partial:
+    with replacing(copy / "method") as partial:
         partial.mkdir()
     assert victim.read_text() == '{"step": 1}\n'
     assert (tmp_path / "victims").is_dir()
@@ -308,7 +308,7 @@ def test_modules_that_are_compared_are_looked_at(copy: Path) -> None:
 
 def fit_of(folder: Path) -> Any:
     run: Any = Trainer.__new__(Trainer)
-    run.method, run.folder, run.clock, run.recipe = torch.nn.Linear(2, 2), folder, Clock(), TrainConfig(steps=4)
+    run.method, run.folder, run.clock, run.train_config = torch.nn.Linear(2, 2), folder, Clock(), TrainConfig(steps=4)
     run.train_step, run.events = SimpleNamespace(optimizer=torch.optim.SGD(run.method.parameters(), 0.1)), SimpleNamespace(evaluations=4)
     return run
 

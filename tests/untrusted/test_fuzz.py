@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from untaught.commands.reproduce import Target
-from untaught.commands.request import Asked, _as_before
+from untaught.commands.request import PretrainArguments, _as_before
 from untaught.config.registry import modality_named
 from untaught.config.train_config import TrainConfig
 from untaught.core import Preprocessor, UserError
@@ -130,7 +130,7 @@ def test_run_yaml(trained: Path, tmp_path: Path, data: st.DataObject) -> None:
     def use() -> None:
         run = read_run(path)
         seed_of(run)
-        _as_before(Asked(None, out=tmp_path), run)
+        _as_before(PretrainArguments(None, out=tmp_path), run)
         data_of(run, tmp_path)
 
     one_line(use)
@@ -203,7 +203,7 @@ def test_checkpoints_of_another_run(tmp_path: Path, data: st.DataObject) -> None
     torch.manual_seed(0)
     network = torch.nn.Linear(2, 2)
     run: Any = Trainer.__new__(Trainer)
-    run.method, run.folder, run.recipe, run.clock = network, tmp_path, TrainConfig(steps=1), Clock()
+    run.method, run.folder, run.train_config, run.clock = network, tmp_path, TrainConfig(steps=1), Clock()
     run.train_step, run.events = SimpleNamespace(optimizer=torch.optim.SGD(network.parameters(), 0.1)), SimpleNamespace(evaluations=4)
     weights: dict[str, Any] = {
         name: data.draw(st.sampled_from([value, torch.zeros(7), None, 3])) for name, value in network.state_dict().items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from untaught.commands.pretrain import Trained, pretrain
-from untaught.commands.request import Asked
+from untaught.commands.request import PretrainArguments
 from untaught.core import Options
 from untaught.evaluation.evaluate import evaluate
 
@@ -15,7 +15,7 @@ TEMPERATURE = 0.5  # as in the paper for small images; one label per class needs
 
 def demo(out: Path | None) -> tuple[Trained, list[str]]:
     """Pretrains on digits and evaluates -> the run, and the result in three sentences."""
-    trained = pretrain(Asked("builtin:digits", "simclr", out=out, knobs={"minutes": MINUTES, "temperature": TEMPERATURE}))
+    trained = pretrain(PretrainArguments("builtin:digits", "simclr", out=out, knobs={"minutes": MINUTES, "temperature": TEMPERATURE}))
     return trained, sentences(evaluate(trained.path))
 
 

@@ -60,7 +60,7 @@ def finetune(
     modality = prep.modality
     sorted_knobs = _sort(knobs or {}, cls, modality)
     loop: Options = {"optimizer": "adamw"} | sorted_knobs["loop"]
-    trial, recipe, layers = Trial(**sorted_knobs["trial"]), TrainConfig(**loop), TrainedLayers(**sorted_knobs["layers"])
+    trial, train_config, layers = Trial(**sorted_knobs["trial"]), TrainConfig(**loop), TrainedLayers(**sorted_knobs["layers"])
     if trial.amount[1] and not cls.by_class:
         raise UserError(f"labels={trial.labels}: --task {task} has no classes; use labels=all or a share such as 1%")
     if cls.needs - encoder.offers:
@@ -84,8 +84,8 @@ def finetune(
     if target and (found := target.learn((record for part in dataset.source.parts.values() for record in part), dataset.prep.settings)):
         dataset.prep = replace(dataset.prep, settings={**dataset.prep.settings, **found})
     _warn_differences(dataset, prep)
-    dataset.open(False, recipe.seed, _divider(dataset, known, recipe.seed, target is not None))
-    tuner = Tuner(model, dataset, cls, Settings(recipe, trial, layers, sorted_knobs["task"]), names, options)
+    dataset.open(False, train_config.seed, _divider(dataset, known, train_config.seed, target is not None))
+    tuner = Tuner(model, dataset, cls, Settings(train_config, trial, layers, sorted_knobs["task"]), names, options)
     tuner.describe()
     outcomes: dict[str, list[np.ndarray]] = {}
     saved: Any = None

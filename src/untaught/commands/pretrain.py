@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import untaught
-from untaught.commands.request import LENGTHS, Asked, Request, free_name, resolve
+from untaught.commands.request import LENGTHS, PretrainArguments, Request, free_name, resolve
 from untaught.commands.summary import print_decisions, print_health, report_loss, report_retrieval, report_scores
 from untaught.config.footprint import check_views, sized
 from untaught.config.overrides import knobs_of
@@ -90,21 +90,21 @@ class Run:
     began: float
 
 
-def pretrain(asked: Asked, resume: bool = False, finish: Callable[[Trained], None] = lambda trained: None) -> Trained:
-    """Runs pretraining. With `resume`, continues from the newest valid checkpoint of asked.out, if there is one.
+def pretrain(arguments: PretrainArguments, resume: bool = False, finish: Callable[[Trained], None] = lambda trained: None) -> Trained:
+    """Runs pretraining. With `resume`, continues from the newest valid checkpoint of arguments.out, if there is one.
 
     finish: called on rank 0 with the trained run, before its folder is released. Starts several processes and waits for them, unless
     torchrun or SLURM started them. Raises UserError for faults that the caller can fix, Interrupted after a signal.
     """
     found = started()
     console.quiet = found is not None and found.rank > 0
-    request = resolve(asked, resume)
-    if processes := to_launch(request.recipe):
+    request = resolve(arguments, resume)
+    if processes := to_launch(request.train_config):
         return Trained(_launched(request, processes))
     for change in request.changes:
         say(change)
-    group = ProcessGroup(request.recipe, request.cls.find_unused_parameters)
-    folder = Folder(request.asked.out or group.broadcast(free_name(request.asked)))
+    group = ProcessGroup(request.train_config, request.cls.find_unused_parameters)
+    folder = Folder(request.arguments.out or group.broadcast(free_name(request.arguments)))
     group.on_rank_zero(lambda: folder.hold(fresh=request.before is None))
     try:
         run = build(request, folder, group)
@@ -129,32 +129,32 @@ def build(request: Request, folder: Folder, group: ProcessGroup) -> Run:
     cls, knobs = request.cls, request.knobs
     data = open_data(request, folder, group)
     starts = {role: start.named(data.prep) for role, start in request.starts.items()}
-    torch.manual_seed(request.recipe.seed)
-    encoders = {role: start.build(data.prep, cls, partial(data.example, start.role.whole)) for role, start in starts.items()}
+    torch.manual_seed(request.train_config.seed)
+    encoders = {role: start.build(data.prep, cls, partial(data.example, start.role.export_view)) for role, start in starts.items()}
     options = view_options(request.views, data.prep, knobs["view"])
     pack(data, request, options, group)
     data.prep = with_statistics(data.prep, starts)
-    recipe = decide(request.recipe, data, group)
+    train_config = decide(request.train_config, data, group)
 
-    views = Views(request.views, data.prep, options, recipe.seed)
+    views = Views(request.views, data.prep, options, train_config.seed)
     for role, encoder in encoders.items():
         views.fit_encoder(encoder, cls.roles()[role])
-    batches = data.training(recipe.batch_size or 1, recipe.seed, group.rank, group.size, group.fabric.device)
+    batches = data.training(train_config.batch_size or 1, train_config.seed, group.rank, group.size, group.fabric.device)
     example = batches.first_batch()
-    method = build_method(request, recipe, data, encoders, views, example, group)
+    method = build_method(request, train_config, data, encoders, views, example, group)
     found = method.exported()
     random_init = {role: copy.deepcopy(found[role]) for role, start in starts.items() if isinstance(start.encoder, nn.Module)}
     exported = copy.deepcopy(found) if group.sharded and group.is_rank_zero else found
-    record = describe(request, starts, data, recipe, views)
+    record = describe(request, starts, data, train_config, views)
 
-    step = TrainingStep(method, recipe, group)
-    used_as = {name: role.whole for name, role in cls.roles().items()}
-    scorer = scorer_for(used_as, data, step, recipe)
+    step = TrainingStep(method, train_config, group)
+    used_as = {name: role.export_view for name, role in cls.roles().items()}
+    scorer = scorer_for(used_as, data, step, train_config)
     with group.unsharded(step.wrapped):
         used = {role: used_view(data.prep, name) for role, name in used_as.items()}
         health = CollapseDetector(method, views, used, example, request.changed_knobs, step.bf16)
     hf_model = method.hf_model()
-    held_out = HeldOut(method, views, data, step.device, step.bf16, recipe.batch_size or 1)
+    held_out = HeldOut(method, views, data, step.device, step.bf16, train_config.batch_size or 1)
     trainer = build_trainer(step, views, batches, folder.path, data, health, scorer, held_out if hf_model is not None else None)
     run = Run(request, folder, group, data, starts, method, exported, random_init, hf_model, scorer, held_out, trainer, record, began)
     begin_or_restore(run)
@@ -163,16 +163,16 @@ def build(request: Request, folder: Folder, group: ProcessGroup) -> Run:
     return run
 
 
-def scorer_for(used_as: dict[str, str], data: Dataset, step: TrainingStep, recipe: TrainConfig) -> Scorer | PairScorer:
+def scorer_for(used_as: dict[str, str], data: Dataset, step: TrainingStep, train_config: TrainConfig) -> Scorer | PairScorer:
     """The scorer of an encoder, or of retrieval between several. used_as: role -> the view in which its encoder is used."""
     if len(used_as) > 1:
         return PairScorer(data, used_as, step.device, step.bf16)
-    return Scorer(data, next(iter(used_as.values())), step.device, step.bf16, recipe.seed)
+    return Scorer(data, next(iter(used_as.values())), step.device, step.bf16, train_config.seed)
 
 
 def open_data(request: Request, folder: Folder, group: ProcessGroup) -> Dataset:
     """The source and its preprocessor, planned on rank 0 and broadcast: a tokenizer trained twice may differ."""
-    asked, modality, how = request.asked, request.modality, request.how
+    arguments, modality, how = request.arguments, request.modality, request.how
     overrides = {key: value for start in request.starts.values() for key, value in start.overrides(modality).items()}
     overrides |= request.knobs["layout"]
     opened: list[Dataset] = []
@@ -180,19 +180,19 @@ def open_data(request: Request, folder: Folder, group: ProcessGroup) -> Dataset:
     def first() -> tuple[Options, Files]:
         before = request.before
         reading = load(modality, before["layout"], before["statistics"], folder.path) if before else modality
-        opened.append(open_dataset(asked.data, reading, **how, overrides=overrides))
+        opened.append(open_dataset(arguments.data, reading, **how, overrides=overrides))
         return opened[0].prep.settings, opened[0].prep.files
 
     settings, files = group.on_rank_zero(first)
     prep = Preprocessor(modality, settings, files=files)
-    return group.on_all_ranks(lambda: opened[0] if opened else open_dataset(asked.data, prep, **how))
+    return group.on_all_ranks(lambda: opened[0] if opened else open_dataset(arguments.data, prep, **how))
 
 
 def pack(data: Dataset, request: Request, options: list[Options], group: ProcessGroup) -> None:
     """Rank 0 packs the store, which may take an hour, and the other ranks open it; or all ranks stream."""
-    recipe, noun = request.recipe, data.modality.noun
-    streams = group.on_rank_zero(lambda: data.open(recipe.stream, recipe.seed))
-    group.on_all_ranks(lambda: group.is_rank_zero or data.open(streams, recipe.seed))
+    train_config, noun = request.train_config, data.modality.noun
+    streams = group.on_rank_zero(lambda: data.open(train_config.stream, train_config.seed))
+    group.on_all_ranks(lambda: group.is_rank_zero or data.open(streams, train_config.seed))
     data.runs = data.modality.runs(options)
     if data.runs and data.store is None:
         raise UserError(f"the {noun} are read as one stream of tokens, which requires packed data; give stream=false")
@@ -202,21 +202,27 @@ def pack(data: Dataset, request: Request, options: list[Options], group: Process
 
 
 def build_method(
-    request: Request, recipe: TrainConfig, data: Dataset, encoders: dict[str, Encoder], views: Views, example: Batch, group: ProcessGroup
+    request: Request,
+    train_config: TrainConfig,
+    data: Dataset,
+    encoders: dict[str, Encoder],
+    views: Views,
+    example: Batch,
+    group: ProcessGroup,
 ) -> Method:
     """Builds the method with its encoders. example: a batch of the training part."""
     cls, knobs = request.cls, request.knobs["method"]
     few = {key: value[:2] for key, value in example.items()}
     two = views(few, 0)
     for name, role in cls.roles().items():
-        views.check_encoder(encoders[name], two, used_view(data.prep, role.whole)(few, 0)[0], role)
-    check_views(two, (recipe.batch_size or 1) // recipe.accumulate // group.size)
-    if recipe.cache_gradients and not hasattr(cls, "project"):
+        views.check_encoder(encoders[name], two, used_view(data.prep, role.export_view)(few, 0)[0], role)
+    check_views(two, (train_config.batch_size or 1) // train_config.accumulate // group.size)
+    if train_config.cache_gradients and not hasattr(cls, "project"):
         raise UserError(f"cache_gradients: {cls.__name__} does not define project and objective")
     facts = Facts(data.rows, dict(zip(views.names, two, strict=True)), data.prep.statistics, group.size)
     construct: Any = cls  # constructor signatures differ between methods
     make: Callable[[], Method] = lambda: construct(*encoders.values(), facts, **knobs)  # noqa: E731
-    return sized(make, f"the method {method_title(request.asked.chosen)}", bool(knobs), group.size if group.sharded else 1)
+    return sized(make, f"the method {method_title(request.arguments.chosen)}", bool(knobs), group.size if group.sharded else 1)
 
 
 def build_trainer(
@@ -258,11 +264,11 @@ def begin_or_restore(run: Run) -> None:
     if state := group.on_all_ranks(lambda: checkpoint.load(folder.path / "checkpoints", warn)):
         trainer.restore(state)
         known = before["resolved"].get("loop", {})
-        if any(getattr(trainer.recipe, name) != known.get(name) for name in LENGTHS):
+        if any(getattr(trainer.train_config, name) != known.get(name) for name in LENGTHS):
             trainer.lengthen()
         place = f"{'after' if trainer.finished else 'from'} step {trainer.step}" + (f" of {trainer.total}" if trainer.total else "")
         say(f"resuming  {place}" + ("; training is complete" if trainer.finished else ""))
-    if run.request.asked.knobs != before["knobs"]:
+    if run.request.arguments.knobs != before["knobs"]:
         group.on_rank_zero(lambda: folder.write(run.record))  # so that the next --resume uses them too
 
 
@@ -298,7 +304,7 @@ def conclude(run: Run) -> Trained:
         for role, state in weights.items():
             run.exported[role].load_state_dict(state)
             run.exported[role].to(step.device)
-        print_health(trainer.looked)
+        print_health(trainer.last_health)
         space = {role: linear(heads[role]) if sharded else head for role, head in shared.items()}
         configs = save_all(run, space)
         if run.hf_model is not None:
@@ -308,7 +314,7 @@ def conclude(run: Run) -> Trained:
         print_skipped([*getattr(trainer.batches, "skipped", {}).items()], run.data.modality.noun)  # for a stream, known only now
         say(f"trained   {trainer.step} steps in {trainer.seconds:.0f} s; encoder in {path / 'encoder'}")
         role = next(iter(run.request.cls.roles().values()))
-        save_sample(path, run.data, run.exported[role.name], role.whole, step.device, step.bf16, trainer.recipe.seed)
+        save_sample(path, run.data, run.exported[role.name], role.export_view, step.device, step.bf16, trainer.train_config.seed)
         score(run, space)
         say(f"run       {path} ({time.perf_counter() - run.began:.0f} s in total)")
         return configs
@@ -333,7 +339,7 @@ def save_all(run: Run, heads: dict[str, nn.Module]) -> dict[str, Options]:
 
 def score(run: Run, heads: dict[str, nn.Module]) -> None:
     """kNN with random init and raw data as baselines, if there are labels; for several encoders, retrieval between them."""
-    scorer, seed, device = run.scorer, run.trainer.recipe.seed, run.trainer.train_step.device
+    scorer, seed, device = run.scorer, run.trainer.train_config.seed, run.trainer.train_step.device
     if not scorer.possible:
         if run.data.store is not None:
             say(f"{'kNN      ' if isinstance(scorer, Scorer) else 'retrieval'} not measured: {scorer.why_not}")
@@ -352,9 +358,9 @@ def score(run: Run, heads: dict[str, nn.Module]) -> None:
 # ------------------------------------------------------------------------------------------------------------- records
 
 
-def decide(recipe: TrainConfig, dataset: Dataset, group: ProcessGroup) -> TrainConfig:
+def decide(train_config: TrainConfig, dataset: Dataset, group: ProcessGroup) -> TrainConfig:
     """Fills in unset options from the number of rows and the hardware."""
-    shares = recipe.accumulate * group.size
+    shares = train_config.accumulate * group.size
     rows = dataset.train_rows
     if dataset.runs and not rows:
         raise UserError(
@@ -362,7 +368,7 @@ def decide(recipe: TrainConfig, dataset: Dataset, group: ProcessGroup) -> TrainC
         )
     if rows == 1:
         raise UserError(f"1 sample ({dataset.modality.noun}) to train on; at least 2 are required, and hundreds for useful features")
-    batch_size = recipe.batch_size
+    batch_size = train_config.batch_size
     if batch_size is None:
         batch_size = 1 << max(1, min(dataset.modality.batch, rows // 4 if rows else 256).bit_length() - 1)
         if rows:
@@ -372,42 +378,44 @@ def decide(recipe: TrainConfig, dataset: Dataset, group: ProcessGroup) -> TrainC
         raise UserError(
             f"batch_size={batch_size} is larger than the training part of {rows} {dataset.modality.noun}; choose at most {rows}"
         )
-    if batch_size // recipe.accumulate < 2:
-        raise UserError(f"batch_size={batch_size} leaves {batch_size // recipe.accumulate} sample per micro-batch; at least 2 are required")
+    if batch_size // train_config.accumulate < 2:
+        raise UserError(
+            f"batch_size={batch_size} leaves {batch_size // train_config.accumulate} sample per micro-batch; at least 2 are required"
+        )
     if batch_size % shares:
-        parts = f" in {recipe.accumulate} micro-batches" if recipe.accumulate > 1 else ""
+        parts = f" in {train_config.accumulate} micro-batches" if train_config.accumulate > 1 else ""
         raise UserError(f"batch_size={batch_size} can't be split over {group.size} processes{parts}; choose a multiple of {shares}")
     decided: Options = {"batch_size": batch_size, "devices": group.devices, "nodes": group.nodes}
-    if recipe.lr is None:
-        decided["lr"] = default_lr(recipe.optimizer, batch_size)
-    if recipe.epochs is recipe.steps is recipe.minutes is None:
+    if train_config.lr is None:
+        decided["lr"] = default_lr(train_config.optimizer, batch_size)
+    if train_config.epochs is train_config.steps is train_config.minutes is None:
         decided["minutes"] = 10.0
-    return dataclasses.replace(recipe, **decided)
+    return dataclasses.replace(train_config, **decided)
 
 
-def describe(request: Request, starts: dict[str, Start], dataset: Dataset, recipe: TrainConfig, views: Views) -> Options:
+def describe(request: Request, starts: dict[str, Start], dataset: Dataset, train_config: TrainConfig, views: Views) -> Options:
     """Content of run.yaml: the arguments as given and as resolved."""
-    asked, cls, knobs = request.asked, request.cls, request.knobs
+    arguments, cls, knobs = request.arguments, request.cls, request.knobs
     each = lambda found: found if len(found) > 1 else next(iter(found.values()))  # noqa: E731  # without its role if there is one encoder
     known = {name: default for name, (_, default) in knobs_of(cls).items()}
     return {
         "untaught": untaught.__version__,
         "torch": torch.__version__,
-        "data": data_names(asked.data) or dataset.name,
+        "data": data_names(arguments.data) or dataset.name,
         "fingerprint": dataset.source.fingerprint,
         "contents": dataset.store.contents if dataset.store else STREAMED,
-        "columns": asked.columns,
-        "label": asked.label,
-        "split": asked.split,
-        "method": method_title(asked.chosen),
+        "columns": arguments.columns,
+        "label": arguments.label,
+        "split": arguments.split,
+        "method": method_title(arguments.chosen),
         "encoder": each({role: start.title for role, start in starts.items()}),
-        "knobs": dict(asked.knobs),
+        "knobs": dict(arguments.knobs),
         "resolved": {
             "method": known | knobs["method"],
             "encoder": each({role: start.architecture[1] for role, start in starts.items()}),
-            "loop": dataclasses.asdict(recipe),
+            "loop": dataclasses.asdict(train_config),
             "views": [{"name": name, **options} for name, options in zip(views.names, views.options, strict=True)],
-            "whole": each({name: role.whole for name, role in cls.roles().items()}),
+            "export_view": each({name: role.export_view for name, role in cls.roles().items()}),
         },
         **described(dataset.prep),
     }
@@ -416,7 +424,7 @@ def describe(request: Request, starts: dict[str, Start], dataset: Dataset, recip
 def encoder_config(run: Run, role: str) -> Options:
     """Content of an encoder's config.json: all that is needed to rebuild it and its preprocessing."""
     name, knobs = run.starts[role].architecture
-    view = run.request.cls.roles()[role].whole.removeprefix(f"{role}." if role in run.data.modality.parts else "")
+    view = run.request.cls.roles()[role].export_view.removeprefix(f"{role}." if role in run.data.modality.parts else "")
     return {"untaught": run.record["untaught"], "method": run.record["method"], "encoder": name, "encoder_knobs": knobs, "view": view}
 
 
@@ -437,15 +445,15 @@ def _check_same_data(folder: Path, dataset: Dataset) -> None:
 
 def _launched(request: Request, processes: int) -> Path:
     """Runs the command in `processes` processes -> the run folder."""
-    asked, merged = request.given, request.asked
+    arguments, merged = request.given, request.arguments
     for what, value in (("data", merged.data), ("method", merged.chosen), ("encoder", merged.encoder)):
         if any(not isinstance(one, str | os.PathLike | None) for one in (value.values() if isinstance(value, dict) else [value])):
             advice = "save it as .npz and give its path" if what == "data" else "use a registered name"
             raise UserError(f"devices={processes}: a Python object as {what} can't be sent to other processes; {advice}, or use torchrun")
-    out = asked.out or free_name(asked)
+    out = arguments.out or free_name(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "run.yaml"
-        given = {field.name: getattr(asked, field.name) for field in dataclasses.fields(asked)}
+        given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)}
         write_run(file, given | {"data": merged.data, "method": merged.chosen, "layout": {}, "resolved": {}})
         command = ["-m", "untaught.cli", "pretrain", "--from", str(file), "--out", str(out), *["--resume"] * request.resume]
         launch(command, processes)

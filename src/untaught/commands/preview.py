@@ -18,7 +18,7 @@ from untaught.pipeline.starts import starts_of
 from untaught.pipeline.view_pipeline import Views, used_view, view_names, view_options
 from untaught.ranges import Few, in_range
 from untaught.report.contact_sheet import sheet
-from untaught.storage.atomic import make_room, whole
+from untaught.storage.atomic import make_room, replacing
 from untaught.storage.ownership import check_replaceable, signed
 
 
@@ -56,11 +56,11 @@ def preview(
     if any(options.get("patch") == 0 for options in views.options):
         for start in starts.values():
             views.fit_encoder(
-                start.named(prep).build(prep, cls, lambda start=start: used_view(prep, start.role.whole)(batch, 0)[0]), start.role
+                start.named(prep).build(prep, cls, lambda start=start: used_view(prep, start.role.export_view)(batch, 0)[0]), start.role
             )
-    whole_names = tuple(role.whole for role in cls.roles().values())
+    whole_names = tuple(role.export_view for role in cls.roles().values())
     used = Views(whole_names, prep, [prep.presets()[name] for name in whole_names], seed=0)
-    with whole(out) as partial:
+    with replacing(out) as partial:
         sheet(batch, used, views).save(partial, pnginfo=signed())
     say(f"data      {source.what}")
     say(

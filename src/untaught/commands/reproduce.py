@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from untaught.commands.pretrain import Trained, pretrain
-from untaught.commands.request import Asked
+from untaught.commands.request import PretrainArguments
 from untaught.console import say
 from untaught.core import Options, UserError
 from untaught.evaluation.evaluate import evaluate
@@ -17,7 +17,7 @@ from untaught.storage.run_dir import RUN as KINDS
 from untaught.storage.run_dir import Folder
 from untaught.storage.safe_load import check_kinds, read_yaml
 
-RUN = ("data", "method", "encoder", "modality", "columns", "label", "split", "knobs")  # fields of Asked
+RUN = ("data", "method", "encoder", "modality", "columns", "label", "split", "knobs")  # fields of PretrainArguments
 KEYS = {"about", "measured", "scores", *RUN}
 OF_RUN = ("knn20", "knn200", "loss")  # probes measured by the run itself
 SCORE = {"features", "probe", "labels", "metric", "low", "high"}
@@ -60,7 +60,7 @@ def reproduce(path: Path, data: Any = None, out: Path | None = None, finish: Cal
     """
     target = Target.read(path)
     folder = out or Path("runs") / path.stem
-    trained = pretrain(Asked(**{**target.run, "data": data or target.run["data"]}, out=folder), resume=Folder(folder).begun)
+    trained = pretrain(PretrainArguments(**{**target.run, "data": data or target.run["data"]}, out=folder), resume=Folder(folder).begun)
     run = trained.path
     if any(score["probe"] not in OF_RUN for score in target.scores):
         evaluate(run)

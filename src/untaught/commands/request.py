@@ -38,7 +38,7 @@ FREE_ON_RESUME = {
 
 
 @dataclasses.dataclass
-class Asked:
+class PretrainArguments:
     """The arguments of a run as given; run.yaml records them."""
 
     data: Any
@@ -70,22 +70,22 @@ class Request:
     starts: of the encoders, by role. given: the arguments of this call, passed on to the processes it starts.
     """
 
-    asked: Asked
-    given: Asked
+    arguments: PretrainArguments
+    given: PretrainArguments
     resume: bool
     before: Options | None
     changes: list[str]
     cls: type[Method]
     modality: Modality
     knobs: dict[str, Any]
-    recipe: TrainConfig
+    train_config: TrainConfig
     views: tuple[str, ...]
     starts: dict[str, Start]
 
     @property
     def how(self) -> Options:
         """Options for reading the data."""
-        return {"columns": self.asked.columns, "label": self.asked.label, "split": self.asked.split}
+        return {"columns": self.arguments.columns, "label": self.arguments.label, "split": self.arguments.split}
 
     @property
     def changed_knobs(self) -> Options:
@@ -94,74 +94,76 @@ class Request:
         return {name: known[name][1] for name, value in self.knobs["method"].items() if value != known[name][1]}
 
 
-def resolve(asked: Asked, resume: bool) -> Request:
+def resolve(arguments: PretrainArguments, resume: bool) -> Request:
     """Raises UserError for an unknown name or knob, and for a resume that would change the run."""
-    found, before, changes, given = started(), None, [], asked
-    if found and found.again and asked.out is None:
+    found, before, changes, given = started(), None, [], arguments
+    if found and found.again and arguments.out is None:
         raise UserError("torchrun restarted the run, which can't be found without its folder; give --out")
     resume = resume or bool(found and found.again)
-    if resume and asked.out is None:
+    if resume and arguments.out is None:
         raise UserError("--resume requires --out, the run to resume")
-    if resume and asked.out and Folder(asked.out).begun:
-        before = Folder(asked.out).read()
-        asked, changes = _as_before(asked, before)
-    elif resume and asked.data is None:
-        raise UserError(f"{asked.out} has no run to resume; give data to start one")
-    _check_at_hand(asked)
-    views = method_class(asked.method).views if asked.method else ()  # an unknown name is an error before the data are read
-    modality = _modality(asked, views)
-    asked = dataclasses.replace(asked, modality=modality.name)
+    if resume and arguments.out and Folder(arguments.out).begun:
+        before = Folder(arguments.out).read()
+        arguments, changes = _as_before(arguments, before)
+    elif resume and arguments.data is None:
+        raise UserError(f"{arguments.out} has no run to resume; give data to start one")
+    _check_at_hand(arguments)
+    views = method_class(arguments.method).views if arguments.method else ()  # an unknown name is an error before the data are read
+    modality = _modality(arguments, views)
+    arguments = dataclasses.replace(arguments, modality=modality.name)
     given = dataclasses.replace(given, modality=modality.name)
-    cls = method_class(asked.chosen)
-    knobs = sort_knobs(asked.knobs, cls, modality, TrainConfig)
-    recipe = TrainConfig(**(cls.training_defaults | knobs["loop"]))
-    starts = starts_of(cls, asked.encoder, knobs["encoder"])
-    return Request(asked, given, resume, before, changes, cls, modality, knobs, recipe, view_names(cls, modality, knobs["views"]), starts)
+    cls = method_class(arguments.chosen)
+    knobs = sort_knobs(arguments.knobs, cls, modality, TrainConfig)
+    train_config = TrainConfig(**(cls.training_defaults | knobs["loop"]))
+    starts = starts_of(cls, arguments.encoder, knobs["encoder"])
+    return Request(
+        arguments, given, resume, before, changes, cls, modality, knobs, train_config, view_names(cls, modality, knobs["views"]), starts
+    )
 
 
-def _modality(asked: Asked, views: tuple[str, ...]) -> Modality:
+def _modality(arguments: PretrainArguments, views: tuple[str, ...]) -> Modality:
     """Named or inferred. If one of several processes can't infer it, opening the data, which they do together, fails for all of them."""
     try:
-        return chosen_modality(asked.modality, asked.data, asked.columns, views)
+        return chosen_modality(arguments.modality, arguments.data, arguments.columns, views)
     except UserError:
-        if started() is None or asked.modality is not None:
+        if started() is None or arguments.modality is not None:
             raise
         return next(kind for kind in map(modality_named, modality_table()) if set(views) <= kind.views.keys())
 
 
-def _as_before(asked: Asked, before: Options) -> tuple[Asked, list[str]]:
+def _as_before(arguments: PretrainArguments, before: Options) -> tuple[PretrainArguments, list[str]]:
     """The run's original arguments; only loop knobs that do not affect the samples may change -> arguments, and messages about changes."""
     knobs, changes = dict(before["knobs"]), []
     if found := started():  # the current number of processes, if one was given then
         knobs |= {name: getattr(found, name) for name in PLACES if name in knobs}
     advice = "resume without it, or choose another --out"
     for what in ("method", "encoder", "columns", "label", "split"):
-        given, had = getattr(asked, what), before[what]
+        given, had = getattr(arguments, what), before[what]
         if what == "method" and given is not None:
             given = method_title(given)
         if isinstance(given, str | dict) and given != had:
-            raise UserError(f"--{what} {given}: the run in {asked.out} has {had or 'none'}; {advice}")
-    for key, value in asked.knobs.items():
+            raise UserError(f"--{what} {given}: the run in {arguments.out} has {had or 'none'}; {advice}")
+    for key, value in arguments.knobs.items():
         if str(knobs.get(key)) == str(value):
             continue
         if key not in FREE_ON_RESUME:
-            raise UserError(f"{key}={value}: the run in {asked.out} has {key}={knobs.get(key, 'its default')}; {advice}")
+            raise UserError(f"{key}={value}: the run in {arguments.out} has {key}={knobs.get(key, 'its default')}; {advice}")
         replaced = [name for name in (LENGTHS if key in LENGTHS else (key,)) if name in knobs]
         was = " ".join(f"{name}={knobs.pop(name)}" for name in replaced)
         changes.append(f"resuming  with {key}={value} (was {was or 'the default'})")
         knobs[key] = value
     merged = dataclasses.replace(
-        asked,
-        data=asked.data if asked.data is not None else before["data"],
-        method=asked.method or before["method"],
-        encoder=before["encoder"] if asked.encoder is None else asked.encoder,
+        arguments,
+        data=arguments.data if arguments.data is not None else before["data"],
+        method=arguments.method or before["method"],
+        encoder=before["encoder"] if arguments.encoder is None else arguments.encoder,
         **{key: before[key] for key in ("modality", "columns", "label", "split")},
         knobs=knobs,
     )
     return merged, changes
 
 
-def _check_at_hand(asked: Asked) -> None:
+def _check_at_hand(arguments: PretrainArguments) -> None:
     """Raises UserError for Python objects that run.yaml can't store."""
     marks: dict[str, Callable[[str], bool]] = {
         "data": lambda value: value.startswith("in memory: "),
@@ -169,15 +171,15 @@ def _check_at_hand(asked: Asked) -> None:
         "method": from_python,
     }
     for what, lost in marks.items():
-        value = getattr(asked, what)
+        value = getattr(arguments, what)
         if found := [one for one in (value.values() if isinstance(value, dict) else [value]) if isinstance(one, str) and lost(one)]:
             raise UserError(f"the {what} of the run was a Python object ({found[0]}); pass it again from Python")
 
 
-def free_name(asked: Asked) -> Path:
+def free_name(arguments: PretrainArguments) -> Path:
     """runs/METHOD-DATA, with a number appended if that exists."""
-    data = asked.data if isinstance(asked.data, str | os.PathLike) else "data"
+    data = arguments.data if isinstance(arguments.data, str | os.PathLike) else "data"
     stem = str(data).rstrip("/").replace("builtin:", "").split("/")[-1].split(".")[0] or "data"
-    title = method_title(asked.chosen)
+    title = method_title(arguments.chosen)
     method = title.split(":")[-1].split(".")[-1].strip("<>").lower() if from_python(title) else re.sub(r":[^+]*", "", title)
     return free_path(Path("runs") / f"{method}-{stem}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from untaught.commands.pretrain import Trained, pretrain
-from untaught.commands.request import Asked
+from untaught.commands.request import PretrainArguments
 from untaught.config.overrides import parse
 from untaught.console import say
 from untaught.core import Options, UserError
@@ -22,7 +22,9 @@ from untaught.storage.run_dir import Folder
 MOST = 1000  # runs of one command
 
 
-def pretrain_seeds(asked: Asked, seeds: int, resume: bool = False, finish: Callable[[Trained], None] = lambda trained: None) -> list[Path]:
+def pretrain_seeds(
+    arguments: PretrainArguments, seeds: int, resume: bool = False, finish: Callable[[Trained], None] = lambda trained: None
+) -> list[Path]:
     """Runs OUT/seed-S for `seeds` consecutive seeds from the knob `seed` on -> their folders. OUT/evaluation.json has every run's rows with
     their "seed".
 
@@ -30,25 +32,25 @@ def pretrain_seeds(asked: Asked, seeds: int, resume: bool = False, finish: Calla
     """
     if not 2 <= seeds <= MOST:
         raise UserError(f"--seeds {seeds}: must be between 2 and {MOST:,}; omit it for a single run")
-    if asked.out is None:
+    if arguments.out is None:
         raise UserError("--seeds requires --out, the folder for the runs")
-    if Folder(asked.out).begun:
-        raise UserError(f"{asked.out} is already a run folder; choose another --out for the runs of several seeds")
-    first = parse("seed", asked.knobs.get("seed", 0), Seed)
-    read_rows(asked.out / "evaluation.json")  # an existing file must be an evaluation
+    if Folder(arguments.out).begun:
+        raise UserError(f"{arguments.out} is already a run folder; choose another --out for the runs of several seeds")
+    first = parse("seed", arguments.knobs.get("seed", 0), Seed)
+    read_rows(arguments.out / "evaluation.json")  # an existing file must be an evaluation
     rows: list[Options] = []
-    places = [asked.out / f"seed-{seed}" for seed in range(first, first + seeds)]
+    places = [arguments.out / f"seed-{seed}" for seed in range(first, first + seeds)]
     for seed, place in enumerate(places, first):
         say(f"seed      {seed} of {first} to {first + seeds - 1}")
         begun = resume and Folder(place).begun
-        knobs = {key: value for key, value in asked.knobs.items() if key != "seed"} if begun else asked.knobs | {"seed": seed}
-        pretrain(dataclasses.replace(asked, out=place, knobs=knobs), begun, finish)
+        knobs = {key: value for key, value in arguments.knobs.items() if key != "seed"} if begun else arguments.knobs | {"seed": seed}
+        pretrain(dataclasses.replace(arguments, out=place, knobs=knobs), begun, finish)
         rows += [{**row, "seed": seed} for row in read_rows(place / "evaluation.json")]
     if rank() == 0:
-        merge_rows(asked.out / "evaluation.json", rows)
+        merge_rows(arguments.out / "evaluation.json", rows)
     for line in spread(rows):
         say(line)
-    say(f"runs      {asked.out}/seed-*")
+    say(f"runs      {arguments.out}/seed-*")
     return places
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from untaught.commands.request import LENGTHS
 from untaught.console import say, size_text, warn
 from untaught.core import Encoder, Method, Options
 from untaught.data.stream import Stream
@@ -22,7 +23,7 @@ MEASURES = (("effective_rank", 0), ("std", 2))  # printed health measures and th
 
 def print_decisions(run: Options, dataset: Dataset, method: Method, trainer: Trainer) -> None:
     """Prints the resolved setup, before the first step."""
-    recipe, settings = trainer.recipe, dataset.prep.settings
+    train_config, settings = trainer.train_config, dataset.prep.settings
     stored = f"stored in {size_text(dataset.store.bytes)}" if dataset.store else "streamed"
     if getattr(trainer.batches, "held", None):
         stored += f", cached on {trainer.train_step.device}"
@@ -42,9 +43,9 @@ def print_decisions(run: Options, dataset: Dataset, method: Method, trainer: Tra
         name = f"{role}={run['encoder'][role]}" if len(exported) > 1 else run["encoder"]
         frozen = "" if any(p.requires_grad for p in getattr(method, role).parameters()) else ", frozen"
         say(f"encoder   {name}, {weights / 1e6:.1f} M weights, {encoder.width} features{frozen}")
-    if isinstance(method, Hybrid) and method.how_kept:
-        say(f"exported  {method.how_kept}")
-    length = f"epochs={recipe.epochs}" if recipe.epochs else f"steps={recipe.steps}" if recipe.steps else f"minutes={recipe.minutes:g}"
+    if isinstance(method, Hybrid) and method.export_note:
+        say(f"exported  {method.export_note}")
+    length = next(f"{name}={value:.12g}" for name in LENGTHS if (value := getattr(train_config, name)))
     precision, device = "bf16" if trainer.train_step.bf16 else "float32", trainer.train_step.device
     threads = f"{torch.get_num_threads()} threads"
     place = f"cpu, {threads}" if device.type == "cpu" else str(device)
@@ -52,7 +53,7 @@ def print_decisions(run: Options, dataset: Dataset, method: Method, trainer: Tra
         place = f"{trainer.group.size} processes" + (
             f" with {threads} each" if device.type == "cpu" else f", one {device.type} device each"
         )
-    say(f"training  {length} batch_size={recipe.batch_size} {recipe.optimizer} lr={recipe.lr:g} {precision} on {place}")
+    say(f"training  {length} batch_size={train_config.batch_size} {train_config.optimizer} lr={train_config.lr:g} {precision} on {place}")
 
 
 def print_health(health: Options) -> None:
@@ -62,7 +63,7 @@ def print_health(health: Options) -> None:
     if health["because"]:
         warn(f"collapsing because {health['because']}; try {health['try']}")
         return
-    rank, std = (f"{health[key]:.{digits}f} (random init {health[f'{key}_untrained']:.{digits}f})" for key, digits in MEASURES)
+    rank, std = (f"{health[key]:.{digits}f} (random init {health[f'{key}_random_init']:.{digits}f})" for key, digits in MEASURES)
     say(f"health    healthy: effective rank {rank}, std {std}")
 
 

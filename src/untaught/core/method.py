@@ -41,7 +41,7 @@ class Role:
     name: str
     needs: frozenset[str]  # abilities that the encoder must offer
     reads: tuple[int, ...]  # indices of the views that it reads; () for all
-    whole: str  # the view in which it is used and exported
+    export_view: str  # the view in which it is used and exported
 
     def of(self, views: Sequence[T]) -> list[T]:
         """The items for the views that this role reads, from a list with one item per view."""
@@ -57,7 +57,7 @@ class Method(nn.Module):
     Padding of a view (where `valid` is False) does not affect the loss or gradients.
     A method that defines `project` and `objective`, with forward = objective(project(views)), supports gradient caching.
     Each constructor parameter annotated Encoder is a role, stored as an attribute of that name. A method with several roles gives `needs`,
-    `reads` and `whole` by role.
+    `reads` and `export_view` by role.
     An adversarial method names its `players` and defines `turn` instead of `forward`: in each step the players take turns, each
     minimising its own terms over its own parameters, so that the next player sees the updated ones.
     """
@@ -65,7 +65,7 @@ class Method(nn.Module):
     views: tuple[str, ...]  # in the order of forward's argument
     needs: frozenset[str] | dict[str, frozenset[str]] = frozenset()  # abilities that the encoder must offer
     reads: dict[str, tuple[int, ...]] = {}  # with several roles: role -> indices of the `views` that its encoder reads
-    whole: str | dict[str, str] = "whole"  # the view in which the encoder is used and exported
+    export_view: str | dict[str, str] = "whole"  # the view in which the encoder is used and exported
     groups: dict[str, dict[str, Any]] = {}  # optimizer overrides by parameter prefix
     players: dict[str, tuple[str, ...]] = {}  # adversaries in turn order: player -> its modules and parameters
     training_defaults: Options = {}  # training-loop options with the paper's value as default
@@ -137,13 +137,13 @@ class Method(nn.Module):
         parameters = inspect.signature(cls.__init__).parameters.values()
         written = lambda annotation: str(annotation).strip("'\"").rpartition(".")[2]  # noqa: E731  # a string with `from __future__ import annotations`
         names = [p.name for p in parameters if p.annotation is Encoder or written(p.annotation) == Encoder.__name__]
-        needs, whole = cls.needs, cls.whole
+        needs, export_view = cls.needs, cls.export_view
         return {
             name: Role(
                 name,
                 needs[name] if isinstance(needs, dict) else needs,
                 cls.reads.get(name, ()),
-                whole[name] if isinstance(whole, dict) else whole,
+                export_view[name] if isinstance(export_view, dict) else export_view,
             )
             for name in names or ["encoder"]
         }

@@ -61,9 +61,9 @@ def started() -> Started | None:
     return None
 
 
-def to_launch(recipe: TrainConfig) -> int:
+def to_launch(train_config: TrainConfig) -> int:
     """How many processes this one must launch; 0 if it trains itself. Raises UserError if the config asks for too many."""
-    found, devices, nodes = started(), recipe.devices, recipe.nodes
+    found, devices, nodes = started(), train_config.devices, train_config.nodes
     if found:
         for name, requested, actual in (("devices", devices, found.devices), ("nodes", nodes, found.nodes)):
             if requested is not None and requested != actual:

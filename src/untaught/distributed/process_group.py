@@ -36,12 +36,13 @@ BLOCKS = (".blocks", ".layers")  # names of the list of blocks in timm, transfor
 class ProcessGroup:
     """The processes of a run. With one process, collectives are no-ops.
 
-    recipe: None for a single process. find_unused_parameters: whether a step may leave parameters without a gradient.
+    train_config: None for a single process. find_unused_parameters: whether a step may leave parameters without a gradient.
     """
 
-    def __init__(self, recipe: TrainConfig | None = None, find_unused_parameters: bool = False) -> None:
-        found = started() if recipe else None
-        self.writes_shards = recipe is not None and recipe.strategy == "fsdp"  # checkpoints are one file per rank, also with one process
+    def __init__(self, train_config: TrainConfig | None = None, find_unused_parameters: bool = False) -> None:
+        found = started() if train_config else None
+        # with fsdp, checkpoints are one file per rank, also with one process
+        self.writes_shards = train_config is not None and train_config.strategy == "fsdp"
         self.rank, self.devices, self.nodes = (found.rank, found.devices, found.nodes) if found else (0, 1, 1)
         self.size = self.devices * self.nodes
         self.sharded = self.writes_shards and self.size > 1
@@ -68,6 +69,7 @@ class ProcessGroup:
     def fabric(self) -> Any:
         from lightning_fabric import Fabric  # takes seconds to import; configuration errors are reported before
 
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         if self.size == 1:
             return Fabric(accelerator="auto", devices=1, precision="32-true")
         from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
@@ -75,7 +77,6 @@ class ProcessGroup:
         from lightning_fabric.strategies.ddp import DDPStrategy
         from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         environment = TorchElasticEnvironment() if TorchElasticEnvironment.detect() else SLURMEnvironment()
         known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
         buffers: Any = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}  # the older name

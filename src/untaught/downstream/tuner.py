@@ -40,7 +40,7 @@ DENSE = 64  # of tasks that predict more than one thing a sample
 class Settings:
     """What was chosen of a fine-tuning: the loop, the labels, the layers that learn, and the task's own knobs."""
 
-    recipe: TrainConfig
+    train_config: TrainConfig
     trial: Trial
     layers: TrainedLayers = TrainedLayers()  # noqa: RUF009  # frozen
     knobs: Options = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Tuner:
         options: list[Options],
     ) -> None:
         self.encoder, self.config, self.dataset, self.cls = model.network, model.config, dataset, cls
-        self.recipe, self.trial, self.layers, self.knobs = settings.recipe, settings.trial, settings.layers, settings.knobs
+        self.train_config, self.trial, self.layers, self.knobs = settings.train_config, settings.trial, settings.layers, settings.knobs
         self.names, self.options = names, options
         modality = dataset.modality
         self.prep = replace(dataset.prep, statistics=model.prep.statistics)  # shown as in pretraining
@@ -106,7 +106,7 @@ class Tuner:
         self.bf16 = False
         self.resolved: Options = {}
         self.plans = [
-            divide(self.pool, self.truth, self.trial, self.recipe.seed, draw, self.validation) for draw in range(self.trial.draws)
+            divide(self.pool, self.truth, self.trial, self.train_config.seed, draw, self.validation) for draw in range(self.trial.draws)
         ]
 
     def describe(self) -> None:
@@ -125,36 +125,38 @@ class Tuner:
 
     def decide(self, rows: np.ndarray, scratch: bool) -> TrainConfig:
         """Fills in what was left open, from the number of labels and by the task."""
-        recipe, decided = self.recipe, {}
-        if recipe.batch_size is None:
+        train_config, decided = self.train_config, {}
+        if train_config.batch_size is None:
             decided["batch_size"] = min(len(rows), 64 if len(rows) < 4096 else 256)
-        elif recipe.batch_size > len(rows):
-            raise UserError(f"batch_size={recipe.batch_size} is larger than the labels, {len(rows)} to learn from; choose at most that")
-        if recipe.lr is None:
+        elif train_config.batch_size > len(rows):
+            raise UserError(
+                f"batch_size={train_config.batch_size} is larger than the labels, {len(rows)} to learn from; choose at most that"
+            )
+        if train_config.lr is None:
             decided["lr"] = 1e-3 if scratch else self.cls.lr
-        if recipe.epochs is recipe.steps is recipe.minutes is None:
-            batch = recipe.batch_size or decided["batch_size"]
+        if train_config.epochs is train_config.steps is train_config.minutes is None:
+            batch = train_config.batch_size or decided["batch_size"]
             decided["steps"] = max(400, 15 * (len(rows) // batch))
-        if scratch and recipe.minutes and "steps" in self.resolved:  # the same budget
+        if scratch and train_config.minutes and "steps" in self.resolved:  # the same budget
             decided |= {"minutes": None, "steps": self.resolved["steps"]}
-        return dataclasses.replace(recipe, **decided)
+        return dataclasses.replace(train_config, **decided)
 
     def train(self, features: str, draw: int, scratch: Path) -> Any:
         """The task, trained from the encoder or (features "random_init") from scratch; metrics go to a folder below `scratch`."""
         rows, validation = self.plans[draw]
         fresh = features == "random_init"
-        recipe = self.decide(rows, fresh)
-        torch.manual_seed(recipe.seed + draw)
+        train_config = self.decide(rows, fresh)
+        torch.manual_seed(train_config.seed + draw)
         encoder = build_from(self.config, self.prep) if fresh else copy.deepcopy(self.encoder)
         layers = TrainedLayers(layer_decay=1.0) if fresh else self.layers
         task = self.cls.built(encoder, self.cls.learned(self.targets, rows, encoder, self.example()), self.knobs, layers)
-        views: Any = Targeted(Views(self.names, self.prep, self.options, recipe.seed + draw), self.targets.follow)
+        views: Any = Targeted(Views(self.names, self.prep, self.options, train_config.seed + draw), self.targets.follow)
         store = self.dataset.store
         assert store is not None
-        loader = Loader(store, rows, recipe.batch_size or 1, recipe.seed + draw, pin=self.device.type == "cuda")
+        loader = Loader(store, rows, train_config.batch_size or 1, train_config.seed + draw, pin=self.device.type == "cuda")
         folder = scratch / (features if draw == 0 else f"{features}-{draw}")
         folder.mkdir()
-        step, best, watched = TrainingStep(task, recipe), None, {}
+        step, best, watched = TrainingStep(task, train_config), None, {}
         self.bf16 = step.bf16
         if validation is not None:
             best = BestWeights(task, lambda: self.predictions(task, validation), self.trial.patience)
@@ -174,7 +176,7 @@ class Tuner:
             best()
             best.restore()
         if not fresh and draw == 0:
-            chosen = (recipe, self.trial, self.layers)
+            chosen = (train_config, self.trial, self.layers)
             self.resolved = {key: value for one in chosen for key, value in dataclasses.asdict(one).items()}
             self.resolved |= {**self.knobs, "steps": trainer.total}
         early = f"stopped after {trainer.step} of {trainer.total} steps"

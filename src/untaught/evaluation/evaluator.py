@@ -40,10 +40,17 @@ class Scorer:
     """
 
     def __init__(
-        self, dataset: Dataset, whole: str, device: torch.device, bf16: bool, seed: int, batch_size: int = 512, kind: str | None = None
+        self,
+        dataset: Dataset,
+        export_view: str,
+        device: torch.device,
+        bf16: bool,
+        seed: int,
+        batch_size: int = 512,
+        kind: str | None = None,
     ) -> None:
         self.dataset, self.device, self.bf16, self.batch_size = dataset, device, bf16, batch_size
-        self.view = used_view(dataset.prep, whole)
+        self.view = used_view(dataset.prep, export_view)
         self.pick = np.random.default_rng(seed)
         self.held_out: str | None = None
         labels = dataset.store.labels if dataset.store else None

@@ -27,13 +27,13 @@ Encoders = Mapping[str, nn.Module]  # by role, in the order of the roles
 class PairScorer:
     """Recall between a run's two roles on its held-out part; during training on the validation part, never on the test part.
 
-    whole: role -> the view in which its encoder is used.
+    export_views: by role, the view in which its encoder is used.
     """
 
-    def __init__(self, dataset: Dataset, whole: Mapping[str, str], device: torch.device, bf16: bool, batch_size: int = 256) -> None:
+    def __init__(self, dataset: Dataset, export_views: Mapping[str, str], device: torch.device, bf16: bool, batch_size: int = 256) -> None:
         self.dataset, self.device, self.bf16, self.batch_size = dataset, device, bf16, batch_size
-        self.views = {role: used_view(dataset.prep, name) for role, name in whole.items()}
-        self.names = tuple(whole)
+        self.views = {role: used_view(dataset.prep, name) for role, name in export_views.items()}
+        self.names = tuple(export_views)
         parts = dataset.parts if dataset.store is not None else {}
         self.held_out = held_out_part(parts)
         self.why_not = "" if self.held_out else "the data is streamed" if dataset.store is None else "no held-out part (give --split NAME)"

@@ -19,7 +19,7 @@ from torch import Tensor
 from untaught.core import Encoder, Options, UserError
 from untaught.export.parity import OfTensors, check_parity, real_input
 from untaught.pipeline.pretrained import Pretrained, encoder_folder, load_encoder
-from untaught.storage.atomic import whole
+from untaught.storage.atomic import replacing
 from untaught.storage.ownership import check_replaceable
 
 Inputs = tuple[Tensor, ...]  # the `whole` view: x, and valid for ragged samples
@@ -58,7 +58,7 @@ def _timm(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exporte
 def _torch(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exported:
     path = folder / "model.pt2"
     check_replaceable(path, "move it away")
-    with whole(path) as partial, _quiet():
+    with replacing(path) as partial, _quiet():
         few, shapes = _traced(encoder, x)
         program = torch.export.export(OfTensors(encoder), few, dynamic_shapes=shapes)
         buffer = io.BytesIO()  # torch's file writer kills the process if the disk is full
@@ -79,7 +79,7 @@ def _onnx(encoder: Encoder, config: Options, folder: Path, x: Inputs) -> Exporte
         raise UserError("the encoder exceeds the 2 GB limit of an ONNX file; use --to torch")
     path = folder / "model.onnx"
     check_replaceable(path, "move it away")
-    with whole(path) as partial, _quiet():
+    with replacing(path) as partial, _quiet():
         export: Any = torch.onnx.export
         few, shapes = _traced(encoder, x)
         names: Options = {"input_names": list(shapes), "output_names": ["features"]}

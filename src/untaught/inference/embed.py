@@ -25,7 +25,7 @@ from untaught.pipeline.dataset import adapted, differing, print_skipped
 from untaught.pipeline.pretrained import Pretrained
 from untaught.pipeline.view_pipeline import convolves, used_view
 from untaught.ranges import Samples, in_range
-from untaught.storage.atomic import all_whole, make_room, whole
+from untaught.storage.atomic import make_room, replacing, replacing_all
 from untaught.storage.ownership import check_replaceable
 
 CHECKED = 8  # records whose format is compared with the training data
@@ -148,7 +148,7 @@ def write_vectors(embedder: Embedder, out: Path) -> int:
         make_room(out)
         for path in (out, rows_beside(out)):
             check_replaceable(path, "choose another --out")
-        with all_whole(out, rows_beside(out)) as (vectors, rows):
+        with replacing_all(out, rows_beside(out)) as (vectors, rows):
             count = _to_npy(embedder, vectors, rows)
         beside = f", and their row indices to {rows_beside(out)}"
     say(f"wrote     {count:,} vectors of {embedder.encoder.width} to {out}{beside}")
@@ -164,7 +164,7 @@ def write_file(out: Path, write: Callable[[Path], int]) -> int:
     """Calls `write` with a temporary path and moves the result to `out`, atomically -> its number of rows."""
     make_room(out)
     check_replaceable(out, "choose another --out")
-    with whole(out) as path:
+    with replacing(out) as path:
         return write(path)
 
 

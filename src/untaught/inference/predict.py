@@ -23,7 +23,7 @@ from untaught.inference.endings import check_ending
 from untaught.ops.precision import has_bfloat16
 from untaught.pipeline.pretrained import Pretrained, load_network
 from untaught.pipeline.view_pipeline import convolves
-from untaught.storage.atomic import make_room, whole
+from untaught.storage.atomic import make_room, replacing
 from untaught.storage.cells import plain_cells
 from untaught.storage.safe_load import read_json
 from untaught.storage.safe_open import inside
@@ -131,7 +131,7 @@ def _write_files(predictor: Predictor, out: Path) -> int:
     if os.path.lexists(out):
         raise UserError(f"{out} already exists; choose another --out")
     used: set[str] = set()
-    with whole(out) as partial:
+    with replacing(out) as partial:
         partial.mkdir(parents=True)
         writer = None
         for predictions in predictor.predictions():

@@ -40,7 +40,7 @@ class Hybrid(Method):
         return self._each()[0][1].exported()
 
     @property
-    def how_kept(self) -> str:
+    def export_note(self) -> str:
         """Which encoder is exported, in words; "" if all methods export the trained one."""
         teachers = [name for name, method in self._each() if method.exported()["encoder"] is not self.encoder]
         first = next(iter(self.members))
@@ -88,9 +88,9 @@ def hybrid_of(members: dict[str, tuple[type[Method], float]]) -> type[Hybrid]:
     if several := [name for name, (cls, _) in members.items() if len(cls.roles()) > 1]:
         raise UserError(f"{title}: {several[0]} has several encoders and can't be combined with other methods; train it alone")
     roles = {name: role for name, (cls, _) in members.items() for role in cls.roles().values()}
-    wholes = {role.whole: name for name, role in roles.items()}
-    if len(wholes) > 1:
-        uses = ", ".join(f"{name} on {whole}" for whole, name in wholes.items())
+    export_views = {role.export_view: name for name, role in roles.items()}
+    if len(export_views) > 1:
+        uses = ", ".join(f"{name} on {view}" for view, name in export_views.items())
         raise UserError(f"{title}: these methods use the encoder on different views ({uses}); combine methods that use the same")
     views = list(dict.fromkeys((view, place) for cls, _ in members.values() for place, view in enumerate(cls.views)))
     body = {
@@ -98,7 +98,7 @@ def hybrid_of(members: dict[str, tuple[type[Method], float]]) -> type[Hybrid]:
         "places": {name: tuple(views.index((view, i)) for i, view in enumerate(cls.views)) for name, (cls, _) in members.items()},
         "views": tuple(view for view, _ in views),
         "needs": frozenset().union(*(role.needs for role in roles.values())),
-        "whole": next(iter(wholes)),
+        "export_view": next(iter(export_views)),
         "find_unused_parameters": any(cls.find_unused_parameters for cls, _ in members.values()),
         "__doc__": f"{title}: {Hybrid.__doc__}",
     }

@@ -93,8 +93,8 @@ class BatchViews:
         """The deterministic view that the encoder (of `role`, if there are several) is evaluated and exported with."""
         self._fitted()
         roles = self.method.roles()
-        whole = roles[role or next(iter(roles))].whole
-        return used_view(self.prep, whole)(batch if _is_batch(batch) else self.decode(batch), 0)[0]
+        export_view = roles[role or next(iter(roles))].export_view
+        return used_view(self.prep, export_view)(batch if _is_batch(batch) else self.decode(batch), 0)[0]
 
     def example(self, role: str | None = None) -> View:
         """`used` for 2 samples, e.g. for the shape."""

@@ -11,7 +11,7 @@ from untaught.core import Files, Modality, Options, Preprocessor, Record, UserEr
 from untaught.data.identity import fingerprint
 from untaught.data.parts import TRAIN, Source
 from untaught.data.store import cache_folder
-from untaught.storage.atomic import whole, write_bytes, write_text
+from untaught.storage.atomic import replacing, write_bytes, write_text
 from untaught.storage.safe_load import read_json
 from untaught.storage.safe_open import read_file
 
@@ -42,7 +42,7 @@ def _learn(source: Source, modality: Modality, settings: Options) -> Preprocesso
         settings, files = modality.learn(iter(part), settings)
     prep = Preprocessor(modality, settings, files=files)
     try:
-        with whole(place) as partial:
+        with replacing(place) as partial:
             partial.mkdir(parents=True)
             save_files(prep.files, partial)
             write_text(partial / "layout.json", json.dumps(prep.settings))

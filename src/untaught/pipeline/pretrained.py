@@ -16,7 +16,7 @@ from untaught.core import Encoder, Files, Options, Preprocessor, UserError
 from untaught.encoders.offline import offline
 from untaught.pipeline.preprocessor import load, save_files
 from untaught.pipeline.view_pipeline import convolves, used_view
-from untaught.storage.atomic import whole
+from untaught.storage.atomic import replacing
 from untaught.storage.finite import check_finite_weights
 from untaught.storage.run_dir import plain
 from untaught.storage.safe_load import check_finite, check_kinds, read_json
@@ -58,7 +58,7 @@ def save_encoders(
 ) -> dict[str, Options]:
     """Writes encoder/ of a method with several encoders: one folder per role, as by `save_encoder`; config.json with the roles; and
     model.safetensors with the heads that project into the shared space -> the configs by role."""
-    with whole(folder) as partial:
+    with replacing(folder) as partial:
         partial.mkdir(parents=True)
         saved = {role: save_encoder(encoder, partial / role, configs[role], prep.part(role)) for role, encoder in encoders.items()}
         weights = {name: value.detach().cpu().contiguous() for name, value in nn.ModuleDict(heads).state_dict().items()}
@@ -111,7 +111,7 @@ def described(prep: Preprocessor) -> Options:
 
 def save_hf_model(model: Any, folder: Path, files: Files) -> None:
     """Writes method/: a library's model with its heads, as the library saves it, and the preprocessor's files."""
-    with whole(folder) as partial:
+    with replacing(folder) as partial:
         partial.mkdir(parents=True)
         model.save_pretrained(partial)
         save_files(files, partial)
@@ -120,7 +120,7 @@ def save_hf_model(model: Any, folder: Path, files: Files) -> None:
 def save_network(network: nn.Module, folder: Path, config: Options, beside: Files | None = None) -> None:
     """Writes model.safetensors, config.json and the files in `beside` (by name), replacing the folder atomically."""
     weights = {name: value.detach().cpu().contiguous() for name, value in once_each(network).items()}
-    with whole(folder) as partial:
+    with replacing(folder) as partial:
         partial.mkdir(parents=True)
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
         (partial / "config.json").write_text(json.dumps({"schema": ENCODER_SCHEMA, **plain(config)}, indent=2), "utf-8")

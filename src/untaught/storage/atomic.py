@@ -21,19 +21,19 @@ KEPT = 86400  # seconds after which partial files of killed processes are remove
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Atomic write: yields a unique hidden path next to `path`, with the same suffix, whose file or folder replaces `path` on success.
 
     Concurrent writers to one `path` all succeed, and one result remains. Raises UserError for disk errors; after any error, the previous
     content of `path` is unchanged.
     """
-    with all_whole(path) as (partial,):
+    with replacing_all(path) as (partial,):
         yield partial
 
 
 @contextmanager
-def all_whole(first: Path, *others: Path) -> Iterator[list[Path]]:
-    """Like `whole`, for several files in one folder that are replaced together."""
+def replacing_all(first: Path, *others: Path) -> Iterator[list[Path]]:
+    """Like `replacing`, for several files in one folder that are replaced together."""
     folder, paths = first.parent, (first, *others)
     partials = [path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:12]}.{path.name}") for path in paths]
     try:
@@ -107,7 +107,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    with whole(path) as partial:
+    with replacing(path) as partial:
         partial.write_bytes(content)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from untaught.core import UserError
 from untaught.distributed.launch import lost
-from untaught.storage.atomic import whole
+from untaught.storage.atomic import replacing
 from untaught.storage.safe_load import read_json
 from untaught.storage.safe_open import checked_file, inside
 
@@ -39,7 +39,7 @@ def written(folder: Path, step: int, place: dict[str, Any] | None = None) -> Ite
     with faults(folder, step):
         inside(folder, folder.parent)  # a link is not followed
         folder.mkdir(parents=True, exist_ok=True)
-        with whole(folder / f"step-{step}") as partial:
+        with replacing(folder / f"step-{step}") as partial:
             partial.mkdir()
             yield partial
             files = {path.name: _checksum(path) for path in sorted(partial.iterdir())}

@@ -25,9 +25,11 @@ class Divergence:
     name: index (N,) -> sample names. checkpoints: the folder; None for a run without checkpoints.
     """
 
-    def __init__(self, recipe: TrainConfig, group: ProcessGroup, name: Callable[[Tensor], list[str]], checkpoints: Path | None) -> None:
-        self.recipe, self.group, self.name, self.checkpoints = recipe, group, name, checkpoints
-        self.recent: deque[tuple[int, Tensor, Outcome]] = deque(maxlen=recipe.log_every)
+    def __init__(
+        self, train_config: TrainConfig, group: ProcessGroup, name: Callable[[Tensor], list[str]], checkpoints: Path | None
+    ) -> None:
+        self.train_config, self.group, self.name, self.checkpoints = train_config, group, name, checkpoints
+        self.recent: deque[tuple[int, Tensor, Outcome]] = deque(maxlen=train_config.log_every)
         self.dropped = 0
         self.gradient_norm = 0.0  # mean since the last sync
 
@@ -73,4 +75,4 @@ class Divergence:
                 self.group.on_rank_zero(lambda: checkpoint.discard(folder, step))
             last = checkpoint.newest(folder)
         good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-        raise UserError(f"training diverged at {what}; {good}; try a lower lr (now {self.recipe.lr:g}), clip=1 or precision=float32")
+        raise UserError(f"training diverged at {what}; {good}; try a lower lr (now {self.train_config.lr:g}), clip=1 or precision=float32")

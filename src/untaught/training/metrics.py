@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from untaught.core import Options, UserError
-from untaught.storage.atomic import disk_fault, whole
+from untaught.storage.atomic import disk_fault, replacing
 from untaught.storage.safe_open import open_file
 
 LARGEST = 1 << 33  # bytes of the file, at most; our rows have a few hundred
@@ -26,7 +26,7 @@ class Metrics:
         self.path, self.file = path, None
         if path is None:
             return
-        with whole(path) as partial, open(partial, "wb") as file:
+        with replacing(path) as partial, open(partial, "wb") as file:
             if step and os.path.lexists(path):
                 file.writelines(line + b"\n" for line in _lines(path) if (row := row_of(line)) and row["step"] <= step)
         self.file = open(path, "ab", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW))  # noqa: SIM115

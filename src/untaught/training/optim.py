@@ -27,32 +27,34 @@ def default_lr(optimizer: str, batch_size: int) -> float:
     return {"sgd": 0.05, "lars": 0.3}.get(optimizer, 1e-3) * batch_size / 256
 
 
-def optimizer_for(method: Method, recipe: TrainConfig) -> torch.optim.Optimizer:
+def optimizer_for(method: Method, train_config: TrainConfig) -> torch.optim.Optimizer:
     """One group with and one without weight decay (biases, norms, single vectors), each with the method's own overrides.
 
     A group of the method may set `lr`, or `lr_scale` (relative to the config's lr), and schedule "constant".
     """
-    sharded = recipe.strategy == "fsdp"
+    sharded = train_config.strategy == "fsdp"
     if sharded and method.players:
         raise UserError(f"strategy=fsdp does not support adversarial methods such as {type(method).__name__}; use strategy=ddp")
-    if sharded and recipe.optimizer not in SHARDED:
-        raise UserError(f"optimizer={recipe.optimizer} is not tested with strategy=fsdp; use one of {', '.join(SHARDED)}")
-    groups = parameter_groups(method, recipe.weight_decay)
-    assert recipe.lr is not None
+    if sharded and train_config.optimizer not in SHARDED:
+        raise UserError(f"optimizer={train_config.optimizer} is not tested with strategy=fsdp; use one of {', '.join(SHARDED)}")
+    groups = parameter_groups(method, train_config.weight_decay)
+    assert train_config.lr is not None
     for group in groups:
-        group.setdefault("lr_scale", group.pop("lr", recipe.lr) / recipe.lr)
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=not sharded)
+        group.setdefault("lr_scale", group.pop("lr", train_config.lr) / train_config.lr)
+    if train_config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=train_config.lr, fused=True)
+    if train_config.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=train_config.lr, momentum=train_config.momentum, nesterov=train_config.momentum > 0, fused=not sharded
+        )
     from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers  # pyright: ignore[reportPrivateImportUsage]
 
     try:
-        info = get_optimizer_info(recipe.optimizer)
+        info = get_optimizer_info(train_config.optimizer)
     except ValueError:
-        raise unknown("optimizer", recipe.optimizer, [str(name) for name in list_optimizers()]) from None
-    momentum = {"momentum": recipe.momentum} if info.has_momentum else {}
-    return create_optimizer_v2(groups, opt=recipe.optimizer, lr=recipe.lr, **momentum)  # type: ignore[arg-type]
+        raise unknown("optimizer", train_config.optimizer, [str(name) for name in list_optimizers()]) from None
+    momentum = {"momentum": train_config.momentum} if info.has_momentum else {}
+    return create_optimizer_v2(groups, opt=train_config.optimizer, lr=train_config.lr, **momentum)  # type: ignore[arg-type]
 
 
 def parameter_groups(method: Method, weight_decay: float) -> list[dict[str, Any]]:

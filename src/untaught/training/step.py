@@ -53,27 +53,29 @@ class TrainingStep:
     call: the wrapped method, as `call(name of a function of it, arguments)`.
     """
 
-    def __init__(self, method: Method, recipe: TrainConfig, group: ProcessGroup | None = None) -> None:
-        self.method, self.recipe, self.group = method, recipe, group or ProcessGroup()
+    def __init__(self, method: Method, train_config: TrainConfig, group: ProcessGroup | None = None) -> None:
+        self.method, self.train_config, self.group = method, train_config, group or ProcessGroup()
         self.fabric = self.group.fabric
         self.device = self.fabric.device
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.bf16 = has_bfloat16(self.device.type) if recipe.precision == "auto" else recipe.precision == "bf16"
+        self.bf16 = has_bfloat16(self.device.type) if train_config.precision == "auto" else train_config.precision == "bf16"
+        if self.device.type == "cuda":  # with bf16, what stays float32 (Muon's products, the views' warps) may use TensorFloat32
+            torch.set_float32_matmul_precision("high" if self.bf16 else "highest")
         self.channels_last = convolves(method)
         if self.channels_last and not self.group.sharded:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.wrapped = self.fabric.setup_module(Autocast(method, self.device.type, self.bf16))
-        self.call = torch.compile(self.wrapped) if recipe.compile else self.wrapped
-        self.optimizer = optimizer_for(method, recipe)
+        self.call = torch.compile(self.wrapped) if train_config.compile else self.wrapped
+        self.optimizer = optimizer_for(method, train_config)
         self.wrapped_optimizer = self.fabric.setup_optimizers(self.optimizer)
         self.parameters = [p for p in method.parameters() if p.requires_grad]
 
     def __call__(self, step: int, views: list[View], progress: float) -> Outcome:
         """One optimizer step on the views of this process's share of a batch. progress: share of the schedule before this step."""
-        recipe = self.recipe
-        assert recipe.lr is not None
-        set_rate(self.optimizer, recipe.lr, rate(recipe.schedule, recipe.warmup, progress))
+        train_config = self.train_config
+        assert train_config.lr is not None
+        set_rate(self.optimizer, train_config.lr, rate(train_config.schedule, train_config.warmup, progress))
         terms: Terms = {}
         bads, norms = [], []
         for player in self.method.players or ("",):
@@ -103,9 +105,11 @@ class TrainingStep:
 
     def move(self, player: str, step: int, views: list[View], progress: float) -> tuple[Terms, Tensor, Tensor]:
         """One update (of one player, if there are players) -> terms, whether the gradient was not finite, its norm."""
-        recipe = self.recipe
+        train_config = self.train_config
         self.method.zero_grad(set_to_none=True)
-        terms = self._backward_cached(step, views, progress) if recipe.cache_gradients else self._backward(player, step, views, progress)
+        terms = (
+            self._backward_cached(step, views, progress) if train_config.cache_gradients else self._backward(player, step, views, progress)
+        )
         self.method.before_step(progress)
 
         gradients = [local_shard(p.grad) for p in self.parameters if p.grad is not None]
@@ -113,8 +117,8 @@ class TrainingStep:
         bad = ~torch.isfinite(norm)
         for gradient in gradients:
             gradient.masked_fill_(bad, 0.0)
-        if recipe.clip:
-            share = (recipe.clip / (norm.nan_to_num(1.0) + 1e-6)).clamp(max=1.0)  # as in torch's clip_grad_norm_
+        if train_config.clip:
+            share = (train_config.clip / (norm.nan_to_num(1.0) + 1e-6)).clamp(max=1.0)  # as in torch's clip_grad_norm_
             torch._foreach_mul_(gradients, share)  # type: ignore[attr-defined]
         self.wrapped_optimizer.step()
         return terms, bad, norm
@@ -131,7 +135,7 @@ class TrainingStep:
 
     def _backward(self, player: str, step: int, views: list[View], progress: float) -> Terms:
         total: Terms = {}
-        parts = self.recipe.accumulate
+        parts = self.train_config.accumulate
         first = list(self.method.players).index(player) * parts if player else 0
         for part, micro in enumerate(_cut(views, parts)):
             self._reseed(step, first + part)
@@ -144,7 +148,7 @@ class TrainingStep:
     def _backward_cached(self, step: int, views: list[View], progress: float) -> Terms:
         """Gradient caching (Gao et al. 2021, https://arxiv.org/abs/2101.06983): the loss sees the full batch, the network
         one chunk at a time. BatchNorm normalises per chunk and updates its running statistics once."""
-        each = -(-self.recipe.cache_gradients // self.group.size)
+        each = -(-self.train_config.cache_gradients // self.group.size)
         chunks = list(_cut(views, -(-len(views[0]) // each)))
         projected = []
         with torch.no_grad(), _frozen_statistics(self.method):
@@ -169,7 +173,7 @@ class TrainingStep:
     def _reseed(self, step: int, part: int) -> None:
         """Seeds torch's generators (dropout) by seed, step, micro-batch and rank only."""
         place = (step << 16) + (part << 8) + self.fabric.global_rank
-        torch.manual_seed(place ^ mix(mix(self.recipe.seed) + (step >> 16)))  # the CPU generator uses only the low 32 bits
+        torch.manual_seed(place ^ mix(mix(self.train_config.seed) + (step >> 16)))  # the CPU generator uses only the low 32 bits
 
 
 def _loss(terms: Terms) -> Tensor:

@@ -95,7 +95,7 @@ class Trainer:
         evaluations: int = EVALUATIONS,
         title: str = "training",
     ) -> None:
-        self.train_step, self.method, self.recipe, self.group = method, method.method, method.recipe, method.group
+        self.train_step, self.method, self.train_config, self.group = method, method.method, method.train_config, method.group
         self.views, self.batches, self.folder = views, batches, folder
         self.evaluate, self.health, self.extract_features, self.enough = evaluate, health, extract_features, enough
         self.resumable, self.title = resumable, title
@@ -104,10 +104,10 @@ class Trainer:
         self.views.channels_last = method.channels_last
         self.plan, self.lengthened = Plan(self.planned_total()), False
         self.clock = Clock()
-        self.events = Events(self.recipe, self.plan, evaluations=evaluations)
-        self.divergence = Divergence(self.recipe, self.group, name, folder / "checkpoints" if resumable else None)
+        self.events = Events(self.train_config, self.plan, evaluations=evaluations)
+        self.divergence = Divergence(self.train_config, self.group, name, folder / "checkpoints" if resumable else None)
         self.signal = Received()
-        self.looked: dict[str, Any] = {}  # the last health check
+        self.last_health: dict[str, Any] = {}  # the last health check
 
     @property
     def total(self) -> int | None:
@@ -132,23 +132,23 @@ class Trainer:
         """Replans a restored run whose length was changed: the schedule becomes that of the new length, from the first step on."""
         total = self.planned_total()
         if total is None and self.seconds:  # a run of minutes that was killed early has no timing yet
-            total = round(self.step * (self.recipe.minutes or 0) * 60 / self.seconds)
+            total = round(self.step * (self.train_config.minutes or 0) * 60 / self.seconds)
         self._follow(Plan(total))
         self.lengthened = True
 
     def planned_total(self) -> int | None:
         per_epoch = self.batches.steps_per_epoch
-        if self.recipe.steps:
-            return self.recipe.steps
-        if self.recipe.epochs:
+        if self.train_config.steps:
+            return self.train_config.steps
+        if self.train_config.epochs:
             if per_epoch is None:
                 raise UserError("a stream of unknown length has no epochs; give steps or minutes")
-            return self.recipe.epochs * per_epoch
+            return self.train_config.epochs * per_epoch
         return None
 
     def _follow(self, plan: Plan) -> None:
         self.plan = plan
-        self.events = Events(self.recipe, plan, self.step, self.events.evaluations)
+        self.events = Events(self.train_config, plan, self.step, self.events.evaluations)
         self.events.saved_at = self.step
 
     # ------------------------------------------------------------------------------------------------------ state
@@ -242,8 +242,8 @@ class Trainer:
             self._enter_epoch()
             for batch in self._batches():
                 stopped = self._train_on(batch)
-                if self.recipe.minutes and self.step >= self.plan.due:
-                    self._plan(self.recipe.minutes * 60)
+                if self.train_config.minutes and self.step >= self.plan.due:
+                    self._plan(self.train_config.minutes * 60)
                 last = self.step == self.total
                 if self.events.logs(self.step):
                     yield self._log()
@@ -257,7 +257,7 @@ class Trainer:
                     self.save()
                 if stopped and not last:
                     raise Interrupted(stopped)
-                if self.recipe.stop_on_collapse and self.looked.get("because") and not last:
+                if self.train_config.stop_on_collapse and self.last_health.get("because") and not last:
                     self._stop_collapsed()
                 self.clock.lap(None)
                 if last:
@@ -292,8 +292,8 @@ class Trainer:
         terms = self.divergence.sync()
         self.clock.lap("compute")
         elapsed, shares = sum(self.clock.seconds.values()), self.clock.shares()
-        looked = self._look(shares) if self.events.looks(self.step) else {}
-        each = self.recipe.batch_size or 0
+        health = self._look(shares) if self.events.looks(self.step) else {}
+        each = self.train_config.batch_size or 0
         row = {
             "step": self.step,
             "epoch": self.epoch,
@@ -304,7 +304,7 @@ class Trainer:
             **terms,
             "lr": self.train_step.lr,
             **shares,
-            **looked,
+            **health,
         }
         self.events.logged_at = self.step
         self.clock.lap(None)
@@ -314,15 +314,15 @@ class Trainer:
         if self.health is None:
             return {}
         with self.group.unsharded(self.train_step.wrapped):
-            looked = self.health(self.step, self.progress, self.recipe.lr or 0.0, self.divergence.gradient_norm, shares)
-        self.looked = looked = self.group.broadcast(looked)
-        return {"health": looked}
+            health = self.health(self.step, self.progress, self.train_config.lr or 0.0, self.divergence.gradient_norm, shares)
+        self.last_health = health = self.group.broadcast(health)
+        return {"health": health}
 
     def _stop_collapsed(self) -> None:
         self.save()
         raise Collapsed(
-            f"stopped at step {self.step} of {self.total}, collapsing because {self.looked['because']}; "
-            f"try {self.looked['try']}; saved in {checkpoint.newest(self.folder / 'checkpoints')}"
+            f"stopped at step {self.step} of {self.total}, collapsing because {self.last_health['because']}; "
+            f"try {self.last_health['try']}; saved in {checkpoint.newest(self.folder / 'checkpoints')}"
         )
 
     def _batches(self) -> Iterator[Batch]:
@@ -335,7 +335,7 @@ class Trainer:
         """Plans are logged before use, so that steps lost with a killed process are repeated under the same plans."""
         self.plans: Metrics | None = None
         self.followed: dict[int, int | None] = {}  # step -> total, of plans made after the checkpoint
-        if self.recipe.minutes and self.resumable and self.group.is_rank_zero:
+        if self.train_config.minutes and self.resumable and self.group.is_rank_zero:
             path = self.folder / "plans.jsonl"
             if not self.lengthened:
                 followed = {row["step"]: row.get("total") for row in Metrics.rows(path) if row["step"] > self.step}
@@ -352,5 +352,5 @@ class Trainer:
             self.plans.write({"step": self.step, "total": total})
         self.plan.renew(self.step, total)
         if self.step == self.total and self.step <= FEW_STEPS:
-            minutes = self.recipe.minutes
+            minutes = self.train_config.minutes
             warn(f"minutes={minutes:g} ended after {self.step} steps, too few to learn from; give more minutes or a smaller batch_size")

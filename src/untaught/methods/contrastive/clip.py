@@ -29,7 +29,7 @@ LARGEST = math.log(100)  # of the scale's logarithm
 class CLIP(Method):
     views = ("image.light", "text.light")
     reads = {"image": (0,), "text": (1,)}
-    whole = {"image": "image.whole", "text": "text.whole"}
+    export_view = {"image": "image.whole", "text": "text.whole"}
 
     @in_range
     def __init__(
