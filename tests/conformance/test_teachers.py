@@ -39,15 +39,15 @@ def linear(start: float, end: float) -> Momentum:
 
 
 TAUGHT: dict[str, tuple[str, Momentum]] = {  # which network is kept, and the momentum with which teachers follow
-    "moco": ("student", constant(0.99)),  # He et al. 2020: the query's encoder is transferred; equation 2
+    "moco": ("student", constant(0.999)),  # He et al. 2020: the query's encoder is transferred; equation 2
     "mocov3": ("student", cosine(0.99)),  # Chen et al. 2021, section 4: a cosine
-    "byol": ("student", cosine(0.99)),  # Grill et al. 2020: "at the end of training, we only keep the encoder f_theta", the online one
-    "dino": ("teacher", cosine(0.99)),  # Caron et al. 2021: the teacher is evaluated
-    "ibot": ("teacher", cosine(0.99)),  # Zhou et al. 2022: as DINO
-    "dinov2": ("teacher", cosine(0.99)),
-    "msn": ("teacher", linear(0.99, 1.0)),  # Assran et al. 2022: the target encoder
-    "ijepa": ("teacher", linear(0.99, 1.0)),  # Assran et al. 2023, appendix A: the target encoder, linearly to 1
-    "data2vec": ("teacher", linear(0.99, 0.999)),  # Baevski et al. 2022, section 3.2
+    "byol": ("student", cosine(0.996)),  # Grill et al. 2020: "at the end of training, we only keep the encoder f_theta", the online one
+    "dino": ("teacher", cosine(0.996)),  # Caron et al. 2021: the teacher is evaluated
+    "ibot": ("teacher", cosine(0.996)),  # Zhou et al. 2022: as DINO
+    "dinov2": ("teacher", cosine(0.992)),
+    "msn": ("teacher", linear(0.996, 1.0)),  # Assran et al. 2022: the target encoder
+    "ijepa": ("teacher", linear(0.996, 1.0)),  # Assran et al. 2023, appendix A: the target encoder, linearly to 1
+    "data2vec": ("teacher", constant(0.9998)),  # the authors' command: --ema_decay .9998 --ema_start_at 0
 }
 each_taught = pytest.mark.parametrize("name", [name for name in TAUGHT if name in CLASSES])
 

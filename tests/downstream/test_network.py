@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from untaught.core import UserError, View
-from untaught.downstream.network import Network, TrainedLayers, layer_numbers
+from untaught.downstream.network import Network, TrainedLayers
 from untaught.encoders.conv_small import ConvSmall
+from untaught.encoders.layers import layer_numbers
 from untaught.encoders.plain import Plain
 from untaught.encoders.timm import timm_encoder, vit_mini
 

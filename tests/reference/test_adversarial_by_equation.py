@@ -112,7 +112,7 @@ def test_turns_are_two_optimizers_in_a_loop(tmp_path: Path) -> None:
         def __call__(self, batch: Any, epoch: int) -> list[View]:
             return [View(data.x[batch["index"]], meta={"index": batch["index"]})]
 
-    how: Any = {"lr": 2e-3, "weight_decay": 2.5e-5}
+    how: Any = {"lr": 2e-3, "weight_decay": 2.5e-5, "betas": (0.5, 0.999)}
     train_config = TrainConfig(optimizer="adam", schedule="constant", warmup=0.0, steps=3, batch_size=4, precision="float32", **how)
     made: Any = Views()
     Trainer(TrainingStep(method, train_config), made, Batches(), tmp_path, name=lambda index: []).run()
@@ -120,7 +120,7 @@ def test_turns_are_two_optimizers_in_a_loop(tmp_path: Path) -> None:
     def adam(*modules: nn.Module) -> torch.optim.Optimizer:
         every = [p for module in modules for p in module.parameters()]
         decayed, others = [p for p in every if p.ndim > 1], [p for p in every if p.ndim <= 1]
-        return torch.optim.Adam([{"params": decayed}, {"params": others, "weight_decay": 0.0}], betas=(0.5, 0.999), **how)
+        return torch.optim.Adam([{"params": decayed}, {"params": others, "weight_decay": 0.0}], **how)
 
     first, second = adam(twin.discriminator), adam(twin.encoder, twin.latent, twin.generator)
     for batch in Batches().batches(0):

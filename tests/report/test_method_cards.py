@@ -177,10 +177,10 @@ def test_the_command_writes_them_and_shows_one(cli: Cli, tmp_path: Path) -> None
     assert done.err == f"wrote     {len(METHODS)} pages and README.md to {tmp_path / 'pages'}\n"
     assert (tmp_path / "pages" / "dino.md").read_text() == (ROOT / "docs/methods/dino.md").read_text()
     shown = cli("methods", "dino").out
-    assert "  teacher_temperature  (0.02, 0.02)  the teacher's, at the start" in shown
+    assert "  teacher_temperature  (0.04, 0.07)  the teacher's, at the start" in shown
     assert "example      untaught pretrain photos/ --method dino" in shown
     card = json.loads(cli("methods", "dino", "--json").out)
-    assert card["knobs"]["momentum"] == {"default": 0.99, "meaning": "of the teacher at the start; rises to 1 on a cosine schedule"}
+    assert card["knobs"]["momentum"] == {"default": 0.996, "meaning": "of the teacher at the start; rises to 1 on a cosine schedule"}
 
 
 # ---------------------------------------------------------------------------------------------------------- from a benchmark

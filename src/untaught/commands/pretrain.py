@@ -131,7 +131,7 @@ def build(request: Request, folder: Folder, group: ProcessGroup) -> Run:
     starts = {role: start.named(data.prep) for role, start in request.starts.items()}
     torch.manual_seed(request.train_config.seed)
     encoders = {role: start.build(data.prep, cls, partial(data.example, start.role.export_view)) for role, start in starts.items()}
-    options = view_options(request.views, data.prep, knobs["view"])
+    options = view_options(request.views, data.prep, knobs["view"], cls)
     pack(data, request, options, group)
     data.prep = with_statistics(data.prep, starts)
     train_config = decide(request.train_config, data, group)
@@ -278,7 +278,7 @@ def begin_or_restore(run: Run) -> None:
 def train(run: Run) -> None:
     """Trains to the end, unless already done. Raises Interrupted after the run has been saved."""
     group, folder = run.group, run.folder
-    print_decisions(run.record, run.data, run.method, run.trainer)
+    print_decisions(run.record, run.data, run.method, run.trainer, run.request.defaults)
     for doubt in run.scorer.doubts() if isinstance(run.scorer, Scorer) else ():
         warn(doubt)
     if run.trainer.finished:
@@ -387,7 +387,8 @@ def decide(train_config: TrainConfig, dataset: Dataset, group: ProcessGroup) -> 
         raise UserError(f"batch_size={batch_size} can't be split over {group.size} processes{parts}; choose a multiple of {shares}")
     decided: Options = {"batch_size": batch_size, "devices": group.devices, "nodes": group.nodes}
     if train_config.lr is None:
-        decided["lr"] = default_lr(train_config.optimizer, batch_size)
+        scaled = train_config.base_lr and train_config.base_lr * batch_size / 256
+        decided["lr"] = scaled or default_lr(train_config.optimizer, batch_size)
     if train_config.epochs is train_config.steps is train_config.minutes is None:
         decided["minutes"] = 10.0
     return dataclasses.replace(train_config, **decided)
@@ -410,6 +411,7 @@ def describe(request: Request, starts: dict[str, Start], dataset: Dataset, train
         "method": method_title(arguments.chosen),
         "encoder": each({role: start.title for role, start in starts.items()}),
         "knobs": dict(arguments.knobs),
+        "defaults": request.defaults[0],
         "resolved": {
             "method": known | knobs["method"],
             "encoder": each({role: start.architecture[1] for role, start in starts.items()}),

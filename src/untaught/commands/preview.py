@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from untaught.config.overrides import sort_knobs
+from untaught.config.presets import chosen_defaults, encoder_defaults, with_defaults
 from untaught.config.registry import MethodLike, method_class
 from untaught.config.train_config import TrainConfig
 from untaught.console import say
@@ -41,8 +42,9 @@ def preview(
     check_replaceable(out, "choose another --out")
     cls = method_class(method)
     kind = chosen_modality(modality, data, columns, cls.views)
-    sorted_knobs = sort_knobs(knobs, cls, kind, TrainConfig)
-    starts = starts_of(cls, encoder, sorted_knobs["encoder"])
+    defaults, _ = chosen_defaults(cls, knobs)
+    sorted_knobs = sort_knobs(with_defaults(cls, defaults, knobs), cls, kind, TrainConfig)
+    starts = starts_of(cls, encoder, sorted_knobs["encoder"], encoder_defaults(cls, defaults))
     overrides = {key: value for start in starts.values() for key, value in start.overrides(kind).items()} | sorted_knobs["layout"]
     source = open_source(data, kind, columns=columns, encoding=overrides.get("encoding"))
     records = peek(source, max(rows, 100))
@@ -52,7 +54,7 @@ def preview(
     batch = {key: value[:rows] for key, value in batch.items()}
 
     names = view_names(cls, kind, sorted_knobs["views"])
-    views = Views(names, prep, view_options(names, prep, sorted_knobs["view"]), seed=0)
+    views = Views(names, prep, view_options(names, prep, sorted_knobs["view"], cls), seed=0)
     if any(options.get("patch") == 0 for options in views.options):
         for start in starts.values():
             views.fit_encoder(

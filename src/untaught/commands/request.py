@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from untaught.config.overrides import knobs_of, sort_knobs
+from untaught.config.presets import chosen_defaults, encoder_defaults, with_defaults
 from untaught.config.registry import MethodLike, from_python, method_class, method_title, modality_named, modality_table
 from untaught.config.train_config import TrainConfig
 from untaught.core import Method, Modality, Options, UserError
@@ -66,7 +67,8 @@ class PretrainArguments:
 class Request:
     """The arguments with names resolved and knobs parsed, before any data is read.
 
-    before: run.yaml of the resumed run. changes: messages about knobs that differ from it. knobs: see `sort_knobs`. views: their names.
+    before: run.yaml of the resumed run. changes: messages about knobs that differ from it. defaults: "paper" or "short", and why. knobs:
+    see `sort_knobs`. views: their names.
     starts: of the encoders, by role. given: the arguments of this call, passed on to the processes it starts.
     """
 
@@ -77,6 +79,7 @@ class Request:
     changes: list[str]
     cls: type[Method]
     modality: Modality
+    defaults: tuple[str, str]
     knobs: dict[str, Any]
     train_config: TrainConfig
     views: tuple[str, ...]
@@ -89,9 +92,9 @@ class Request:
 
     @property
     def changed_knobs(self) -> Options:
-        """The method's knobs with a non-default value: name -> default."""
-        known = knobs_of(self.cls)
-        return {name: known[name][1] for name, value in self.knobs["method"].items() if value != known[name][1]}
+        """The method's knobs with another value than under its `defaults`: name -> that value."""
+        usual = {name: default for name, (_, default) in knobs_of(self.cls).items()} | getattr(self.cls, self.defaults[0])
+        return {name: usual[name] for name, value in self.knobs["method"].items() if value != usual[name]}
 
 
 def resolve(arguments: PretrainArguments, resume: bool) -> Request:
@@ -113,12 +116,11 @@ def resolve(arguments: PretrainArguments, resume: bool) -> Request:
     arguments = dataclasses.replace(arguments, modality=modality.name)
     given = dataclasses.replace(given, modality=modality.name)
     cls = method_class(arguments.chosen)
-    knobs = sort_knobs(arguments.knobs, cls, modality, TrainConfig)
-    train_config = TrainConfig(**(cls.training_defaults | knobs["loop"]))
-    starts = starts_of(cls, arguments.encoder, knobs["encoder"])
-    return Request(
-        arguments, given, resume, before, changes, cls, modality, knobs, train_config, view_names(cls, modality, knobs["views"]), starts
-    )
+    defaults = chosen_defaults(cls, arguments.knobs, before.get("defaults", "short") if before else None)
+    knobs = sort_knobs(with_defaults(cls, defaults[0], arguments.knobs), cls, modality, TrainConfig)
+    starts = starts_of(cls, arguments.encoder, knobs["encoder"], encoder_defaults(cls, defaults[0]))
+    names = view_names(cls, modality, knobs["views"])
+    return Request(arguments, given, resume, before, changes, cls, modality, defaults, knobs, TrainConfig(**knobs["loop"]), names, starts)
 
 
 def _modality(arguments: PretrainArguments, views: tuple[str, ...]) -> Modality:

@@ -21,8 +21,8 @@ from untaught.training.validation import HeldOut
 MEASURES = (("effective_rank", 0), ("std", 2))  # printed health measures and their decimals
 
 
-def print_decisions(run: Options, dataset: Dataset, method: Method, trainer: Trainer) -> None:
-    """Prints the resolved setup, before the first step."""
+def print_decisions(run: Options, dataset: Dataset, method: Method, trainer: Trainer, defaults: tuple[str, str]) -> None:
+    """Prints the resolved setup, before the first step. defaults: "paper" or "short", and why."""
     train_config, settings = trainer.train_config, dataset.prep.settings
     stored = f"stored in {size_text(dataset.store.bytes)}" if dataset.store else "streamed"
     if getattr(trainer.batches, "held", None):
@@ -53,6 +53,9 @@ def print_decisions(run: Options, dataset: Dataset, method: Method, trainer: Tra
         place = f"{trainer.group.size} processes" + (
             f" with {threads} each" if device.type == "cpu" else f", one {device.type} device each"
         )
+    if method.paper:
+        named, why = defaults
+        say("defaults  " + ("the paper's" if named == "paper" else "for short runs") + (f" ({why})" if why else ""))
     say(f"training  {length} batch_size={train_config.batch_size} {train_config.optimizer} lr={train_config.lr:g} {precision} on {place}")
 
 

@@ -11,6 +11,8 @@ from untaught.ranges import Count, Samples, Seed, Share, Start, Within, check
 
 Minutes = Annotated[float, Within(1e-6, 525_600)]
 Steps = Annotated[int, Within(1, 10**9)]
+Rate = Annotated[float, Within(1e-12, 1e6)]
+Decay = Annotated[float, Within(0, 100)]
 Every = Annotated[int, Within(0, 10**9)]  # steps between; 0 is off
 Places = Annotated[int, Within(1, 1 << 16)]
 
@@ -24,9 +26,15 @@ class TrainConfig:
     minutes: Minutes | None = None  # wall-clock time including evaluation and checkpoints; converted to steps, re-estimated during the run
     batch_size: Samples | None = None  # samples per optimizer step, over all processes
     optimizer: str = "muon"  # muon, adamw, sgd, or any other optimizer of timm.optim (lars, lamb, lion ...)
-    lr: Annotated[float, Within(1e-12, 1e6)] | None = None
-    weight_decay: Annotated[float, Within(0, 100)] = 0.05
+    lr: Rate | None = None
+    base_lr: Rate | None = None  # lr for a batch of 256, scaled linearly with the batch; instead of lr
+    weight_decay: Decay = 0.05
+    weight_decay_end: Decay | None = None  # reached at the end on a cosine schedule; constant if none
     momentum: Start = 0.9  # for muon, sgd and lars
+    betas: tuple[Start, Start] | None = None  # of Adam's moving averages; the optimizer's own if none
+    layer_decay: Annotated[float, Within(1e-3, 1)] = 1.0  # lr of an encoder's layer over that of the layer above it
+    bias_lr: Rate = 1.0  # lr of biases and norms over that of weights
+    patch_lr: Rate = 1.0  # lr of a vision transformer's patch projection over that of its other layers
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Share = 0.05  # share of the steps over which lr rises from 0
     clip: Annotated[float, Within(0, 1e6)] = 0.0  # largest gradient norm; 0 is off

@@ -63,12 +63,15 @@ class Method(nn.Module):
     """
 
     views: tuple[str, ...]  # in the order of forward's argument
+    multicrop: str = ""  # a view at the end of `views`, of which any number may be requested
     needs: frozenset[str] | dict[str, frozenset[str]] = frozenset()  # abilities that the encoder must offer
     reads: dict[str, tuple[int, ...]] = {}  # with several roles: role -> indices of the `views` that its encoder reads
     export_view: str | dict[str, str] = "whole"  # the view in which the encoder is used and exported
     groups: dict[str, dict[str, Any]] = {}  # optimizer overrides by parameter prefix
     players: dict[str, tuple[str, ...]] = {}  # adversaries in turn order: player -> its modules and parameters
-    training_defaults: Options = {}  # training-loop options with the paper's value as default
+    paper: Options = {}  # the paper's training settings, as knobs: of the loop, and `encoder.KNOB` for vision transformers
+    short: Options = {}  # settings for short runs, as knobs; defaults of the constructor are the paper's
+    view_presets: dict[str, Options] = {}  # the paper's view options, as knobs, by the modality's preset: {"photo": {"global.blur": 1.0}}
     find_unused_parameters: bool = False  # whether a step may leave parameters without a gradient
 
     encoder: Encoder  # if the method has a single role

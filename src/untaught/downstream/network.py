@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from timm.models import group_parameters
 from torch import Tensor, nn
 
 from untaught.config.overrides import knobs_of
 from untaught.core import Encoder, View
+from untaught.encoders.layers import layer_numbers
 from untaught.ranges import Few, Within, check
 
 
@@ -91,25 +91,3 @@ class Network(nn.Module):
         one."""
         decay = self.layers.layer_decay
         return {f"{prefix}encoder.{name}": {"lr_scale": decay ** (self.depth - number)} for name, number in self.numbers.items()}
-
-
-def layer_numbers(encoder: nn.Module) -> dict[str, int]:
-    """The layer number of every parameter, from 0 at the input: timm's grouping for its models, else the order of the module's children."""
-    model, inside = getattr(encoder, "model", None), ""
-    if model is not None and hasattr(model, "group_matcher"):
-        numbers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
-        inside = "model."
-        named = {name: int(numbers[name]) for name, _ in model.named_parameters()}  # type: ignore[call-overload,index]
-    else:
-        module: nn.Module = encoder
-        while len(children := _with_parameters(module)) == 1 and not list(module.parameters(recurse=False)):
-            name, module = children[0]
-            inside += f"{name}."
-        places = {name: i for i, (name, _) in enumerate(children)}
-        named = {name: places.get(name.split(".")[0], 0) for name, _ in module.named_parameters()}
-    ranks = {number: rank for rank, number in enumerate(sorted(set(named.values())))}
-    return {inside + name: ranks[number] for name, number in named.items()}
-
-
-def _with_parameters(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]

@@ -14,11 +14,12 @@ import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models import load_state_dict
+from timm.models import is_model_in_modules, load_state_dict
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from untaught.blocks.convolution import quicken
+from untaught.blocks.transformer import sine_positions
 from untaught.core import Encoder, Features, UserError, View
 from untaught.encoders.offline import offline
 from untaught.ranges import Few, Width, Within, check, in_range
@@ -40,12 +41,15 @@ def timm_encoder(
     size: int = 224,
     stem: Literal["auto", "small", "original"] = "auto",
     weights: str | None = None,
+    positions: Literal["learned", "sines"] = "learned",
+    freeze_patches: bool = False,
     **knobs: Any,
 ) -> TimmEncoder | ViT:
     """timm's model `name` for images with `channels` channels and side `size`.
 
     weights: a checkpoint file to start from, "pretrained" for timm's own, or none. stem: "small" is 3x3 without pooling or
-    stride, "original" is timm's, "auto" is small up to 64 pixels. Other knobs are passed to timm.create_model.
+    stride, "original" is timm's, "auto" is small up to 64 pixels. positions: of a vision transformer, "sines" are fixed sines and cosines.
+    freeze_patches: whether its patch projection keeps its first weights. Other knobs are passed to timm.create_model.
     """
     check({f"encoder.{key}": value for key, value in knobs.items()}, {f"encoder.{key}": KNOBS.get(key, NUMBER) for key in knobs})
     requested, received, note = dict(knobs), name.startswith("local-dir:"), ""
@@ -68,6 +72,8 @@ def timm_encoder(
     changed = (stem == "small" or (stem == "auto" and size <= SMALL)) and _small_stem(model, name, required=stem == "small")
     _suit(model)
     encoder = ViT(model) if type(model) is VisionTransformer else TimmEncoder(model)
+    if positions == "sines" or freeze_patches:
+        _freeze(model, name, positions == "sines", freeze_patches)
     encoder.note = note
     encoder.timm_args = None if changed else _arguments(model, {"in_chans": channels, **knobs})
     if ":" in name:  # a folder or a repository, which may not exist where the encoder is loaded
@@ -80,9 +86,28 @@ def timm_encoder(
     return encoder.train()
 
 
+def _freeze(model: nn.Module, name: str, positions: bool, patches: bool) -> None:
+    """Replaces a vision transformer's positions by fixed sines and cosines (0 for prefix tokens), and freezes its patch projection."""
+    if not isinstance(model, VisionTransformer) or model.pos_embed is None:
+        raise UserError(f"positions=sines and freeze_patches=true are for vision transformers with positions, which timm/{name} is not")
+    if positions:
+        found = sine_positions(model.patch_embed.grid_size, model.embed_dim)
+        with torch.no_grad():
+            model.pos_embed.copy_(torch.cat([found.new_zeros(model.pos_embed.shape[1] - len(found), model.embed_dim), found]))
+        model.pos_embed.requires_grad_(False)
+    for parameter in model.patch_embed.parameters() if patches else []:
+        parameter.requires_grad_(False)
+
+
 def unknown(name: str) -> UserError:
     near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
     return UserError(f"timm has no model {name}; similar: {', '.join(near) or 'none; see timm.list_models()'}")
+
+
+def is_vit(name: str) -> bool:
+    """Whether an encoder's name is that of one of timm's vision transformers, whose knobs the methods' settings name."""
+    known = name.removeprefix("timm/").partition(".")[0]
+    return name == "vit_mini" or (name.startswith("timm/") and is_model_in_modules(known, ["vision_transformer"]))
 
 
 def is_known(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from untaught.core import Encoder, ExtractFeatures, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, ExtractFeatures, Facts, Method, Options, Terms, UserError, View
 
 JOINS = "+"
 
@@ -100,11 +101,30 @@ def hybrid_of(members: dict[str, tuple[type[Method], float]]) -> type[Hybrid]:
         "needs": frozenset().union(*(role.needs for role in roles.values())),
         "export_view": next(iter(export_views)),
         "find_unused_parameters": any(cls.find_unused_parameters for cls, _ in members.values()),
+        "paper": _settings({name: (cls, cls.paper) for name, (cls, _) in members.items()}),
+        "short": _settings({name: (cls, cls.short) for name, (cls, _) in members.items()}),
+        "view_presets": {"photo": _of_all("photo", [cls.view_presets for cls, _ in members.values()])},
         "__doc__": f"{title}: {Hybrid.__doc__}",
     }
     if any(cls.before_epoch is not Method.before_epoch for cls, _ in members.values()):
         body["before_epoch"] = _before_epoch  # only then: a method that defines it can't train on a stream
     return type(title, (Hybrid,), body)
+
+
+def _settings(members: dict[str, tuple[type[Method], Options]]) -> Options:
+    """Every member's own knobs, as NAME.KNOB, and the first member's settings of training; without `views`, which are shared."""
+    first = next(iter(members))
+    found: Options = {}
+    for name, (cls, own) in members.items():
+        knobs = inspect.signature(cls.__init__).parameters
+        found |= {f"{name}.{key}": value for key, value in own.items() if key in knobs}
+        found |= {key: value for key, value in own.items() if name == first and key not in knobs and key != "views"}
+    return found
+
+
+def _of_all(preset: str, presets: list[dict[str, Options]]) -> Options:
+    """The view options of all members; those of the first one win."""
+    return {key: value for own in reversed(presets) for key, value in own.get(preset, {}).items()}
 
 
 def _before_epoch(self: Hybrid, epoch: int, extract_features: ExtractFeatures) -> None:

@@ -121,7 +121,7 @@ class BatchViews:
         planned = plan(source, records, modality, self._overrides_of_data)
         batch, _ = batch_of(records, planned)
         self.prep = planned.fitted(batch)
-        options = view_options(self._names, self.prep, self._overrides)
+        options = view_options(self._names, self.prep, self._overrides, self.method)
         self._views = Views(self._names, self.prep, options, self.seed)
         self._example = {key: value[:2] for key, value in batch.items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ EncoderLike = str | nn.Module  # a name, a folder of an earlier run's encoder, o
 
 @dataclass(frozen=True)
 class Start:
-    """How the encoder of a role is initialised. encoder: as given, None for the modality's default; earlier: from an encoder folder."""
+    """How the encoder of a role is initialised. encoder: as given, None for the modality's default; of_vit: knobs if it is a vision
+    transformer of timm; earlier: from an encoder folder."""
 
     role: Role
     encoder: EncoderLike | None
     knobs: Options
+    of_vit: Options = field(default_factory=dict)
     earlier: Pretrained | None = None
 
     def overrides(self, modality: Modality) -> Options:
@@ -43,8 +45,10 @@ class Start:
         return {f"{prefix}{key}": value for key, value in found.items()}
 
     def named(self, prep: Preprocessor) -> Start:
-        """With the modality's default encoder if none was given."""
-        return self if self.encoder is not None else replace(self, encoder=prep.part(self.role.name).default_encoder(self.role.needs))
+        """With the modality's default encoder if none was given, and with the knobs of its kind."""
+        encoder = prep.part(self.role.name).default_encoder(self.role.needs) if self.encoder is None else self.encoder
+        suited = self.of_vit if isinstance(encoder, str) and self.earlier is None and self.of_vit and _is_vit(encoder) else {}
+        return replace(self, encoder=encoder, knobs=suited | self.knobs)
 
     def build(self, prep: Preprocessor, cls: type[Method], example: Callable[[], View]) -> Encoder:
         """The encoder at the start of training. example: its export view for 2 samples. Raises UserError if it does not fit the data."""
@@ -75,8 +79,11 @@ class Start:
         return self.title, {key: parse(key, value, Any) for key, value in self.knobs.items() if key != "weights"}
 
 
-def starts_of(cls: type[Method], encoder: Mapping[str, Any] | EncoderLike | None, knobs: Options) -> dict[str, Start]:
-    """The start of each role. encoder: one, or a mapping by role for a method with several; knobs: KNOB, or ROLE.KNOB with several.
+def starts_of(
+    cls: type[Method], encoder: Mapping[str, Any] | EncoderLike | None, knobs: Options, of_vit: Options | None = None
+) -> dict[str, Start]:
+    """The start of each role. encoder: one, or a mapping by role for a method with several; knobs: KNOB, or ROLE.KNOB with several; of_vit:
+    the method's settings of a vision transformer.
 
     Raises UserError for an unknown role, and for an encoder folder that can't be loaded.
     """
@@ -99,17 +106,23 @@ def starts_of(cls: type[Method], encoder: Mapping[str, Any] | EncoderLike | None
             own[role][knob] = value
         else:
             raise unknown("knob", f"encoder.{key}", [f"encoder.{name}.KNOB" for name in roles])
-    return {name: _start(role, given[name], own[name]) for name, role in roles.items()}
+    return {name: _start(role, given[name], own[name], of_vit or {}) for name, role in roles.items()}
 
 
-def _start(role: Role, encoder: EncoderLike | None, knobs: Options) -> Start:
+def _start(role: Role, encoder: EncoderLike | None, knobs: Options, of_vit: Options) -> Start:
     place = Path(encoder).expanduser() if isinstance(encoder, str) and encoder not in ENCODERS else None
     if place is None or (not (place / "config.json").exists() and not (place / "encoder").is_dir()):
-        return Start(role, encoder, knobs)
+        return Start(role, encoder, knobs, of_vit)
     if knobs:
         raise UserError(f"encoder.{next(iter(knobs))}: {encoder} is a saved encoder with fixed knobs; remove this one")
     inner = place / "encoder" if (place / "encoder").is_dir() else place
-    return Start(role, str(inner.absolute()), {}, load_encoder(place))
+    return Start(role, str(inner.absolute()), {}, earlier=load_encoder(place))
+
+
+def _is_vit(encoder: str) -> bool:
+    from untaught.encoders.timm import is_vit  # takes seconds to import
+
+    return is_vit(encoder)
 
 
 def with_statistics(prep: Preprocessor, starts: Mapping[str, Start]) -> Preprocessor:

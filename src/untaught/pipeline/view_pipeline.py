@@ -17,13 +17,15 @@ T = TypeVar("T")
 
 
 def view_names(method: type[Method], modality: Modality, wanted: str | tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """The method's views, or the requested ones: as many (any number for a function), each offered by the modality."""
+    """The method's views, or the requested ones, each offered by the modality: as many, but any number of its small crops (`multicrop`),
+    and for a function any number."""
     names = method.views
     if wanted is not None:
         if not isinstance(wanted, str | tuple | list):
             raise UserError(f"views={wanted}: must be names separated by commas")
         names = tuple(wanted.split(",")) if isinstance(wanted, str) else tuple(wanted)
-        if len(names) != len(method.views) and not issubclass(method, Function):
+        fixed = lambda views: len([name for name in views if name != method.multicrop])  # noqa: E731
+        if (fixed(names) != fixed(method.views) or not names) and not issubclass(method, Function):
             raise UserError(
                 f"views={','.join(names)}: {method.__name__} takes {len(method.views)} views, by default {','.join(method.views)}"
             )
@@ -33,9 +35,12 @@ def view_names(method: type[Method], modality: Modality, wanted: str | tuple[str
     return names
 
 
-def view_options(names: tuple[str, ...], prep: Preprocessor, overrides: Options) -> list[Options]:
-    """The options of each view: the modality's presets, overridden by NAME.option, then by viewN.option (N from 0)."""
+def view_options(names: tuple[str, ...], prep: Preprocessor, overrides: Options, method: type[Method] | None = None) -> list[Options]:
+    """The options of each view: the modality's presets, those of the `method` for the preset in use, then `overrides`: NAME.option, or
+    viewN.option (N from 0)."""
     presets = prep.presets()
+    own = method.view_presets.get(str(prep.settings.get("preset")), {}) if method else {}
+    overrides = {key: value for key, value in own.items() if key.rpartition(".")[0] in names} | overrides
     result = [dict(presets[name]) for name in names]
     targets = {name: [i for i, n in enumerate(names) if n == name] for name in names}
     targets |= {f"view{i}": [i] for i in range(len(names))}

@@ -14,6 +14,7 @@ import untaught.methods
 from untaught.config.help import meanings_of
 from untaught.config.overrides import knobs_of
 from untaught.config.registry import OURS, encoder_factory, method_named, method_table, modality_named
+from untaught.config.train_config import TrainConfig
 from untaught.console import warn
 from untaught.core import Method, Options, UserError
 from untaught.encoders import ENCODERS
@@ -55,7 +56,7 @@ def _card(name: str, cls: type[Method], package: str, whole: bool) -> Options:
         "name": name,
         "family": cls.__module__.split(".")[-2] if package == OURS else "-",
         "paper": citation(header),
-        "views": ", ".join(view if len(many) == 1 else f"{len(many)} {view}" for view, many in _runs(cls.views)),
+        "views": _counted(cls.views),
         "needs": _needs(cls),
         "cost": f"{found['speed']['cost'][0]:.2g}" if "speed" in found else "",
         "score": f"{found['knn20']:.1%} ({100 * (found['knn20'] - found['untrained_knn20']):+.1f}), {found['minutes']:g} min"
@@ -67,8 +68,23 @@ def _card(name: str, cls: type[Method], package: str, whole: bool) -> Options:
     if whole:
         meanings = meanings_of(cls)
         knobs = {key: {"default": default, "meaning": meanings.get(key, "")} for key, (_, default) in knobs_of(cls).items()}
-        card |= {"example": _example(name, cls, knobs), "measured": judged(found), "knobs": knobs, "header": "\n" + header}
+        card |= {"example": _example(name, cls, knobs), "measured": judged(found), "knobs": knobs, "settings": _settings(cls)}
+        card |= {"photographs": _joined(cls.view_presets.get("photo", {})), "header": "\n" + header}
     return card
+
+
+def _settings(cls: type[Method]) -> Options:
+    """Each setting that the paper's and the short runs' defaults name: {key: {"paper": value, "short": value}}."""
+    usual = {key: default for table in (knobs_of(TrainConfig), knobs_of(cls)) for key, (_, default) in table.items()} | {"views": cls.views}
+    value = lambda preset, key: _written(preset.get(key, usual.get(key, "the default")))  # noqa: E731
+    found = {key: {"paper": value(cls.paper, key), "short": value(cls.short, key)} for key in dict.fromkeys([*cls.paper, *cls.short])}
+    if "views" in found:
+        found["views"] = {"paper": _counted(cls.paper["views"]), "short": _counted(cls.short.get("views", cls.views))}
+    return found
+
+
+def _joined(options: Options) -> str:
+    return " ".join(f"{key}={_written(value)}" for key, value in options.items())
 
 
 def _needs(cls: type[Method]) -> str:
@@ -88,8 +104,10 @@ def citation(header: str) -> str:
     return f"{', '.join(authors)} {found[2]}"
 
 
-def _runs(names: tuple[str, ...]) -> list[tuple[str, list[str]]]:
-    return [(name, list(many)) for name, many in groupby(names)]
+def _counted(names: tuple[str, ...]) -> str:
+    """global, global2, 6 local."""
+    runs = [(name, len(list(many))) for name, many in groupby(names)]
+    return ", ".join(name if count == 1 else f"{count} {name}" for name, count in runs)
 
 
 def _example(name: str, cls: type[Method], knobs: Options) -> str:
@@ -143,6 +161,12 @@ def judged(found: Options) -> str:
 # ------------------------------------------------------------------------------------------------------------- pages
 
 
+SETTINGS = (
+    "Runs of 100 epochs or more take the paper's settings, others those for short runs; any of them can be given by itself. `encoder.` is\n"
+    "for vision transformers.\n\n"
+)
+
+
 def write_pages(folder: Path) -> int:
     """Writes a page for each of our methods, folder/NAME.md, and an index, folder/README.md -> the number of pages. Pages of methods that
     no longer exist are deleted.
@@ -191,10 +215,13 @@ def method_page(name: str) -> str:
     (card,) = method_cards(name)
     title, _, body = card["header"].strip().partition("\n\n")
     rows = [[f"`{key}`", f"`{_written(knob['default'])}`", knob["meaning"]] for key, knob in card["knobs"].items()]
+    settings = [[f"`{key}`", *(f"`{value}`" for value in values.values())] for key, values in card["settings"].items()]
     return (
         f"# {name}\n\n{title}\n\n```text\n{body}\n```\n\n"
         f"Family: {card['family']}. Views: {card['views']}. Needs: {card['needs']}.\n\n```bash\n{card['example']}\n```\n\n"
         + (_table(["knob", "default", "meaning"], rows) + "\n" if rows else "")
+        + (SETTINGS + _table(["setting", "`defaults=paper`", "`defaults=short`"], settings) + "\n" if settings else "")
+        + (f"Views of photographs (`preset=photo`): `{card['photographs']}`.\n\n" if card["photographs"] else "")
         + f"Measured: {card['measured'] or 'not yet'}.\n"
     )
 

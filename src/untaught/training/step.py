@@ -17,7 +17,7 @@ from untaught.ops.counter_rng import mix
 from untaught.ops.precision import has_bfloat16
 from untaught.pipeline.view_pipeline import convolves
 from untaught.training.allocator import keep_freed_memory
-from untaught.training.optim import optimizer_for, rate, set_rate
+from untaught.training.optim import optimizer_for, rate, set_decay, set_rate
 
 
 class Autocast(nn.Module):
@@ -76,6 +76,7 @@ class TrainingStep:
         train_config = self.train_config
         assert train_config.lr is not None
         set_rate(self.optimizer, train_config.lr, rate(train_config.schedule, train_config.warmup, progress))
+        set_decay(self.optimizer, train_config.weight_decay, train_config.weight_decay_end, progress)
         terms: Terms = {}
         bads, norms = [], []
         for player in self.method.players or ("",):

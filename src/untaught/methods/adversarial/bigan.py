@@ -86,8 +86,8 @@ class Discriminator(nn.Module):
 class BiGAN(Method):
     views = ("whole",)
     players = {"discriminator": ("discriminator",), "generator": ("encoder", "latent", "generator")}
-    groups = {"": {"betas": (0.5, 0.999)}}
-    training_defaults = {"optimizer": "adam", "lr": 2e-4, "weight_decay": 2.5e-5, "warmup": 0.0}
+    paper = {"optimizer": "adam", "lr": 2e-4, "betas": (0.5, 0.999), "weight_decay": 2.5e-5, "warmup": 0.0}
+    short = paper
     find_unused_parameters = True  # those of the other player
     step: Tensor  # () int64, steps taken
 

@@ -8,7 +8,8 @@ Loss:   cross-entropy between a sample's cluster and the prediction from every c
 A version of DeepCluster (Caron, Bojanowski, Joulin, Douze, ECCV 2018, https://arxiv.org/abs/1807.05520) comparable with SwAV: before
 each epoch the samples are clustered by spherical k-means (ten iterations, initialised with random samples), and the fixed centroids
 serve as the classifier.
-The authors' code clusters features cached during the previous epoch; here the current network encodes a large crop of every sample.
+The authors' code clusters features cached during the previous epoch, in training mode and of either large crop in turn; here the
+current network encodes the first large crop of every sample in eval mode. Its optimizer is as said in SwAV.
 Their 3000 clusters are one per 427 images of ImageNet; the default here is one per 20 samples, at most 3000.
 """
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, ExtractFeatures, Facts, Method, Terms, UserError, View
+from untaught.methods.photo import photo
 from untaught.ops.kmeans import NOWHERE, centroid_cross_entropy, spherical_kmeans
 from untaught.ranges import Few, Positive, Size, in_range
 
@@ -28,6 +30,9 @@ LARGE = 2  # views of the larger size: the first ones
 
 class DeepCluster(Method):
     views = ("global", "global", *("local",) * 6)
+    multicrop = "local"
+    paper = {"optimizer": "lars", "base_lr": 0.3, "weight_decay": 1e-6, "warmup": 10 / 800}
+    view_presets = photo({"global": {"scale": (0.14, 1.0)}, "local": {"scale": (0.05, 0.14)}})
     centroids: Tensor  # (H,K,D)
     clusters: Tensor  # (H,rows) int64
 

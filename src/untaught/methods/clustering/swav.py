@@ -11,6 +11,7 @@ A queue of past projections is included in the balanced assignment, as in the pa
 included from epoch 15; here they are included from `queue_start` of the training. The prototypes are frozen for the first hundredth
 of the training (the authors: for one epoch of 100).
 Crops of one size go through the network in one batch, as in the authors' code, and share BatchNorm statistics.
+The authors' optimizer is SGD with LARC, which adapts and decays all parameters; LARS here leaves out biases and norms.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from untaught.blocks.mlp import mlp
 from untaught.blocks.prototypes import prototypes_for
 from untaught.blocks.queue import Queue
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.photo import photo
 from untaught.ops.gather import gather, rank, world_size
 from untaught.ops.self_distillation import swapped_prediction
 from untaught.ops.sinkhorn import sinkhorn
@@ -33,6 +35,9 @@ LARGE = 2  # views that get an assignment: the first ones
 
 class SwAV(Method):
     views = ("global", "global", *("local",) * 6)
+    multicrop = "local"
+    paper = {"optimizer": "lars", "base_lr": 0.3, "weight_decay": 1e-6, "warmup": 10 / 800}
+    view_presets = photo({"global": {"scale": (0.14, 1.0)}, "local": {"scale": (0.05, 0.14)}})
 
     @in_range
     def __init__(

@@ -5,6 +5,7 @@ Heads:  a linear projection without bias of each encoder's vector to a shared sp
 Loss:   symmetric InfoNCE (figure 3): each image finds its text among the texts of the batch, and each text its image.
 The scale of the cosines is exp of a parameter, which starts at 1/0.07 and is clamped after each step so that it is 100 at most
 (section 2.5). The paper's batch is 32,768.
+The settings are those of a ViT; the images of the paper are cropped at random without a change of scale.
 A pair without image or without text has no loss and is no negative; BatchNorm of an encoder sees it as a blank input.
 freeze=image is locked-image tuning (LiT; Zhai et al. 2022, https://arxiv.org/abs/2111.07991): the image encoder, which brings its
 weights from an earlier run, stands still in eval mode, and the projections and the text encoder are trained.
@@ -28,6 +29,7 @@ LARGEST = math.log(100)  # of the scale's logarithm
 
 class CLIP(Method):
     views = ("image.light", "text.light")
+    paper = {"optimizer": "adamw", "lr": 5e-4, "betas": (0.9, 0.98), "weight_decay": 0.2, "warmup": 0.005}
     reads = {"image": (0,), "text": (1,)}
     export_view = {"image": "image.whole", "text": "text.whole"}
 

@@ -14,6 +14,7 @@ more, because the number of comparisons grows quadratically.
 Differs from the papers: views are not converted to grey and patches are not augmented individually (light.grey=1 converts all
 views). Their encoders have no BatchNorm (the second paper: LayerNorm), since it leaks information between patches; here the encoder
 keeps its own.
+Optimizer and learning rate are the first paper's; the rate is constant there.
 The exported encoder maps a full image to one vector, where the papers average patch vectors. BatchNorm's running statistics are
 therefore taken from full views, in a pass without gradient.
 """
@@ -57,6 +58,7 @@ class ContextNetwork(nn.Module):
 
 class CPC(Method):
     views = ("light",)
+    paper = {"optimizer": "adam", "lr": 2e-4, "weight_decay": 0.0}
 
     @in_range
     def __init__(

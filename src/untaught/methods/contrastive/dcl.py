@@ -5,7 +5,7 @@ Heads:  SimCLR's projector with one hidden layer, discarded after training.
 Loss:   SimCLR's, without the positive pair in the denominator (equation 6), averaged over views and the batch.
 weighted=true is DCLW: positives are weighted by the negative von Mises-Fisher function
 2 - exp(a.b / sigma) / mean(exp(a.b / sigma)), with sigma 0.5, so that distant pairs count more. The weights have no gradient.
-The temperature 0.1 is SimCLR's for ImageNet.
+The temperature 0.1 and the settings of training are SimCLR's for ImageNet; the authors' are not public.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from untaught.ranges import Positive, Size, in_range
 
 class DCL(Method):
     views = ("global", "global")
+    paper = {"optimizer": "lars", "base_lr": 0.3, "weight_decay": 1e-6, "warmup": 0.05}
 
     @in_range
     def __init__(

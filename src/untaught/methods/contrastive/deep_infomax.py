@@ -11,6 +11,7 @@ Loss:   beta 1 times the local term (equation 6): the Jensen-Shannon estimator (
 The map is the second to last, if there are several (8 x 8 for 32-pixel images, as in the paper). The shared space is as wide as the
 encoder; the authors' has 1024, like their encoder's last hidden layer. As in their code, the encoder minimises the non-saturating
 loss against the critic. The paper's other estimators (InfoNCE, Donsker-Varadhan) are not implemented.
+The authors' gradient penalty on the critic is not implemented; their critic has an optimizer of its own.
 The exported encoder ends at its pooled vectors; the summary is a linear map of them.
 """
 
@@ -48,6 +49,7 @@ class Bridge(nn.Module):
 class DeepInfoMax(Method):
     views = ("light",)
     needs = frozenset({"maps"})
+    paper = {"optimizer": "adam", "lr": 1e-4, "betas": (0.5, 0.999), "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0}
     step: Tensor  # () int64, steps taken
 
     @in_range

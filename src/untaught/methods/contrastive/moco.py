@@ -5,12 +5,13 @@ Views:  two strong augmentations of the same sample: one for the query, one for 
 Heads:  an MLP with one hidden layer as wide as the encoder and ReLU to 128, discarded after training.
 Loss:   InfoNCE (equation 1 of MoCo): the positive is the query's key, the negatives are a queue of keys of past batches.
         Temperature 0.2.
-Keys come from a copy of encoder and head whose parameters are a moving average of the query network's. The papers' momentum is
-0.999; the default here is 0.99, since over a few hundred steps a slower copy barely leaves its initialisation.
+Keys come from a copy of encoder and head whose parameters are a moving average of the query network's, with momentum 0.999; in short
+runs 0.99, since over a few hundred steps a slower copy barely leaves its initialisation.
 The papers' queue of 65,536 holds a twentieth of ImageNet; the default here is a twentieth of the data, at least 256, so that few
 negatives are the sample's own keys of the previous epoch.
 Differs from the papers: no shuffling BatchNorm. The papers shuffle samples between processes for the keys, so that the statistics of
-a query and of its key come from different samples and leak nothing. Here both come from the full batch of all processes.
+a query and of its key come from different samples and leak nothing. Here both come from the full batch of all processes. The authors'
+code decays all parameters, here biases and norms are not decayed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from untaught.blocks.queue import Queue
 from untaught.blocks.teacher import Teacher
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.photo import MOCO, photo
 from untaught.ops.contrastive import queue_info_nce
 from untaught.ops.gather import gather
 from untaught.ranges import Positive, Share, Size, in_range
@@ -28,6 +30,9 @@ from untaught.ranges import Positive, Share, Size, in_range
 
 class MoCo(Method):
     views = ("global", "global")
+    paper = {"optimizer": "momentum", "base_lr": 0.03, "weight_decay": 1e-4, "warmup": 0.0}
+    short = {"momentum": 0.99}
+    view_presets = photo({"global": MOCO | {"scale": (0.2, 1.0)}})
 
     @in_range
     def __init__(
@@ -36,7 +41,7 @@ class MoCo(Method):
         facts: Facts,
         *,
         temperature: Positive = 0.2,  # divides the cosines; lower values emphasise hard negatives
-        momentum: Share = 0.99,  # of the moving average that is the key network
+        momentum: Share = 0.999,  # of the moving average that is the key network
         queue: Size | None = None,  # keys of past batches; a twentieth of the data, from 256 to 65,536, if none
         width: Size = 128,  # dimensions of the projection
     ) -> None:

@@ -9,8 +9,9 @@ Loss:   symmetrised InfoNCE of the queries of one view and the keys of the other
 Keys come from a copy of encoder and projector, without predictor, whose parameters are a moving average of the query network's. The
 momentum rises from 0.99 to 1 on a cosine schedule, as in the paper. The temperature 0.2 is the authors' for ViT; for ResNet their
 code has 1.
-Differs from the paper: a ViT's patch projection is trained; the paper freezes it at random init for stability.
-Differs from the authors' code: for ResNet their predictor does not end in a BatchNorm.
+The paper's settings are those of a ViT, with fixed positions and a patch projection frozen at random init for stability; short runs
+train both. For ResNet the authors have LARS with base_lr=0.3, weight decay 1e-6 and temperature 1.
+Differs from the authors' code: for ResNet their predictor does not end in a BatchNorm; they decay all parameters of a ViT.
 """
 
 from __future__ import annotations
@@ -20,12 +21,22 @@ from torch import nn
 from untaught.blocks.mlp import mlp
 from untaught.blocks.teacher import Teacher, cosine_momentum
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.photo import BYOL_VIEWS, photo
 from untaught.ops.contrastive import momentum_info_nce
 from untaught.ranges import Positive, Share, Size, in_range
 
 
 class MoCoV3(Method):
     views = ("global", "global2")
+    paper = {
+        "optimizer": "adamw",
+        "base_lr": 1.5e-4,
+        "weight_decay": 0.1,
+        "warmup": 40 / 300,
+        "encoder.positions": "sines",
+        "encoder.freeze_patches": True,
+    }
+    view_presets = photo(BYOL_VIEWS)
 
     @in_range
     def __init__(

@@ -7,7 +7,7 @@ Heads:  a projector of three layers, each followed by BatchNorm, and a predictor
 Loss:   InfoNCE (equation 3): one view's projection is replaced by its nearest neighbour in a queue of past projections; the
         positive is the prediction of the other view, the negatives are the other predictions of the batch. Symmetrised and averaged.
 Only projections of the first view enter the queue. The paper's queue of 98,304 holds a thirteenth of ImageNet; the default
-here is a thirteenth of the data, at least 256. Temperature 0.1.
+here is a thirteenth of the data, at least 256. Temperature 0.1. The authors' code is not public; its settings are those of the paper.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from untaught.ranges import Positive, Size, in_range
 
 class NNCLR(Method):
     views = ("global", "global")
+    paper = {"optimizer": "lars", "base_lr": 0.3, "weight_decay": 1e-6, "warmup": 0.01}
 
     @in_range
     def __init__(

@@ -4,7 +4,8 @@ Views:  two strong augmentations of the same sample.
 Heads:  a projector with one hidden layer (section 2.1: g(h) = W2 relu(W1 h)), discarded after training.
 Loss:   NT-Xent (equation 1): the positive is the sample's other view, the negatives are the 2(N - 1) views of the other samples.
 The temperature 0.1 is the paper's for ImageNet (table 5); for CIFAR-10, trained to convergence, the paper uses 0.5 (appendix B.9).
-As in the authors' code, the projector's layers are followed by BatchNorm.
+As in the authors' code, the projector's layers are followed by BatchNorm; there its statistics are of both views together, here of
+each, and the last one has no offset.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from untaught.ranges import Positive, Size, in_range
 
 class SimCLR(Method):
     views = ("global", "global")
+    paper = {"optimizer": "lars", "base_lr": 0.3, "weight_decay": 1e-6, "warmup": 0.1}
 
     @in_range
     def __init__(

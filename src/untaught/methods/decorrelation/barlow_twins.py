@@ -5,6 +5,7 @@ Heads:  a projector of three layers with BatchNorm and ReLU between them, discar
         times its ResNet-50's width, as is the default here.
 Loss:   the distance of the views' cross-correlation matrix (each dimension standardised along the full batch) from the identity:
         squared differences from 1 on the diagonal, plus 0.005 times the squared off-diagonal entries (equations 1 and 2).
+As in the authors' code, biases and norms learn at 0.024 of the weights' rate, without decay and without LARS's adaptation.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.photo import BYOL_VIEWS, photo
 from untaught.ops.decorrelation import barlow_twins
 from untaught.ranges import Size, Weight, in_range
 
 
 class BarlowTwins(Method):
     views = ("global", "global2")
+    paper = {"optimizer": "lars", "base_lr": 0.2, "bias_lr": 0.024, "weight_decay": 1e-6, "warmup": 0.01}
+    view_presets = photo(BYOL_VIEWS)
 
     @in_range
     def __init__(

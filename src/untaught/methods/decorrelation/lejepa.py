@@ -7,7 +7,8 @@ Loss:   0.95 prediction + 0.05 SIGReg. Prediction: the squared distance of every
         dimensions, views and the batch. SIGReg (sketched isotropic Gaussian regularisation): the Epps-Pulley distance between the
         batch's characteristic function and the standard normal's along random directions, averaged over directions and views.
 The integral over frequencies uses the trapezoidal rule with 17 points on [0, 3], doubled, and 256 directions are redrawn each
-step, as in the authors' minimal example. The batch is gathered from all processes, and directions depend only on the step.
+step, as in the authors' minimal example. The learning rate, not scaled with the batch, and the weight decay are their README's for a
+ViT. The batch is gathered from all processes, and directions depend only on the step.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.photo import BYOL, photo
 from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.sigreg import sigreg
 from untaught.ranges import Share, Size, in_range
@@ -26,6 +28,12 @@ LARGE = 2  # views that the others predict: the first ones
 
 class LeJEPA(Method):
     views = ("global", "global2", *("local",) * 6)
+    multicrop = "local"
+    paper = {"optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.05, "encoder.drop_path_rate": 0.1}
+    view_presets = photo(
+        dict.fromkeys(("global", "global2"), BYOL | {"scale": (0.3, 1.0), "blur": 0.5, "solarize": 0.2})
+        | {"local": BYOL | {"scale": (0.05, 0.3), "solarize": 0.2}}
+    )
     step: Tensor  # () int64, steps taken
 
     @in_range

@@ -14,12 +14,15 @@ from torch import Tensor
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.photo import BYOL_VIEWS, photo
 from untaught.ops.decorrelation import vicreg
 from untaught.ranges import Size, Weight, in_range
 
 
 class VICReg(Method):
     views = ("global", "global2")
+    paper = {"optimizer": "lars", "base_lr": 0.2, "weight_decay": 1e-6, "warmup": 0.01}
+    view_presets = photo(BYOL_VIEWS)
 
     @in_range
     def __init__(

@@ -10,7 +10,7 @@ Loss:   0.75 VICReg of the pooled vectors + 0.25 VICReg of matched vectors of th
 Inside, the weights are VICReg's 25, 25 and 1. Variance and covariance of matched vectors are taken along the batch, among matches of
 the same rank of closeness. Positions are compared in the stored image, which is resized to a square.
 Differs from the authors' code: variance and covariance are summed over both views, as in VICReg's paper, not averaged. Only the
-closest matches count in both matchings (by default the code keeps all matches in feature space).
+closest matches count in both matchings (by default the code keeps all matches in feature space, and 4 of the second view's).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from untaught.blocks.maps import map_shapes, pooled_and_maps
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.methods.photo import BYOL_VIEWS, photo
 from untaught.ops.decorrelation import vicreg
 from untaught.ops.masking import take
 from untaught.ranges import Share, Size, Weight, in_range
@@ -42,6 +43,8 @@ class EachPlace(nn.Module):
 class VICRegL(Method):
     views = ("global", "global2")
     needs = frozenset({"maps"})
+    paper = {"optimizer": "lars", "base_lr": 0.2, "weight_decay": 1e-6, "warmup": 10 / 300}
+    view_presets = photo(BYOL_VIEWS)
 
     @in_range
     def __init__(

@@ -5,9 +5,9 @@ Heads:  one linear layer from the student's tokens to the targets, discarded aft
 Loss:   smooth L1 (section 3.4) at the masked tokens, averaged over tokens and dimensions. The target is the mean of the teacher's
         top K layers, each normalised without affine parameters (section 3.3). As in the authors' command for ViT-B, K is half the
         depth and beta is 2; that command also normalises the mean, which the paper does not mention and is not done here.
-The teacher's momentum rises linearly to `end` over the training. The authors' command has 0.999 to 0.9998; the default here
-is 0.99 to 0.999, since over a few hundred steps a slower teacher barely leaves its initialisation.
-The teacher's encoder is exported.
+The teacher's momentum can rise linearly to `end`. It is 0.9998 throughout in the authors' command (--ema_start_at 0), and rises from
+0.99 to 0.999 in short runs, since over a few hundred steps a slower teacher barely leaves its initialisation.
+Differs from the authors' code: the teacher's encoder is exported, there the student's; positions are absolute, there relative biases.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from untaught.blocks.teacher import Teacher, ramp
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.methods.photo import photo
 from untaught.ops.masking import mask_tokens
 from untaught.ops.reconstruction import masked_smooth_l1
 from untaught.ranges import Few, Positive, Share, in_range
@@ -26,6 +27,17 @@ from untaught.ranges import Few, Positive, Share, in_range
 class Data2Vec(Method):
     views = ("blocks",)
     needs = frozenset({"tokens", "layers"})
+    paper = {
+        "optimizer": "adamw",
+        "base_lr": 2.5e-4,
+        "weight_decay": 0.05,
+        "clip": 3.0,
+        "warmup": 10 / 800,
+        "encoder.drop_path_rate": 0.25,
+        "encoder.init_values": 1e-4,
+    }
+    short = {"momentum": 0.99, "end": 0.999}
+    view_presets = photo({"blocks": {"scale": (0.08, 1.0)}})
 
     @in_range
     def __init__(
@@ -33,8 +45,8 @@ class Data2Vec(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: Share = 0.99,  # of the teacher at the start
-        end: Share = 0.999,  # the teacher's momentum at the end, after a linear rise
+        momentum: Share = 0.9998,  # of the teacher at the start
+        end: Share = 0.9998,  # the teacher's momentum at the end, after a linear rise
         layers: Few | None = None,  # top layers of the teacher that are averaged into the target; half of them if none
         beta: Positive = 2.0,  # error above which smooth L1 is linear
     ) -> None:

@@ -12,9 +12,11 @@ As in the authors' code, KoLeo is computed for each of the two large crops and s
 the gathered batch.
 The pooled vector is the class token, or the mean of the tokens, depending on the encoder's pooling. Registers are the encoder's
 (encoder.reg_tokens=4), as are stochastic depth and LayerScale.
-Differences from the authors' code for short runs, as in DINO: the heads have BatchNorm (normed=true), one prototype per 20 samples
-(the code: 65,536, and 131,072 for ViT-L), a teacher temperature of 0.02 throughout (0.04 to 0.07), and a momentum that starts at
-0.99 (0.992, and 0.994 for ViT-L).
+The paper's settings are the authors' of ImageNet-1k (ViT-L/16, 100 epochs). The default is one prototype per 20 samples (the code:
+65,536, and 131,072 for ViT-L). For short runs, as in DINO, the heads have BatchNorm, the teacher a temperature of 0.02 throughout and a
+momentum that starts at 0.99.
+Differs from the authors' code: the learning rate is scaled linearly with the batch, there with its square root; gradients are clipped
+together, there those of encoder and heads apart; stochastic depth rises over the depth, there it is uniform.
 The teacher's encoder is exported, as in the paper.
 """
 
@@ -26,6 +28,7 @@ from torch import nn
 from untaught.blocks.prototypes import PrototypeHead, prototypes_for
 from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.photo import BYOL, BYOL_VIEWS, photo
 from untaught.ops.cross_view import cross_view_entropy, token_entropy
 from untaught.ops.koleo import koleo
 from untaught.ops.masking import mask_tokens, take
@@ -38,6 +41,23 @@ LARGE = 2  # views that the teacher sees: the first ones
 class DINOv2(Method):
     views = ("global_blocks", "global2_blocks", *("local",) * 8)
     needs = frozenset({"tokens"})
+    multicrop = "local"
+    paper = {
+        "optimizer": "adamw",
+        "base_lr": 1e-3,
+        "weight_decay": 0.04,
+        "weight_decay_end": 0.4,
+        "clip": 3.0,
+        "warmup": 0.1,
+        "layer_decay": 0.9,
+        "patch_lr": 0.2,
+        "encoder.drop_path_rate": 0.3,
+        "encoder.init_values": 1e-5,
+    }
+    short = {"momentum": 0.99, "teacher_temperature": (0.02, 0.02), "normed": True}
+    view_presets = photo(
+        {f"{name}_blocks": own | {"scale": (0.32, 1.0)} for name, own in BYOL_VIEWS.items()} | {"local": BYOL | {"scale": (0.05, 0.32)}}
+    )
 
     @in_range
     def __init__(
@@ -45,16 +65,16 @@ class DINOv2(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 on a cosine schedule
+        momentum: Share = 0.992,  # of the teacher at the start; rises to 1 on a cosine schedule
         temperature: Positive = 0.1,  # of the student's softmax
-        teacher_temperature: Positives = (0.02, 0.02),  # the teacher's, at the start and from teacher_warmup on; lower is sharper
+        teacher_temperature: Positives = (0.04, 0.07),  # the teacher's, at the start and from teacher_warmup on; lower is sharper
         teacher_warmup: Share = 0.3,  # share of the training over which the teacher's temperature changes
         frozen: Start = 0.01,  # share of the training, from its start, during which the prototypes are frozen
         koleo: Weight = 0.1,  # weight of KoLeo, which spreads the student's pooled vectors
         prototypes: Size | None = None,  # number of prototypes; one per 20 samples, from 1024 to 65,536, if none
         hidden: Size | None = None,  # units of the head's hidden layers; four times the encoder's width if none
         bottleneck: Size = 256,  # dimensions of the prototypes
-        normed: bool = True,  # whether BatchNorm follows the head's hidden layers
+        normed: bool = False,  # whether BatchNorm follows the head's hidden layers
     ) -> None:
         super().__init__()
         hidden = 4 * encoder.width if hidden is None else hidden

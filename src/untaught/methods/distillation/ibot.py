@@ -9,8 +9,9 @@ Loss:   DINO's cross-entropy between pooled vectors of different crops, plus the
 Each of the two has its own centre, a moving average of the teacher's outputs. For tokens, the authors' code averages over all tokens
 of a crop; here only as many as can be masked pass through the head (the masked ones first), and the centre averages over those.
 The pooled vector is the class token, or the mean of the tokens, depending on the encoder's pooling.
-Differences from the paper for short runs, as in DINO: the head has BatchNorm (normed=true), one prototype per 20 samples
-(the paper: 8192), a teacher temperature of 0.02 throughout (0.04 to 0.07), and a momentum that starts at 0.99 (0.996).
+The default is one prototype per 20 samples (the paper: 8192). For short runs, as in DINO, the head has BatchNorm, the teacher a
+temperature of 0.02 throughout and a momentum that starts at 0.99. The gradient is clipped by its norm over all parameters, in the
+authors' code by that of each.
 The teacher's encoder is exported, as in the paper.
 """
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from untaught.blocks.prototypes import PrototypeHead, prototypes_for
 from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.photo import BYOL, BYOL_VIEWS, photo
 from untaught.ops.gather import gather
 from untaught.ops.masking import joined_count, mask_tokens, take
 from untaught.ops.self_distillation import dino, ibot_tokens
@@ -33,6 +35,20 @@ LARGE = 2  # views that the teacher sees: the first ones
 class IBOT(Method):
     views = ("global_blocks", "global2_blocks", *("local",) * 10)
     needs = frozenset({"tokens"})
+    multicrop = "local"
+    paper = {
+        "optimizer": "adamw",
+        "base_lr": 5e-4,
+        "weight_decay": 0.04,
+        "weight_decay_end": 0.4,
+        "clip": 3.0,
+        "warmup": 10 / 800,
+        "encoder.drop_path_rate": 0.1,
+    }
+    short = {"momentum": 0.99, "teacher_temperature": (0.02, 0.02), "normed": True}
+    view_presets = photo(
+        {f"{name}_blocks": own | {"scale": (0.25, 1.0)} for name, own in BYOL_VIEWS.items()} | {"local": BYOL | {"scale": (0.05, 0.25)}}
+    )
     centre: Tensor  # (2,K) of pooled vectors, and of tokens
 
     @in_range
@@ -41,16 +57,16 @@ class IBOT(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 on a cosine schedule
+        momentum: Share = 0.996,  # of the teacher at the start; rises to 1 on a cosine schedule
         temperature: Positive = 0.1,  # of the student's softmax
-        teacher_temperature: Positives = (0.02, 0.02),  # the teacher's, at the start and from teacher_warmup on; lower is sharper
+        teacher_temperature: Positives = (0.04, 0.07),  # the teacher's, at the start and from teacher_warmup on; lower is sharper
         teacher_warmup: Share = 0.3,  # share of the training over which the teacher's temperature changes
         frozen: Start = 0.01,  # share of the training, from its start, during which the prototypes are frozen
         centre_momentum: Share = 0.9,  # of the moving average that is subtracted from the teacher's outputs
         prototypes: Size | None = None,  # number of prototypes; one per 20 samples, from 1024 to 65,536, if none
         hidden: Size | None = None,  # units of the head's hidden layers; four times the encoder's width if none
         bottleneck: Size = 256,  # dimensions of the prototypes
-        normed: bool = True,  # whether BatchNorm follows the head's hidden layers
+        normed: bool = False,  # whether BatchNorm follows the head's hidden layers
     ) -> None:
         super().__init__()
         hidden = 4 * encoder.width if hidden is None else hidden

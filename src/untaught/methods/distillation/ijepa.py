@@ -9,9 +9,10 @@ Loss:   smooth L1 between the predicted tokens and the teacher's (normalised wit
         over tokens and dimensions, as in the authors' code; the paper writes a squared distance (section 3).
 The authors' code draws the block sizes once per batch and truncates the contexts of a batch to the smallest. Here sizes are drawn per
 sample, and each context is a random subset of as many tokens as lie outside four targets of the largest size: a quarter to a fifth
-of all.
-The teacher's momentum rises linearly to 1 (appendix A). The paper starts at 0.996, the default here at 0.99, since over a few
-hundred steps a slower teacher barely leaves its initialisation.
+of all (the authors': 28% on average).
+The teacher's momentum rises linearly to 1 (appendix A), from 0.996; in short runs from 0.99, since over a few hundred steps a slower
+teacher barely leaves its initialisation. The encoder's positions are fixed sines and cosines with the paper's settings, learned in short
+runs.
 The teacher's encoder is exported, as in the paper.
 """
 
@@ -32,6 +33,15 @@ from untaught.ranges import FewOrNone, Share, Size, in_range
 class IJEPA(Method):
     views = ("multiblock",)
     needs = frozenset({"tokens"})
+    paper = {
+        "optimizer": "adamw",
+        "base_lr": 1.25e-4,
+        "weight_decay": 0.04,
+        "weight_decay_end": 0.4,
+        "warmup": 40 / 300,
+        "encoder.positions": "sines",
+    }
+    short = {"momentum": 0.99}
     positions: Tensor  # of the predictor, (N, width)
 
     @in_range
@@ -40,7 +50,7 @@ class IJEPA(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 linearly
+        momentum: Share = 0.996,  # of the teacher at the start; rises to 1 linearly
         predictor_width: Size | None = None,  # units of the predictor; half the encoder's width, at least 64, if none
         predictor_depth: FewOrNone | None = None,  # blocks of the predictor; half the encoder's, at least 1, if none
     ) -> None:

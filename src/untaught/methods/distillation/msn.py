@@ -9,8 +9,8 @@ Loss:   cross-entropy between the target's sharpened soft assignment to prototyp
 As in the authors' configuration, three Sinkhorn-Knopp iterations give the prototypes equal shares of the sharpened targets
 (sinkhorn=0 disables that). The me-max term is the maximum entropy minus the entropy, so that its minimum is 0.
 The share of dropped tokens is the authors' for ViT-S; larger encoders can take more (global_masked.rate).
-The teacher's momentum rises linearly to 1. The authors' code starts at 0.996, the default here at 0.99, since over a few
-hundred steps a slower teacher barely leaves its initialisation.
+The teacher's momentum rises linearly to 1, from 0.996; in short runs from 0.99, since over a few hundred steps a slower teacher barely
+leaves its initialisation. As in the authors' code, prototypes are not decayed.
 The teacher's encoder is exported, as in the paper.
 """
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from untaught.blocks.prototypes import PrototypeHead
 from untaught.blocks.teacher import Teacher, ramp
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.photo import MOCO, photo
 from untaught.ops.masking import take, visible_places
 from untaught.ops.self_distillation import msn
 from untaught.ranges import FewOrNone, Positive, Share, Size, Weight, in_range
@@ -30,6 +31,20 @@ from untaught.ranges import FewOrNone, Positive, Share, Size, Weight, in_range
 class MSN(Method):
     views = ("global", "global_masked", *("local",) * 10)
     needs = frozenset({"tokens"})
+    multicrop = "local"
+    groups = {"head.prototypes": {"weight_decay": 0.0}}
+    paper = {
+        "optimizer": "adamw",
+        "base_lr": 2.5e-4,
+        "weight_decay": 0.04,
+        "weight_decay_end": 0.4,
+        "clip": 3.0,
+        "warmup": 15 / 800,
+    }
+    short = {"momentum": 0.99}
+    view_presets = photo(
+        dict.fromkeys(("global", "global_masked"), MOCO | {"scale": (0.3, 1.0)}) | {"local": MOCO | {"scale": (0.05, 0.3)}}
+    )
 
     @in_range
     def __init__(
@@ -37,7 +52,7 @@ class MSN(Method):
         encoder: Encoder,
         facts: Facts,
         *,
-        momentum: Share = 0.99,  # of the teacher at the start; rises to 1 linearly
+        momentum: Share = 0.996,  # of the teacher at the start; rises to 1 linearly
         temperature: Positive = 0.1,  # of the softmax of target and anchors
         sharpening: Positive = 0.25,  # temperature that sharpens the target's assignment; lower is sharper
         sinkhorn: FewOrNone = 3,  # Sinkhorn-Knopp iterations on the targets; 0 disables them

@@ -6,7 +6,8 @@ Heads:  a projector of three layers, BatchNorm after each, and a predictor of tw
 Loss:   the negative cosine between the prediction of one view and the projection of the other, with a stop-gradient on the latter
         (algorithm 1), symmetrised and averaged.
 There are no teacher and no negatives. The predictor's learning rate does not decay (section 4.2).
-As in the authors' code, the projector's last BatchNorm has no affine parameters.
+As in the authors' code, the projector's last BatchNorm has no affine parameters. That code decays all parameters, here biases and norms
+are not decayed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from untaught.blocks.mlp import mlp
 from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.methods.photo import MOCO, photo
 from untaught.ops.cosine import negative_cosine
 from untaught.ranges import Size, in_range
 
@@ -22,6 +24,8 @@ from untaught.ranges import Size, in_range
 class SimSiam(Method):
     views = ("global", "global")
     groups = {"predictor": {"schedule": "constant"}}
+    paper = {"optimizer": "momentum", "base_lr": 0.05, "weight_decay": 1e-4, "warmup": 0.0}
+    view_presets = photo({"global": MOCO | {"scale": (0.2, 1.0)}})
 
     @in_range
     def __init__(

@@ -4,7 +4,8 @@ Views:  one mild crop with most tokens masked (the view carries the mask and the
 Heads:  a lightweight transformer decoder over visible and mask tokens, discarded after training. The paper's decoder for ViT-L has
         half its width and a third of its depth, as is the default here.
 Loss:   mean squared error on the masked tokens, each normalised by its own mean and standard deviation (section 3).
-Masked tokens never enter the encoder. The decoder's positions are fixed sines and cosines.
+Masked tokens never enter the encoder. The decoder's positions are fixed sines and cosines, as are the encoder's with the paper's
+settings; short runs learn the encoder's. The authors' decoder also sees the class token.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ class MAE(Method):
     views = ("masked",)
     needs = frozenset({"tokens"})
     find_unused_parameters = True  # the encoder's pooling
+    paper = {
+        "optimizer": "adamw",
+        "base_lr": 1.5e-4,
+        "betas": (0.9, 0.95),
+        "weight_decay": 0.05,
+        "warmup": 40 / 800,
+        "encoder.positions": "sines",
+    }
     positions: Tensor  # of the decoder, (N, width)
 
     @in_range

@@ -7,7 +7,8 @@ Heads:  the encoder's masked-language-model head: a linear layer, GELU and Layer
 Loss:   cross-entropy of the tokens to predict.
 Differs from the paper: masking is dynamic, redrawn in every epoch (as in RoBERTa, Liu et al. 2019, section 4.1;
 masked_tokens.versions=10 gives BERT's ten versions of each sample), samples are segments of the token stream, and there is no
-next-sentence prediction, which RoBERTa found not to help (section 4.2).
+next-sentence prediction, which RoBERTa found not to help (section 4.2). BERT's Adam has no bias correction; its learning rate is for
+256 sequences of up to 512 tokens.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from untaught.ops.cross_entropy import mean_cross_entropy
 class MLM(Method):
     views = ("masked_tokens",)
     needs = frozenset({"tokens", "bidirectional", "words"})
+    paper = {"optimizer": "adamw", "lr": 1e-4, "weight_decay": 0.01, "clip": 1.0, "schedule": "linear", "warmup": 0.01}
 
     def __init__(self, encoder: Encoder, facts: Facts) -> None:
         super().__init__()

@@ -8,7 +8,8 @@ Loss:   the generator's cross-entropy on the masked tokens, plus 50 times the bi
 Differs from the paper: the generator has a quarter of the blocks at full width, where the paper's has all blocks at a quarter to
 a half of the width (section 3.2); the two share token embeddings, but not position embeddings. The view replaces 80% of the masked
 tokens by the mask token and 10% by a random token, and leaves 10% unchanged; masked_tokens.mask=1 masked_tokens.random=0 is the
-paper's. Samples are drawn by a hash of the sample index and its masked tokens, not by a stateful random generator.
+paper's (the authors' code: 85%). Samples are drawn by a hash of the sample index and its masked tokens, not by a stateful random generator.
+The learning rate is ELECTRA-small's for 128 sequences of 128 tokens (larger models: 2e-4).
 The discriminator is exported, as in the paper. The Hugging Face model is the generator, which can fill in masked tokens.
 """
 
@@ -31,6 +32,7 @@ from untaught.ranges import Weight, Within, in_range
 class ReplacedToken(Method):
     views = ("masked_tokens",)
     needs = frozenset({"tokens", "bidirectional", "words"})
+    paper = {"optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.01, "clip": 1.0, "schedule": "linear", "warmup": 0.01}
 
     @in_range
     def __init__(

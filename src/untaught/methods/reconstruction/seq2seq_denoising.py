@@ -5,7 +5,7 @@ Heads:  the encoder's own decoder, with cross-attention to the corrupted text an
         language-model head, tied to the token embedding.
 Loss:   cross-entropy of every token of the original text given those before it (section 2.2).
 Differs from the paper: samples are segments of the token stream, and spans are drawn independently, so that the share of masked
-tokens is right on average, not in every sample.
+tokens is right on average, not in every sample. The settings of the authors' training were never published.
 """
 
 from __future__ import annotations

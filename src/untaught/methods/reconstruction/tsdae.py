@@ -5,7 +5,8 @@ Heads:  a causal transformer decoder with cross-attention to a single vector, th
         from the encoder's language-model head, tied to the token embedding. The decoder is discarded after training.
 Loss:   cross-entropy of every token of the original document given those before it and the vector (equation 1).
 Differs from the paper: the decoder is small and separate, with fixed positions, where the paper's is as deep as the encoder and
-shares its weights; the vector is the encoder's default pooling, which is the mean over tokens for a language model.
+shares its weights; the vector is the encoder's default pooling, which is the mean over tokens for a language model. The paper starts
+from a pretrained BERT, whose learning rate is the one here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from untaught.ranges import Few, in_range
 class TSDAE(Method):
     views = ("deleted",)
     needs = frozenset({"tokens", "words"})
+    paper = {"optimizer": "adamw", "lr": 3e-5, "weight_decay": 0.0, "clip": 1.0, "schedule": "constant", "warmup": 0.0}
 
     @in_range
     def __init__(
