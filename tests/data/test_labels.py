@@ -97,6 +97,13 @@ def test_numbers_of_names_that_are_given(pictures: Modality) -> None:
     assert [[record["label"] for record in part] for part in source.parts.values()] == [[0, 1] * 3, [1, 2] * 3]
 
 
+@pytest.mark.parametrize(("distinct", "classes"), [(30, 30), (31, 0)])
+def test_a_column_that_nobody_named_is_no_label_if_most_of_its_values_differ(distinct: int, classes: int, tokens: Modality) -> None:
+    frame = pandas.DataFrame({"text": [f"text {i}" for i in range(60)], "label": [f"id {i % distinct}" for i in range(60)]})
+    assert len(open_source(frame, tokens).classes or ()) == classes
+    assert len(open_source(frame, tokens, label="label").classes or ()) == distinct
+
+
 FRAMES: dict[str, Callable[[], Any]] = {
     "pandas": lambda: pandas.DataFrame({"text": AB, "label": HOLES}),
     "pandas, NaN": lambda: pandas.DataFrame({"text": AB, "label": HOLES}).astype(object).where(lambda frame: frame.notna(), np.nan),

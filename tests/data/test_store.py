@@ -178,7 +178,7 @@ def test_kill_in_the_middle_leaves_nothing_that_counts(tmp_path: Path, pictures:
 
 def test_two_processes_pack_once(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "photos", [f"{i}.png" for i in range(200)])
-    outputs = [process.communicate(timeout=60)[0] for process in [run_pack(root, 0.2) for _ in range(2)]]
+    outputs = [process.communicate(timeout=180)[0] for process in [run_pack(root, 0.2) for _ in range(2)]]
     assert [output.split()[-1] for output in outputs] == ["200", "200"]
     assert sorted("packed" in output for output in outputs) == [False, True]
 
@@ -324,6 +324,21 @@ def test_contents_are_the_same_under_any_path_and_others_with_another_label(tmp_
     assert len({store.contents for store in stores.values()}) == 3
     assert np.array_equal(stores["x"].hashes, stores["z"].hashes)
     assert len(set(stores["x"].hashes.tolist())) == 4
+
+
+def test_contents_tell_splits_apart(tmp_path: Path, pictures: Modality) -> None:
+    stores = [
+        pack(open_source(write_pictures(tmp_path / third, files), pictures), Preprocessor(pictures, LAYOUT))
+        for third in ("train", "test")
+        if (files := ["train/a/0.png", "train/b/1.png", f"{third}/b/2.png", "test/b/3.png"])
+    ]
+    one, other = stores
+    assert np.array_equal(one.hashes, other.hashes)
+    assert one.labels is not None
+    assert other.labels is not None
+    assert one.labels.tolist() == other.labels.tolist() == [0, 1, 1, 1]
+    assert [len(store.parts(0)[0]["train"]) for store in stores] == [3, 2]
+    assert one.contents != other.contents
 
 
 def test_rows_keep_their_number_among_all_records_and_what_repeats_is_found(tmp_path: Path, pictures: Modality) -> None:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 import untaught as ut
 from untaught.core import UserError
-from untaught.distributed.launch import _reason
+from untaught.distributed.launch import _reason, launch
 from untaught.evaluation.evaluator import read_rows
 from untaught.training import checkpoint
 
@@ -300,3 +300,18 @@ def test_a_reported_fault_is_the_reason_however_the_processes_then_ended() -> No
     ended = SimpleNamespace(exitcode=-signal.SIGTERM, message="Signal 15 (SIGTERM) received by PID 1", timestamp=4)
     assert str(_reason({0: ended, 1: reported}, 2)) == "the folder is in use"
     assert "process 0 of 2 was killed (SIGTERM)" in str(_reason({0: ended}, 2))
+
+
+@pytest.mark.parametrize(("processes", "each"), [(2, "4"), (3, "2"), (16, "1")])
+def test_processes_share_the_threads_unless_their_number_is_given(processes: int, each: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(
+        "torch.distributed.launcher.api.elastic_launch", lambda *_: lambda *command: seen.append(os.environ["OMP_NUM_THREADS"])
+    )
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    launch(["-c", ""], processes)
+    assert "OMP_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    launch(["-c", ""], processes)
+    assert seen == [each, "3"]

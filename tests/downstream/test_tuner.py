@@ -197,6 +197,15 @@ def test_the_datas_own_val_part_chooses() -> None:
     )
 
 
+def test_a_val_part_that_tests_does_not_choose_as_well() -> None:
+    made = tuner(lights({"train": 160, "val": 40}))
+    assert made.test is not None
+    assert made.test.tolist() == list(range(160, 200))
+    ((rows, validation),) = made.plans
+    assert validation is not None
+    assert sorted([*rows, *validation]) == list(range(160))
+
+
 def test_a_large_validation_part_gives_back_what_it_spares(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_sampling, "VALIDATED", 25)
     ((rows, validation),) = tuner(POOLED).plans

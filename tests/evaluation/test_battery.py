@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from sklearn import metrics
+from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 
 from untaught.evaluation import clustering, low_label, spectrum
@@ -41,6 +42,17 @@ def test_clusters_are_those_of_directions_whatever_the_lengths() -> None:
     features *= random.choice([0.1, 30.0], 60)[:, None]  # short and long ones lie further apart than the classes
     rows = clustering.kmeans_rows(features.astype(np.float32), labels)
     assert [row["mean"] for row in rows] == [1.0, 1.0, 1.0]
+
+
+def test_a_cluster_score_is_the_mean_over_ten_initialisations() -> None:
+    random = np.random.default_rng(0)
+    labels, features = np.arange(90) % 6, random.normal(size=(90, 5)).astype(np.float32)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    each = [metrics.normalized_mutual_info_score(labels, KMeans(6, random_state=seed).fit_predict(unit)) for seed in range(10)]
+    found = {row["metric"]: row for row in clustering.kmeans_rows(features, labels)}
+    assert np.ptp(each) > 0.02  # no clusters are there to be found: each initialisation ends in others
+    assert found["nmi"]["mean"] == pytest.approx(np.mean(each), abs=1e-6)
+    assert {row["draws"] for row in found.values()} == {10}
 
 
 def test_rankme_counts_directions() -> None:

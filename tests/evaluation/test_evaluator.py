@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from untaught.evaluation import evaluator as score
 from untaught.evaluation import layers, low_label
 from untaught.evaluation.evaluator import Scorer, merge_rows, read_rows
 from untaught.pipeline.dataset import Dataset
+from untaught.pipeline.view_pipeline import used_view
 
 pytestmark = pytest.mark.usefixtures("bare_runs")
 
@@ -61,6 +63,14 @@ def test_every_probe_of_the_battery_is_of_the_test_part(known: Dataset, monkeypa
         }
         few = found["linear", "10/class"]  # a fifth of the originals is known; of the rest a third is right by chance
         assert 0.15 < few < 0.45
+
+
+def test_both_parts_are_shown_in_the_encoders_own_view(known: Dataset) -> None:
+    own = replace(known.prep, statistics={"mean": [0.25], "std": [0.5]})  # black is -0.5, white 1.5
+    encoder = Pixels()
+    scorer(known).battery("against:other", encoder, (used_view(own, "whole"), None))
+    assert [len(view) for view in encoder.shown] == [60, 150]
+    assert {round(value, 4) for value in torch.cat(encoder.shown).unique().tolist()} == {-0.5, 1.5}
 
 
 def test_the_val_part_is_asked_where_there_is_no_test_part() -> None:

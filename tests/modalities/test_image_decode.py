@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from untaught.core import Options, Preprocessor, Record, UserError
-from untaught.modalities.image import IMAGE, adapt, doubt, plan
+from untaught.modalities.image import IMAGE, adapt, doubt, masks, plan
+from untaught.modalities.image.open import open_image
 
 RGB = np.random.default_rng(0).integers(0, 255, (24, 36, 3), dtype=np.uint8)
 
@@ -128,6 +129,7 @@ def test_exif_turns_the_picture_upright(turn: int) -> None:
         assert found["aspect"] == np.float32(16 / 24)
         bright = found["pixels"][0] > found["pixels"].max() // 2
         assert bright.tolist() == [[True, True, False, False]] * 2 + [[False] * 4] * 2
+    assert masks.size_of(open_image(encoded(stored, exif=exif)), {}).tolist() == [16, 24]
 
 
 FORMS = {
