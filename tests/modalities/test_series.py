@@ -110,6 +110,14 @@ def test_a_share_of_each_series_own_tokens_is_masked(name: str, rate: float) -> 
     assert shown.mask.sum(1).tolist() == [min(max(round(rate * n), 1), n - 1) for n in (5, 2, 4, 5)]
 
 
+@pytest.mark.parametrize(("patch", "few"), [(1, True), (7, True), (8, False)])
+def test_tokens_of_few_values_are_marked(patch: int, few: bool) -> None:
+    """Two channels: fewer than 16 values up to a patch of 7."""
+    shown = view("masked", records(), prep_of(records()), patch=patch)
+    assert shown.meta is not None
+    assert shown.meta["few"].tolist() == [few] * 4
+
+
 def test_ts_files_are_read_with_parts_classes_and_missing_values(tmp_path: Path) -> None:
     head = "# a comment\n@problemName Toy\n@timestamps false\n@classLabel true a b\n@data\n"
     (tmp_path / "Toy_TRAIN.ts").write_text(head + "1,2,3:4,5,6:a\n1,?,3,4:0,1,2,3:b\n")

@@ -147,6 +147,17 @@ def test_mae_is_the_error_of_hidden_patches_each_normalised(mae: MAE, view: View
     assert abs(mae([view], 0.0)["reconstruction"].item() - total / count) < 1e-4
 
 
+@pytest.mark.parametrize(("given", "few", "normalised"), [(None, True, False), (None, False, True), (True, True, True)])
+def test_tokens_of_few_values_are_not_normalised_unless_asked(view: View, given: bool | None, few: bool, normalised: bool) -> None:
+    """Normalised, a single value is 0 whatever it was: such a target teaches nothing."""
+    view.meta = {"few": torch.full((3,), few)}
+    vit = vit_mini(size=SIDE, patch_size=PATCH, embed_dim=32, depth=3, num_heads=2)
+    mae = MAE(vit, Facts(rows=9, views={"masked": view}), normalise=given).eval()
+    assert view.target is not None
+    brighter = replace(view, target=view.target + 1.0)
+    assert torch.isclose(mae([view], 0.0)["reconstruction"], mae([brighter], 0.0)["reconstruction"], rtol=1e-3) == normalised
+
+
 def pixels_where(hidden: Tensor) -> Tensor:
     """hidden (B,N) -> (B,1,H,W) bool."""
     side = SIDE // PATCH

@@ -21,6 +21,7 @@ from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.masking import first
 from untaught.ranges import Within, outside
 
+FEW = 16  # values of a token, under which its own mean and standard deviation say little; chosen on validation parts of three data sets
 WAVES = 4  # sines summed to a smooth random curve
 RAW = 256  # maximum time steps of the raw baseline
 LENGTHS = Within(2, 1 << 20)
@@ -219,11 +220,13 @@ def _augmented(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocess
 
 def masked(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
     """Masks a share `rate` of each series' tokens (`patch` time steps); the target is every token's values (B,N,P); target_valid is
-    False for values that are padding, missing or dropped."""
+    False for values that are padding, missing or dropped. meta["few"] (B,) bool: tokens have fewer than FEW values."""
     view, tokens, observed = _tokens(batch, rng, options, prep)
     mask = _spans(rng, tokens, (options["rate"] * tokens.sum(1)).round(), options["span"])
     patches = lambda part: part.unflatten(1, (-1, options["patch"])).flatten(2)  # noqa: E731
-    return View(view.x, view.valid, mask, patches(view.x[:, :, : observed.shape[2]]), patches(observed), view.meta)
+    target = patches(view.x[:, :, : observed.shape[2]])
+    few = torch.full((len(target),), target.shape[2] < FEW, device=target.device)
+    return View(view.x, view.valid, mask, target, patches(observed), {**(view.meta or {}), "few": few})
 
 
 def blocks(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:

@@ -3,7 +3,8 @@
 Views:  one mild crop with most tokens masked (the view carries the mask and the target).
 Heads:  a lightweight transformer decoder over visible and mask tokens, discarded after training. The paper's decoder for ViT-L has
         half its width and a third of its depth, as is the default here.
-Loss:   mean squared error on the masked tokens, each normalised by its own mean and standard deviation (section 3).
+Loss:   mean squared error on the masked tokens, each normalised by its own mean and standard deviation (section 3), unless the view
+        marks its tokens as too small for that (meta["few"]): normalised, a single value is always 0.
 Masked tokens never enter the encoder. The decoder's positions are fixed sines and cosines, as are the encoder's with the paper's
 settings; short runs learn the encoder's. The authors' decoder also sees the class token.
 """
@@ -42,7 +43,7 @@ class MAE(Method):
         *,
         decoder_width: Size | None = None,  # units of the decoder; half the encoder's width, at least 64, if none
         decoder_depth: FewOrNone | None = None,  # blocks of the decoder; a third of the encoder's, at least 1, if none
-        normalise: bool = True,  # whether each target token is normalised by its own mean and standard deviation
+        normalise: bool | None = None,  # whether each target token is normalised by itself; if none, unless the view marks it as too small
     ) -> None:
         super().__init__()
         example = facts.views["masked"]
@@ -55,7 +56,8 @@ class MAE(Method):
             raise UserError(f"decoder_width={width}: must be a multiple of its {heads} heads; a multiple of 32 always is")
         self.encoder = encoder
         self.visible = int((~example.mask[0]).sum())
-        self.normalise = normalise
+        few = (example.meta or {}).get("few")
+        self.normalise = (few is None or not bool(few.any())) if normalise is None else normalise
         self.into = nn.Linear(encoder.width, width)
         self.mask = nn.Parameter(torch.randn(width) * 0.02)
         self.register_buffer("positions", sine_positions(encoder.grid(example), width), persistent=False)
