@@ -363,7 +363,22 @@ def test_a_pipe_in_a_narrow_terminal_gets_whole_lines_and_no_control_characters(
     done = cli("pretrain", photos, *TINY, "--out", tmp_path / "run", COLUMNS="40")
     assert control_characters(done) == set()
     assert {line.split()[0] for line in done.err.splitlines()} <= {
-        *("modality", "data", "split", "input", "method", "encoder", "training", "trained", "health", "kNN", "run", "export", "report"),
+        *(
+            "modality",
+            "data",
+            "split",
+            "input",
+            "method",
+            "encoder",
+            "defaults",
+            "training",
+            "trained",
+            "health",
+            "kNN",
+            "run",
+            "export",
+            "report",
+        ),
     }
     helped = cli("pretrain", "--help", COLUMNS="40")
     assert control_characters(helped) == set()
