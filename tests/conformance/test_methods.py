@@ -130,7 +130,7 @@ def test_the_loss_falls(name: str, modality: str) -> None:
             method.after_step(0.5)
             method.pending.clear()
             losses.append(loss.item())
-        little = 0.95 if player else 0.9  # against an untrained opponent there is little to win
+        little = 0.95 if player or name == "rotation" else 0.9  # to win against an untrained opponent, or in discs and bars turned around
         assert losses[-1] < little * max(losses[:2])  # the first may be against a queue's random vectors
 
 
@@ -474,6 +474,8 @@ WRONG = {
     "deepcluster": [{"temperature": 0.0}, {"prototypes": 0}, {"clusterings": 0}, {"iterations": 0}, {"hidden": 0}, {"width": 0}],
     "replaced_token": [{"generator": 0.0}, {"generator": 1.5}, {"discrimination": -1.0}, {"discrimination": float("nan")}],
     "bigan": [{"width": 0}, {"maps": 0}],
+    "relative_patch": [{"hidden": 0}],
+    "jigsaw": [{"hidden": 0}, {"tile_width": 0}],
     "tsdae": [{"depth": 0}, {"heads": 0}, {"heads": 5}],
     "mae": [{"decoder_width": 100}, {"decoder_width": -4}, {"decoder_depth": -1}],
 }

@@ -19,7 +19,7 @@ from torch import nn
 
 import untaught
 from untaught.commands.request import LENGTHS, PretrainArguments, Request, free_name, resolve
-from untaught.commands.summary import print_decisions, print_health, report_loss, report_retrieval, report_scores
+from untaught.commands.summary import print_decisions, print_health, report_held_out, report_retrieval, report_scores
 from untaught.config.footprint import check_views, sized
 from untaught.config.overrides import knobs_of
 from untaught.config.registry import method_title
@@ -155,7 +155,8 @@ def build(request: Request, folder: Folder, group: ProcessGroup) -> Run:
         health = CollapseDetector(method, views, used, example, request.changed_knobs, step.bf16)
     hf_model = method.hf_model()
     held_out = HeldOut(method, views, data, step.device, step.bf16, train_config.batch_size or 1)
-    trainer = build_trainer(step, views, batches, folder.path, data, health, scorer, held_out if hf_model is not None else None)
+    watched = held_out if measured_held_out(method, hf_model) else None
+    trainer = build_trainer(step, views, batches, folder.path, data, health, scorer, watched)
     run = Run(request, folder, group, data, starts, method, exported, random_init, hf_model, scorer, held_out, trainer, record, began)
     begin_or_restore(run)
     if not group.broadcast((folder.path / "views.png").exists()):
@@ -254,6 +255,11 @@ def watch(scorer: Scorer | PairScorer, method: Method) -> dict[str, float]:
     return scorer.watch(next(iter(encoders.values()))) if isinstance(scorer, Scorer) else scorer.watch(encoders, method.shared_space())
 
 
+def measured_held_out(method: Method, hf_model: Any) -> bool:
+    """Whether the method's terms on held-out samples are reported: the loss of a language model, the accuracy of a pretext task."""
+    return hf_model is not None or method.chance > 0
+
+
 def begin_or_restore(run: Run) -> None:
     """A new run writes run.yaml and the files next to it; a resumed one loads the state of its newest checkpoint."""
     before, group, folder, trainer = run.request.before, run.group, run.folder, run.trainer
@@ -307,9 +313,9 @@ def conclude(run: Run) -> Trained:
         print_health(trainer.last_health)
         space = {role: linear(heads[role]) if sharded else head for role, head in shared.items()}
         configs = save_all(run, space)
+        if measured_held_out(run.method, run.hf_model) and run.held_out.possible:
+            report_held_out(run.held_out, path, run.data.name)
         if run.hf_model is not None:
-            if run.held_out.possible:
-                report_loss(run.held_out, path, run.data.name)
             save_hf_model(run.hf_model, path / "method", run.data.prep.files)
         print_skipped([*getattr(trainer.batches, "skipped", {}).items()], run.data.modality.noun)  # for a stream, known only now
         say(f"trained   {trainer.step} steps in {trainer.seconds:.0f} s; encoder in {path / 'encoder'}")

@@ -55,7 +55,7 @@ def preview(
 
     names = view_names(cls, kind, sorted_knobs["views"])
     views = Views(names, prep, view_options(names, prep, sorted_knobs["view"], cls), seed=0)
-    if any(options.get("patch") == 0 for options in views.options):
+    if any(0 in (options.get("patch"), options.get("stride")) for options in views.options):
         for start in starts.values():
             views.fit_encoder(
                 start.named(prep).build(prep, cls, lambda start=start: used_view(prep, start.role.export_view)(batch, 0)[0]), start.role

@@ -70,11 +70,18 @@ def print_health(health: Options) -> None:
     say(f"health    healthy: effective rank {rank}, std {std}")
 
 
-def report_loss(held_out: HeldOut, folder: Path, data: str) -> None:
-    """Prints the loss on the held-out part and writes it to evaluation.json."""
+def report_held_out(held_out: HeldOut, folder: Path, data: str) -> None:
+    """Prints the loss on the held-out part, and the accuracy of a pretext task beside chance, and writes them to evaluation.json."""
     found = {name.removeprefix("held_out_"): value for name, value in held_out().items()}
-    say(f"held out  {', '.join(f'{name} {value:.3f} nats' for name, value in found.items())} on {held_out.part}")
-    rows = [{"features": "encoder", "probe": "loss", "labels": "none", "metric": name, "mean": round(v, 6)} for name, v in found.items()]
+    chance = held_out.method.chance
+    texts = {name: f"{name} {value:.3f} nats" for name, value in found.items()}
+    rows = [("encoder", name, value) for name, value in found.items()]
+    if chance:
+        texts["accuracy"] = f"accuracy {shown('accuracy', found['accuracy'])} (chance {shown('accuracy', chance)})"
+        rows.append(("chance", "accuracy", chance))
+    say(f"held out  {', '.join(texts.values())} on {held_out.part}")
+    probe = "pretext" if chance else "loss"
+    rows = [{"features": who, "probe": probe, "labels": "none", "metric": name, "mean": round(value, 6)} for who, name, value in rows]
     merge_rows(folder / "evaluation.json", [row | {"data": data} for row in rows])
 
 

@@ -29,6 +29,7 @@ class Encoder(nn.Module):
     width: int
     offers: frozenset[str] = frozenset()  # any of: tokens layers maps causal bidirectional any_size words decoder
     layered: bool = False  # whether it is evaluated as a weighted sum of its layers
+    stride: int = 0  # pixels per position of its last map; 0 if unknown
 
     def forward(self, view: View) -> Tensor:
         """-> (B, width), pooled as trained."""

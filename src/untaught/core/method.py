@@ -73,6 +73,7 @@ class Method(nn.Module):
     short: Options = {}  # settings for short runs, as knobs; defaults of the constructor are the paper's
     view_presets: dict[str, Options] = {}  # the paper's view options, as knobs, by the modality's preset: {"photo": {"global.blur": 1.0}}
     find_unused_parameters: bool = False  # whether a step may leave parameters without a gradient
+    chance: float = 0.0  # of a pretext task with a term "accuracy": what guessing reaches; its terms are then reported on held-out samples
 
     encoder: Encoder  # if the method has a single role
 

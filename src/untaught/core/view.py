@@ -21,7 +21,7 @@ class View:
     mask: Tensor | None = None  # (B,N) bool, tokens masked in the input or used in the loss
     target: Tensor | None = None  # prediction target; its length may differ from x
     target_valid: Tensor | None = None
-    meta: dict[str, Tensor] | None = None  # geometry etc.: "affine" (B,2,3) view -> source, "index" (B,) ...
+    meta: dict[str, Tensor] | None = None  # geometry etc.: "affine" (B,2,3) view -> source, "index" (B,), "parts" (see `parts`) ...
 
     def __len__(self) -> int:
         """The number of samples."""
@@ -34,6 +34,15 @@ class View:
     def to(self, device: Any) -> View:
         """The view on a device."""
         return self._map(lambda value: value.to(device, non_blocking=True))
+
+    @property
+    def parts(self) -> Tensor | None:
+        """Which part of its sample each input is, (B,T), in a view with T inputs per sample, x (B,T,...); None in any other view."""
+        return (self.meta or {}).get("parts")
+
+    def apart(self) -> View:
+        """Of a view with T inputs per sample: the view of all inputs, x (B*T,...). Any other view is returned as it is."""
+        return self if self.parts is None else View(self.x.flatten(0, 1))
 
     @property
     def shapes(self) -> str:

@@ -64,7 +64,7 @@ class ConvSmall(Encoder):
             halve = _Convolution(inside, outside, 4, stride=2) if i == 0 else _Merge(inside, outside)
             last = i == len(widths) - 1
             self.stages.append(nn.Sequential(halve, *(_Convolution(outside, outside, 3, stride=1) for _ in range(0 if last else depth))))
-        self.width = widths[-1]
+        self.width, self.stride = widths[-1], 1 << halvings
 
     def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
         x = view.x

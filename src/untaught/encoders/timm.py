@@ -69,12 +69,14 @@ def timm_encoder(
         raise
     except Exception as error:  # each model raises its own types
         raise (unknown(name) if "Unknown model" in str(error) else UserError(f"timm/{name}: {_line(error)}")) from error
+    stride = _stride(model)
     changed = (stem == "small" or (stem == "auto" and size <= SMALL)) and _small_stem(model, name, required=stem == "small")
     _suit(model)
     encoder = ViT(model) if type(model) is VisionTransformer else TimmEncoder(model)
     if positions == "sines" or freeze_patches:
         _freeze(model, name, positions == "sines", freeze_patches)
     encoder.note = note
+    encoder.stride = stride // ((4 if hasattr(model, "maxpool") else 2) if changed else 1)
     encoder.timm_args = None if changed else _arguments(model, {"in_chans": channels, **knobs})
     if ":" in name:  # a folder or a repository, which may not exist where the encoder is loaded
         encoder.origin = _origin(model, {**requested, "stem": stem})
@@ -227,6 +229,12 @@ def _origin(model: Any, knobs: dict[str, Any]) -> dict[str, Any]:
     """The config.json entries of a model that came from a folder or a repository."""
     given = {key: value for key, value in getattr(model, "pretrained_model_args", {}).items() if key not in ("in_chans", "img_size")}
     return {"encoder": f"timm/{model.pretrained_cfg['architecture']}", "encoder_knobs": {**given, **knobs}}
+
+
+def _stride(model: Any) -> int:
+    """Pixels per position of the last map; 0 if timm does not say."""
+    stages = getattr(model, "feature_info", None)
+    return stages[-1].get("reduction", 0) if isinstance(stages, list) and stages else 0
 
 
 def _small_stem(model: nn.Module, name: str, required: bool) -> bool:

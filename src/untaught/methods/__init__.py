@@ -42,6 +42,9 @@ if TYPE_CHECKING:  # for editors and type checkers; the table below is what coun
     from untaught.methods.reconstruction.replaced_token import ReplacedToken as ReplacedToken
     from untaught.methods.reconstruction.seq2seq_denoising import Seq2SeqDenoising as Seq2SeqDenoising
     from untaught.methods.reconstruction.tsdae import TSDAE as TSDAE
+    from untaught.methods.relation.jigsaw import Jigsaw as Jigsaw
+    from untaught.methods.relation.relative_patch import RelativePatch as RelativePatch
+    from untaught.methods.relation.rotation import Rotation as Rotation
 
 METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports nothing
     "margin": "untaught.methods.contrastive.margin:Margin",
@@ -73,6 +76,9 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports n
     "seq2seq_denoising": "untaught.methods.reconstruction.seq2seq_denoising:Seq2SeqDenoising",
     "replaced_token": "untaught.methods.reconstruction.replaced_token:ReplacedToken",
     "tsdae": "untaught.methods.reconstruction.tsdae:TSDAE",
+    "relative_patch": "untaught.methods.relation.relative_patch:RelativePatch",
+    "jigsaw": "untaught.methods.relation.jigsaw:Jigsaw",
+    "rotation": "untaught.methods.relation.rotation:Rotation",
     "bigan": "untaught.methods.adversarial.bigan:BiGAN",
     "clm": "untaught.methods.autoregression.clm:CLM",
 }

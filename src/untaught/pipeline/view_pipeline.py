@@ -88,7 +88,7 @@ class Views:
         self.adjusted: dict[str, str] = {}  # options changed to fit the encoder, and why
 
     def fit_encoder(self, encoder: Encoder, role: Role | None = None) -> None:
-        """Sets options that depend on the encoder: its patch size, and the view sizes that follow from it.
+        """Sets options that depend on the encoder: its patch size or stride, and the view sizes that follow from them.
 
         role: the encoder's role; only the views that it reads are changed, all if None.
         """
@@ -96,6 +96,8 @@ class Views:
         for name, options in _read(role, zip(self.names, self.options, strict=True)):
             if options.get("patch") == 0:
                 options["patch"] = patch
+            if options.get("stride") == 0:
+                options["stride"] = patch or encoder.stride
             changes = self.prep.modality.suit(options, patch) if patch and "any_size" in encoder.offers else {}
             for key, value in changes.items():
                 self.adjusted[f"{name}.{key}={value}"] = f"not {options[key]}: a multiple of the encoder's patch of {patch}"
@@ -104,7 +106,7 @@ class Views:
     def check_encoder(self, encoder: Encoder, examples: list[View], whole: View, role: Role | None = None) -> None:
         """Raises UserError if the encoder can't take the shape of a view. examples: one per view; whole: the view that the encoder is
         exported with, for the same samples."""
-        for name, view in _read(role, zip(self.names, examples, strict=True)):
+        for name, view in _read(role, zip(self.names, [view.apart() for view in examples], strict=True)):
             if view.shapes == whole.shapes:
                 continue
             training = encoder.training

@@ -31,6 +31,7 @@ PROBES = {
     "finetune-partial": "Fine-tuned, last layers",
     "finetune-frozen": "Frozen, trained head",
     "kmeans": "k-means",
+    "pretext": "Pretext task, held-out samples",
     "spectrum": "Spectrum",
 }
 HEALTH = {

@@ -226,6 +226,7 @@ class CollapseDetector:
         batch = {key: value[:PROBE].to(self.device) for key, value in batch.items()}
         half = {key: value[: PROBE // 2] for key, value in batch.items()}
         self.read = views(batch, 0)
+        self.logged = self._only_logged()
         heads, loss = self._heads(0.0)
         same, shown = _same(self.read) and not _drops(method), self._shown()
         self.looks = [
@@ -272,7 +273,7 @@ class CollapseDetector:
         hooks = [head.register_forward_hook(partial(see, name)) for name, head in _heads_of(self.method)]
         try:
             terms = self._terms(self.read, progress)
-            loss = None if self.method.players else _sum(terms)  # a player's loss need not fall as it learns
+            loss = None if self.method.players else self._sum(terms)  # a player's loss need not fall as it learns
         except UserError:  # the method needs more samples than the probe batch has
             return {}, None
         finally:
@@ -289,6 +290,20 @@ class CollapseDetector:
         """The method's terms; with players, those of the encoder's player."""
         with _probing(self.method, self.bf16, self.device, training=True):
             return self.method.validate(views, progress, self.method.player_of(next(iter(self.method.roles()))))
+
+    def _only_logged(self) -> set[str]:
+        """The terms without a gradient, such as an accuracy; empty if the method needs more samples than the probe batch has."""
+        try:
+            with _probing(self.method, self.bf16, self.device, training=True), torch.enable_grad():
+                terms = self.method.validate(self.read[:], 0.0) if not self.method.players else {}
+        except UserError:
+            return set()
+        return {name for name, value in terms.items() if not value.requires_grad}
+
+    def _sum(self, terms: Terms) -> float | None:
+        """The loss; None if not finite, as before DeepCluster's first clustering."""
+        total = float(torch.stack([value.float() for name, value in terms.items() if name not in self.logged]).sum())
+        return total if math.isfinite(total) else None
 
     def _shown(self) -> float | None:
         """Visible share of the reconstruction target; None if no view has such a target.
@@ -310,7 +325,7 @@ class CollapseDetector:
                 masked = masked.transpose(1, 2) if len(grid) == 1 else masked
                 other = replace(view, x=torch.where(masked > 0, view.x.roll(1, 0), view.x))
                 both = [self._terms([*self.read[:place], view, *self.read[place + 1 :]], 0.0) for view in (view, other)]
-                a, b = map(_sum, both)
+                a, b = map(self._sum, both)
                 return None if a is None or b is None else float(not math.isclose(a, b, rel_tol=1e-4))
         return None
 
@@ -377,7 +392,7 @@ class _RoleProbe:
     def _statistics(self) -> tuple[FeatureStats, float, float]:
         """Statistics on unaugmented views, alignment of two augmented ones, and uniformity (Wang, Isola 2020, equations 1 and 2)."""
         with _probing(self.detector.method, self.detector.bf16, self.detector.device, training=False):
-            x, a, b = (_normalised(self.encoder(view)) for view in (self.whole, *self.pair))
+            x, a, b = (_normalised(_vectors(self.encoder, view)) for view in (self.whole, *self.pair))
         uniformity = torch.pdist(x).square().mul(-2).exp().mean().log()
         return _stats(x, a, b), float((a - b).square().sum(1).mean()), float(uniformity)
 
@@ -397,6 +412,12 @@ class _RoleProbe:
     def _moved(self) -> float:
         change = [now - then for now, then in zip(self._weights(), self.weights, strict=True)]
         return float((nn.utils.get_total_norm(change) / nn.utils.get_total_norm(self.weights).clamp(min=1e-12)).nan_to_num(1e30, 1e30))
+
+
+def _vectors(encoder: nn.Module, view: View) -> Tensor:
+    """(B,D); of a view with several inputs per sample, the mean of their vectors."""
+    found = encoder(view.apart())
+    return found if view.parts is None else found.unflatten(0, (len(view), -1)).mean(1)
 
 
 def _heads_of(method: Method) -> Iterator[tuple[str, nn.Module]]:
@@ -437,12 +458,6 @@ def _drops(method: Method) -> bool:
     """Whether the network is stochastic: dropout or stochastic depth."""
     shares = (part.p if isinstance(part, _DropoutNd) else getattr(part, "drop_prob", 0.0) for part in method.modules())
     return any(share > 0 for share in shares)
-
-
-def _sum(terms: Terms) -> float | None:
-    """The loss; None if not finite, as before DeepCluster's first clustering."""
-    total = float(torch.stack([value.float() for value in terms.values()]).sum())
-    return total if math.isfinite(total) else None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The loss on held-out samples: the measure of a language model."""
+"""The loss on held-out samples: the measure of a language model; and the accuracy of a pretext task."""
 
 from __future__ import annotations
 

@@ -23,11 +23,13 @@ from untaught.modalities.image.augment import augmented, blocks, masked, multibl
 from untaught.modalities.image.decode import decode, decode_with_mask, fit, raw
 from untaught.modalities.image.plan import adapt, doubt, plan
 from untaught.modalities.image.presets import SIDES, check, presets
+from untaught.modalities.image.tiles import laid_out, patch_pair, puzzle, rotations
 from untaught.ranges import Within
 
 
 def render(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
-    """A view as the network sees it -> (B,H,W,3) uint8, masked tokens grey; the first three channels (or the first, if fewer)."""
+    """A view as the network sees it -> (B,H,W,3) uint8, masked tokens grey, several parts side by side; the first three channels (or the
+    first, if fewer)."""
     mean, std = (torch.tensor(prep.statistics[key]).view(-1, 1, 1) for key in ("mean", "std"))
     x = view.x.detach().float().cpu() * std + mean
     if view.mask is not None:
@@ -35,6 +37,8 @@ def render(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
         rows = x.shape[-2] // side
         masked_pixels = view.mask.cpu().view(len(x), 1, rows, -1).repeat_interleave(side, 2).repeat_interleave(side, 3)
         x = torch.where(masked_pixels, torch.tensor(0.5), x)
+    if view.parts is not None:
+        x = laid_out(x, view.parts.cpu(), options)
     x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
     return (x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
@@ -104,6 +108,9 @@ IMAGE = Modality(
         **dict.fromkeys(("masked", "global_masked"), masked),
         **dict.fromkeys(("blocks", "global_blocks", "global2_blocks"), blocks),
         "multiblock": multiblock,
+        "rotations": rotations,
+        "puzzle": puzzle,
+        "patch_pair": patch_pair,
     },
     raw=raw,
     render=render,

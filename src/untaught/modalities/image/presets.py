@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from untaught.core import Options, UserError
@@ -38,6 +39,8 @@ _CROP: Options = {"scale": (0.2, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # 
 _BRIGHT: Options = {"jitter": 1.0, "hue": 0.0}  # data2vec, which follows BEiT
 _WIDE: Options = {"scale": (0.3, 1.0), "ratio": (3 / 4, 4 / 3)}  # I-JEPA: its code's crops, without flips
 _LIGHT: Options = {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # for fine-tuning: crops keep the object
+_PUZZLE: Options = {"scale": (0.6, 1.0), "grey": 0.3}  # Noroozi and Favaro: 30% of the images are grey
+_PAIR: Options = {"scale": (0.33, 1.0)}  # Doersch et al., section 3: images of 150,000 to 450,000 pixels for patches of 96 x 96
 PRESETS: dict[str, dict[str, Options]] = {
     "photo": {  # SimCLR appendix A; BYOL appendix B for the second view; DINO's local crops
         "global": _SIMCLR | _STRONG,
@@ -47,6 +50,9 @@ PRESETS: dict[str, dict[str, Options]] = {
         "blocks": _CROP | _BRIGHT,
         "multiblock": _WIDE,
         "light": _LIGHT,
+        "rotations": _SIMCLR | {"jitter": 0.0, "grey": 0.0, "blur": 0.0},  # RotNet's code for ImageNet: crops and flips
+        "puzzle": _PUZZLE,
+        "patch_pair": _PAIR,
     },
     "small": {  # SimCLR appendix B.9 (CIFAR-10): half the strength of colour, no blur; crops as MoCo's
         "global": _SIMCLR | {"blur": 0.0, "scale": (0.2, 1.0)},
@@ -56,6 +62,9 @@ PRESETS: dict[str, dict[str, Options]] = {
         "blocks": _CROP | _BRIGHT,
         "multiblock": _WIDE,
         "light": _LIGHT,
+        "rotations": {"translate": 4 / 32, "flip": 0.5},  # RotNet's code for CIFAR-10: shifts by up to 4 pixels, and flips
+        "puzzle": _PUZZLE | {"permutations": 100},  # as in the authors' published code; 1000 are for large data
+        "patch_pair": _PAIR,
     },
     "upright": {  # characters and scans, where flips change the meaning: no flips, larger crops
         "global": {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "rotate": 10.0, "jitter": 0.8},
@@ -65,6 +74,31 @@ PRESETS: dict[str, dict[str, Options]] = {
         "blocks": {"scale": (0.6, 1.0), "ratio": (3 / 4, 4 / 3)} | _BRIGHT,
         "multiblock": {"scale": (0.6, 1.0), "ratio": (3 / 4, 4 / 3)},
         "light": {"scale": (0.7, 1.0), "ratio": (3 / 4, 4 / 3), "rotate": 10.0},
+        "rotations": {"translate": 4 / 32},
+        "puzzle": {"scale": (0.6, 1.0), "permutations": 100},
+        "patch_pair": {"scale": (0.6, 1.0)},
+    },
+}
+TILES: dict[str, Options] = {  # options of views of tiles; "stride" is filled in from the encoder
+    "puzzle": {  # Noroozi and Favaro: tiles of 64 pixels at random in cells of 85, channels displaced by up to 2
+        "grid": 3,
+        "permutations": 1000,
+        "tile": 0,
+        "stride": 0,
+        "gap": 21 / 64,
+        "shift": 0.5,
+        "channel_shift": 2 / 64,
+        "normalise": True,
+    },
+    "patch_pair": {  # Doersch et al.: patches of 96 pixels, gaps of 48, displaced by up to 7
+        "tile": 0,
+        "stride": 0,
+        "gap": 48 / 96,
+        "shift": 7 / 48,
+        "drop": 1.0,
+        "project": 0.0,
+        "pixelate": 1 / 3,
+        "normalise": True,
     },
 }
 MASKING: dict[str, Options] = {  # options of views with masked tokens; "patch" is the side of a token, filled in from the encoder
@@ -83,7 +117,7 @@ def presets(settings: Options) -> dict[str, Options]:
     size = settings["size"]
     named = {"whole": {}} | PRESETS[settings["preset"]]
     named |= {"global_masked": named["global"], "global_blocks": named["global"], "global2_blocks": named["global2"]}
-    options = {name: NOTHING | {"size": size} | given for name, given in named.items()}
+    options = {name: NOTHING | {"size": size} | TILES.get(name, {}) | given for name, given in named.items()}
     options["local"]["size"] = max(8, 8 * round(size * LOCAL_SHARE / 8))
     for name, given in MASKING.items():
         options[name] |= {"patch": 0, **given}
@@ -114,6 +148,13 @@ RANGES = {  # of options; a pair must also be in order
     "size": SIDES,
     "patch": Within(0, SIDES.high),  # 0: the encoder's
     "targets": Within(1, 64),
+    **dict.fromkeys(("drop", "project", "pixelate", "channel_shift"), Within(0, 1)),
+    "tile": Within(0, 1024),  # 0: a quarter of the side
+    "stride": Within(0, SIDES.high),  # 0: the encoder's
+    "gap": Within(0, 4),
+    "shift": Within(0, 0.5),  # at most half of the gap to either side: tiles never overlap
+    "grid": Within(2, 3),
+    "permutations": Within(2, math.factorial(9)),
 }
 
 
@@ -123,4 +164,7 @@ def check(options: Options) -> str | None:
         return fault
     if options.get("targets", 0) * options.get("target_scale", (0, 0))[1] >= 1:
         return f"target_scale={options['target_scale']}: {options['targets']} targets of that size would leave no context"
+    cells = options.get("grid", 3) ** 2
+    if options.get("permutations", 0) > math.factorial(cells):
+        return f"permutations={options['permutations']}: {cells} tiles have only {math.factorial(cells)}; choose fewer, or a larger grid"
     return None
