@@ -141,6 +141,8 @@ def sort_knobs(knobs: Options, cls: type[Method], modality: Modality, loop_type:
             result["layout"][key] = parse(key, value, modality.knobs[key])
         else:
             raise unknown(
-                "knob", key, [*own, *loop, *modality.knobs, "views", "encoder.KNOB", *(f"{v}.OPTION" for v in dict.fromkeys(cls.views))]
+                "knob",
+                key,
+                [*own, *loop, *modality.knobs, "defaults", "views", "encoder.KNOB", *(f"{v}.OPTION" for v in dict.fromkeys(cls.views))],
             )
     return result
