@@ -70,7 +70,7 @@ def accuracy(method: Any, views: Views, dataset: Dataset) -> tuple[float, float,
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16("cpu")):
             right.append(method.forward(made, 1.0)["accuracy"] * len(batch["index"]))
             guess = method.solve(made)
-        placed.append((guess == (parts[:, 1] if guess.ndim == 1 else parts)).float().sum() / guess[0].numel())
+        placed.append((guess == parts[:, -guess.shape[1] :]).float().sum() / guess[0].numel())
     share = float(torch.stack(right).sum()) / len(numbers)
     return share, 1.96 * (share * (1 - share) / len(numbers)) ** 0.5, float(torch.stack(placed).sum()) / len(numbers), len(numbers)
 

@@ -25,7 +25,7 @@ PLAIN: Options = {
     "scale": (1.0, 1.0),
     "ratio": (1.0, 1.0),
 }
-NAMES = ("rotations", "puzzle", "patch_pair")
+NAMES = ("rotations", "puzzle", "neighbours")
 
 
 def plain(name: str, pixels: Tensor, **own: Any) -> View:
@@ -54,7 +54,7 @@ def centres(view: View) -> Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
-@pytest.mark.parametrize(("name", "count", "classes"), [("rotations", 4, 4), ("puzzle", 9, 1000), ("patch_pair", 2, 8)])
+@pytest.mark.parametrize(("name", "count", "classes"), [("rotations", 4, 4), ("puzzle", 9, 1000), ("neighbours", 9, 8)])
 def test_shape_type_and_finite(name: str, count: int, classes: int, channels: int) -> None:
     view = make(name, batch_of(noise(5, channels=channels), 1.4))
     side = 24 if name == "rotations" else 6
@@ -64,7 +64,7 @@ def test_shape_type_and_finite(name: str, count: int, classes: int, channels: in
     assert view.parts is not None
     assert view.parts.shape == (5, count)
     assert view.target is not None
-    assert view.target.shape == ((5, 4, 4) if name == "rotations" else (5, classes))
+    assert view.target.shape == ((5, classes) if name == "puzzle" else (5, count - (name == "neighbours"), classes))
     assert (view.target.sum(-1) == 1).all()
     assert view.meta is not None
     assert view.meta["affine"].shape == (5, count, 2, 3)
@@ -82,7 +82,7 @@ def test_a_sample_has_its_parts_in_any_micro_batch(name: str) -> None:
         assert torch.equal(part.target, whole.target[rows])  # type: ignore[index, arg-type]
 
 
-@pytest.mark.parametrize("name", ["puzzle", "patch_pair"])
+@pytest.mark.parametrize("name", ["puzzle", "neighbours"])
 def test_no_draw_is_shared_between_samples_epochs_or_places(name: str) -> None:
     """Each of 64 samples of the same image has tiles of its own; so has each epoch, and a view elsewhere among the views."""
     batch = batch_of(noise(1).expand(64, -1, -1, -1))
@@ -191,35 +191,28 @@ def test_channels_of_a_tile_are_displaced_by_whole_pixels() -> None:
     assert (inner - still.x[:, :, 0, 4:-4, 4:-4].flatten(2)).abs().amax(2).gt(0).float().mean() > 0.8
 
 
-# ------------------------------------------------------------------------------------------------------------ patch pair
+# ------------------------------------------------------------------------------------------------------------ neighbours
 
 
-def test_the_neighbour_lies_where_the_target_says() -> None:
-    view = plain("patch_pair", ramps(300), size=48)
+def test_each_neighbour_lies_where_the_target_says() -> None:
+    view = plain("neighbours", ramps(300), size=48)
     assert view.target is not None
-    away = (centres(view)[:, 1] - centres(view)[:, 0]) * 24 / 18  # in steps of a patch of 12 and a gap of 6
-    column, row = away.round().long().unbind(1)
+    assert view.parts is not None
+    away = (centres(view)[:, 1:] - centres(view)[:, :1]) * 24 / 18  # in steps of a patch of 12 and a gap of 6
+    column, row = away.round().long().unbind(2)
     number = (row + 1) * 3 + column + 1
-    assert torch.equal(view.parts[:, 1], number)  # type: ignore[index]
-    assert torch.equal(view.parts[:, 0], torch.full((300,), 4))  # type: ignore[index]
-    assert torch.equal(view.target.argmax(1), number - (number > 4).long())
-    assert len(number.unique()) == 8
-
-
-def test_the_central_patch_says_nothing_about_the_answer_by_its_place() -> None:
-    view = plain("patch_pair", ramps(2000), size=48)
-    assert view.target is not None
-    place, answer = centres(view)[:, 0], view.target.argmax(1)
-    means = torch.stack([place[answer == k].mean(0) for k in range(8)])
-    assert means.abs().max() < 0.01  # of the view's half side
+    assert torch.equal(view.parts[:, 1:], number)
+    assert (view.parts[:, 0] == 4).all()
+    assert torch.equal(view.target.argmax(2), number - (number > 4).long())
+    assert number.sort(1).values.tolist() == [[0, 1, 2, 3, 5, 6, 7, 8]] * 300
 
 
 def test_the_gap_is_half_a_patch_with_a_jitter_of_seven_in_ninety_six() -> None:
     pixels = ((ramp(96, 400) + 1) / 2 * 65535).round().to(torch.int32).to(torch.uint16)
-    view = plain("patch_pair", pixels, size=384, tile=96)
+    view = plain("neighbours", pixels, size=384, tile=96)
     assert view.meta is not None
-    away = (view.meta["affine"][:, 1, :, 2] - view.meta["affine"][:, 0, :, 2]) / 2 * 398  # the view has room for the jitter
-    straight = away.abs().amax(1)
+    away = (view.meta["affine"][:, 1:, :, 2] - view.meta["affine"][:, :1, :, 2]) / 2 * 398  # the view has room for the jitter
+    straight = away.abs().amax(2)
     assert straight.min() >= 144 - 14 - 1
     assert straight.max() <= 144 + 14 + 1
     assert straight.std() > 2
@@ -229,9 +222,9 @@ def test_the_gap_is_half_a_patch_with_a_jitter_of_seven_in_ninety_six() -> None:
 
 
 def edges_alike(view: View) -> Tensor:
-    """(B,8) how well the edges of both patches fit if the second is the neighbour k: the mean squared difference along the common edge, by
-    which touching patches of a smooth image can be placed without looking at anything else; infinite for diagonal neighbours."""
-    a, b = view.x.unbind(1)
+    """(B x 8,8) how well the edges of the central patch and a neighbour fit if it is the neighbour k: the mean squared difference along the
+    common edge, by which touching patches of a smooth image can be placed without looking at anything else; infinite for diagonal ones."""
+    a, b = view.x[:, :1].expand(-1, 8, -1, -1, -1).flatten(0, 1), view.x[:, 1:].flatten(0, 1)
     pairs = {1: (a[:, :, 0], b[:, :, -1]), 3: (a[..., 0], b[..., -1]), 4: (a[..., -1], b[..., 0]), 6: (a[:, :, -1], b[:, :, 0])}
     scores = torch.full((len(a), 8), torch.inf)
     for k, (x, y) in pairs.items():
@@ -241,15 +234,15 @@ def edges_alike(view: View) -> Tensor:
 
 def placed_by_edges(view: View) -> float:
     assert view.target is not None
-    answer = view.target.argmax(1)
+    answer = view.target.argmax(2).flatten()
     straight = torch.isin(answer, torch.tensor([1, 3, 4, 6]))
     return float((edges_alike(view).argmin(1) == answer)[straight].float().mean())
 
 
 def test_edges_place_patches_that_touch_but_not_those_with_gaps() -> None:
-    pixels = smooth(400, 48, cells=12)
-    touching = placed_by_edges(plain("patch_pair", pixels, size=48, gap=0.0))
-    apart = placed_by_edges(make("patch_pair", batch_of(pixels), size=48, drop=0.0))
+    pixels = smooth(60, 48, cells=12)
+    touching = placed_by_edges(plain("neighbours", pixels, size=48, gap=0.0))
+    apart = placed_by_edges(make("neighbours", batch_of(pixels), size=48, drop=0.0))
     assert touching > 0.9
     assert apart < 0.5
 
@@ -259,21 +252,21 @@ def test_dropped_channels_do_not_depend_on_the_image() -> None:
     first = smooth(40, 36)
     for kept in range(3):
         other = torch.where(torch.arange(3).view(3, 1, 1) == kept, first, smooth(40, 36, seed=1))
-        a, b = (make("patch_pair", batch_of(pixels), pixelate=0.0).x for pixels in (first, other))
+        a, b = (make("neighbours", batch_of(pixels), pixelate=0.0).x for pixels in (first, other))
         strong = a.square().mean((3, 4)).argmax(2)  # the kept channel has nearly all of the variance
         assert torch.equal(strong == kept, ((a - b).abs().amax((2, 3, 4)) < 1e-4))
         assert (strong == kept).any()
 
 
 def test_a_projected_pair_has_nothing_along_green_and_magenta() -> None:
-    view = make("patch_pair", batch_of(smooth(8, 36)), drop=0.0, project=1.0, pixelate=0.0, normalise=False)
+    view = make("neighbours", batch_of(smooth(8, 36)), drop=0.0, project=1.0, pixelate=0.0, normalise=False)
     red, green, blue = view.x.unbind(2)
     assert (-red + 2 * green - blue).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["puzzle", "patch_pair"])
+@pytest.mark.parametrize("name", ["puzzle", "neighbours"])
 def test_normalised_tiles_say_nothing_about_brightness_and_contrast(name: str) -> None:
-    x = make(name, batch_of(smooth(8, 36)), drop=0.0) if name == "patch_pair" else make(name, batch_of(smooth(8, 36)))
+    x = make(name, batch_of(smooth(8, 36)), drop=0.0, pixelate=0.0) if name == "neighbours" else make(name, batch_of(smooth(8, 36)))
     torch.testing.assert_close(x.x.mean((3, 4)), torch.zeros(x.x.shape[:3]), atol=1e-4, rtol=0)
     assert x.x.square().mean((2, 3, 4)).sub(1).abs().max() < 0.25  # nearly flat tiles are not blown up
 
@@ -321,9 +314,8 @@ def test_parts_are_drawn_as_the_network_sees_them() -> None:
     drawn = IMAGE.render(shuffled, options("puzzle"), prep_of())
     assert drawn.shape == (2, 20, 20, 3)
     assert np.array_equal(drawn[1, 7:13, 14:], (shuffled.x[1, 5].permute(1, 2, 0) * 255).round().byte().numpy())
-    pair = plain("patch_pair", pixels)
-    drawn = IMAGE.render(pair, options("patch_pair"), prep_of())
-    row, column = divmod(int(pair.parts[0, 1]), 3)  # type: ignore[index]
-    second = (pair.x[0, 1].permute(1, 2, 0) * 255).round().byte().numpy()
-    assert np.array_equal(drawn[0, 7 * row : 7 * row + 6, 7 * column : 7 * column + 6], second)
-    assert (drawn[0] == 255).all(2).mean() > 0.5  # the other cells are empty
+    patches = plain("neighbours", pixels)
+    drawn = IMAGE.render(patches, options("neighbours"), prep_of())
+    for part, (row, column) in {0: (1, 1), 1: (0, 0), 5: (1, 2), 8: (2, 2)}.items():  # the central patch comes first
+        own = (patches.x[0, part].permute(1, 2, 0) * 255).round().byte().numpy()
+        assert np.array_equal(drawn[0, 7 * row : 7 * row + 6, 7 * column : 7 * column + 6], own)

@@ -18,7 +18,7 @@ from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.warp import warp
 from untaught.pipeline.view_pipeline import view_options
 
-NAMES = [name for name in IMAGE.views if name not in ("rotations", "puzzle", "patch_pair")]  # those are in test_image_tiles.py
+NAMES = [name for name in IMAGE.views if name not in ("rotations", "puzzle", "neighbours")]  # those are in test_image_tiles.py
 SMALL = prep_of(size=32, side=32, preset="small")
 KEYS = ("top", "left", "height", "width")  # of a crop, in torchvision
 ALL_ON: dict[str, Any] = {"jitter": 0.8, "grey": 0.2, "blur": 0.5, "solarize": 0.5, "erase": 0.5, "noise": 0.1, "rotate": 20.0, "flip": 0.5}

@@ -23,7 +23,7 @@ from untaught.modalities.image.augment import augmented, blocks, masked, multibl
 from untaught.modalities.image.decode import decode, decode_with_mask, fit, raw
 from untaught.modalities.image.plan import adapt, doubt, plan
 from untaught.modalities.image.presets import SIDES, check, presets
-from untaught.modalities.image.tiles import laid_out, patch_pair, puzzle, rotations
+from untaught.modalities.image.tiles import laid_out, neighbours, puzzle, rotations
 from untaught.ranges import Within
 
 
@@ -110,7 +110,7 @@ IMAGE = Modality(
         "multiblock": multiblock,
         "rotations": rotations,
         "puzzle": puzzle,
-        "patch_pair": patch_pair,
+        "neighbours": neighbours,
     },
     raw=raw,
     render=render,

@@ -52,7 +52,7 @@ PRESETS: dict[str, dict[str, Options]] = {
         "light": _LIGHT,
         "rotations": _SIMCLR | {"jitter": 0.0, "grey": 0.0, "blur": 0.0},  # RotNet's code for ImageNet: crops and flips
         "puzzle": _PUZZLE,
-        "patch_pair": _PAIR,
+        "neighbours": _PAIR,
     },
     "small": {  # SimCLR appendix B.9 (CIFAR-10): half the strength of colour, no blur; crops as MoCo's
         "global": _SIMCLR | {"blur": 0.0, "scale": (0.2, 1.0)},
@@ -64,7 +64,7 @@ PRESETS: dict[str, dict[str, Options]] = {
         "light": _LIGHT,
         "rotations": {"translate": 4 / 32, "flip": 0.5},  # RotNet's code for CIFAR-10: shifts by up to 4 pixels, and flips
         "puzzle": _PUZZLE | {"permutations": 100},  # as in the authors' published code; 1000 are for large data
-        "patch_pair": _PAIR,
+        "neighbours": _PAIR,
     },
     "upright": {  # characters and scans, where flips change the meaning: no flips, larger crops
         "global": {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "rotate": 10.0, "jitter": 0.8},
@@ -76,7 +76,7 @@ PRESETS: dict[str, dict[str, Options]] = {
         "light": {"scale": (0.7, 1.0), "ratio": (3 / 4, 4 / 3), "rotate": 10.0},
         "rotations": {"translate": 4 / 32},
         "puzzle": {"scale": (0.6, 1.0), "permutations": 100},
-        "patch_pair": {"scale": (0.6, 1.0)},
+        "neighbours": {"scale": (0.6, 1.0)},
     },
 }
 TILES: dict[str, Options] = {  # options of views of tiles; "stride" is filled in from the encoder
@@ -90,7 +90,7 @@ TILES: dict[str, Options] = {  # options of views of tiles; "stride" is filled i
         "channel_shift": 2 / 64,
         "normalise": True,
     },
-    "patch_pair": {  # Doersch et al.: patches of 96 pixels, gaps of 48, displaced by up to 7
+    "neighbours": {  # Doersch et al.: patches of 96 pixels, gaps of 48, displaced by up to 7
         "tile": 0,
         "stride": 0,
         "gap": 48 / 96,

@@ -1,4 +1,4 @@
-"""Views with several parts of an image, x (B,T,C,h,w): the image in four rotations, a puzzle of tiles, a pair of neighbouring patches.
+"""Views with several parts of an image, x (B,T,C,h,w): the image in four rotations, a puzzle of tiles, a patch and its neighbours.
 
 meta["parts"] (B,T) says which part each one is, and target, one-hot, what a method must predict.
 """
@@ -57,16 +57,17 @@ def puzzle(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) 
     )
 
 
-def patch_pair(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
-    """The central patch of a 3 x 3 grid, and one of its eight neighbours: x (B,2,C,tile,tile).
+def neighbours(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
+    """The central patch of a 3 x 3 grid, and its eight neighbours: x (B,9,C,tile,tile).
 
-    meta["parts"] (B,2): 4, and the neighbour's cell, row by row. target (B,8): which neighbour it is, in the same order.
+    meta["parts"] (B,9): the cell of each, row by row: 4, then the others. target (B,8,8): which neighbour each one is, in that order.
     """
-    neighbour = (rng.uniform() * (AROUND * AROUND - 1)).long()
-    cells = torch.stack([torch.full_like(neighbour, CENTRE), neighbour + (neighbour >= CENTRE).long()], 1)
+    count, around = len(batch["index"]), AROUND * AROUND - 1
+    number = torch.arange(around, device=batch["index"].device)
+    cells = torch.cat([number.new_tensor([CENTRE]), number + (number >= CENTRE).long()]).expand(count, -1)
     x, affine = _tiles(batch, rng, options, prep, cells, AROUND)
     x = _without_cues(x, rng, options, prep)
-    return View(x, target=_one_hot(neighbour, AROUND * AROUND - 1), meta={"affine": affine, "parts": cells})
+    return View(x, target=_one_hot(number, around).expand(count, -1, -1), meta={"affine": affine, "parts": cells})
 
 
 def tile_side(options: Options) -> int:
@@ -125,12 +126,12 @@ def _one_hot(number: Tensor, classes: int) -> Tensor:
 
 
 def laid_out(x: Tensor, parts: Tensor, options: Options) -> Tensor:
-    """x (B,T,C,h,w) in 0..1 -> one image each, (B,C,H,W): all parts as a square in the order in which the network sees them; of a few cells
-    of a grid, each at its own place."""
+    """x (B,T,C,h,w) in 0..1 -> one image each, (B,C,H,W): the parts as a square, in the order in which the network sees them; a patch and
+    its neighbours each at its own place."""
     count, (high, wide) = x.shape[1], x.shape[-2:]
     grid = options.get("grid", AROUND if "tile" in options else math.isqrt(count))
     line = max(1, high // 12)
-    cells = torch.arange(count).expand(len(x), -1) if count == grid * grid else parts
+    cells = parts if "drop" in options else torch.arange(count).expand(len(x), -1)
     sheet = torch.ones(len(x), x.shape[2], grid * (high + line) - line, grid * (wide + line) - line)
     for picture, tiles, places in zip(sheet, x, cells.tolist(), strict=True):
         for tile, place in zip(tiles, places, strict=True):
