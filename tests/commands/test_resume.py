@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,14 +97,6 @@ def begin(cli: Cli, name: str, out: Path, first: AtRow | None = None) -> Running
     return cli.start("pretrain", data_of(name), "--method", method, "--out", out, *knobs, first=first)
 
 
-def wait_for(found: Callable[[], object], running: Running) -> None:
-    until = time.monotonic() + 120
-    while not found():
-        assert running.process.is_alive(), running.err
-        assert time.monotonic() < until, "two minutes and nothing to see"
-        time.sleep(0.002)
-
-
 def killed(cli: Cli, name: str, out: Path, rows: int) -> list[int]:
     """The run of this name is killed when so many rows of its metrics are written -> the steps that have a checkpoint."""
     assert begin(cli, name, out, AtRow(rows, signal.SIGKILL)).wait().code == -signal.SIGKILL
@@ -144,10 +135,7 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_no_step(
     number: signal.Signals, code: int, cli: Cli, tmp_path: Path, never_killed: Callable[[str], Path]
 ) -> None:
     out = tmp_path / "run"
-    running = begin(cli, "steps", out)
-    wait_for(lambda: (out / "metrics.jsonl").exists() and len((out / "metrics.jsonl").read_bytes()) > 1000, running)
-    assert running.process.pid
-    os.kill(running.process.pid, number)
+    running = begin(cli, "steps", out, AtRow(6, number))
     assert running.wait().code == code, running.err
     assert "Traceback" not in running.err
     last = running.err.splitlines()[-1]

@@ -51,7 +51,7 @@ CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {  # name -> method, whethe
 KNOBS: dict[str, dict[str, Any]] = {
     "bigan": {"maps": 8},
     "w_mse": {"width": 4, "slice": 6},
-    "dino": {"prototypes": 32, "hidden": 16, "frozen": 0.0},
+    "dino": {"prototypes": 32, "hidden": 16, "frozen": 0.0, "normed": True, "teacher_temperature": (0.02, 0.02)},
     "swav": {"frozen": 0.0, "queue_start": 0.3},
     "ibot": {"hidden": 16, "frozen": 0.0},
     "dinov2": {"hidden": 16, "frozen": 0.0},
