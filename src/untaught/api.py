@@ -562,4 +562,6 @@ def _pretrain_arguments(
     before = read_run(place / "run.yaml") if place.is_dir() else read_run(place, named=True)
     repeated = {key: before[key] for key in (*chosen, "modality")}
     given = {key: value for key, value in chosen.items() if value is not None}
+    if method is None:  # runs from before there was a choice had the settings of short runs
+        repeated["defaults"] = before.get("defaults", "short")
     return PretrainArguments(**(repeated | given), out=_place(out), knobs=before["knobs"] | _dotted(knobs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import yaml
 from torch import Tensor, nn
 
 import untaught as ut
+from untaught import api
+from untaught.commands.request import resolve
 from untaught.config.overrides import knobs_of, sort_knobs
 from untaught.config.presets import BY_OPTIMIZER, chosen_defaults, encoder_defaults, with_defaults
 from untaught.config.registry import method_class, modality_named
@@ -173,6 +176,21 @@ def test_a_run_says_and_keeps_which_settings_it_has(tmp_path: Path, capsys: pyte
     ut.pretrain("builtin:digits", "byol", out=tmp_path / "other", steps=2, **knobs)
     assert "defaults  for short runs (fewer than 100 epochs; for the paper's, defaults=paper)" in capsys.readouterr().err
     assert yaml.safe_load((tmp_path / "other" / "run.yaml").read_text())["resolved"]["method"]["momentum"] == 0.99
+
+
+def test_a_run_is_repeated_with_the_settings_that_it_had(tmp_path: Path) -> None:
+    """Also one from before there was a choice, and with a number of epochs that would choose the paper's."""
+    knobs: dict[str, Any] = {"encoder.width": 8, "batch_size": 64, "evaluate_every": 0}
+    done = ut.pretrain("builtin:digits", "byol", out=tmp_path / "run", steps=1, **knobs)
+    repeated = ut.pretrain(again=done.path, out=tmp_path / "again")
+    record = yaml.safe_load((done.path / "run.yaml").read_text())
+    assert yaml.safe_load((repeated.path / "run.yaml").read_text()) == record
+    del record["defaults"]
+    old = tmp_path / "old.yaml"
+    old.write_text(yaml.safe_dump(record | {"knobs": {**record["knobs"], "steps": "none", "epochs": 100}}))
+    arguments = api._pretrain_arguments(None, None, None, None, None, None, None, None, old, {})
+    assert resolve(arguments, resume=False).train_config.optimizer == "muon"
+    assert resolve(dataclasses.replace(arguments, defaults=None), resume=False).train_config.optimizer == "lars"
 
 
 def test_cards_show_both() -> None:

@@ -51,6 +51,7 @@ class PretrainArguments:
     label: str | None = None
     split: str | None = None
     knobs: Options = dataclasses.field(default_factory=dict)
+    defaults: str | None = None  # of a run that is repeated: "paper" or "short", unless `knobs` name them
 
     def __post_init__(self) -> None:
         for what, name in vars(self).items():
@@ -116,7 +117,7 @@ def resolve(arguments: PretrainArguments, resume: bool) -> Request:
     arguments = dataclasses.replace(arguments, modality=modality.name)
     given = dataclasses.replace(given, modality=modality.name)
     cls = method_class(arguments.chosen)
-    defaults = chosen_defaults(cls, arguments.knobs, before.get("defaults", "short") if before else None)
+    defaults = chosen_defaults(cls, arguments.knobs, before.get("defaults", "short") if before else arguments.defaults)
     knobs = sort_knobs(with_defaults(cls, defaults[0], arguments.knobs), cls, modality, TrainConfig)
     starts = starts_of(cls, arguments.encoder, knobs["encoder"], encoder_defaults(cls, defaults[0]))
     names = view_names(cls, modality, knobs["views"])
