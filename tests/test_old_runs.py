@@ -61,7 +61,7 @@ def test_it_goes_on_to_the_weights_it_had(old: Path) -> None:
     now = weights(old)
     assert now.keys() == then.keys()
     away = torch.cat([(value - then[name]).abs().flatten() for name, value in now.items()])
-    # where a gradient is noise, AdamW takes a step of one length in either direction; versions of Python differ in the text of builtin:topics
+    # where a gradient is noise, AdamW takes a step of one length in either direction; Python versions differ in builtin:topics
     assert (away > 2e-3).float().mean() < 0.1
     assert away.max() < 2e-2
     assert json.loads((old / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 4
