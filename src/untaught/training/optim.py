@@ -80,10 +80,15 @@ def _route(matrices: set[int]) -> Any:
 def layer_weights(module: nn.Module) -> list[nn.Parameter]:
     """The weight matrices of linear, convolutional and attention layers. Not embeddings, of which a step touches only some rows, as Muon's
     authors advise; not depthwise convolutions or layers with one output, whose weights are vectors; not positions and mask tokens."""
-    embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    embeddings = _embeddings(module)
     named = [(name, p) for part in module.modules() for name, p in part.named_parameters(recurse=False) if p.ndim > 1]
     weights = [p for name, p in named if name.endswith("weight") and id(p) not in embeddings and 1 not in p.shape[:2]]
     return list({id(p): p for p in weights}.values())
+
+
+def _embeddings(module: nn.Module) -> set[int]:
+    """The ids of the embeddings' weights."""
+    return {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
 
 
 def _rates(method: Method, train_config: TrainConfig) -> dict[str, float]:
@@ -105,7 +110,7 @@ def parameter_groups(method: Method, weight_decay: float, rates: dict[str, float
     "use_fallback": of embeddings, which Muon leaves to AdamW.
     """
     groups: dict[tuple, dict[str, Any]] = {}
-    embeddings = {id(part.weight) for part in method.modules() if isinstance(part, nn.Embedding)}
+    embeddings = _embeddings(method)
     for name, parameter in method.named_parameters():
         if not parameter.requires_grad:
             continue
