@@ -58,8 +58,10 @@ class Life:
 
     def encoder(self) -> int:
         """Another number for another encoder folder; 0 where there is none."""
-        folder = self.out / "encoder"
-        return folder.stat().st_ino if folder.exists() else 0
+        try:
+            return (self.out / "encoder").stat().st_ino
+        except FileNotFoundError:  # asked for without looking first: it may go between the two
+            return 0
 
     def rows(self) -> list[dict[str, Any]]:
         """Of the metrics, without what depends on the clock."""
