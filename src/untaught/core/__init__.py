@@ -3,7 +3,7 @@
 from untaught.core.encoder import Encoder, Features, Want
 from untaught.core.errors import UserError, reason
 from untaught.core.method import ExtractFeatures, Facts, Method, Role, Terms
-from untaught.core.modality import Files, Modality, Options, Preprocessor, Record
+from untaught.core.modality import Files, Modality, Options, Preprocessor, Pretext, Record
 from untaught.core.view import Batch, View
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Modality",
     "Options",
     "Preprocessor",
+    "Pretext",
     "Record",
     "Role",
     "Terms",

@@ -74,6 +74,8 @@ class Method(nn.Module):
     view_presets: dict[str, Options] = {}  # the paper's view options, as knobs, by the modality's preset: {"photo": {"global.blur": 1.0}}
     find_unused_parameters: bool = False  # whether a step may leave parameters without a gradient
     chance: float = 0.0  # of a pretext task with a term "accuracy": what guessing reaches; its terms are then reported on held-out samples
+    answers: str = ""  # what `solve` returns, for messages: "coloured images"; "" for a method without `solve`
+    generates: str = ""  # what `sample` returns, for messages: "images"; "" for a method without `sample`
 
     encoder: Encoder  # if the method has a single role
 
@@ -162,6 +164,16 @@ class Method(nn.Module):
 
     def hf_model(self) -> Any:
         """The pretrained model with its heads as a transformers model (with `save_pretrained`); None if there is none."""
+
+    def solve(self, views: list[View]) -> Tensor:
+        """Its answer to the pretext task, in the form of the first view's target: numbers in the target's units, class probabilities
+        (...,K) for classes; in the form of `x` for a view without a target. In eval mode and without gradients.
+        """
+        raise NotImplementedError
+
+    def sample(self, count: int, seed: int) -> Tensor:
+        """Generates (count, ...) samples in the form of the first view's `x`. In eval mode and without gradients."""
+        raise NotImplementedError
 
     def before_epoch(self, epoch: int, extract_features: ExtractFeatures) -> None:
         """Called once at the start of an epoch; store per-sample results in a persistent buffer of `facts.rows` rows."""

@@ -30,6 +30,17 @@ def _heatmap(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Pretext:
+    """How the prediction target of a view is drawn, and how right an answer to it is.
+
+    The answer of a method (`Method.solve`) has the form of the view's target, so that it is drawn by putting it in the target's place.
+    """
+
+    render: Callable[[View, Options, Preprocessor], np.ndarray]  # the sample that the target describes -> (B,H,W,3) uint8
+    measure: Callable[[View, Tensor, Options, Preprocessor], dict[str, np.ndarray]]  # (view, answer, ...) -> columns of a table, (B,) each
+
+
+@dataclass(frozen=True)
 class Modality:
     """One kind of data: how raw records become arrays, and arrays become views. Stateless: the state of a data set is in a Preprocessor.
 
@@ -51,6 +62,8 @@ class Modality:
     suit: Callable[[Options, int], Options] = lambda options, patch: {}  # view options to change for tokens of this side or length
     raw: Callable[[Batch, Preprocessor], Any] = _flattened  # -> (B,D) float or a sparse matrix, the raw baseline of an evaluation
     render: Callable[[View, Options, Preprocessor], np.ndarray] = _heatmap  # (view, its options) -> (B,H,W,3) uint8
+    pretexts: dict[str, Pretext] = field(default_factory=dict)  # by view, for views with a target that can be drawn
+    unaugmented: Options = field(default_factory=dict)  # view options that switch random augmentation off
     captions: Callable[[View, Preprocessor], list[str]] | None = None  # sample captions better than the index
     encoder_arguments: Callable[[Options], Options] = lambda settings: {}  # settings -> encoder arguments that depend on the input
     export: Callable[[Preprocessor], Options] = (

@@ -26,12 +26,12 @@ from untaught.blocks.mlp import mlp
 from untaught.blocks.parts import PartEncoding, check_parts, check_tiles
 from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.classification import classified
-from untaught.ops.permutations import distant_permutations
 from untaught.ranges import Size, in_range
 
 
 class Jigsaw(Method):
     views = ("puzzle", "whole")
+    answers = "solved puzzles"
     paper = {"optimizer": "momentum", "lr": 0.01, "weight_decay": 5e-4, "warmup": 0.0}
 
     @in_range
@@ -65,6 +65,5 @@ class Jigsaw(Method):
 
     @torch.no_grad()
     def solve(self, views: list[View]) -> Tensor:
-        """-> (B,T): the cell, row by row, to which each tile seems to belong."""
-        orders = distant_permutations(views[0].x.shape[1], self.permutations)
-        return orders.to(views[0].x.device)[self.score(views).argmax(1)]
+        """-> the probability of each permutation (B,permutations)."""
+        return self.score(views).float().softmax(1)

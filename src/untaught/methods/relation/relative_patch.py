@@ -32,6 +32,7 @@ from untaught.ranges import Size, in_range
 
 class RelativePatch(Method):
     views = ("neighbours", "whole")
+    answers = "patches at their places"
 
     @in_range
     def __init__(
@@ -62,6 +63,5 @@ class RelativePatch(Method):
 
     @torch.no_grad()
     def solve(self, views: list[View]) -> Tensor:
-        """-> (B,8): the cell of each neighbour in a 3 x 3 grid around the central patch, row by row; never 4, the centre."""
-        neighbour = self.score(views).argmax(2)
-        return neighbour + (neighbour >= 4).long()
+        """-> the probability of each neighbour's position (B,8,8)."""
+        return self.score(views).float().softmax(2)

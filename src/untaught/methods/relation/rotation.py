@@ -24,6 +24,7 @@ from untaught.ranges import in_range
 
 class Rotation(Method):
     views = ("rotations",)
+    answers = "images turned upright"
     paper = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "warmup": 0.0}
 
     @in_range
@@ -45,5 +46,5 @@ class Rotation(Method):
 
     @torch.no_grad()
     def solve(self, views: list[View]) -> Tensor:
-        """-> (B,T): the quarter turns, counter-clockwise, by which each part seems to have been turned."""
-        return self.score(views[0]).argmax(2)
+        """-> the probability of each part's rotation (B,T,4)."""
+        return self.score(views[0]).float().softmax(2)

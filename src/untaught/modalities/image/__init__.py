@@ -22,7 +22,8 @@ from untaught.modalities.image import masks
 from untaught.modalities.image.augment import augmented, blocks, masked, multiblock, whole
 from untaught.modalities.image.decode import decode, decode_with_mask, fit, raw
 from untaught.modalities.image.plan import adapt, doubt, plan
-from untaught.modalities.image.presets import SIDES, check, presets
+from untaught.modalities.image.presets import NOTHING, SIDES, check, presets
+from untaught.modalities.image.pretexts import PRETEXTS, as_bytes, masked_pixels
 from untaught.modalities.image.tiles import laid_out, neighbours, puzzle, rotations
 from untaught.ranges import Within
 
@@ -33,14 +34,10 @@ def render(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
     mean, std = (torch.tensor(prep.statistics[key]).view(-1, 1, 1) for key in ("mean", "std"))
     x = view.x.detach().float().cpu() * std + mean
     if view.mask is not None:
-        side = options["patch"]
-        rows = x.shape[-2] // side
-        masked_pixels = view.mask.cpu().view(len(x), 1, rows, -1).repeat_interleave(side, 2).repeat_interleave(side, 3)
-        x = torch.where(masked_pixels, torch.tensor(0.5), x)
+        x = torch.where(masked_pixels(view.mask, options["patch"], x.shape[-2] // options["patch"]), torch.tensor(0.5), x)
     if view.parts is not None:
-        x = laid_out(x, view.parts.cpu(), options)
-    x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
-    return (x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        x = laid_out(x, view.parts.cpu() if "drop" in options else None, options)
+    return as_bytes(x)
 
 
 def encoder_for(settings: Options, needs: frozenset[str]) -> str:
@@ -114,6 +111,8 @@ IMAGE = Modality(
     },
     raw=raw,
     render=render,
+    pretexts=PRETEXTS,
+    unaugmented={key: value for key, value in NOTHING.items() if key != "size"},
     encoder_for=encoder_for,
     encoder_arguments=encoder_arguments,
     export=export,

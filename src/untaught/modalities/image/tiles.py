@@ -125,13 +125,12 @@ def _one_hot(number: Tensor, classes: int) -> Tensor:
     return F.one_hot(number, classes).float()
 
 
-def laid_out(x: Tensor, parts: Tensor, options: Options) -> Tensor:
-    """x (B,T,C,h,w) in 0..1 -> one image each, (B,C,H,W): the parts as a square, in the order in which the network sees them; a patch and
-    its neighbours each at its own place."""
+def laid_out(x: Tensor, cells: Tensor | None, options: Options) -> Tensor:
+    """x (B,T,C,h,w) in 0..1 -> one image each, (B,C,H,W): the parts in a square, each at its cell (B,T), in the given order if none."""
     count, (high, wide) = x.shape[1], x.shape[-2:]
     grid = options.get("grid", AROUND if "tile" in options else math.isqrt(count))
     line = max(1, high // 12)
-    cells = parts if "drop" in options else torch.arange(count).expand(len(x), -1)
+    cells = torch.arange(count).expand(len(x), -1) if cells is None else cells
     sheet = torch.ones(len(x), x.shape[2], grid * (high + line) - line, grid * (wide + line) - line)
     for picture, tiles, places in zip(sheet, x, cells.tolist(), strict=True):
         for tile, place in zip(tiles, places, strict=True):
