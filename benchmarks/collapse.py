@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from untaught.commands.pretrain import pretrain
 from untaught.commands.request import PretrainArguments
 from untaught.config.overrides import knobs_of
-from untaught.config.registry import method_class
+from untaught.config.registry import method_class, modality_named
 from untaught.console import console
 from untaught.core import Encoder, Facts, Features, Method, Terms, View
 from untaught.encoders.conv_small import ConvSmall
@@ -53,6 +53,8 @@ from untaught.methods.reconstruction.mae import MAE
 from untaught.modalities.image import IMAGE
 from untaught.modalities.text import TEXT
 from untaught.ops.cosine import cosine_distance
+from untaught.pipeline.preprocessor import load
+from untaught.pipeline.pretrained import Pretrained
 from untaught.training import collapse as health
 
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data"))
@@ -291,11 +293,17 @@ def train(case: Case, seed: int, steps: int, folder: Path) -> dict[str, Any]:
         result["rows"] = [{"step": row["step"], **row["health"], "rate": row["lr"]} for row in rows if "health" in row]
         result["trained"] = max((row.get("seconds", 0.0) for row in rows), default=0.0)
     if "fault" not in result:
-        own = encoder and (encoder.eval(), json.loads((out / "encoder" / "config.json").read_text()), out)
-        scores = evaluate(own or str(out))
+        scores = evaluate((in_memory(encoder, out), out) if encoder else str(out))
         for name, probe in (("knn", "knn20"), ("linear", "linear")):
             result[name] = {row["features"]: row["mean"] for row in scores if row["probe"] == probe and row["labels"] == "all"}
     return result
+
+
+def in_memory(encoder: Encoder, out: Path) -> Pretrained:
+    """The run's encoder, which only its maker can rebuild, with the preprocessing in its folder."""
+    config = json.loads((out / "encoder" / "config.json").read_text())
+    prep = load(modality_named(config["modality"]), config["layout"], config["statistics"], out / "encoder")
+    return Pretrained(encoder.eval(), config, prep)
 
 
 def said(run: dict[str, Any]) -> list[tuple[float, str]]:

@@ -335,7 +335,7 @@ def test_embed_of_data_with_more_channels_than_the_encoder_has_seen(cli: Cli, ru
 # ----------------------------------------------------------------------------------------------------- the rest of it
 
 
-@pytest.mark.parametrize(("method", "columns"), [("simclr", 3), ("mae", 2)])
+@pytest.mark.parametrize(("method", "columns"), [("simclr", 3), ("mae", 3)])
 def test_preview_draws_whole_and_views(cli: Cli, photos: Path, tmp_path: Path, method: str, columns: int) -> None:
     done = cli("preview", photos, "--method", method, "-o", tmp_path / "p.png", "--rows", 4)
     assert done.code == 0, done.err

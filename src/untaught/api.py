@@ -126,6 +126,33 @@ class Run:
 
         return generate(self.path, text, **options)
 
+    def solve(
+        self,
+        data: Any,
+        out: PathArgument | None = None,
+        *,
+        columns: dict[str, str] | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> pandas.DataFrame | Path:
+        """What the run's method makes of new data: its answers to the pretext task, prototypes; and attention maps of a ViT.
+
+        Returns row, name, the measures of each answer, "prototype", and as arrays (H,W,3) uint8 what the method sees ("input"), its
+        "answer", and the "attention" map. With `out`, a folder is written instead, or for .csv or .parquet a table (see
+        `untaught.inference.pretext.write_answers`), and its path returned. seed: of what is drawn, such as masks.
+        Raises UserError if the run makes nothing that can be shown, with the methods that do.
+        """
+        from untaught.inference.pretext import Pretext, frame_of, write_answers
+
+        place = _place(out)
+        if place is not None and place.suffix:
+            check_ending(place, PREDICTIONS)
+        pretext = Pretext(self.path, data, columns, batch_size, seed)
+        if place is None:
+            return frame_of(pretext)
+        write_answers(pretext, place, seed)
+        return place
+
     def export(self, to: str | None = None, data: Any = None, columns: dict[str, str] | None = None) -> Exported:
         """Exports the encoder for use without this library and checks it on real samples -> its path, how to load it, its maximum error.
 
@@ -361,16 +388,21 @@ def predict(
     batch_size: int = 256,
     **options: Any,
 ) -> pandas.DataFrame | Path | list[Options]:
-    """Predictions of a fine-tuned model for new data (see `Model.predict`), or of a language model for a text (see `Run.predict`).
+    """Predictions of a fine-tuned model for new data (see `Model.predict`), of a language model for a text (see `Run.predict`), or
+    of a pretext task's head for new data (see `Run.solve`).
 
-    model: a Model, its folder or the folder of its run; for a text, a run of mlm, clm or seq2seq_denoising. out: a .csv or .parquet file;
-    its path is returned. options: for a text, those of `Run.predict`. Raises UserError.
+    model: a Model, its folder or the folder of its run; for a text, a run of mlm, clm or seq2seq_denoising; a run without a fine-tuned
+    model for its pretext task. out: a .csv or .parquet file, or a folder of images; its path is returned. options: for a text, those of
+    `Run.predict`; for a pretext task, `seed`. Raises UserError.
     """
     from untaught.inference.generate import can_generate, names_data
+    from untaught.inference.predict import holds_model
 
     place = model if isinstance(model, str | PathLike) else model.path
     if not isinstance(model, Model) and isinstance(data, str) and can_generate(Path(place)) and not names_data(data):
         return Run(place).predict(data, **options)
+    if isinstance(model, Run) or not (isinstance(model, Model) or holds_model(Path(place)) or holds_model(Path(place) / "finetuned")):
+        return Run(place).solve(data, out, columns=columns, batch_size=batch_size, seed=options.get("seed", 0))
     target = _place(out)
     if target is not None and target.suffix:  # without a suffix, it is a folder of masks
         check_ending(target, PREDICTIONS)

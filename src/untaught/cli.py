@@ -165,20 +165,24 @@ def finetune(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="folder written by finetune, or its run folder; or the run of a language model")],
+    model: Annotated[Path, typer.Argument(help="folder written by finetune, or a run folder")],
     data: Annotated[str, typer.Argument(help="a folder, a table, an archive, .npy/.npz; for a language model, a text")],
-    out: Annotated[Path, typer.Option("--out", "-o", help=".csv or .parquet; for masks also a folder")] = Path("predictions.csv"),
+    out: Annotated[Path, typer.Option("--out", "-o", help=".csv or .parquet; for images also a folder")] = Path("predictions.csv"),
     columns: Columns = None,
     batch_size: Annotated[int, typer.Option(help="batch size")] = 256,
     tokens: Annotated[int, typer.Option(help="for a text: maximum number of new tokens")] = 60,
     temperature: Annotated[float, typer.Option(help="for a text: sampling temperature; 0 is greedy")] = 0.8,
     top_p: Annotated[float, typer.Option(help="for a text: nucleus sampling threshold")] = 0.95,
-    seed: Annotated[int, typer.Option(help="for a text: random seed")] = 0,
+    seed: Annotated[int, typer.Option(help="random seed: of a text, or of masks and puzzles")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Apply a fine-tuned model to new data, or let a language model fill "[MASK]", continue a prompt, or restore a corrupted text.
+    """Apply a fine-tuned model to new data, the head of a pretext task, or a language model to a text.
+
+    A run without a fine-tuned model solves its pretext task (jigsaw, rotation, colorization, mae ...), or shows prototypes or attention
+    maps. A language model fills "[MASK]", continues a prompt, or restores a corrupted text.
 
     untaught predict runs/cells/finetuned photos/ -o predictions.csv
+    untaught predict runs/cells photos/ -o answers/
     untaught predict runs/news "It is beautiful and [MASK] outside"
     """
     from untaught import api

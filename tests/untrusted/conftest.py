@@ -32,6 +32,14 @@ def trained(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def with_heads(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose method can answer its pretext task later."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNTAUGHT_CACHE", cli.variables["UNTAUGHT_CACHE"])
+        return ut.pretrain("builtin:digits", "jigsaw", out=tmp_path_factory.mktemp("heads") / "run", **TINY).path
+
+
+@pytest.fixture(scope="session")
 def in_parts(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose one checkpoint is in parts, as fsdp writes it."""
     with pytest.MonkeyPatch.context() as patch:

@@ -35,6 +35,7 @@ from untaught.data.sources import open_source
 from untaught.data.store import _reopen, pack
 from untaught.evaluation.evaluator import merge_rows, read_rows
 from untaught.inference.embed import Embedder
+from untaught.inference.pretext import Pretext
 from untaught.pipeline.pretrained import load_encoder
 from untaught.report import write as write_report
 from untaught.report.samples import load_sample
@@ -244,6 +245,24 @@ def test_encoder_folders(trained: Path, tmp_path: Path, data: st.DataObject) -> 
     def use() -> None:
         for _, _, vectors in Embedder(load_encoder(folder), np.zeros((2, 9, 9, 3), np.uint8)):
             assert len(vectors) == 2
+
+    one_line(use)
+
+
+@fuzz(60)
+@given(data=st.data())
+def test_heads_of_methods(with_heads: Path, tmp_path: Path, data: st.DataObject) -> None:
+    for name in ("encoder", "heads"):
+        shutil.copytree(with_heads / name, tmp_path / name, dirs_exist_ok=True)
+    folder = tmp_path / "heads"
+    if data.draw(st.integers(0, 3)):
+        (folder / "config.json").write_bytes(spoilt((folder / "config.json").read_bytes(), data))
+    else:
+        (folder / "model.safetensors").write_bytes(damaged((folder / "model.safetensors").read_bytes(), data))
+
+    def use() -> None:
+        for _, _, answers in Pretext(tmp_path, np.zeros((2, 9, 9, 3), np.uint8)):
+            assert len(answers.columns["right"]) == 2
 
     one_line(use)
 

@@ -22,7 +22,7 @@ from untaught.commands.request import LENGTHS, PretrainArguments, Request, free_
 from untaught.commands.summary import print_decisions, print_health, report_held_out, report_retrieval, report_scores
 from untaught.config.footprint import check_views, sized
 from untaught.config.overrides import knobs_of
-from untaught.config.registry import method_title
+from untaught.config.registry import from_python, method_title
 from untaught.config.train_config import TrainConfig
 from untaught.console import console, say, warn
 from untaught.core import Batch, Encoder, Facts, Files, Method, Options, Preprocessor, UserError
@@ -35,12 +35,13 @@ from untaught.evaluation.evaluator import Scorer
 from untaught.evaluation.models import random_init_encoder
 from untaught.evaluation.pairs import PairScorer, random_init_heads
 from untaught.pipeline.dataset import Dataset, open_dataset, print_skipped
+from untaught.pipeline.heads import save_heads, usable
 from untaught.pipeline.preprocessor import load, save_files
 from untaught.pipeline.pretrained import Pretrained, described, linear, save_encoder, save_encoders, save_hf_model
 from untaught.pipeline.seen_rows import STREAMED, SeenRows, keep_rows
 from untaught.pipeline.starts import Start, with_statistics
 from untaught.pipeline.view_pipeline import Views, used_view, view_options
-from untaught.report.samples import save_sample, save_views
+from untaught.report.samples import save_answers, save_sample, save_views
 from untaught.signals import Interrupted
 from untaught.storage.run_dir import Folder, write_run
 from untaught.training import checkpoint
@@ -304,6 +305,7 @@ def conclude(run: Run) -> Trained:
     exported, shared = run.method.exported(), run.method.shared_space()
     weights = {role: run.group.full_state(encoder) for role, encoder in exported.items()} if sharded else {}
     heads = {role: run.group.full_state(head) for role, head in shared.items()} if sharded else {}
+    whole = run.group.full_state(run.method) if sharded else run.method.state_dict()
 
     def save() -> dict[str, Options]:
         path, step, trainer = run.folder.path, run.trainer.train_step, run.trainer
@@ -313,6 +315,8 @@ def conclude(run: Run) -> Trained:
         print_health(trainer.last_health)
         space = {role: linear(heads[role]) if sharded else head for role, head in shared.items()}
         configs = save_all(run, space)
+        if usable(run.request.cls) and not from_python(run.record["method"]):
+            save_heads(run.method, whole, path, heads_config(run))
         if measured_held_out(run.method, run.hf_model) and run.held_out.possible:
             report_held_out(run.held_out, path, run.data.name)
         if run.hf_model is not None:
@@ -321,6 +325,8 @@ def conclude(run: Run) -> Trained:
         say(f"trained   {trainer.step} steps in {trainer.seconds:.0f} s; encoder in {path / 'encoder'}")
         role = next(iter(run.request.cls.roles().values()))
         save_sample(path, run.data, run.exported[role.name], role.export_view, step.device, step.bf16, trainer.train_config.seed)
+        if not sharded and len(run.exported) == 1:
+            save_answers(path, run.data, run.method, trainer.views, role.export_view, step.device, step.bf16, trainer.train_config.seed)
         score(run, space)
         say(f"run       {path} ({time.perf_counter() - run.began:.0f} s in total)")
         return configs
@@ -434,6 +440,17 @@ def encoder_config(run: Run, role: str) -> Options:
     name, knobs = run.starts[role].architecture
     view = run.request.cls.roles()[role].export_view.removeprefix(f"{role}." if role in run.data.modality.parts else "")
     return {"untaught": run.record["untaught"], "method": run.record["method"], "encoder": name, "encoder_knobs": knobs, "view": view}
+
+
+def heads_config(run: Run) -> Options:
+    """Content of heads/config.json: all that is needed to rebuild the method."""
+    return {
+        "untaught": run.record["untaught"],
+        "method": run.record["method"],
+        "knobs": run.request.knobs["method"],
+        "rows": run.data.rows,
+        "views": run.record["resolved"]["views"],
+    }
 
 
 def save_layout(folder: Folder, dataset: Dataset, run: Options) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import resource
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -39,7 +40,8 @@ def sized(make: Callable[[], M], what: str, unusual: bool = True, share: int = 1
     needed: float = 0
     if unusual:
         try:
-            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            with torch.random.fork_rng(devices=[]), torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # real weights are copied into meta tensors
                 needed = weight_bytes(make()) // share
         except Exception as error:
             needed = math.inf if "overflow" in str(error) else 0

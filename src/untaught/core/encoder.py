@@ -27,7 +27,7 @@ class Encoder(nn.Module):
     """Maps a view to vectors. `offers` names the abilities beyond pooled vectors."""
 
     width: int
-    offers: frozenset[str] = frozenset()  # any of: tokens layers maps causal bidirectional any_size words decoder
+    offers: frozenset[str] = frozenset()  # any of: tokens layers maps attention causal bidirectional any_size words decoder
     layered: bool = False  # whether it is evaluated as a weighted sum of its layers
     stride: int = 0  # pixels per position of its last map; 0 if unknown
 
@@ -59,6 +59,11 @@ class Encoder(nn.Module):
 
     def grid(self, view: View) -> tuple[int, ...]:
         """The grid shape of a view's tokens: (h,w), (t,) or (t,h,w). Only with "tokens"."""
+        raise NotImplementedError
+
+    def attention(self, view: View) -> Tensor:
+        """How much the class token attends to each token in the last block (B,heads,N), in float32; without a class token, the mean over
+        the attending tokens. Only with "attention"."""
         raise NotImplementedError
 
     def words(self) -> Any:

@@ -175,6 +175,10 @@ class Method(nn.Module):
         """Generates (count, ...) samples in the form of the first view's `x`. In eval mode and without gradients."""
         raise NotImplementedError
 
+    def prototype_scores(self, view: View) -> Tensor:
+        """The similarity of each sample to each of the method's prototypes (B,K), in eval mode. view: the exported one."""
+        raise NotImplementedError
+
     def before_epoch(self, epoch: int, extract_features: ExtractFeatures) -> None:
         """Called once at the start of an epoch; store per-sample results in a persistent buffer of `facts.rows` rows."""
 

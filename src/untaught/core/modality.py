@@ -63,6 +63,9 @@ class Modality:
     raw: Callable[[Batch, Preprocessor], Any] = _flattened  # -> (B,D) float or a sparse matrix, the raw baseline of an evaluation
     render: Callable[[View, Options, Preprocessor], np.ndarray] = _heatmap  # (view, its options) -> (B,H,W,3) uint8
     pretexts: dict[str, Pretext] = field(default_factory=dict)  # by view, for views with a target that can be drawn
+    overlay: Callable[[View, Tensor, Options, Preprocessor], np.ndarray] | None = (
+        None  # (view, weights of its tokens on their grid (B,h,w) in 0..1, ...) -> (B,H,W,3) uint8: the view with the weights drawn over it
+    )
     unaugmented: Options = field(default_factory=dict)  # view options that switch random augmentation off
     captions: Callable[[View, Preprocessor], list[str]] | None = None  # sample captions better than the index
     encoder_arguments: Callable[[Options], Options] = lambda settings: {}  # settings -> encoder arguments that depend on the input

@@ -278,7 +278,7 @@ class ViT(Encoder):
     The side can be any multiple of the patch size; positions are resampled for sides other than the original.
     """
 
-    offers = frozenset({"tokens", "layers", "maps", "any_size"})
+    offers = frozenset({"tokens", "layers", "maps", "attention", "any_size"})
     note = ""  # on its weights, printed for the user
     timm_args: dict[str, Any] | None = None  # how timm builds it without this library
     origin: dict[str, Any] | None = None  # its config.json entries, if it came from a folder or a repository
@@ -317,6 +317,21 @@ class ViT(Encoder):
         want: tuple[str, ...] = ("tokens",),
     ) -> Features:
         return self._attend(tokens, self.model.pos_embed, want, at)
+
+    def attention(self, view: View) -> Tensor:
+        """See Encoder.attention; the last block's queries and keys are read by a hook."""
+        last, inputs = self.model.blocks[-1].attn, []
+        hook = last.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+        try:
+            self.features(view, want=("tokens",))
+        finally:
+            hook.remove()
+        query, key, _ = last.qkv(inputs[0]).unflatten(-1, (3, last.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key = last.q_norm(query).float(), last.k_norm(key).float()
+        attending = query[:, :, :1] if self.model.cls_token is not None else query
+        with torch.autocast(query.device.type, enabled=False):
+            weights = (attending * last.scale @ key.transpose(-2, -1)).softmax(-1)
+        return weights.mean(2)[..., self.model.num_prefix_tokens :]
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor | None:
         """Positions of the prefix tokens, if they have any, and of a grid of tokens."""

@@ -98,27 +98,32 @@ class Predictor(Embedder):
 
 def write_predictions(predictor: Predictor, out: Path) -> int:
     """Writes .csv or .parquet batch by batch, or a folder for a task that predicts files, atomically -> number of rows or files."""
-    from pyarrow import csv, parquet
-
     if predictor.task.files and not out.suffix:
         return _write_files(predictor, out)
+    count = write_tables(iter(predictor), out)
+    say(f"wrote     {count:,} predictions to {out}")
+    return count
+
+
+def write_tables(tables: Iterator[pyarrow.Table], out: Path) -> int:
+    """Writes tables to one .csv or .parquet file, atomically -> number of rows."""
+    from pyarrow import csv, parquet
+
     writers: dict[str, Callable[..., Any]] = {".csv": csv.CSVWriter, ".parquet": parquet.ParquetWriter}
     check_ending(out, tuple(writers))
 
     def write(partial: Path) -> int:
-        tables = map(plain_cells, predictor) if out.suffix == ".csv" else iter(predictor)
-        first = next(tables)
+        plain = map(plain_cells, tables) if out.suffix == ".csv" else tables
+        first = next(plain)
         count = len(first)
         with writers[out.suffix](str(partial), first.schema) as writer:
             writer.write_table(first)
-            for table in tables:
+            for table in plain:
                 writer.write_table(table)
                 count += len(table)
         return count
 
-    count = write_file(out, write)
-    say(f"wrote     {count:,} predictions to {out}")
-    return count
+    return write_file(out, write)
 
 
 def _write_files(predictor: Predictor, out: Path) -> int:
@@ -136,7 +141,7 @@ def _write_files(predictor: Predictor, out: Path) -> int:
         writer = None
         for predictions in predictor.predictions():
             for name, image in files(predictions):
-                stem = _plain_stem(name, used)
+                stem = plain_stem(name, used)
                 image.save(partial / f"{stem}.png")
             table = plain_cells(predictor.task.table(predictions))
             writer = writer or csv.CSVWriter(str(partial / "predictions.csv"), table.schema)
@@ -147,9 +152,9 @@ def _write_files(predictor: Predictor, out: Path) -> int:
     return len(used)
 
 
-def _plain_stem(name: str, used: set[str]) -> str:
-    """train/a.jpg -> train_a: a unique file name without folders."""
-    stem = re.sub(r"[^\w.-]+", "_", str(PurePosixPath(name).with_suffix("")).strip("/"))[-150:].lstrip("._") or "mask"
+def plain_stem(name: str, used: set[str]) -> str:
+    """train/a.jpg -> train_a: a unique file name without folders or suffix."""
+    stem = re.sub(r"[^\w.-]+", "_", str(PurePosixPath(name).with_suffix("")).strip("/"))[-150:].lstrip("._") or "sample"
     number, first = 1, stem
     while stem in used:
         number += 1

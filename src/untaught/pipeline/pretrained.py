@@ -119,7 +119,12 @@ def save_hf_model(model: Any, folder: Path, files: Files) -> None:
 
 def save_network(network: nn.Module, folder: Path, config: Options, beside: Files | None = None) -> None:
     """Writes model.safetensors, config.json and the files in `beside` (by name), replacing the folder atomically."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in once_each(network).items()}
+    write_network(once_each(network), folder, config, beside)
+
+
+def write_network(state: Mapping[str, Tensor], folder: Path, config: Options, beside: Files | None = None) -> None:
+    """As `save_network`, from the state of a network without tied weights."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with replacing(folder) as partial:
         partial.mkdir(parents=True)
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})

@@ -121,6 +121,12 @@ class Views:
             finally:
                 encoder.train(training)
 
+    def unaugmented(self, seed: int) -> Views:
+        """These views without random augmentation. seed: of what is still drawn, such as masks."""
+        still = self.prep.modality.unaugmented
+        options = [{key: still.get(key, value) for key, value in own.items()} for own in self.options]
+        return Views(self.names, self.prep, options, seed)
+
     def __call__(self, batch: Batch, epoch: int) -> list[View]:
         return [self.one(batch, epoch, position) for position in range(len(self.names))]
 

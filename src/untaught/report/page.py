@@ -46,7 +46,7 @@ SHARES = {"data": "waiting for data", "views": "making views", "compute": "compu
 COLUMNS = 40  # thumbnails per row of the sheet
 QUERIES, NEAREST, READ = 8, 8, 3  # queries, and neighbours of each: with thumbnails, and as text
 MOST_CLASSES = 20  # classes with a colour on the map, at most
-WIDEST, MOST_PIXELS = 1200, 1 << 25  # of views.png: width on the page, and pixels at most
+WIDEST, MOST_PIXELS = 1200, 1 << 25  # of an image: width on the page, and pixels at most
 
 
 def write(run: Path) -> Path:
@@ -77,7 +77,7 @@ def content(summary: RunSummary) -> Options:
         "advice": advise(summary),
         "curves": _curves(summary),
         "health": _health(summary),
-        "views": _webp(summary.views) if summary.views else None,
+        "images": {name.removesuffix(".png"): uri for name, image in summary.images.items() if (uri := _webp(image))},
         "battery": _battery(summary.scores),
         "label_curves": _label_curves(summary.scores),
         "thumbnails": _sheet(sample["thumbnail"]) if sample and "thumbnail" in sample else None,

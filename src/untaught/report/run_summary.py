@@ -14,11 +14,11 @@ from untaught.core import Options, UserError
 from untaught.evaluation.evaluator import LARGEST, read_rows
 from untaught.evaluation.metrics import is_main, place
 from untaught.report.samples import load_sample
-from untaught.storage.run_dir import name_of, read_run
+from untaught.storage.run_dir import DRAWN, name_of, read_run
 from untaught.storage.safe_open import read_file
 from untaught.training.metrics import read_metrics
 
-LARGEST_IMAGE = 1 << 26  # bytes of views.png
+LARGEST_IMAGE = 1 << 26  # bytes of an image
 MOST_SCORES = 5_000
 MOST_TERMS = 24  # curves in a plot, at most; no method has as many terms
 
@@ -32,7 +32,7 @@ class RunSummary:
     rows: list[Options] = field(default_factory=list)  # metrics.jsonl
     scores: list[Options] = field(default_factory=list)  # rows of evaluation.json
     sample: dict[str, np.ndarray] | None = None
-    views: bytes | None = None  # views.png
+    images: dict[str, bytes] = field(default_factory=dict)  # by name: views.png ...
     ended: bool = False  # an encoder was saved
     missing: list[str] = field(default_factory=list)
 
@@ -122,11 +122,12 @@ def gather(path: Path) -> RunSummary:
         summary.sample |= {key: np.array([escaped(str(text)) for text in summary.sample[key]]) for key in ("name", "label")}
     if summary.ended and summary.sample is None:
         summary.missing.append("No samples were saved (sample.npz), so neighbours and the map are not shown.")
-    if os.path.lexists(path / "views.png"):
-        try:
-            summary.views = read_file(path / "views.png", LARGEST_IMAGE, path)
-        except UserError as error:
-            summary.missing.append(f"{error}.")
+    for name in DRAWN:
+        if os.path.lexists(path / name):
+            try:
+                summary.images[name] = read_file(path / name, LARGEST_IMAGE, path)
+            except UserError as error:
+                summary.missing.append(f"{error}.")
     return summary
 
 

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from untaught.core import Batch, View
+from untaught.core import Batch, Method, View
 from untaught.data.parts import held_out_part
 from untaught.evaluation.features import encode
 from untaught.evaluation.plane import plane
+from untaught.evaluation.pretext import answer, has_prototypes
 from untaught.pipeline.dataset import Dataset, batch_of
 from untaught.pipeline.view_pipeline import Views, convolves, used_view
+from untaught.report.answers import Sheets
 from untaught.report.contact_sheet import sheet
 from untaught.storage.atomic import write_bytes
 from untaught.storage.safe_open import open_file
@@ -27,6 +29,7 @@ from untaught.storage.safe_open import open_file
 TRAINED, HELD_OUT = 1200, 300  # samples in the report, at most; more would crowd the map
 DECODED_ROWS = 16  # samples also saved decoded, for the parity check of exports
 SHOWN = 6  # rows in views.png
+ANSWERED = 256  # samples whose answers are drawn; the prototypes' nearest are found among them
 THUMBNAIL = 48  # pixels, at most
 CAPTION = 240  # characters of a sample's caption, which replaces its name and thumbnail if the modality has captions
 LARGEST, DECODED = 1 << 27, 1 << 26  # bytes of sample.npz when unpacked: what the report shows, and the decoded rows
@@ -95,6 +98,33 @@ def load_sample(folder: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
+def save_answers(
+    folder: Path, dataset: Dataset, method: Method, views: Views, used: str, device: torch.device, bf16: bool, seed: int
+) -> None:
+    """Writes overview.png, prototypes.png and samples.png, if the method or its encoder makes such images, of held-out samples,
+    or of training samples if none are held out.
+
+    used: the view in which the encoder is used.
+    """
+    encoder = next(iter(method.exported().values()))
+    if not (method.answers or method.generates or has_prototypes(method) or "attention" in encoder.offers):
+        return
+    sheets, exported = Sheets(), used_view(dataset.prep, used)
+    _, _, _, batches = _chosen(dataset, seed, 0 if held_out_part(dataset.parts) else ANSWERED, ANSWERED)
+    training = method.training
+    method.eval()
+    try:
+        for batch in batches:
+            batch = {key: value[:ANSWERED].to(device) for key, value in batch.items()}
+            sheets.add(answer(method, encoder, views.unaugmented(seed), exported, batch, bf16))
+        for name, image in sheets.drawn(method, views, seed).items():
+            buffer = io.BytesIO()
+            image.save(buffer, "png")
+            write_bytes(folder / f"{name}.png", buffer.getvalue())
+    finally:
+        method.train(training)
+
+
 class _Head(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -151,15 +181,17 @@ def decoded_batch(sample: dict[str, np.ndarray]) -> Batch:
     return {key.removeprefix("batch."): torch.from_numpy(value) for key, value in sample.items() if key.startswith("batch.")}
 
 
-def _chosen(dataset: Dataset, seed: int) -> tuple[list[str], list[str], np.ndarray, Iterator[Batch]]:
+def _chosen(
+    dataset: Dataset, seed: int, most_trained: int = TRAINED, most_held_out: int = HELD_OUT
+) -> tuple[list[str], list[str], np.ndarray, Iterator[Batch]]:
     """-> names, labels, held-out flags, and batches in the same order."""
     store, random = dataset.store, np.random.default_rng(seed)
     if store is None:
         batch, names = batch_of(dataset.peeked, dataset.prep)
         return names, [""] * len(names), np.zeros(len(names), bool), iter([batch])
-    trained = random.permutation(dataset.parts["train"])[:TRAINED]
+    trained = random.permutation(dataset.parts["train"])[:most_trained]
     part = held_out_part(dataset.parts)
-    held_out = random.permutation(dataset.parts[part])[:HELD_OUT] if part else trained[:0]
+    held_out = random.permutation(dataset.parts[part])[:most_held_out] if part else trained[:0]
     rows = np.concatenate([trained, held_out])
     labels = [_label_text(label, store.classes) for label in store.labels[rows]] if store.labels is not None else [""] * len(rows)
     return store.names(rows), labels, np.arange(len(rows)) >= len(trained), dataset.in_order(rows, 256).batches(0)

@@ -15,7 +15,8 @@ from untaught.core import Options, UserError
 from untaught.storage.atomic import disk_fault, write_text
 from untaught.storage.safe_load import check_kinds, read_yaml
 
-OWN = ("metrics.jsonl", "plans.jsonl", "checkpoints", "encoder", "method", "evaluation.json", "report.html", "sample.npz", "views.png")
+OWN = ("metrics.jsonl", "plans.jsonl", "checkpoints", "encoder", "heads", "method", "evaluation.json", "report.html", "sample.npz")
+DRAWN = ("views.png", "overview.png", "prototypes.png", "samples.png")
 
 
 class Folder:
@@ -46,7 +47,7 @@ class Folder:
         if fresh and self.begun:
             self.release()
             raise UserError(f"{self.path} already contains a run; continue it with --resume, or choose another --out")
-        if fresh and (taken := [name for name in OWN if os.path.lexists(self.path / name)]):
+        if fresh and (taken := [name for name in OWN + DRAWN if os.path.lexists(self.path / name)]):
             self.release()
             raise UserError(f"{self.path} contains {taken[0]}, which a run would overwrite; choose another --out")
 

@@ -73,6 +73,10 @@ class DeepCluster(Method):
         """-> (B,D), L2-normalised."""
         return F.normalize(self.projector(self.encoder(view)).float())
 
+    def prototype_scores(self, view: View) -> Tensor:
+        """See Method.prototype_scores; the prototypes are the centroids of the first clustering."""
+        return self.encode(view) @ self.centroids[0].T
+
     def forward(self, views: list[View], progress: float) -> Terms:
         assert views[0].meta is not None
         features = torch.cat([self.encoder(View.cat(views[:LARGE])), self.encoder(View.cat(views[LARGE:]))])

@@ -85,6 +85,9 @@ class SwAV(Method):
         with torch.autocast(z.device.type, enabled=False):
             return F.linear(z, F.normalize(self.prototypes.weight))
 
+    def prototype_scores(self, view: View) -> Tensor:
+        return self.scores(F.normalize(self.projector(self.encoder(view)).float()))
+
     def assigned(self, z: Tensor, progress: float) -> Tensor:
         """z (T,B,D) -> (T,B,K), one distribution per sample. Each process contributes its share of the queue."""
         queues = self.queues if progress >= self.queue_start else ()

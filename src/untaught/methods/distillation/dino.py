@@ -80,6 +80,9 @@ class DINO(Method):
     def exported(self) -> dict[str, Encoder]:
         return {"encoder": self.teacher_encoder.network}  # type: ignore[dict-item]
 
+    def prototype_scores(self, view: View) -> Tensor:
+        return self.teacher_head(self.teacher_encoder(view)).float()
+
     def forward(self, views: list[View], progress: float) -> Terms:
         large, small = View.cat(views[:LARGE]), View.cat(views[LARGE:])
         student = self.head(torch.cat([self.encoder(large), self.encoder(small)])).float()

@@ -23,7 +23,7 @@ The teacher's encoder is exported, as in the paper.
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from untaught.blocks.prototypes import PrototypeHead, prototypes_for
 from untaught.blocks.teacher import Teacher, cosine_momentum, ramp
@@ -89,6 +89,9 @@ class DINOv2(Method):
 
     def exported(self) -> dict[str, Encoder]:
         return {"encoder": self.teacher_encoder.network}  # type: ignore[dict-item]
+
+    def prototype_scores(self, view: View) -> Tensor:
+        return self.teacher_head(self.teacher_encoder(view)).float()
 
     def forward(self, views: list[View], progress: float) -> Terms:
         large, rows = View.cat(views[:LARGE]), len(views[0])

@@ -81,6 +81,9 @@ class IBOT(Method):
     def exported(self) -> dict[str, Encoder]:
         return {"encoder": self.teacher_encoder.network}  # type: ignore[dict-item]
 
+    def prototype_scores(self, view: View) -> Tensor:
+        return self.teacher_head(self.teacher_encoder(view)).float()
+
     def forward(self, views: list[View], progress: float) -> Terms:
         large, rows = View.cat(views[:LARGE]), len(views[0])
         assert large.mask is not None

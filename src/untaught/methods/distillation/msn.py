@@ -74,6 +74,9 @@ class MSN(Method):
     def exported(self) -> dict[str, Encoder]:
         return {"encoder": self.teacher_encoder.network}  # type: ignore[dict-item]
 
+    def prototype_scores(self, view: View) -> Tensor:
+        return self.head.cosines(self.teacher_projector(self.teacher_encoder(view))).float()
+
     def forward(self, views: list[View], progress: float) -> Terms:
         target_view, masked, small = views[0], views[1], View.cat(views[2:])
         assert masked.mask is not None

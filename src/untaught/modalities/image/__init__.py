@@ -23,7 +23,7 @@ from untaught.modalities.image.augment import augmented, blocks, masked, multibl
 from untaught.modalities.image.decode import decode, decode_with_mask, fit, raw
 from untaught.modalities.image.plan import adapt, doubt, plan
 from untaught.modalities.image.presets import NOTHING, SIDES, check, presets
-from untaught.modalities.image.pretexts import PRETEXTS, as_bytes, masked_pixels
+from untaught.modalities.image.pretexts import PRETEXTS, as_bytes, masked_pixels, overlay
 from untaught.modalities.image.tiles import laid_out, neighbours, puzzle, rotations
 from untaught.ranges import Within
 
@@ -112,6 +112,7 @@ IMAGE = Modality(
     raw=raw,
     render=render,
     pretexts=PRETEXTS,
+    overlay=overlay,
     unaugmented={key: value for key, value in NOTHING.items() if key != "size"},
     encoder_for=encoder_for,
     encoder_arguments=encoder_arguments,

@@ -12,6 +12,7 @@ from untaught.modalities.image.tiles import CENTRE, TURNS, laid_out
 from untaught.ops.permutations import distant_permutations
 
 PIXELS = 255.0
+DARKEST = 0.15  # brightness of pixels without any weight, as a share of their own
 
 
 def unnormalised(x: Tensor, prep: Preprocessor) -> Tensor:
@@ -146,6 +147,14 @@ def _right(view: View, answer: Tensor) -> np.ndarray:
     """The share of a sample's classes that are right -> (B,)."""
     assert view.target is not None
     return (view.target.argmax(-1) == answer.argmax(-1)).float().cpu().view(len(answer), -1).mean(1).numpy()
+
+
+def overlay(view: View, weights: Tensor, options: Options, prep: Preprocessor) -> np.ndarray:
+    """Images with the brightness of each pixel from the weights of the tokens (B,h,w): the smallest of an image dark, the largest full."""
+    x = unnormalised(view.x, prep)
+    fine = F.interpolate(weights.detach().float().cpu()[:, None], x.shape[-2:], mode="bilinear", align_corners=False)
+    low, high = fine.amin((2, 3), keepdim=True), fine.amax((2, 3), keepdim=True)
+    return as_bytes(x * (DARKEST + (1 - DARKEST) * (fine - low) / (high - low).clamp(min=1e-12)))
 
 
 TOKENS = Pretext(render_tokens, measure_tokens)
