@@ -2,6 +2,7 @@
 
 python benchmarks/adversarial.py runs/bigan --minutes 20 maps=32 lr=5e-4      trains, and scores on the last 6,000 of the training part
 python benchmarks/adversarial.py runs/bigan --minutes 3 --encoder paper        the same with the convolutional encoder of the authors' code
+python benchmarks/adversarial.py runs/bigan --minutes 30 --encoder linear layers=linear   networks without convolutions, as in the paper
 python benchmarks/adversarial.py runs/bigan --test                            scores the same run on the test part
 
 The files of the data set lie in $UNTAUGHT_DATA/fashion_mnist. 1-NN is by Euclidean distance of features, each standardised to the
@@ -25,10 +26,10 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 import untaught as ut
+from untaught.blocks.adversaries import draw_weights
 from untaught.config.registry import build_random_init
 from untaught.core import View
 from untaught.encoders.plain import Plain
-from untaught.methods.adversarial.bigan import draw_weights
 from untaught.training import checkpoint
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,6 +51,24 @@ class Halvings(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+
+class Linear(nn.Module):
+    """The encoder of the paper's experiment on MNIST: x (B,1,28,28) -> (B,1024)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.Flatten(), nn.Linear(28 * 28, 1024), nn.LeakyReLU(0.2)),
+            *(nn.Linear(1024, 1024, bias=False), nn.BatchNorm1d(1024, affine=False), nn.LeakyReLU(0.2)),
+        )
+        self.apply(draw_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+OWN = {"paper": Halvings, "linear": Linear}
 
 
 def part(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +94,7 @@ def train(folder: Path, minutes: float, encoder: str, knobs: dict[str, str]) -> 
         "val_labels": labels[held_out],
     }
     np.savez(data, **arrays)  # type: ignore[arg-type]
-    chosen = {"encoder": Halvings()} if encoder == "paper" else {"encoder": encoder} if encoder else {}
+    chosen = {"encoder": OWN[encoder]()} if encoder in OWN else {"encoder": encoder} if encoder else {}
     torch.manual_seed(0)
     ut.pretrain(str(data), method="bigan", out=folder, **chosen, **{"size": 28, "batch_size": 128, "minutes": minutes, **knobs})
 
@@ -85,7 +104,8 @@ def encoders(folder: Path, config: dict[str, Any]) -> tuple[nn.Module, nn.Module
     torch.manual_seed(1)
     if not config["encoder"].startswith("module:"):
         return ut.Run(folder).encoder, build_random_init(config["encoder"], {"channels": 1, "size": 28}, config["encoder_knobs"])
-    trained, untrained = (Plain(Halvings(), View(torch.zeros(2, 1, 28, 28))) for _ in range(2))
+    own = next(cls for cls in OWN.values() if config["encoder"].endswith(cls.__name__))
+    trained, untrained = (Plain(own(), View(torch.zeros(2, 1, 28, 28))) for _ in range(2))
     trained.load_state_dict(load_file(folder / "encoder" / "model.safetensors"))
     return trained, untrained
 
@@ -148,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, help="train for so long before scoring")
-    parser.add_argument("--encoder", default="", help='a name, or "paper"')
+    parser.add_argument("--encoder", default="", help='a name, "paper" or "linear"')
     parser.add_argument("--test", action="store_true", help="score on the test part")
     parser.add_argument("--nearest-only", action="store_true", help="without the linear probe, which takes most of the time")
     parser.add_argument("knobs", nargs="*", help="of the run, as key=value")

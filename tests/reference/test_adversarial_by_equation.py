@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from untaught.blocks.adversaries import Discriminator, Generator, LinearDiscriminator, LinearGenerator, halved
 from untaught.config.train_config import TrainConfig
 from untaught.core import Encoder, Facts, UserError, View
 from untaught.encoders.plain import Plain
-from untaught.methods.adversarial.bigan import BiGAN, Discriminator, Generator, cross_entropy, halved
+from untaught.methods.adversarial.bigan import BiGAN, cross_entropy
 from untaught.training.step import TrainingStep
 from untaught.training.trainer import Trainer
 
@@ -41,17 +42,19 @@ def probabilities(method: BiGAN, view: View, z: Tensor) -> tuple[list[float], li
     return [1 / (1 + math.exp(-score)) for score in real.tolist()], [1 / (1 + math.exp(-score)) for score in generated.tolist()]
 
 
-def test_the_discriminators_loss_is_equation_3_with_its_sign_turned() -> None:
-    method, one = bigan(), view()
+@pytest.mark.parametrize("layers", ["convolutions", "linear"])
+def test_the_discriminators_loss_is_equation_3_with_its_sign_turned(layers: str) -> None:
+    method, one = bigan(layers=layers), view()
     loss = method.turn("discriminator", [one], 0.0)["discriminator"].item()
     real, generated = probabilities(method, one, method.draw("discriminator", one))
     value = sum(math.log(d) for d in real) / ROWS + sum(math.log(1 - d) for d in generated) / ROWS
     assert loss == pytest.approx(-value, rel=1e-5)
 
 
-def test_encoder_and_generator_minimise_the_inverse_objective() -> None:
+@pytest.mark.parametrize("layers", ["convolutions", "linear"])
+def test_encoder_and_generator_minimise_the_inverse_objective(layers: str) -> None:
     """Section 3.4: the same with the labels real and generated swapped."""
-    method, one = bigan(), view()
+    method, one = bigan(layers=layers), view()
     loss = method.turn("generator", [one], 0.0)["generator"].item()
     real, generated = probabilities(method, one, method.draw("generator", one))
     value = sum(math.log(1 - d) for d in real) / ROWS + sum(math.log(d) for d in generated) / ROWS
@@ -176,8 +179,52 @@ def test_the_latent_enters_every_layer_of_the_discriminator_but_the_first() -> N
     torch.testing.assert_close(critic(x, z), (h.flatten(1) @ critic.score.weight[0]) + critic.score.bias)
 
 
-def test_what_is_no_image_is_refused() -> None:
-    with pytest.raises(UserError, match="BiGAN generates images, but these samples are not images; allowed: image"):
-        BiGAN(encoder(), Facts(ROWS, {"whole": View(torch.zeros(2, 7))}, STATISTICS))
-    with pytest.raises(UserError, match="images of 3 x 3 are too small for BiGAN; use a size of at least 4"):
+def test_without_convolutions_the_second_layer_reads_the_latent_too() -> None:
+    """The authors' mnist_mlp and deconvnet_mnist_mlp, unit by unit; BatchNorm without gain and bias."""
+    torch.manual_seed(2)
+    z = torch.rand(ROWS, LATENT) * 2 - 1
+    maker, critic = LinearGenerator(LATENT, (2, 3), 5, torch.tensor(-1.0), torch.tensor(2.0)), LinearDiscriminator(LATENT, (2, 3), 5)
+
+    def normed(column: Tensor) -> Tensor:
+        return (column - column.mean()) / (column.var(correction=0) + 1e-5).sqrt()
+
+    first = torch.stack([normed(z @ row).clamp(min=0) for row in maker.first.weight], 1)
+    both = [normed(first @ row + z @ own).clamp(min=0) for row, own in zip(maker.second.weight, maker.latent.weight, strict=True)]
+    values = torch.stack(both, 1) @ maker.out.weight.T + maker.out.bias
+    made = maker(z)
+    torch.testing.assert_close(made, -1 + 3 / (1 + (-values.view(ROWS, 2, 3)).exp()))
+
+    leaky = lambda x: torch.where(x > 0, x, 0.2 * x)  # noqa: E731
+    h = leaky(made.flatten(1) @ critic.first.weight.T + critic.first.bias)
+    h = torch.stack([leaky(normed(h @ row + z @ own)) for row, own in zip(critic.second.weight, critic.latent.weight, strict=True)], 1)
+    torch.testing.assert_close(critic(made, z), h @ critic.score.weight[0] + critic.score.bias)
+
+
+def test_vectors_are_generated_too_without_bounds() -> None:
+    x = View(torch.randn(8, 7), meta={"index": torch.arange(8)})
+    method = BiGAN(Plain(nn.Linear(7, 6), x), Facts(8, {"whole": x}), maps=2)
+    assert isinstance(method.generator, LinearGenerator)
+    terms = method([x], 0.0)
+    assert terms["generator"].requires_grad
+    assert method.eval().sample(5, seed=0).shape == (5, 7)
+    with pytest.raises(UserError, match="layers=convolutions: these samples are not images; choose layers=linear"):
+        BiGAN(Plain(nn.Linear(7, 6), x), Facts(8, {"whole": x}), layers="convolutions")
+
+
+@pytest.mark.parametrize("layers", ["convolutions", "linear"])
+def test_samples_depend_on_the_seed_and_the_number_alone(layers: str) -> None:
+    method = bigan(layers=layers).eval()
+    assert method.sample(4, seed=1).shape == (4, 2, SIZE, SIZE)
+    torch.testing.assert_close(method.sample(4, seed=1)[:2], method.sample(2, seed=1))
+    assert not torch.equal(method.sample(2, seed=1), method.sample(2, seed=2))
+
+
+def test_what_cannot_be_generated_is_refused() -> None:
+    ragged = View(torch.zeros(2, 7, 3), valid=torch.ones(2, 7, dtype=torch.bool))
+    for one in (ragged, View(torch.zeros(2, 7, dtype=torch.long))):
+        with pytest.raises(
+            UserError, match="BiGAN generates samples of one shape, made of numbers, and these differ in length or hold words"
+        ):
+            BiGAN(encoder(), Facts(ROWS, {"whole": one}, STATISTICS))
+    with pytest.raises(UserError, match="images of 3 x 3 are too small for BiGAN; use a size of at least 4, or layers=linear"):
         BiGAN(encoder(), Facts(ROWS, {"whole": View(torch.zeros(2, 2, 3, 3))}, STATISTICS))
