@@ -222,9 +222,7 @@ def test_samples_depend_on_the_seed_and_the_number_alone(layers: str) -> None:
 def test_what_cannot_be_generated_is_refused() -> None:
     ragged = View(torch.zeros(2, 7, 3), valid=torch.ones(2, 7, dtype=torch.bool))
     for one in (ragged, View(torch.zeros(2, 7, dtype=torch.long))):
-        with pytest.raises(
-            UserError, match="BiGAN generates samples of one shape, made of numbers, and these differ in length or hold words"
-        ):
+        with pytest.raises(UserError, match="BiGAN generates samples of one shape, made of numbers; these differ in length or hold words"):
             BiGAN(encoder(), Facts(ROWS, {"whole": one}, STATISTICS))
     with pytest.raises(UserError, match="images of 3 x 3 are too small for BiGAN; use a size of at least 4, or layers=linear"):
         BiGAN(encoder(), Facts(ROWS, {"whole": View(torch.zeros(2, 2, 3, 3))}, STATISTICS))

@@ -52,9 +52,7 @@ class BiGAN(Method):
         super().__init__()
         view = next(iter(facts.views.values()))
         if not isinstance(view.x, Tensor) or not view.x.is_floating_point() or view.valid is not None:
-            raise UserError(
-                "BiGAN generates samples of one shape, made of numbers, and these differ in length or hold words; allowed: image"
-            )
+            raise UserError("BiGAN generates samples of one shape, made of numbers; these differ in length or hold words; allowed: image")
         shape, images = tuple(view.x.shape[1:]), view.x.ndim == 4 and {"mean", "std"} <= facts.statistics.keys()
         low = high = None
         if images:
