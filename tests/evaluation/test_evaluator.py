@@ -158,6 +158,49 @@ def test_layers_are_chosen_by_training_rows(known: Dataset, monkeypatch: pytest.
     assert [("a", "b", "c")[label] for label in labels] == train["label"].tolist()
 
 
+class PooledInside(Pixels):
+    """A constant map, and the pixels as pooled vectors."""
+
+    offers = frozenset({"maps"})
+
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        return Features(pooled=view.x.flatten(1), maps=[torch.ones_like(view.x)])
+
+
+class BestInside(Pixels):
+    """Pixels as the first map, and pooled vectors that say nothing."""
+
+    offers = frozenset({"maps"})
+
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        flat = view.x.flatten(1)
+        return Features(pooled=torch.ones_like(flat[:, :1]), maps=[flat[:, :, None, None], torch.ones_like(view.x)])
+
+
+def test_the_probe_on_the_best_inner_layer_is_that_on_its_features(
+    known: Dataset, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[np.ndarray]] = []
+    monkeypatch.setattr(score.layers, "best_inner", lambda found, labels, seed: seen.append(found) or 0)
+    rows = scorer(known).battery("encoder", BestInside())
+    assert "layers    encoder: layer 1 of 2 has a better probe than the pooled vectors" in capsys.readouterr().err
+    frame = planted()
+    train = frame[frame["split"] == "train"]
+    assert seen[0][0].argmax(1).tolist() == [int(image.argmax()) for image in train["image"]], "chosen on training rows"
+    found = accuracies(rows)
+    want = accuracies(scorer(known).battery("encoder", Pixels()))
+    assert found["linear-inner", "all"] == want["linear", "all"] == RIGHT
+    assert found["linear", "all"] != RIGHT
+
+
+def test_without_a_better_layer_there_is_no_such_row(known: Dataset, capsys: pytest.CaptureFixture) -> None:
+    rows = scorer(known).battery("encoder", Pixels())
+    assert not [row for row in rows if row["probe"] == "linear-inner"]
+    rows = scorer(known).battery("encoder", PooledInside())
+    assert not [row for row in rows if row["probe"] == "linear-inner"]
+    assert "the pooled vectors have a better probe than each of 1 inner layers" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------------- the commands whole
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from untaught.core import Encoder, Features, View
-from untaught.evaluation.layers import Averaged, Mixed, choose
+from untaught.evaluation.layers import Averaged, Inner, InnerAndPooled, Mixed, best_inner, choose
 
 
 class Layers(Encoder):
@@ -56,3 +56,33 @@ def test_a_layer_that_only_learns_its_rows_by_heart_is_not_chosen() -> None:
     last[:, 0] = 20 * seen
     weights, _ = choose(np.stack([random.normal(size=(100, 300)), last], 1), labels, 0)
     assert weights.tolist() == [0.0, 1.0]
+
+
+class Maps(Encoder):
+    """x (B,C,H,W): itself and its half as maps, and the first channel's mean as pooled vector."""
+
+    width, offers = 1, frozenset({"maps"})
+
+    def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
+        return Features(pooled=view.x[:, :1].mean((2, 3)), maps=[view.x, view.x[:, :2, ::2, ::2] / 2])
+
+
+def test_inner_layers_are_maps_averaged_over_places_and_the_pooled_vectors_come_last() -> None:
+    x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    means = [x.mean((2, 3)), x[:, :2, ::2, ::2].mean((2, 3)) / 2]
+    every = InnerAndPooled(Maps())
+    torch.testing.assert_close(every(View(x)), torch.cat([*means, x[:, :1].mean((2, 3))], 1))
+    assert every.widths == [3, 2, 1]
+    for number, want in enumerate(means):
+        torch.testing.assert_close(Inner(Maps(), number)(View(x)), want)
+
+
+def test_the_best_layer_is_judged_on_rows_that_it_was_not_fitted_on() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 150)
+    wide = random.normal(size=(150, 400)).astype(np.float32)  # tells the rows that it is fitted on apart without error
+    seen = np.where(random.random(150) < 0.9, labels, 1 - labels)
+    some = (seen[:, None] + 0.1 * random.normal(size=(150, 2))).astype(np.float32)
+    assert best_inner([wide, some, wide], labels, 0) == 1
+    assert best_inner([wide, some, some], labels, 0) == 2, "of equals the last: the pooled vectors need no choice"
+    assert best_inner([wide, some, wide], seen + 0.5 * random.normal(size=150), 0) == 1, "numbers, by ridge regression"

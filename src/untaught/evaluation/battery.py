@@ -34,12 +34,13 @@ class Probes(NamedTuple):
     run: Callable[[Any, np.ndarray, Any, np.ndarray], Steps]  # all probes
     neighbours: Callable[[Any, np.ndarray, Any, np.ndarray], list[Row]]  # kNN only
     watch: Callable[[Any, np.ndarray, Any, np.ndarray], dict[str, float]]  # kNN without intervals, by its name in metrics.jsonl
+    inner: Callable[[Any, np.ndarray, Any, np.ndarray], list[Row]]  # the probe with all labels, for the best inner layer
     count: Callable[[np.ndarray], int]  # number of steps of `run`, given the training targets
 
 
 PROBES: dict[str, Probes] = {  # by label kind; for tags and maps, commands/frozen.py trains a head
-    "classes": Probes(class_probes.probes, class_probes.knn_rows, class_probes.watch, class_probes.count),
-    "numbers": Probes(number_probes.probes, number_probes.knn_rows, number_probes.watch, number_probes.count),
+    "classes": Probes(class_probes.probes, class_probes.knn_rows, class_probes.watch, class_probes.inner, class_probes.count),
+    "numbers": Probes(number_probes.probes, number_probes.knn_rows, number_probes.watch, number_probes.inner, number_probes.count),
 }
 
 

@@ -32,6 +32,12 @@ def probes(train: Any, train_labels: np.ndarray, test: Any, test_labels: np.ndar
     yield "", rows
 
 
+def inner(train: Any, train_labels: np.ndarray, test: Any, test_labels: np.ndarray) -> list[Row]:
+    """Rows of linear-inner: the linear probe with all labels, on features of an inner layer."""
+    guess, _ = linear_probe(train, test).predict(np.arange(len(train_labels)), train_labels)
+    return accuracy_rows("linear-inner", "all", (guess == test_labels)[None], test_labels)
+
+
 def count(train_labels: np.ndarray) -> int:
     """Number of steps of `probes`."""
     return 3 + len(low_label.possible(train_labels))

@@ -148,7 +148,25 @@ class Scorer:
             for done, (coming, found) in enumerate(battery(encoded, label_free=encoder is not None)):
                 rows += found
                 bar.update(task, completed=done, note=coming)
+        if encoder is not None and self.possible and not isinstance(encoder, layers.Mixed):
+            rows += self._inner(encoder, view, features)
         return self._named(features, rows)
+
+    def _inner(self, encoder: Any, view: Views, name: str) -> list[dict[str, Any]]:
+        """The probe on the best inner layer, chosen on some training rows; [] if the pooled vectors are better, or it has no layers."""
+        if not {"layers", "maps"} & getattr(encoder, "offers", frozenset()):
+            return []
+        rows, every = self._some(self.bank, layers.ROWS), layers.InnerAndPooled(encoder)
+        found = self.features(every, rows, view, f"layers of {name}")
+        candidates = np.split(found, np.cumsum(every.widths)[:-1], axis=1)
+        best, count = layers.best_inner(candidates, self.labels(rows), seed=0), len(candidates) - 1
+        if best == count:
+            say(f"layers    {name}: the pooled vectors have a better probe than each of {count} inner layers")
+            return []
+        say(f"layers    {name}: layer {best + 1} of {count} has a better probe than the pooled vectors")
+        chosen = layers.Inner(encoder, best)
+        train, test = (self.features(chosen, each, view, f"layer {best + 1} of {name}") for each in (self.bank, self.queries))
+        return PROBES[self.kind].inner(train, self.labels(self.bank), test, self.labels(self.queries))
 
     def _named(self, features: str, rows: list[dict[str, Any]]) -> list[Options]:
         data = self.dataset.name

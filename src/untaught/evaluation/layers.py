@@ -1,7 +1,9 @@
-"""Features from several layers: a learned weighted sum, if it predicts the labels better than the last layer.
+"""Features of inner layers, chosen on training rows: a weighted sum of all layers, or the one with the best probe.
 
-As in ELMo (Peters et al. 2018, https://arxiv.org/abs/1802.05365, equation 1); learned with a linear model on some training rows
-and compared with the last layer on others.
+Encoders that are evaluated as a sum of their layers (`layered`, language models) get a learned weighted sum, if it predicts the labels
+better than the last layer: as in ELMo (Peters et al. 2018, https://arxiv.org/abs/1802.05365, equation 1); learned with a linear model on
+some training rows and compared with the last layer on others. For other encoders with layers or maps, a probe of each layer, averaged
+over its places, is compared with that of the pooled vectors in the same way.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.core import Encoder, View
+from untaught.evaluation.linear import LinearProbe
+from untaught.evaluation.ridge import RidgeProbe
 
 ROWS = 4096  # maximum, for learning and comparing weights
 STEPS, RATE, DECAY = 150, 0.02, 1e-2
@@ -52,6 +56,55 @@ def averaged(encoder: Encoder, view: View) -> Tensor:
         return tokens.mean(2)
     valid = found.valid[:, None, :, None]
     return (tokens * valid).sum(2) / valid.sum(2).clamp(min=1)
+
+
+class Inner(nn.Module):
+    """One inner layer of an encoder, averaged over its places: a view -> (B,Di). number: from 0, at the input."""
+
+    def __init__(self, encoder: Encoder, number: int) -> None:
+        super().__init__()
+        self.encoder, self.number = encoder, number
+
+    def forward(self, view: View) -> Tensor:
+        return inner(self.encoder, view)[self.number]
+
+
+class InnerAndPooled(nn.Module):
+    """All inner layers, averaged over their places, and the pooled vectors, concatenated: a view -> (B, sum of widths)."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.widths: list[int] = []  # known after the first batch
+
+    def forward(self, view: View) -> Tensor:
+        found = [*inner(self.encoder, view), self.encoder(view).float()]
+        self.widths = [each.shape[1] for each in found]
+        return torch.cat(found, 1)
+
+
+def inner(encoder: Encoder, view: View) -> list[Tensor]:
+    """-> (B,Di) float32 of each layer, or of each map, from the input to the output. Only with "layers" or "maps"."""
+    if "layers" in encoder.offers:
+        return list(averaged(encoder, view).unbind(1))
+    maps = encoder.features(view, want=("maps",)).maps
+    assert maps is not None
+    return [each.float().mean((2, 3)) for each in maps]
+
+
+def best_inner(features: list[np.ndarray], labels: np.ndarray, seed: int) -> int:
+    """features (N,Di) of each candidate, labels (N,), classes or numbers -> the number of the one whose linear probe (for numbers, ridge
+    regression) on four fifths of the rows is best on the other fifth; the last of equals."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    cut = max(1, len(order) // 5)
+    fitting, judging = order[cut:], order[:cut]
+    scores = []
+    for each in features:
+        probe = RidgeProbe(each[fitting], each[judging]) if labels.dtype.kind == "f" else LinearProbe(each[fitting], each[judging])
+        guess, _ = probe.predict(np.arange(len(fitting)), labels[fitting])
+        wrong = guess - labels[judging] if labels.dtype.kind == "f" else guess != labels[judging]
+        scores.append(-float(np.square(wrong).mean()))
+    return len(scores) - 1 - int(np.argmax(scores[::-1]))
 
 
 def choose(layers: np.ndarray, labels: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:

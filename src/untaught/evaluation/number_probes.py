@@ -18,13 +18,24 @@ def probes(train: Any, train_targets: np.ndarray, test: Any, test_targets: np.nd
     yield "kNN", []
     rows = knn_rows(train, train_targets, test, test_targets)
     yield "ridge", rows
-    probe = RidgeProbe(train, test) if isinstance(train, np.ndarray) else sparse.SparseRidge(*sparse.weigh(train, test))
+    probe = ridge_probe(train, test)
     guess, _ = probe.predict(np.arange(len(train_targets)), train_targets)
     rows = number_rows("ridge", "all", guess[None], test_targets)
     for setting in low_label.possible(train_targets):
         yield f"ridge {setting}", rows
         rows = number_rows("ridge", setting, low_label.guesses(probe, setting, train_targets), test_targets)
     yield "", rows
+
+
+def ridge_probe(train: Any, test: Any) -> RidgeProbe | sparse.SparseRidge:
+    """Ridge regression for dense or sparse features."""
+    return RidgeProbe(train, test) if isinstance(train, np.ndarray) else sparse.SparseRidge(*sparse.weigh(train, test))
+
+
+def inner(train: Any, train_targets: np.ndarray, test: Any, test_targets: np.ndarray) -> list[Row]:
+    """Rows of ridge-inner: ridge regression with all labels, on features of an inner layer."""
+    guess, _ = ridge_probe(train, test).predict(np.arange(len(train_targets)), train_targets)
+    return number_rows("ridge-inner", "all", guess[None], test_targets)
 
 
 def count(train_targets: np.ndarray) -> int:

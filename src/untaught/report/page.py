@@ -24,7 +24,9 @@ from untaught.storage.ownership import check_replaceable
 NAMES = {"encoder": "this encoder", "random_init": "same encoder, random init", "raw": "raw data"}
 PROBES = {
     "linear": "Linear probe",
+    "linear-inner": "Linear probe, best inner layer",
     "ridge": "Ridge regression",
+    "ridge-inner": "Ridge regression, best inner layer",
     "frozen": "Linear head on the frozen encoder",
     "retrieval": "Retrieval",
     "finetune": "Fine-tuned",

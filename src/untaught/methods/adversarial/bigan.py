@@ -18,7 +18,7 @@ The exported encoder excludes the linear layer; the authors' code finds that lay
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -65,8 +65,8 @@ class BiGAN(Method):
             raise UserError(f"images of {shape[1]} x {shape[2]} are too small for BiGAN; use a size of at least 4, or layers=linear")
         self.encoder, self.latent = encoder, nn.Linear(encoder.width, width)
         if layers == "convolutions":
-            self.generator: nn.Module = Generator(width, shape, maps, low, high)
-            self.discriminator: nn.Module = Discriminator(width, shape, maps)
+            self.generator: Any = Generator(width, shape, maps, low, high)
+            self.discriminator: Any = Discriminator(width, shape, maps)
         else:
             self.generator = LinearGenerator(width, shape, 16 * maps, low, high)
             self.discriminator = LinearDiscriminator(width, shape, 16 * maps)
