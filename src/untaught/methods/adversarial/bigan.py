@@ -54,7 +54,8 @@ class BiGAN(Method):
         if not isinstance(view.x, Tensor) or not view.x.is_floating_point() or view.valid is not None:
             raise UserError("BiGAN generates samples of one shape, made of numbers; these differ in length or hold words; allowed: image")
         shape, images = tuple(view.x.shape[1:]), view.x.ndim == 4 and {"mean", "std"} <= facts.statistics.keys()
-        low = high = None
+        low: Any = None
+        high: Any = None
         if images:
             mean, std = (torch.tensor(facts.statistics[name]).view(-1, 1, 1) for name in ("mean", "std"))
             low, high = -mean / std, (1 - mean) / std
