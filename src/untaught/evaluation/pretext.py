@@ -35,15 +35,15 @@ def answer(
         view, options = used(batch, 0)[0], used.options[0]
         if draw:
             images["sample"] = prep.modality.render(view, options, prep)
-        if method is not None and views is not None and method.answers:
+        pretext = prep.modality.pretexts.get(views.names[0]) if views is not None else None
+        if method is not None and views is not None and method.answers and pretext is not None:
             seen = views(batch, 0)
-            pretext = prep.modality.pretexts[views.names[0]]
             solution = method.solve(seen)
             columns |= pretext.measure(seen[0], solution, views.options[0], prep)
             if draw:
                 images["input"] = prep.modality.render(seen[0], views.options[0], prep)
                 images["answer"] = pretext.render(replace(seen[0], target=solution), views.options[0], prep)
-        if method is not None and has_prototypes(method):
+        if method is not None and has_prototypes(type(method)):
             score, number = method.prototype_scores(view).float().max(1)
             columns |= {"prototype": number.cpu().numpy(), "prototype_score": score.cpu().numpy()}
     if draw and "attention" in encoder.offers and prep.modality.overlay is not None:
@@ -52,5 +52,5 @@ def answer(
     return Answers(columns, images)
 
 
-def has_prototypes(method: Method) -> bool:
-    return type(method).prototype_scores is not Method.prototype_scores
+def has_prototypes(cls: type[Method]) -> bool:
+    return cls.prototype_scores is not Method.prototype_scores

@@ -13,7 +13,7 @@ from untaught.config.registry import method_class, method_table
 from untaught.console import say
 from untaught.core import Method, UserError
 from untaught.evaluation.features import check_finite
-from untaught.evaluation.pretext import Answers, answer
+from untaught.evaluation.pretext import Answers, answer, has_prototypes
 from untaught.inference.embed import Embedder, Reading
 from untaught.inference.predict import plain_stem, write_tables
 from untaught.ops.precision import has_bfloat16
@@ -79,8 +79,13 @@ def _table(rows: np.ndarray, names: list[str], answers: Answers) -> pyarrow.Tabl
 
 def check_possible(run: Path, heads: Heads | None, encoder: Pretrained) -> None:
     """Raises UserError if neither the method nor the encoder of the run makes anything that can be shown."""
-    if heads or "attention" in encoder.network.offers:
+    if "attention" in encoder.network.offers and encoder.prep.modality.overlay is not None:
         return
+    if heads:
+        drawn = heads.cls.answers and heads.config["views"][0]["name"] in encoder.prep.modality.pretexts
+        if drawn or heads.cls.generates or has_prototypes(heads.cls):
+            return
+        raise UserError(f"the {heads.cls.answers} of {run} can't be drawn: modality {encoder.prep.modality.name} does not offer it")
     name, table = encoder.config.get("method", "its method"), method_table()
     if name in table and usable(method_class(name)):
         raise UserError(f"{run} has no {FOLDER}/, as runs of earlier versions; add it with: untaught pretrain --out {run} --resume")

@@ -89,7 +89,7 @@ def load_heads(run: Path) -> Heads:
     if not isinstance(config, dict) or not config.keys() >= KINDS.keys():
         raise UserError(f"{where} {', '.join(KINDS)} are required")
     check_kinds(config, KINDS, where)
-    if not all(isinstance(view, dict) and isinstance(view.get("name"), str) for view in config["views"]):
+    if not config["views"] or not all(isinstance(view, dict) and isinstance(view.get("name"), str) for view in config["views"]):
         raise UserError(f"{where} views must have names")
     try:
         weights = load_file(checked_file(folder / "model.safetensors", run))

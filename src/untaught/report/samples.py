@@ -107,7 +107,7 @@ def save_answers(
     used: the view in which the encoder is used.
     """
     encoder = next(iter(method.exported().values()))
-    if not (method.answers or method.generates or has_prototypes(method) or "attention" in encoder.offers):
+    if not (method.answers or method.generates or has_prototypes(type(method)) or "attention" in encoder.offers):
         return
     sheets, exported = Sheets(), used_view(dataset.prep, used)
     _, _, _, batches = _chosen(dataset, seed, 0 if held_out_part(dataset.parts) else ANSWERED, ANSWERED)
