@@ -80,6 +80,24 @@ def test_a_knob_overrides_one_setting() -> None:
     }
 
 
+def test_a_learning_rate_in_either_form_replaces_the_papers() -> None:
+    lejepa, byol = method_class("lejepa"), with_defaults(BYOL, "paper", {"lr": "0.1"})
+    assert "lr" in lejepa.paper
+    found = with_defaults(lejepa, "paper", {"base_lr": "1e-3"})
+    assert (found["base_lr"], "lr" in found) == ("1e-3", False)
+    assert (byol["lr"], "base_lr" in byol) == ("0.1", False)
+    with pytest.raises(UserError, match=r"lr=0\.1 base_lr=0\.2: give one of them; base_lr is lr for a batch of 256"):
+        with_defaults(BYOL, "short", {"lr": "0.1", "base_lr": "0.2"})
+
+
+def test_a_resumed_run_takes_a_learning_rate_in_the_other_form(tmp_path: Path) -> None:
+    short: dict[str, Any] = {"out": tmp_path, "size": 8, "batch_size": 8, "evaluate_every": 0, "encoder__width": 4}
+    ut.pretrain("builtin:digits", "simclr", encoder="conv_small", steps=1, base_lr=0.1, **short)
+    ut.pretrain(out=tmp_path, resume=True, steps=2, lr=0.01)
+    knobs = yaml.safe_load((tmp_path / "run.yaml").read_text())["knobs"]
+    assert (knobs["lr"], "base_lr" in knobs) == (0.01, False)
+
+
 def test_another_optimizer_drops_the_rates_that_suit_only_the_papers() -> None:
     kept = with_defaults(BYOL, "paper", {"optimizer": "adamw"})
     assert kept == {"optimizer": "adamw", "warmup": 0.01}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from untaught.config.overrides import knobs_of, sort_knobs
-from untaught.config.presets import chosen_defaults, encoder_defaults, with_defaults
+from untaught.config.presets import RATES, chosen_defaults, encoder_defaults, with_defaults
 from untaught.config.registry import MethodLike, from_python, method_class, method_title, modality_named, modality_table
 from untaught.config.train_config import TrainConfig
 from untaught.core import Method, Modality, Options, UserError
@@ -24,7 +24,7 @@ LENGTHS = ("epochs", "steps", "minutes")
 PLACES = ("devices", "nodes")
 FREE_ON_RESUME = {
     *LENGTHS,
-    "lr",
+    *RATES,
     "weight_decay",
     "clip",
     "log_every",
@@ -151,7 +151,8 @@ def _as_before(arguments: PretrainArguments, before: Options) -> tuple[PretrainA
             continue
         if key not in FREE_ON_RESUME:
             raise UserError(f"{key}={value}: the run in {arguments.out} has {key}={knobs.get(key, 'its default')}; {advice}")
-        replaced = [name for name in (LENGTHS if key in LENGTHS else (key,)) if name in knobs]
+        alternatives = next((names for names in (LENGTHS, RATES) if key in names), (key,))
+        replaced = [name for name in alternatives if name in knobs]
         was = " ".join(f"{name}={knobs.pop(name)}" for name in replaced)
         changes.append(f"resuming  with {key}={value} (was {was or 'the default'})")
         knobs[key] = value

@@ -6,6 +6,7 @@ from untaught.config.overrides import knobs_of, parse
 from untaught.config.train_config import TrainConfig
 from untaught.core import Method, Options, UserError
 
+RATES = ("lr", "base_lr")  # one replaces the other
 LONG = 100  # epochs from which the paper's settings are the default
 BY_OPTIMIZER = ("lr", "base_lr", "momentum", "betas", "weight_decay", "weight_decay_end", "bias_lr", "patch_lr", "layer_decay")
 
@@ -32,9 +33,14 @@ def chosen_defaults(cls: type[Method], knobs: Options, recorded: str | None = No
 
 def with_defaults(cls: type[Method], defaults: str, knobs: Options) -> Options:
     """The method's settings under `defaults` ("paper" or "short"), overridden by `knobs`. Settings that suit only the preset's optimizer
-    are left out if `knobs` name another one; settings of the encoder are in `encoder_defaults`."""
+    are left out if `knobs` name another one, and its learning rate if they give one in either form; settings of the encoder are in
+    `encoder_defaults`. Raises UserError for two learning rates."""
+    if knobs.keys() >= set(RATES):
+        raise UserError(f"lr={knobs['lr']} base_lr={knobs['base_lr']}: give one of them; base_lr is lr for a batch of 256")
     given = lambda key: key.rpartition(".")[2] in knobs  # noqa: E731  # momentum=, for every member of a hybrid that has it
     preset = {key: value for key, value in getattr(cls, defaults).items() if not key.startswith("encoder.") and not given(key)}
+    if knobs.keys() & set(RATES):
+        preset = {key: value for key, value in preset.items() if key not in RATES}
     if knobs.get("optimizer", preset.get("optimizer")) != preset.get("optimizer"):
         own = knobs_of(cls)  # MoCo's momentum is its teacher's
         preset = {key: value for key, value in preset.items() if key not in BY_OPTIMIZER or key in own}
