@@ -39,6 +39,8 @@ class DenseDecoder(nn.Module):
         return self.net(code).float().unflatten(1, (self.each, -1))
 
 
-def mean_over(error: Tensor, view: View) -> Tensor:
-    """error (B, ...), one for every number of the view's x -> a scalar: the mean over those that are not padding, of all processes."""
-    return error.mean() if view.valid is None else masked_mean(error.flatten(2).mean(2), view.valid)
+def mean_over(error: Tensor, valid: Tensor | None) -> Tensor:
+    """error (B, ...) -> a scalar: the mean, of all processes. valid: (B,T) or of the error's shape; False for values that do not count."""
+    if valid is None:
+        return error.mean()
+    return masked_mean(error.flatten(2).mean(2) if valid.ndim < error.ndim else error, valid)

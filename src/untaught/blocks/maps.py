@@ -26,3 +26,20 @@ def pooled_and_maps(encoder: Encoder, view: View) -> tuple[Tensor, list[Tensor]]
     assert features.pooled is not None
     assert features.maps is not None
     return features.pooled, [m.flatten(2).transpose(1, 2) for m in features.maps]
+
+
+def readable(encoder: Encoder, example: View) -> tuple[int, tuple[int, int] | None]:
+    """What a decoder of images reads: the width and the grid of the encoder's last map; where it has none, of its pooled vector and None."""
+    if "maps" not in encoder.offers or example.x.ndim != 4:
+        return encoder.width, None
+    width, high, wide = map_shapes(encoder, example)[-1]
+    return width, (high, wide)
+
+
+def read(encoder: Encoder, view: View, grid: tuple[int, int] | None) -> Tensor:
+    """-> the last map (B,D,h,w), or the pooled vector (B,D) if there is no grid."""
+    if grid is None:
+        return encoder(view)
+    maps = encoder.features(view, want=("maps",)).maps
+    assert maps is not None
+    return maps[-1]

@@ -37,11 +37,16 @@ if TYPE_CHECKING:  # for editors and type checkers; the table below is what coun
     from untaught.methods.distillation.ijepa import IJEPA as IJEPA
     from untaught.methods.distillation.msn import MSN as MSN
     from untaught.methods.distillation.simsiam import SimSiam as SimSiam
+    from untaught.methods.reconstruction.autoencoder import Autoencoder as Autoencoder
+    from untaught.methods.reconstruction.denoising import Denoising as Denoising
+    from untaught.methods.reconstruction.discrete_vae import DiscreteVAE as DiscreteVAE
     from untaught.methods.reconstruction.mae import MAE as MAE
     from untaught.methods.reconstruction.mlm import MLM as MLM
     from untaught.methods.reconstruction.replaced_token import ReplacedToken as ReplacedToken
     from untaught.methods.reconstruction.seq2seq_denoising import Seq2SeqDenoising as Seq2SeqDenoising
+    from untaught.methods.reconstruction.simmim import SimMIM as SimMIM
     from untaught.methods.reconstruction.tsdae import TSDAE as TSDAE
+    from untaught.methods.reconstruction.vae import VAE as VAE
     from untaught.methods.relation.jigsaw import Jigsaw as Jigsaw
     from untaught.methods.relation.relative_patch import RelativePatch as RelativePatch
     from untaught.methods.relation.rotation import Rotation as Rotation
@@ -71,6 +76,11 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports n
     "vicreg": "untaught.methods.decorrelation.vicreg:VICReg",
     "vicregl": "untaught.methods.decorrelation.vicregl:VICRegL",
     "lejepa": "untaught.methods.decorrelation.lejepa:LeJEPA",
+    "autoencoder": "untaught.methods.reconstruction.autoencoder:Autoencoder",
+    "denoising": "untaught.methods.reconstruction.denoising:Denoising",
+    "vae": "untaught.methods.reconstruction.vae:VAE",
+    "discrete_vae": "untaught.methods.reconstruction.discrete_vae:DiscreteVAE",
+    "simmim": "untaught.methods.reconstruction.simmim:SimMIM",
     "mae": "untaught.methods.reconstruction.mae:MAE",
     "mlm": "untaught.methods.reconstruction.mlm:MLM",
     "seq2seq_denoising": "untaught.methods.reconstruction.seq2seq_denoising:Seq2SeqDenoising",

@@ -17,12 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.core import Batch, Modality, Options, Preprocessor, Record, UserError, View
+from untaught.modalities.corruption import corruption_fault
 from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.masking import first
 from untaught.ranges import Within, outside
 
 FEW = 16  # values of a token, under which its own mean and standard deviation say little; chosen on validation parts of three data sets
 WAVES = 4  # sines summed to a smooth random curve
+CORRUPTIONS = ("masking", "gaussian")
 RAW = 256  # maximum time steps of the raw baseline
 LENGTHS = Within(2, 1 << 20)
 COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189), (255, 127, 14), (23, 190, 207))
@@ -141,6 +143,7 @@ VIEWS: dict[str, Options] = {
     "light": {"scale": (0.9, 1.0), **STILL, "jitter": 0.02},
     "masked": {"scale": (0.9, 1.0), **STILL, "patch": 0, "rate": 0.4, "span": 1},  # PatchTST, section 4.2
     "blocks": {"scale": (0.9, 1.0), **STILL, "patch": 0, "rate": 0.5, "span": 3},
+    "corrupted": {"corruption": "masking", "level": 0.25},
     "global_masked": {"scale": (0.7, 1.0), **AUGMENTED, "patch": 0, "rate": 0.15, "span": 1},
     "global_blocks": {"scale": (0.7, 1.0), **AUGMENTED, "patch": 0, "rates": (0.1, 0.5), "masking": 0.5, "span": 3},
     "global2_blocks": {"scale": (0.7, 1.0), **AUGMENTED, "patch": 0, "rates": (0.1, 0.5), "masking": 0.5, "span": 3},
@@ -148,7 +151,7 @@ VIEWS: dict[str, Options] = {
 }
 RANGES = {
     "scale": Within(0.01, 1),  # length of the crop as a share of the series: minimum, maximum
-    **dict.fromkeys(("jitter", "scaling", "magnitude_warp"), Within(0, 10)),  # std, in units of a channel's; std of a factor
+    **dict.fromkeys(("jitter", "scaling", "magnitude_warp", "level"), Within(0, 10)),  # std, in units of a channel's; std of a factor
     "time_warp": Within(0, 0.3),  # shift of a time step as a share of the crop
     **dict.fromkeys(("drop", "rate", "rates", "masking"), Within(0, 1)),
     "patch": Within(0, 1 << 16),  # time steps per token; 0: the encoder's
@@ -171,13 +174,30 @@ def check(options: Options) -> str | None:
     """The fault of a view's options, or None."""
     if options["standardise"] not in ("channel", "sample", "none"):
         return f"standardise={options['standardise']}: must be channel, sample or none"
-    return outside(options, RANGES)
+    return outside(options, RANGES) or corruption_fault(options, CORRUPTIONS)
 
 
 def whole(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
     """Every time step, normalised."""
     values, observed = _normalised(batch, options, prep.statistics)
     return _finished(values, observed, batch["values_valid"], options)
+
+
+def corrupted(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
+    """Every time step, some of them destroyed; the target is the clean series (B,T,C), target_valid (B,T,C) is False for missing values.
+
+    masking: a share `level` of the time steps is 0, the mean, in all channels; gaussian: noise with standard deviation `level`, in units of
+    a channel's, is added. Vincent et al. 2010, section 3.3, https://jmlr.org/papers/v11/vincent10a.html
+    """
+    values, observed = _normalised(batch, options, prep.statistics)
+    clean = _finished(values, observed, batch["values_valid"], options)
+    if options["corruption"] == "gaussian":
+        x = values + options["level"] * rng.normal(*values.shape[1:])
+    else:
+        x = torch.where((rng.uniform(values.shape[1]) < options["level"]).unsqueeze(2), 0.0, values)
+    view = _finished(x, observed, batch["values_valid"], options)
+    seen = torch.cat([observed, batch["values_valid"].unsqueeze(2).expand_as(observed)], 2) if options["missing"] else observed
+    return View(view.x, view.valid, target=clean.x, target_valid=seen)
 
 
 def augmented(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
@@ -369,6 +389,7 @@ SERIES = Modality(
         **dict.fromkeys(("masked", "blocks", "global_masked"), masked),
         **dict.fromkeys(("global_blocks", "global2_blocks"), blocks),
         "multiblock": multiblock,
+        "corrupted": corrupted,
     },
     raw=raw,
     render=render,

@@ -23,6 +23,15 @@ def masked_reconstruction(restored: Tensor, target: Tensor, mask: Tensor, normal
     return masked_mean((restored.float() - target).square().mean(-1), mask)
 
 
+def masked_l1(restored: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """SimMIM's loss. Xie et al. 2022, section 3.4, https://arxiv.org/abs/2111.09886
+
+    restored, target (B,N,P), the pixels of every patch; mask (B,N) bool, the masked patches -> a scalar: the mean absolute error of the masked
+    pixels of all processes.
+    """
+    return masked_mean((restored.float() - target).abs().mean(-1), mask)
+
+
 def _error_where(restored: Tensor, target: Tensor, valid: Tensor, normalise: bool) -> Tensor:
     """(B,N,P) each -> (B,N): the mean squared error over each token's valid values."""
     count = valid.sum(-1, keepdim=True)

@@ -40,7 +40,7 @@ class Autoencoder(Method):
 
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
-        return {"reconstruction": mean_over((self.restore(view) - view.x).square(), view)}
+        return {"reconstruction": mean_over((self.restore(view) - view.x).square(), view.valid)}
 
     def restore(self, view: View) -> Tensor:
         """-> the reconstruction, in the form of x."""

@@ -19,7 +19,7 @@ import torch
 from untaught.core import Modality, Options, Preprocessor, UserError, View
 from untaught.data.target import Target
 from untaught.modalities.image import masks
-from untaught.modalities.image.augment import augmented, blocks, masked, multiblock, whole
+from untaught.modalities.image.augment import augmented, blocks, corrupted, masked, multiblock, whole
 from untaught.modalities.image.decode import decode, decode_with_mask, fit, raw
 from untaught.modalities.image.levels import levels
 from untaught.modalities.image.plan import adapt, doubt, plan
@@ -110,6 +110,7 @@ IMAGE = Modality(
         "puzzle": puzzle,
         "neighbours": neighbours,
         "levels": levels,
+        "corrupted": corrupted,
     },
     raw=raw,
     render=render,

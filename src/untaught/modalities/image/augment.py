@@ -34,6 +34,22 @@ def masked(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) 
     return View(view.x, mask=random_mask(rng.order(tokens.shape[1]), options["rate"]), target=tokens, meta=view.meta)
 
 
+def corrupted(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
+    """A view with destroyed pixels, and the clean one as target (B,C,size,size). Vincent et al. 2010, section 3.3.
+
+    masking: a share `level` of the pixels is black; gaussian: noise with standard deviation `level`, in units of the full range, is added to
+    every value, without clipping; salt_and_pepper: a share `level` of the pixels is black or white. A pixel is destroyed in all channels.
+    """
+    view, level = augmented(batch, rng, options, prep), options["level"]
+    mean, std = (torch.tensor(prep.statistics[key], device=view.x.device).view(-1, 1, 1) for key in ("mean", "std"))
+    if options["corruption"] == "gaussian":
+        return View(view.x + rng.normal(*view.x.shape[1:]) * (level / std), target=view.x, meta=view.meta)
+    hit = rng.uniform(1, *view.x.shape[2:])
+    white = hit < level / 2 if options["corruption"] == "salt_and_pepper" else torch.zeros_like(hit, dtype=torch.bool)
+    x = torch.where(hit < level, (white.float() - mean) / std, view.x)
+    return View(x, target=view.x, meta=view.meta)
+
+
 def blocks(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
     """A view with masked blocks of tokens: a share drawn from `rate`, in a share `masking` of the samples.
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from untaught.core import Options, UserError
+from untaught.modalities.corruption import corruption_fault
 from untaught.modalities.image.open import PIXEL_LIMIT
 from untaught.ranges import Within, outside
 
@@ -109,13 +110,14 @@ MASKING: dict[str, Options] = {  # options of views with masked tokens; "patch" 
     "global2_blocks": {"rate": (0.1, 0.5), "masking": 0.5},
     "multiblock": {"targets": 4, "target_scale": (0.15, 0.2), "target_ratio": (0.75, 1.5), "context_scale": (0.85, 1.0)},  # I-JEPA
 }
+CORRUPTIONS = ("masking", "gaussian", "salt_and_pepper")
 LOCAL_SHARE = 96 / 224  # side of a local view relative to a global one (DINO)
 
 
 def presets(settings: Options) -> dict[str, Options]:
     _check_settings(settings)
     size = settings["size"]
-    named = {"whole": {}, "levels": {}} | PRESETS[settings["preset"]]
+    named = {"whole": {}, "levels": {}, "corrupted": {"corruption": "masking", "level": 0.25}} | PRESETS[settings["preset"]]
     named |= {"global_masked": named["global"], "global_blocks": named["global"], "global2_blocks": named["global2"]}
     options = {name: NOTHING | {"size": size} | TILES.get(name, {}) | given for name, given in named.items()}
     options["local"]["size"] = max(8, 8 * round(size * LOCAL_SHARE / 8))
@@ -154,6 +156,7 @@ RANGES = {  # of options; a pair must also be in order
     "stride": Within(0, SIDES.high),  # 0: the encoder's
     "gap": Within(0, 4),
     "shift": Within(0, 0.5),  # at most half of the gap to either side: tiles never overlap
+    "level": Within(0, 10),  # a share, or a standard deviation
     "grid": Within(2, 3),
     "permutations": Within(2, math.factorial(9)),
 }
@@ -162,6 +165,8 @@ RANGES = {  # of options; a pair must also be in order
 def check(options: Options) -> str | None:
     """The fault of a view's options, or None."""
     if fault := outside(options, RANGES):
+        return fault
+    if fault := corruption_fault(options, CORRUPTIONS):
         return fault
     if options.get("targets", 0) * options.get("target_scale", (0, 0))[1] >= 1:
         return f"target_scale={options['target_scale']}: {options['targets']} targets of that size would leave no context"

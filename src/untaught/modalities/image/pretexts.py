@@ -177,6 +177,7 @@ TOKENS = Pretext(render_tokens, measure_tokens)
 WHOLE = Pretext(render_image, measure_image)
 PRETEXTS: dict[str, Pretext] = {  # by view
     "whole": WHOLE,
+    "corrupted": WHOLE,
     "masked": TOKENS,
     "rotations": Pretext(render_upright, measure_upright),
     "puzzle": Pretext(render_solution, measure_solution),
