@@ -1,4 +1,4 @@
-"""Several parts of a sample through one encoder, which is exported for whole samples."""
+"""Parts of a sample, or corrupted samples, through one encoder, which is exported for whole samples."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from untaught.blocks.maps import read
 from untaught.core import Encoder, UserError, View
 
 SEEN = 3  # a third of a batch is enough for the statistics of whole samples; all of it would take longer than a pair of patches itself
@@ -30,12 +31,30 @@ class PartEncoding(nn.Module):
 
     def forward(self, encoder: Encoder, view: View, whole: View) -> Tensor:
         """A view with T parts per sample -> their vectors (B,T,D). In training, `whole` updates the encoder's own statistics."""
-        buffers = {f"{name}.{key}": value for name, own in zip(self.names, self.norms, strict=True) for key, value in own.named_buffers()}
-        vectors = functional_call(encoder, buffers, (view.apart(),))
+        return self._called(encoder, "", view.apart(), encoder, whole).unflatten(0, (len(view), -1))
+
+    def read(self, encoder: Encoder, view: View, whole: View, grid: tuple[int, int] | None) -> Tensor:
+        """A corrupted view -> the encoder's last map (B,D,h,w), or its vectors (B,D) without a grid. `whole`, the same samples as they are,
+        updates the encoder's own statistics in training."""
+        return self._called(_Read(encoder, grid), "encoder.", view, encoder, whole)
+
+    def _called(self, reader: nn.Module, prefix: str, view: View, encoder: Encoder, whole: View) -> Tensor:
+        norms = zip(self.names, self.norms, strict=True)
+        buffers = {f"{prefix}{name}.{key}": value for name, own in norms for key, value in own.named_buffers()}
+        found = functional_call(reader, buffers, (view,))
         if buffers and self.training:
             with torch.no_grad():
                 encoder(whole[: -(-len(whole) // SEEN)])
-        return vectors.unflatten(0, (len(view), -1))
+        return found
+
+
+class _Read(nn.Module):
+    def __init__(self, encoder: Encoder, grid: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.encoder, self.grid = encoder, grid
+
+    def forward(self, view: View) -> Tensor:
+        return read(self.encoder, view, self.grid)
 
 
 def check_parts(view: View, method: str, reads: str, count: int | None = None) -> Tensor:

@@ -23,6 +23,29 @@ def masked_reconstruction(restored: Tensor, target: Tensor, mask: Tensor, normal
     return masked_mean((restored.float() - target).square().mean(-1), mask)
 
 
+def interpolated_moments(target: Tensor, known: Tensor, grid: tuple[int, ...], valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every token, of unknown ones estimated from the known ones.
+
+    target (B,N,P); known (B,N) bool, in a grid of N places; valid (B,N,P) bool, values that count -> (B,N,1) each, as `masked_reconstruction`
+    normalises with. Of an unknown token, mean and log standard deviation are averages over the known ones, weighted by the inverse squared
+    distance on the grid; its own values have no effect. If none is known, mean 0 and standard deviation 1.
+    """
+    valid = torch.ones_like(target, dtype=torch.bool) if valid is None else valid
+    target = torch.where(valid & known.unsqueeze(2), target, 0.0)
+    count = valid.sum(-1, keepdim=True)
+    mean = target.sum(-1, keepdim=True) / count.clamp(min=1)
+    away = torch.where(valid, target - mean, 0.0)
+    log_std = 0.5 * (away.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1) + 1e-6).log()
+    axes = [torch.arange(size, device=target.device, dtype=torch.float32) for size in grid]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)  # (N, axes)
+    squared = (places.unsqueeze(1) - places).square().sum(2)
+    usable = known & valid.any(2)
+    weights = usable.unsqueeze(1) / squared.clamp(min=1)  # no token is both known and unknown, so that distance 0 does not count
+    weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-12)
+    own = usable.unsqueeze(2)
+    return torch.where(own, mean, weights @ mean), torch.where(own, log_std, weights @ log_std).exp()
+
+
 def masked_l1(restored: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """SimMIM's loss. Xie et al. 2022, section 3.4, https://arxiv.org/abs/2111.09886
 

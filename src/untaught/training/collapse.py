@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from untaught.blocks.codes import CodeHead
 from untaught.blocks.prototypes import PrototypeHead
 from untaught.blocks.teacher import Teacher
 from untaught.core import Batch, Method, Role, Terms, UserError, View
@@ -38,7 +39,7 @@ CONFUSED = 0.25  # confusion of that head relative to the initial one: narrow he
 CLOSER = 0.8  # std relative to the initial one, below which a head that can't match views has collapsed
 NOISE = 0.6  # above which two views of a sample may be as far apart as two samples
 SLOW, STUCK = 0.04, 0.01  # relative change of the loss below which a narrow head is a failure, and below which nothing is learned
-USED = 5  # prototypes in use, up to which their head has collapsed
+USED = 5  # prototypes or codes in use, up to which their head has collapsed
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class FeatureStats:
     noise: float | None  # squared distance of two views of a sample over that of two samples: 0 invariant, 1 unrelated
     confusion: float | None  # share of other samples' second views nearer to a sample's first view than its own: 0 at best, 0.5 by chance
     used: int | None = None  # prototypes that are nearest to at least one sample
+    codes: int | None = None  # discrete codes chosen at a place of at least one sample
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,15 @@ def _prototypes(m: Measures) -> str:
     return ""
 
 
+def _codes(m: Measures) -> str:
+    """The discrete codes of a grid: a healthy discrete_vae uses many, one whose divergence weighs too much a few."""
+    for name, head in m.heads.items():
+        first = m.first_heads[name]
+        if head.codes is not None and first.codes is not None and head.codes <= USED < first.codes / 2:
+            return f"the {name} of all samples are the same {head.codes} (before training {first.codes})"
+    return ""
+
+
 def _stuck(m: Measures) -> str:
     """Fall of the loss: 0.1% for simclr at temperature 100; 17% and more in healthy runs."""
     return f"the loss has not changed since before training ({m.first_loss:.4g}, now {m.loss:.4g})" if _within(m, STUCK) else ""
@@ -199,6 +210,7 @@ RULES = (  # causes before their symptoms: the first broken rule is the verdict
     Rule("narrow", _narrow, "a lower temperature, or a term that decorrelates dimensions; or a lower lr (now {lr:g})"),
     Rule("noise", _noise, "a term that pulls the views of a sample together, or weaker augmentations"),
     Rule("prototypes", _prototypes, "centring or Sinkhorn-Knopp, which balance the use of the prototypes"),
+    Rule("codes", _codes, "a lower weight of the codes' divergence from the uniform distribution, or a longer rise of that weight"),
     Rule("stuck", _stuck, "the method's default temperature, or a higher lr (now {lr:g})"),
 )
 
@@ -260,9 +272,13 @@ class CollapseDetector:
         """Statistics of each head with one output vector per sample, on the first two views, and the loss, both as in training."""
         outputs: dict[str, list[Tensor]] = {}
         used: dict[str, int] = {}
+        codes: dict[str, int] = {}
         rows = len(self.read[0])
 
         def see(name: str, head: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
+            if isinstance(head, CodeHead):
+                codes.setdefault(name, len(head.chosen(out[:rows]).unique()))
+                out = out.float().softmax(1).mean((2, 3))  # how often each code is chosen in a sample
             if not isinstance(out, Tensor) or out.ndim != 2:  # a head may read tokens as well
                 return
             if isinstance(head, PrototypeHead):
@@ -283,7 +299,7 @@ class CollapseDetector:
         for name, outs in outputs.items():
             if (count := sum(map(len, outs)) // rows) > 0:
                 parts = _normalised(torch.cat(outs)[: rows * min(count, 2)]).split(rows)
-                stats[name] = replace(_stats(parts[0], *(parts if count > 1 else ())), used=used.get(name))
+                stats[name] = replace(_stats(parts[0], *(parts if count > 1 else ())), used=used.get(name), codes=codes.get(name))
         return stats, loss
 
     def _terms(self, views: list[View], progress: float) -> Terms:
@@ -318,8 +334,7 @@ class CollapseDetector:
                 same = view.x == view.target
                 return float((same if scored is None else same[scored]).float().mean())
             if view.mask is not None and view.x.is_floating_point():
-                reader = next(role.name for role in self.method.roles().values() if not role.reads or place in role.reads)
-                grid = getattr(self.method, reader).grid(view)
+                grid = _mask_grid(view)
                 places = view.x.shape[1:2] if len(grid) == 1 else view.x.shape[2:]  # of series (B,T,C), of images (B,C,H,W)
                 masked = F.interpolate(view.mask.float().unflatten(1, grid).unsqueeze(1), places)  # nearest
                 masked = masked.transpose(1, 2) if len(grid) == 1 else masked
@@ -328,6 +343,16 @@ class CollapseDetector:
                 a, b = map(self._sum, both)
                 return None if a is None or b is None else float(not math.isclose(a, b, rel_tol=1e-4))
         return None
+
+
+def _mask_grid(view: View) -> tuple[int, ...]:
+    """The grid of the tokens of a view's mask (B,N): (N,) for series (B,T,C), rows and columns for images (B,C,H,W), whose tokens are square."""
+    assert view.mask is not None
+    count = view.mask.shape[1]
+    if view.x.ndim == 3:
+        return (count,)
+    rows = round((count * view.x.shape[2] / view.x.shape[3]) ** 0.5)
+    return rows, count // rows
 
 
 class _RoleProbe:

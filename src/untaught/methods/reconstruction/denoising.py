@@ -9,6 +9,7 @@ Heads:  a decoder from the encoder's last map, if it offers maps, else from its 
 Loss:   mean squared error between the decoder's output and the clean sample, over all values, destroyed or not (section 3.1), without
         padding and missing values.
 As in the paper, what is decoded may have more dimensions than the sample: the noise, not a bottleneck, keeps it from the identity.
+The encoder is exported for clean samples: its BatchNorm statistics are those of clean ones, and those of corrupted ones are kept beside them.
 Differs from the paper: one convolutional network is trained as a whole, where the paper stacks layers that are trained one by one; there
 is no emphasis on destroyed values (section 4.3); a pixel is destroyed in all its channels, where the paper's images are grey.
 """
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from untaught.blocks.dense_decoder import DenseDecoder, mean_over
-from untaught.blocks.maps import read, readable
+from untaught.blocks.maps import readable
+from untaught.blocks.parts import PartEncoding
 from untaught.core import Encoder, Facts, Method, Terms, View
 
 
@@ -32,7 +34,8 @@ class Denoising(Method):
         super().__init__()
         example = next(iter(facts.views.values()))
         inside, self.grid = readable(encoder, example)
-        self.encoder, self.decoder = encoder, DenseDecoder(inside, example, "denoising", grid=self.grid)
+        self.encoder, self.corrupted = encoder, PartEncoding(encoder)
+        self.decoder = DenseDecoder(inside, example, "denoising", grid=self.grid)
 
     def forward(self, views: list[View], progress: float) -> Terms:
         (view,) = views
@@ -42,7 +45,7 @@ class Denoising(Method):
 
     def restore(self, view: View) -> Tensor:
         """-> the restored sample, in the form of the target."""
-        return self.decoder(read(self.encoder, view, self.grid), view).squeeze(1)
+        return self.decoder(self.corrupted.read(self.encoder, view, View(view.target, view.valid), self.grid), view).squeeze(1)
 
     @torch.no_grad()
     def solve(self, views: list[View]) -> Tensor:

@@ -38,6 +38,7 @@ from untaught.ranges import Positives, Share, Size, Weight, in_range
 class DiscreteVAE(Method):
     views = ("levels",)
     needs = frozenset({"maps"})
+    held_out = True
     answers = "reconstructed images"
     find_unused_parameters = True  # the encoder's pooling
     paper = {"optimizer": "adamw", "lr": 1e-4, "betas": (0.9, 0.999), "weight_decay": 1e-4, "warmup": 0.0}

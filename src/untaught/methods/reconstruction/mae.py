@@ -7,6 +7,9 @@ Loss:   mean squared error on the masked tokens, each normalised by its own mean
         marks its tokens as too small for that (meta["few"]): normalised, a single value is always 0.
 Masked tokens never enter the encoder. The decoder's positions are fixed sines and cosines, as are the encoder's with the paper's
 settings; short runs learn the encoder's. The authors' decoder also sees the class token.
+`solve` returns the masked tokens in the units of the target. Where tokens are normalised, the network says nothing of their mean and standard
+deviation, and those of a masked token must not be used: mean and log standard deviation are interpolated from the visible tokens, with
+weights of the inverse squared distance on the grid. The authors' demonstration of reconstructions uses a network without normalisation.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import Tensor, nn
 from untaught.blocks.transformer import Transformer, rows_for, sine_positions
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.masking import take, visible_places
-from untaught.ops.reconstruction import masked_reconstruction
+from untaught.ops.reconstruction import interpolated_moments, masked_reconstruction
 from untaught.ranges import FewOrNone, Size, in_range
 
 
@@ -25,6 +28,7 @@ class MAE(Method):
     views = ("masked",)
     needs = frozenset({"tokens"})
     find_unused_parameters = True  # the encoder's pooling
+    answers = "reconstructed tokens"
     paper = {
         "optimizer": "adamw",
         "base_lr": 1.5e-4,
@@ -84,3 +88,16 @@ class MAE(Method):
         full = mask.expand(tokens.shape[0], tokens.shape[1], -1)
         full = full.scatter(1, at.unsqueeze(-1).expand_as(visible), visible)
         return self.out(self.decoder(full + rows_for(self.positions, full.shape[1]), valid))
+
+    @torch.no_grad()
+    def solve(self, views: list[View]) -> Tensor:
+        """-> the masked tokens in the units of the target (B,N,P), with interpolated mean and standard deviation if `normalise`; visible ones
+        as they are."""
+        (view,) = views
+        assert view.mask is not None
+        assert view.target is not None
+        restored = self.restore(view).float()
+        if self.normalise:
+            mean, std = interpolated_moments(view.target, ~view.mask, self.encoder.grid(view), view.target_valid)
+            restored = restored * std + mean
+        return torch.where(view.mask.unsqueeze(2), restored, view.target)

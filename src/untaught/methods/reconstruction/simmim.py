@@ -6,7 +6,7 @@ Heads:  one linear layer from each position of the encoder's last map to its pix
 Loss:   the mean absolute error of the masked pixels, normalised per channel as in the input (section 3.4).
 The encoder sees the whole image. Of an encoder with tokens (vision transformers), the token of a masked patch is replaced by a learned vector
 before positions are added, as in the authors' code. Other encoders have no such tokens: there the masked pixels of the input are replaced by
-a learned value of each channel.
+a learned value of each channel; their BatchNorm statistics stay those of whole images, and those of masked ones are kept beside them.
 On images up to 64 pixels a masked patch is the encoder's own, an eighth of the side for vit_mini, or its stride, a quarter for conv_small; in
 the paper it is a sixth or a seventh.
 Differs from the authors' code: positions are the encoder's (theirs: a relative position bias shared by all layers), the number of masked
@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from untaught.blocks.maps import map_shapes, read
+from untaught.blocks.maps import map_shapes
+from untaught.blocks.parts import PartEncoding
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.masking import mask_tokens
 from untaught.ops.reconstruction import masked_l1
@@ -57,9 +58,10 @@ class SimMIM(Method):
         own = encoder.patch if "tokens" in encoder.offers else 1
         if self.patch % own:
             raise UserError(f"masked.patch={self.patch}: must be a multiple of the encoder's patch of {own}")
-        width, *self.grid = map_shapes(encoder, example)[-1]
+        width, high, wide = map_shapes(encoder, example)[-1]
+        self.grid = high, wide
         self.side = max(-(-all_ // own) for all_, own in zip(example.x.shape[2:], self.grid, strict=True))
-        self.encoder = encoder
+        self.encoder, self.masked = encoder, PartEncoding(encoder)
         self.mask = nn.Parameter(torch.zeros(encoder.width if "tokens" in encoder.offers else channels))
         nn.init.trunc_normal_(self.mask, std=0.02)
         self.out = nn.Conv2d(width, channels * self.side**2, 1)
@@ -80,7 +82,7 @@ class SimMIM(Method):
         hidden = self.hidden(view)
         if "tokens" not in self.encoder.offers:
             x = torch.where(hidden, self.mask.view(-1, 1, 1), view.x)
-            return read(self.encoder, View(x), self.grid)
+            return self.masked.read(self.encoder, View(x), View(view.x), self.grid)
         step = self.encoder.patch
         grid = self.encoder.grid(view)
         masked = hidden[:, 0, ::step, ::step][:, : grid[0], : grid[1]].flatten(1)
@@ -99,5 +101,8 @@ class SimMIM(Method):
 
     @torch.no_grad()
     def solve(self, views: list[View]) -> Tensor:
-        """-> the pixels of every patch (B,N,P), in the units of the target; the hidden ones are what was learned."""
-        return self.restore(views[0])
+        """-> the pixels of the masked patches in the units of the target (B,N,P); visible ones as they are."""
+        (view,) = views
+        assert view.mask is not None
+        assert view.target is not None
+        return torch.where(view.mask.unsqueeze(2), self.restore(view), view.target)

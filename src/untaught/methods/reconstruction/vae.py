@@ -34,6 +34,7 @@ from untaught.ranges import Size, Weight, Within, in_range
 
 class VAE(Method):
     views = ("levels",)
+    held_out = True
     answers = "reconstructed samples"
     generates = "samples"
     step: Tensor  # () int64, steps taken
