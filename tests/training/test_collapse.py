@@ -114,6 +114,11 @@ BROKEN: dict[str, tuple[str, Measures, str]] = {
         measures({"head": replace(sight(48.0, 0.85), used=36)}, {"head": replace(sight(16.2, 0.51), used=4)}),
         "the head assigns all samples to 4 of its prototypes (before training 36)",
     ),
+    "discrete_vae whose divergence weighs too much": (
+        "codes",
+        measures({"codes": replace(sight(20.0, 0.1), codes=60)}, {"codes": replace(sight(30.0, 0.4), codes=3)}),
+        "the codes of all samples are the same 3 (before training 60)",
+    ),
     "no progress": (
         "stuck",
         measures({}, {}, first_loss=4.841, loss=4.835),

@@ -24,7 +24,7 @@ class PixelDecoder(nn.Module):
     shape: (channels, height, width). width: channels at half the resolution; twice and four times as many at the coarsest two.
     """
 
-    def __init__(self, inside: int, shape: tuple[int, int, int], *, grid: tuple[int, int] | None = None, width: int = 64) -> None:
+    def __init__(self, inside: int, shape: tuple[int, int, int], *, grid: tuple[int, int] | None = None, width: int = 32) -> None:
         super().__init__()
         channels, *self.size = shape
         self.start = start_of(self.size) if grid is None else grid

@@ -13,11 +13,6 @@ LEAST_LOG_SCALE = -7.0  # of the discretised logistic, as in PixelCNN++'s code: 
 MARGIN = 0.1  # logit-Laplace maps 0..1 to MARGIN..1 - MARGIN; Ramesh et al. 2021, appendix A.3
 
 
-def to_levels(x: Tensor) -> Tensor:
-    """Intensities in 0..1 -> the nearest of 256 levels, int64: exact for 8 bits; more bits are rounded to 8."""
-    return (x.float() * (LEVELS - 1)).round().long().clamp(0, LEVELS - 1)
-
-
 def discretised_logistic(levels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """Log-probability of whole levels 0..255. Kingma et al. 2016, https://arxiv.org/abs/1606.04934; PixelCNN++, Salimans et al. 2017,
     equation 2, https://arxiv.org/abs/1701.05517.
