@@ -478,6 +478,12 @@ WRONG = {
     "relative_patch": [{"hidden": 0}],
     "jigsaw": [{"hidden": 0}, {"tile_width": 0}],
     "tsdae": [{"depth": 0}, {"heads": 0}, {"heads": 5}],
+    "autoencoder": [{"width": 0}],
+    "vae": [{"width": 0}, {"beta": -1.0}, {"free_bits": float("nan")}, {"likelihood": "cauchy"}],
+    "discrete_vae": [
+        *({"codes": 0}, {"kl": -1.0}, {"kl_share": 1.5}),
+        *({"temperature": (0.0, 1.0)}, {"temperature_share": -0.1}),
+    ],
     "mae": [{"decoder_width": 100}, {"decoder_width": -4}, {"decoder_depth": -1}],
 }
 

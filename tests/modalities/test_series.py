@@ -89,6 +89,35 @@ def test_a_dropped_time_step_is_no_target(missing: bool) -> None:
     assert 0 < shown.target_valid.sum() < 2 * (20 + 7 + 13 + 20)
 
 
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("corruption", ["masking", "gaussian"])
+def test_a_corrupted_series_has_the_clean_one_as_target(corruption: str, missing: bool) -> None:
+    found = records(missing)
+    prep = prep_of(found, missing=missing)
+    shown, clean = view("corrupted", found, prep, corruption=corruption, level=0.4), view("whole", found, prep)
+    assert shown.target is not None
+    assert shown.target_valid is not None
+    assert torch.equal(shown.target, clean.x)
+    assert torch.equal(shown.valid, clean.valid)
+    values = shown.target_valid[..., :2]
+    assert values.sum() == 2 * (20 + 7 + 13 + 20) - (2 if missing else 0)
+    changed = (shown.x != clean.x)[..., :2]
+    assert not changed[~values].any()
+    if corruption == "masking":
+        assert torch.equal(shown.x[..., :2][changed], torch.zeros(int(changed.sum())))
+        assert 0.2 < changed[values].float().mean() < 0.6
+    else:
+        assert changed[values].all()
+        assert (shown.x - clean.x)[..., :2][values].std().item() == pytest.approx(0.4, abs=0.1)
+    if missing:
+        assert torch.equal(shown.x[..., 2:], clean.x[..., 2:])
+
+
+def test_salt_and_pepper_are_of_images_only() -> None:
+    own = prep_of(records()).presets()["corrupted"]
+    assert SERIES.check(own | {"corruption": "salt_and_pepper"}) == "corruption=salt_and_pepper: must be one of masking, gaussian"
+
+
 def test_whole_views_are_normalised_by_channel_or_by_sample() -> None:
     found = records()
     by_channel = view("whole", found, prep_of(found))
