@@ -129,7 +129,7 @@ def test_rows_of_numbers_are_reconstructed() -> None:
 
 def test_text_is_refused() -> None:
     view = View(torch.zeros(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.bool))
-    with pytest.raises(UserError, match="autoencoder reconstructs numbers: .* for text, use tsdae or mlm"):
+    with pytest.raises(UserError, match=r"autoencoder reconstructs numbers: .* for text, use tsdae or mlm"):
         built(Autoencoder, view)
 
 
@@ -247,7 +247,7 @@ def test_a_vae_of_series_is_gaussian() -> None:
     method = built(VAE, view, encoder())
     assert method([view], 0.0).keys() == {"reconstruction", "kl"}
     assert method.sample(2, seed=0).shape == (2, 7, 1)
-    with pytest.raises(UserError, match="likelihood=logistic is of integer levels, .* choose gaussian"):
+    with pytest.raises(UserError, match=r"likelihood=logistic is of integer levels, .* choose gaussian"):
         built(VAE, view, encoder(), likelihood="logistic")
 
 
@@ -374,7 +374,7 @@ def test_simmim_answers_in_the_units_of_the_target() -> None:
 
 
 def test_patches_smaller_than_the_encoders_are_refused() -> None:
-    with pytest.raises(UserError, match="masked.patch=1: must be a multiple of the encoder's patch of 2"):
+    with pytest.raises(UserError, match=r"masked.patch=1: must be a multiple of the encoder's patch of 2"):
         built(SimMIM, patched(1), vit())
 
 

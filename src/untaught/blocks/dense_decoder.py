@@ -15,8 +15,8 @@ from untaught.ops.masking import masked_mean
 class DenseDecoder(nn.Module):
     """A vector (B, inside) for each sample of a view -> (B, each, *its shape): `each` numbers for every number of x.
 
-    Images x (B,C,H,W), series x (B,T,C) with `valid`, vectors x (B,D); `example` is a view of some samples. With `grid`, an image is decoded
-    from a map of vectors (B, inside, *grid). Raises UserError for views of anything else.
+    Images x (B,C,H,W), series x (B,T,C) with `valid`, vectors x (B,D); `example` is a view of some samples. With `grid`, an image is
+    decoded from a map of vectors (B, inside, *grid). Raises UserError for views of anything else.
     """
 
     def __init__(self, inside: int, example: View, method: str, *, each: int = 1, grid: tuple[int, int] | None = None) -> None:

@@ -29,7 +29,8 @@ def pooled_and_maps(encoder: Encoder, view: View) -> tuple[Tensor, list[Tensor]]
 
 
 def readable(encoder: Encoder, example: View) -> tuple[int, tuple[int, int] | None]:
-    """What a decoder of images reads: the width and the grid of the encoder's last map; where it has none, of its pooled vector and None."""
+    """What a decoder of images reads: the width and the grid of the encoder's last map; where it has none, of its pooled vector and
+    None."""
     if "maps" not in encoder.offers or example.x.ndim != 4:
         return encoder.width, None
     width, high, wide = map_shapes(encoder, example)[-1]

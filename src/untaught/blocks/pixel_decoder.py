@@ -19,7 +19,8 @@ COARSE = 7  # largest side in pixels of the map that a vector is first decoded t
 
 
 class PixelDecoder(nn.Module):
-    """Codes (B, inside), or a map of them (B, inside, *grid) if `grid` is given -> (B, channels, height, width), without a final nonlinearity.
+    """Codes (B, inside), or a map of them (B, inside, *grid) if `grid` is given -> (B, channels, height, width), without a final
+    nonlinearity.
 
     shape: (channels, height, width). width: channels at half the resolution; twice and four times as many at the coarsest two.
     """

@@ -53,7 +53,8 @@ def logit_laplace(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def discretised_logit_laplace(levels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Log-probability of whole levels 0..255 under `logit_laplace`: the mass of half a step to either side, and of the tails at the ends."""
+    """Log-probability of whole levels 0..255 under `logit_laplace`: the mass of half a step to either side, and of the tails at the
+    ends."""
     half = 0.5 / (LEVELS - 1)
     share = levels.float() / (LEVELS - 1)
     logit = lambda place: ((1 - 2 * MARGIN) * place + MARGIN).logit()  # noqa: E731

@@ -26,9 +26,9 @@ def masked_reconstruction(restored: Tensor, target: Tensor, mask: Tensor, normal
 def interpolated_moments(target: Tensor, known: Tensor, grid: tuple[int, ...], valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of every token, of unknown ones estimated from the known ones.
 
-    target (B,N,P); known (B,N) bool, in a grid of N places; valid (B,N,P) bool, values that count -> (B,N,1) each, as `masked_reconstruction`
-    normalises with. Of an unknown token, mean and log standard deviation are averages over the known ones, weighted by the inverse squared
-    distance on the grid; its own values have no effect. If none is known, mean 0 and standard deviation 1.
+    target (B,N,P); known (B,N) bool, in a grid of N places; valid (B,N,P) bool, values that count -> (B,N,1) each, as
+    `masked_reconstruction` normalises with. Of an unknown token, mean and log standard deviation are averages over the known ones,
+    weighted by the inverse squared distance on the grid; its own values have no effect. If none is known, mean 0 and standard deviation 1.
     """
     valid = torch.ones_like(target, dtype=torch.bool) if valid is None else valid
     target = torch.where(valid & known.unsqueeze(2), target, 0.0)
@@ -49,8 +49,8 @@ def interpolated_moments(target: Tensor, known: Tensor, grid: tuple[int, ...], v
 def masked_l1(restored: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """SimMIM's loss. Xie et al. 2022, section 3.4, https://arxiv.org/abs/2111.09886
 
-    restored, target (B,N,P), the pixels of every patch; mask (B,N) bool, the masked patches -> a scalar: the mean absolute error of the masked
-    pixels of all processes.
+    restored, target (B,N,P), the pixels of every patch; mask (B,N) bool, the masked patches -> a scalar: the mean absolute error of the
+    masked pixels of all processes.
     """
     return masked_mean((restored.float() - target).abs().mean(-1), mask)
 

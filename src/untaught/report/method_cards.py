@@ -24,7 +24,7 @@ from untaught.storage.ownership import check_replaceable, is_ours
 from untaught.storage.safe_load import read_yaml
 
 MEASURED = Path(untaught.methods.__file__).with_name("measured.yaml")  # written by benchmarks/measured.py
-VENUES = {"CVPR", "ECCV", "ICCV", "ICLR", "ICML", "NeurIPS", "TMLR"}  # may follow the authors
+VENUES = {"CVPR", "ECCV", "ICCV", "ICLR", "ICML", "JMLR", "NeurIPS", "Science", "TMLR"}  # may follow the authors
 GAIN = 0.01  # accuracy above random init, below which a method counts as having learned nothing
 
 INPUT = {"channels", "size", "vocabulary", "length", "special"}  # encoder arguments that come from the data

@@ -346,7 +346,8 @@ class CollapseDetector:
 
 
 def _mask_grid(view: View) -> tuple[int, ...]:
-    """The grid of the tokens of a view's mask (B,N): (N,) for series (B,T,C), rows and columns for images (B,C,H,W), whose tokens are square."""
+    """The grid of the tokens of a view's mask (B,N): (N,) for series (B,T,C), rows and columns for images (B,C,H,W), whose tokens are
+    square."""
     assert view.mask is not None
     count = view.mask.shape[1]
     if view.x.ndim == 3:

@@ -2,16 +2,17 @@
 First in Vincent, Larochelle, Bengio, Manzagol, ICML 2008, https://doi.org/10.1145/1390156.1390294
 
 Views:  one sample with a part destroyed, and the clean sample as target: `corrupted.corruption` is masking (a share of the pixels black, of
-        the time steps 0), gaussian (noise added) or, for images, salt_and_pepper (a share black or white); `corrupted.level` is that share, or
-        the noise's standard deviation (section 3.3). Redrawn in every epoch.
+        the time steps 0), gaussian (noise added) or, for images, salt_and_pepper (a share black or white); `corrupted.level` is that
+        share, or the noise's standard deviation (section 3.3). Redrawn in every epoch.
 Heads:  a decoder from the encoder's last map, if it offers maps, else from its pooled vector, to the sample: convolutional for images
         (blocks.pixel_decoder), for series by blocks.series_decoder. It is discarded after training.
 Loss:   mean squared error between the decoder's output and the clean sample, over all values, destroyed or not (section 3.1), without
         padding and missing values.
 As in the paper, what is decoded may have more dimensions than the sample: the noise, not a bottleneck, keeps it from the identity.
-The encoder is exported for clean samples: its BatchNorm statistics are those of clean ones, and those of corrupted ones are kept beside them.
+The encoder is exported for clean samples: its BatchNorm statistics are those of clean ones, and those of corrupted ones are kept beside
+them.
 Differs from the paper: one convolutional network is trained as a whole, where the paper stacks layers that are trained one by one; there
-is no emphasis on destroyed values (section 4.3); a pixel is destroyed in all its channels, where the paper's images are grey.
+is no emphasis on destroyed values ; a pixel is destroyed in all its channels, where the paper's images are grey.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""Discrete VAE, the first stage of DALL-E. Ramesh et al., ICML 2021. https://arxiv.org/abs/2102.12092
+"""Discrete VAE, the first stage of DALL-E. Ramesh, Pavlov, Goh, Gray, Voss, Radford, Chen, Sutskever, ICML 2021. https://arxiv.org/abs/2102.12092
 
 Views:  one full image, not augmented, with its integer levels as target.
 Heads:  a 1 x 1 convolution from the encoder's last map to the logits of `codes` at every place (the paper's grid: an eighth of the image's
         side, as with conv_small), and a convolutional decoder (blocks.pixel_decoder) from codes to the likelihood of every value. Both are
         discarded after training.
-Loss:   the negative evidence lower bound (section 2.1, appendix A.2), divided by the number of values: "reconstruction" in nats per dimension
-        plus the weighted "kl", the divergence of the codes' distribution from the uniform one.
+Loss:   the negative evidence lower bound (section 2.1, appendix A.2), divided by the number of values: "reconstruction" in nats per
+        dimension plus the weighted "kl", the divergence of the codes' distribution from the uniform one.
 Codes are relaxed in training: Gumbel noise, and a softmax whose temperature falls from 1 to 1/16 (Jang et al. 2017,
-https://arxiv.org/abs/1611.01144; Maddison et al. 2017); the divergence's weight rises from 0 to 6.6. Both follow a cosine and take the first
-5% and 0.17% of the training, as in the paper (150,000 and 5,000 of 3 million updates).
+https://arxiv.org/abs/1611.01144; Maddison et al. 2017); the divergence's weight rises from 0 to 6.6. Both follow a cosine and take the
+first 5% and 0.17% of the training, as in the paper (150,000 and 5,000 of 3 million updates).
 Likelihood: logit-Laplace with a mean and a scale for each value, of intensities mapped to 0.1..0.9 (appendix A.3).
 In eval mode codes are drawn, not relaxed, and the likelihood is that of the 256 levels (the logit-Laplace's mass of each, the tails at the
 ends): then "bits_per_dim" is an upper limit of the bits per value of a lossless code (weight 1, uniform prior), which compares with PNG
-and PixelCNN. Images of more than 8 bits are rounded to 8 by the view. "code_perplexity" is logged: the number of codes in use, by the entropy
-of their frequencies in the batch; a run whose samples share a few codes is reported as collapsing.
+and PixelCNN. Images of more than 8 bits are rounded to 8 by the view. "code_perplexity" is logged: the number of codes in use, by the
+entropy of their frequencies in the batch; a run whose samples share a few codes is reported as collapsing.
 `solve` decodes the most probable code of each place. There is nothing to sample from: DALL-E's prior over codes is its second stage.
 Differs from the paper: the encoder is any with maps; no averaging of weights over updates.
 """

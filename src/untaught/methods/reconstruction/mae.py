@@ -7,9 +7,10 @@ Loss:   mean squared error on the masked tokens, each normalised by its own mean
         marks its tokens as too small for that (meta["few"]): normalised, a single value is always 0.
 Masked tokens never enter the encoder. The decoder's positions are fixed sines and cosines, as are the encoder's with the paper's
 settings; short runs learn the encoder's. The authors' decoder also sees the class token.
-`solve` returns the masked tokens in the units of the target. Where tokens are normalised, the network says nothing of their mean and standard
-deviation, and those of a masked token must not be used: mean and log standard deviation are interpolated from the visible tokens, with
-weights of the inverse squared distance on the grid. The authors' demonstration of reconstructions uses a network without normalisation.
+`solve` returns the masked tokens in the units of the target. Where tokens are normalised, the network says nothing of their mean and
+standard deviation, and those of a masked token must not be used: mean and log standard deviation are interpolated from the visible tokens,
+with weights of the inverse squared distance on the grid. The authors' demonstration of reconstructions uses a network without
+normalisation.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class MAE(Method):
 
     @torch.no_grad()
     def solve(self, views: list[View]) -> Tensor:
-        """-> the masked tokens in the units of the target (B,N,P), with interpolated mean and standard deviation if `normalise`; visible ones
-        as they are."""
+        """-> the masked tokens in the units of the target (B,N,P), with interpolated mean and standard deviation if `normalise`; visible
+        ones as they are."""
         (view,) = views
         assert view.mask is not None
         assert view.target is not None

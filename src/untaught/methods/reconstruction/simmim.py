@@ -4,11 +4,12 @@ Views:  one mild crop with 60% of its patches masked; patches of 32 pixels for t
 Heads:  one linear layer from each position of the encoder's last map to its pixels (section 3.3: as good as heavier heads). Discarded after
         training.
 Loss:   the mean absolute error of the masked pixels, normalised per channel as in the input (section 3.4).
-The encoder sees the whole image. Of an encoder with tokens (vision transformers), the token of a masked patch is replaced by a learned vector
-before positions are added, as in the authors' code. Other encoders have no such tokens: there the masked pixels of the input are replaced by
-a learned value of each channel; their BatchNorm statistics stay those of whole images, and those of masked ones are kept beside them.
-On images up to 64 pixels a masked patch is the encoder's own, an eighth of the side for vit_mini, or its stride, a quarter for conv_small; in
-the paper it is a sixth or a seventh.
+The encoder sees the whole image. Of an encoder with tokens (vision transformers), the token of a masked patch is replaced by a learned
+vector before positions are added, as in the authors' code. Other encoders have no such tokens: there the masked pixels of the input are
+replaced by a learned value of each channel; their BatchNorm statistics stay those of whole images, and those of masked ones are kept
+beside them.
+On images up to 64 pixels a masked patch is the encoder's own, an eighth of the side for vit_mini, or its stride, a quarter for conv_small;
+in the paper it is a sixth or a seventh.
 Differs from the authors' code: positions are the encoder's (theirs: a relative position bias shared by all layers), the number of masked
 patches is rounded to the nearest, not up, and the learning rate follows the training loop's schedule; theirs for ViTs drops in a step.
 """

@@ -1,14 +1,15 @@
 """VAE, variational autoencoder. Kingma, Welling, ICLR 2014. https://arxiv.org/abs/1312.6114
 
-Views:  one full image, not augmented, with its integer levels as target. With views=whole, any sample of numbers (Gaussian likelihood only).
+Views:  one full image, not augmented, with its integer levels as target. With views=whole, any sample of numbers (Gaussian likelihood
+        only).
 Heads:  two linear layers from the encoder's pooled vector to mean and log-variance of the latents' Gaussian posterior, and a decoder from
         latents to the likelihood of every value: convolutional for images (blocks.pixel_decoder). All are discarded after training.
 Loss:   the negative evidence lower bound (equation 3, the divergence in closed form as in appendix B), one draw of the latents per sample,
         divided by the number of values: "reconstruction" and "kl" in nats per dimension. Minimised is reconstruction + beta kl (beta-VAE,
         Higgins et al. 2017, https://openreview.net/forum?id=Sy2fzU9gl); with free_bits, each latent's divergence, averaged over the batch,
         counts as that many nats at least (Kingma et al. 2016, https://arxiv.org/abs/1606.04934, appendix C.8).
-Likelihood of levels: a discretised logistic with a mean and a scale for each value (Kingma et al. 2016; PixelCNN++). It gives each of the 256
-levels a probability, so that the bound in bits, "bits_per_dim" (beta 1, no free bits; logged, not minimised), is an upper limit of the
+Likelihood of levels: a discretised logistic with a mean and a scale for each value (Kingma et al. 2016; PixelCNN++). It gives each of the
+256 levels a probability, so that the bound in bits, "bits_per_dim" (beta 1, no free bits; logged, not minimised), is an upper limit of the
 bits per value of a lossless code, and compares with PNG and PixelCNN. Images of more than 8 bits are rounded to 8 by the view.
 Gaussian (with a standard deviation for each value; of normalised values) and Bernoulli (levels as shares; a probability for black and white
 images only) are densities or improper for grey levels: they log no bits.

@@ -37,8 +37,9 @@ def masked(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) 
 def corrupted(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
     """A view with destroyed pixels, and the clean one as target (B,C,size,size). Vincent et al. 2010, section 3.3.
 
-    masking: a share `level` of the pixels is black; gaussian: noise with standard deviation `level`, in units of the full range, is added to
-    every value, without clipping; salt_and_pepper: a share `level` of the pixels is black or white. A pixel is destroyed in all channels.
+    masking: a share `level` of the pixels is black; gaussian: noise with standard deviation `level`, in units of the full range, is added
+    to every value, without clipping; salt_and_pepper: a share `level` of the pixels is black or white. A pixel is destroyed in all
+    channels.
     """
     view, level = augmented(batch, rng, options, prep), options["level"]
     mean, std = (torch.tensor(prep.statistics[key], device=view.x.device).view(-1, 1, 1) for key in ("mean", "std"))
