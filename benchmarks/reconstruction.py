@@ -168,7 +168,7 @@ def filled(clean: Tensor, hidden: Tensor) -> dict[str, Tensor]:
     from scipy.ndimage import distance_transform_edt
     from skimage.restoration import inpaint_biharmonic
 
-    mean, nearest, biharmonic = (np.array(clean) for _ in range(3))
+    mean, nearest, biharmonic = (clean.numpy().copy() for _ in range(3))
     for i, mask in enumerate(hidden[:, 0].numpy()):
         image = clean[i].numpy()
         mean[i][:, mask] = image[:, ~mask].mean(1, keepdims=True)

@@ -119,7 +119,7 @@ class VAE(Method):
     @torch.no_grad()
     def sample(self, count: int, seed: int) -> Tensor:
         """Latents drawn from the prior, decoded -> (count, ...) in the form of x."""
-        draws = torch.randn(count, self.mean.out_features, generator=torch.Generator().manual_seed(seed)).to(self.step.device)
+        draws = CounterRNG(seed, 0, torch.arange(count, device=self.step.device), 0).normal(self.mean.out_features)
         found = self.expected(self.decoder(draws, View(draws.new_zeros(count, *self.shape))))
         return found if self.likelihood == "gaussian" else self.black + (self.white - self.black) * found
 
