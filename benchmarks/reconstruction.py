@@ -166,14 +166,14 @@ def _psnrs(guesses: dict[str, Tensor], clean: Tensor, where: Tensor | None) -> l
 def filled(clean: Tensor, hidden: Tensor) -> dict[str, Tensor]:
     """Images whose hidden pixels (B,1,H,W) are interpolated from the others."""
     from scipy.ndimage import distance_transform_edt
-    from skimage.restoration import inpaint_biharmonic
+    from skimage.restoration import inpaint_biharmonic  # type: ignore[import-not-found]
 
     mean, nearest, biharmonic = (clean.numpy().copy() for _ in range(3))
     for i, mask in enumerate(hidden[:, 0].numpy()):
         image = clean[i].numpy()
         mean[i][:, mask] = image[:, ~mask].mean(1, keepdims=True)
-        rows, columns = distance_transform_edt(mask, return_distances=False, return_indices=True)
-        nearest[i] = image[:, rows, columns]
+        places: Any = distance_transform_edt(mask, return_distances=False, return_indices=True)
+        nearest[i] = image[:, places[0], places[1]]
         known = np.where(mask[..., None], 0.0, image.transpose(1, 2, 0))
         biharmonic[i] = inpaint_biharmonic(known, mask, channel_axis=2).transpose(2, 0, 1)
     made = {"mean of the visible pixels": mean, "nearest visible pixel": nearest, "biharmonic": biharmonic.clip(0, 1)}
@@ -183,7 +183,7 @@ def filled(clean: Tensor, hidden: Tensor) -> dict[str, Tensor]:
 def filtered(corrupted: Tensor) -> dict[str, Tensor]:
     """Denoised by filters; of several widths the best is reported as such by its row."""
     from scipy.ndimage import gaussian_filter, median_filter
-    from skimage.restoration import denoise_bilateral
+    from skimage.restoration import denoise_bilateral  # type: ignore[import-not-found]
 
     x = corrupted.numpy()
     made = {f"median {size} x {size}": median_filter(x, (1, 1, size, size)) for size in (3, 5)}

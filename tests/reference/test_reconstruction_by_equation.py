@@ -43,7 +43,7 @@ class Small(Encoder):
         return Features(pooled=coarse.mean((2, 3)), maps=[fine, coarse] if "maps" in want else None)
 
 
-def leveled() -> View:
+def leveled() -> Any:
     """Images of integer levels, some of them black and white."""
     levels = torch.randint(256, (ROWS, CHANNELS, SIDE, SIDE), generator=draws())
     levels[:, :, 0], levels[:, :, 1] = 0, 255
@@ -101,7 +101,7 @@ def test_padding_of_series_does_not_count(cls: Any) -> None:
     view = series()
     view.target = view.x + 1
     method = built(cls, view, ConvSeries(channels=1, hidden=4, width=6, depth=1)).eval()
-    want = view.x if cls is Autoencoder else view.target
+    want: Any = view.x if cls is Autoencoder else view.target
     restored = method.solve([view])
     assert restored.shape == view.x.shape
     errors = [(restored[i, t, 0] - want[i, t, 0]).item() ** 2 for i in range(ROWS) for t in range(7) if view.valid[i, t]]

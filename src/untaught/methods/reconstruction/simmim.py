@@ -17,6 +17,7 @@ patches is rounded to the nearest, not up, and the learning rate follows the tra
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,12 +57,12 @@ class SimMIM(Method):
             raise UserError("simmim reads images with masked patches and their pixels as target: the view masked")
         channels = example.x.shape[1]
         self.patch = math.isqrt(example.target.shape[2] // channels)
-        own = encoder.patch if "tokens" in encoder.offers else 1
+        own: Any = encoder.patch if "tokens" in encoder.offers else 1
         if self.patch % own:
             raise UserError(f"masked.patch={self.patch}: must be a multiple of the encoder's patch of {own}")
         width, high, wide = map_shapes(encoder, example)[-1]
         self.grid = high, wide
-        self.side = max(-(-all_ // own) for all_, own in zip(example.x.shape[2:], self.grid, strict=True))
+        self.side = max(-(-pixels // places) for pixels, places in zip(example.x.shape[2:], self.grid, strict=True))
         self.encoder, self.masked = encoder, PartEncoding(encoder)
         self.mask = nn.Parameter(torch.zeros(encoder.width if "tokens" in encoder.offers else channels))
         nn.init.trunc_normal_(self.mask, std=0.02)
