@@ -332,7 +332,7 @@ def test_what_is_kept_is_an_encoder(name: str, modality: str) -> None:
 # ------------------------------------------------------------------------------------------------------------------ text
 
 
-PICTURES = {"cpc", "deep_infomax", "vicregl", "bigan"}  # methods that read maps or patches of images, and refuse what has padding
+PICTURES = {"cpc", "deep_infomax", "simmim", "vicregl", "bigan"}  # methods that read maps or patches of images, and refuse what has padding
 NUMBERS = {"autoencoder"}  # methods that reconstruct numbers, and refuse text
 PADDED = [
     (name, kind)
