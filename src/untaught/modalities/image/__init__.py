@@ -22,6 +22,7 @@ from untaught.modalities.image import masks
 from untaught.modalities.image.augment import augmented, blocks, corrupted, masked, multiblock, whole
 from untaught.modalities.image.decode import decode, decode_with_mask, fit, raw
 from untaught.modalities.image.levels import levels
+from untaught.modalities.image.lightness import lightness
 from untaught.modalities.image.plan import adapt, doubt, plan
 from untaught.modalities.image.presets import NOTHING, SIDES, check, presets
 from untaught.modalities.image.pretexts import PRETEXTS, as_bytes, masked_pixels, overlay
@@ -111,6 +112,7 @@ IMAGE = Modality(
         "neighbours": neighbours,
         "levels": levels,
         "corrupted": corrupted,
+        "lightness": lightness,
     },
     raw=raw,
     render=render,

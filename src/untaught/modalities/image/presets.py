@@ -39,7 +39,7 @@ _STRONG: Options = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue"
 _CROP: Options = {"scale": (0.2, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # MAE, appendix A.1
 _BRIGHT: Options = {"jitter": 1.0, "hue": 0.0}  # data2vec, which follows BEiT
 _WIDE: Options = {"scale": (0.3, 1.0), "ratio": (3 / 4, 4 / 3)}  # I-JEPA: its code's crops, without flips
-_LIGHT: Options = {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # for fine-tuning: crops keep the object
+_LIGHT: Options = {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # crops keep the object
 _PUZZLE: Options = {"scale": (0.6, 1.0), "grey": 0.3}  # Noroozi and Favaro: 30% of the images are grey
 _PAIR: Options = {"scale": (0.33, 1.0)}  # Doersch et al., section 3: images of 150,000 to 450,000 pixels for patches of 96 x 96
 PRESETS: dict[str, dict[str, Options]] = {
@@ -54,6 +54,7 @@ PRESETS: dict[str, dict[str, Options]] = {
         "rotations": _SIMCLR | {"jitter": 0.0, "grey": 0.0, "blur": 0.0},  # RotNet's code for ImageNet: crops and flips
         "puzzle": _PUZZLE,
         "neighbours": _PAIR,
+        "lightness": _LIGHT,
     },
     "small": {  # SimCLR appendix B.9 (CIFAR-10): half the strength of colour, no blur; crops as MoCo's
         "global": _SIMCLR | {"blur": 0.0, "scale": (0.2, 1.0)},
@@ -66,6 +67,7 @@ PRESETS: dict[str, dict[str, Options]] = {
         "rotations": {"translate": 4 / 32, "flip": 0.5},  # RotNet's code for CIFAR-10: shifts by up to 4 pixels, and flips
         "puzzle": _PUZZLE | {"permutations": 100},  # as in the authors' published code; 1000 are for large data
         "neighbours": _PAIR,
+        "lightness": _LIGHT,
     },
     "upright": {  # characters and scans, where flips change the meaning: no flips, larger crops
         "global": {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "rotate": 10.0, "jitter": 0.8},
@@ -78,6 +80,7 @@ PRESETS: dict[str, dict[str, Options]] = {
         "rotations": {"translate": 4 / 32},
         "puzzle": {"scale": (0.6, 1.0), "permutations": 100},
         "neighbours": {"scale": (0.6, 1.0)},
+        "lightness": {"scale": (0.7, 1.0), "ratio": (3 / 4, 4 / 3)},
     },
 }
 TILES: dict[str, Options] = {  # options of views of tiles; "stride" is filled in from the encoder

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from untaught.core import Options, Preprocessor, Pretext, View
 from untaught.modalities.image.levels import LEVELS
+from untaught.modalities.image.lightness import coloured
 from untaught.modalities.image.tiles import CENTRE, TURNS, laid_out
+from untaught.ops.colour_difference import ciede2000, colourfulness
+from untaught.ops.lab import to_lab, to_srgb
 from untaught.ops.permutations import distant_permutations
 
 PIXELS = 255.0
@@ -103,6 +106,29 @@ def measure_levels(view: View, answer: Tensor, options: Options, prep: Preproces
     return {"psnr": psnr(*((levels.detach().float().cpu() / (LEVELS - 1)) for levels in (answer, view.target)))}
 
 
+# ------------------------------------------------------------------------------------------------------------ colours
+
+
+def render_colours(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
+    """The lightness of x with the colours of the target."""
+    assert view.target is not None
+    return as_bytes(to_srgb(coloured(view.x.detach().cpu(), view.target.detach(), prep)))
+
+
+def measure_colours(view: View, answer: Tensor, options: Options, prep: Preprocessor) -> dict[str, np.ndarray]:
+    """-> ab_rmse: root mean square over pixels of the distance in the ab plane; ciede2000: mean over pixels; colourfulness of the answer
+    and of the true image (Hasler and Suesstrunk). All but ab_rmse are of colours as they are drawn, in sRGB's gamut."""
+    assert view.target is not None
+    answered, true = (coloured(view.x.detach().cpu(), ab.detach(), prep) for ab in (answer, view.target))
+    drawn, truth = to_srgb(answered), to_srgb(true)
+    return {
+        "ab_rmse": (answered - true)[:, 1:].square().sum(1).mean((1, 2)).sqrt().numpy(),
+        "ciede2000": ciede2000(to_lab(drawn), to_lab(truth)).mean((1, 2)).float().numpy(),
+        "colourfulness": colourfulness(drawn).float().numpy(),
+        "true_colourfulness": colourfulness(truth).float().numpy(),
+    }
+
+
 # -------------------------------------------------------------------------------------------------- several parts
 
 
@@ -181,6 +207,7 @@ PRETEXTS: dict[str, Pretext] = {  # by view
     "masked": TOKENS,
     "rotations": Pretext(render_upright, measure_upright),
     "puzzle": Pretext(render_solution, measure_solution),
+    "lightness": Pretext(render_colours, measure_colours),
     "neighbours": Pretext(render_neighbours, measure_neighbours),
     "levels": Pretext(render_levels, measure_levels),
 }
