@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the table below is what coun
     from untaught.methods.reconstruction.colorization import Colorization as Colorization
     from untaught.methods.reconstruction.denoising import Denoising as Denoising
     from untaught.methods.reconstruction.discrete_vae import DiscreteVAE as DiscreteVAE
+    from untaught.methods.reconstruction.inpainting import Inpainting as Inpainting
     from untaught.methods.reconstruction.mae import MAE as MAE
     from untaught.methods.reconstruction.mlm import MLM as MLM
     from untaught.methods.reconstruction.replaced_token import ReplacedToken as ReplacedToken
@@ -82,6 +83,7 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports n
     "vae": "untaught.methods.reconstruction.vae:VAE",
     "discrete_vae": "untaught.methods.reconstruction.discrete_vae:DiscreteVAE",
     "simmim": "untaught.methods.reconstruction.simmim:SimMIM",
+    "inpainting": "untaught.methods.reconstruction.inpainting:Inpainting",
     "colorization": "untaught.methods.reconstruction.colorization:Colorization",
     "mae": "untaught.methods.reconstruction.mae:MAE",
     "mlm": "untaught.methods.reconstruction.mlm:MLM",

@@ -1,4 +1,4 @@
-"""The ab plane of CIELAB in bins. Zhang, Isola, Efros 2016, section 2.2, https://arxiv.org/abs/1603.08511
+"""The ab plane of CIELAB in bins. Zhang, Isola, Efros 2016, section 2, https://arxiv.org/abs/1603.08511
 
 The bins are the cells of a grid of 10 that contain a colour of sRGB: 261. The authors' list has 313, in which these and 52 cells around
 them, without any sRGB colour, are contained.

@@ -3,17 +3,17 @@
 Views:  the lightness of a crop as a grey image, and its colours a and b (of CIELAB) as the target.
 Heads:  a convolutional head on the encoder's feature maps, which predicts a distribution over bins of the ab plane at a quarter of the
         view's resolution; discarded after training.
-Loss:   cross-entropy with the true colour, soft-encoded by its 5 nearest bins with Gaussian weights of sigma 5 (section 2.2, equation
+Loss:   cross-entropy with the true colour, soft-encoded by its 5 nearest bins with Gaussian weights of sigma 5 (section 2.1, equation
         2). Each pixel is weighted by the inverse of its bin's share: of the distribution of colours, smoothed by a Gaussian of sigma 5 and
-        mixed with half of the uniform one (equations 3 and 4).
-Answer: the annealed mean of the distribution at a temperature of 0.38 (equation 5), upsampled bilinearly.
+        mixed half and half with the uniform one (section 2.2, equations 3 and 4).
+Answer: the annealed mean of the distribution at a temperature of 0.38 (section 2.3, equation 5), upsampled bilinearly.
 The distribution of colours is that of the training images so far, counted as they are seen; the paper's is ImageNet's, counted before.
 Bins are the cells of a grid of 10 that contain a colour of sRGB: 261. The authors' list has 313, those and 52 around them.
 Images without colours (all a and b within 5 of grey) have no loss, as in the authors' code, in which a colour has 10 nearest bins.
 The true colour of a position is the mean of its pixels; in the authors' code, it is that of one of them.
 Their network keeps all of its depth at an eighth of the resolution by dilation; here any encoder with maps is read, from a quarter of the
 resolution downwards. Three equal channels are its input, in the paper one. The encoder is evaluated and exported for colour images.
-Their learning rate drops in steps (section 3.1); here it follows the training loop's schedule.
+Their learning rate drops in steps; here it follows the training loop's schedule.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from untaught.data.target import Target
 from untaught.modalities.image import masks
 from untaught.modalities.image.augment import augmented, blocks, corrupted, masked, multiblock, whole
 from untaught.modalities.image.decode import decode, decode_with_mask, fit, raw
+from untaught.modalities.image.hole import hole
 from untaught.modalities.image.levels import levels
 from untaught.modalities.image.lightness import lightness
 from untaught.modalities.image.plan import adapt, doubt, plan
@@ -113,6 +114,7 @@ IMAGE = Modality(
         "levels": levels,
         "corrupted": corrupted,
         "lightness": lightness,
+        "hole": hole,
     },
     raw=raw,
     render=render,

@@ -55,6 +55,7 @@ PRESETS: dict[str, dict[str, Options]] = {
         "puzzle": _PUZZLE,
         "neighbours": _PAIR,
         "lightness": _LIGHT,
+        "hole": _LIGHT,
     },
     "small": {  # SimCLR appendix B.9 (CIFAR-10): half the strength of colour, no blur; crops as MoCo's
         "global": _SIMCLR | {"blur": 0.0, "scale": (0.2, 1.0)},
@@ -68,6 +69,7 @@ PRESETS: dict[str, dict[str, Options]] = {
         "puzzle": _PUZZLE | {"permutations": 100},  # as in the authors' published code; 1000 are for large data
         "neighbours": _PAIR,
         "lightness": _LIGHT,
+        "hole": _LIGHT,
     },
     "upright": {  # characters and scans, where flips change the meaning: no flips, larger crops
         "global": {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "rotate": 10.0, "jitter": 0.8},
@@ -81,6 +83,7 @@ PRESETS: dict[str, dict[str, Options]] = {
         "puzzle": {"scale": (0.6, 1.0), "permutations": 100},
         "neighbours": {"scale": (0.6, 1.0)},
         "lightness": {"scale": (0.7, 1.0), "ratio": (3 / 4, 4 / 3)},
+        "hole": {"scale": (0.7, 1.0), "ratio": (3 / 4, 4 / 3)},
     },
 }
 TILES: dict[str, Options] = {  # options of views of tiles; "stride" is filled in from the encoder
@@ -114,6 +117,7 @@ MASKING: dict[str, Options] = {  # options of views with masked tokens; "patch" 
     "multiblock": {"targets": 4, "target_scale": (0.15, 0.2), "target_ratio": (0.75, 1.5), "context_scale": (0.85, 1.0)},  # I-JEPA
 }
 CORRUPTIONS = ("masking", "gaussian", "salt_and_pepper")
+HOLE: Options = {"side": 0.5, "overlap": 7 / 128, "blocks": 0, "area": 0.25}  # Pathak et al.
 LOCAL_SHARE = 96 / 224  # side of a local view relative to a global one (DINO)
 
 
@@ -125,6 +129,7 @@ def presets(settings: Options) -> dict[str, Options]:
     options = {name: NOTHING | {"size": size} | TILES.get(name, {}) | given for name, given in named.items()}
     options["local"]["size"] = max(8, 8 * round(size * LOCAL_SHARE / 8))
     options["levels"]["size"] = min(size, settings["side"])  # enlarged, an image has values that its neighbours determine
+    options["hole"] |= HOLE
     for name, given in MASKING.items():
         options[name] |= {"patch": 0, **given}
     return options
@@ -154,6 +159,10 @@ RANGES = {  # of options; a pair must also be in order
     "size": SIDES,
     "patch": Within(0, SIDES.high),  # 0: the encoder's
     "targets": Within(1, 64),
+    "side": Within(0, 100),
+    "overlap": Within(0, 0.5),
+    "blocks": Within(0, 64),
+    "area": Within(1e-4, 0.9),
     **dict.fromkeys(("drop", "project", "pixelate", "channel_shift"), Within(0, 1)),
     "tile": Within(0, 1024),  # 0: a quarter of the side
     "stride": Within(0, SIDES.high),  # 0: the encoder's
@@ -171,6 +180,8 @@ def check(options: Options) -> str | None:
         return fault
     if fault := corruption_fault(options, CORRUPTIONS):
         return fault
+    if options.get("side", 0) > 1:
+        return f"side={options['side']:g}: the hole would be larger than the image; choose a share of the view's side, at most 1"
     if options.get("targets", 0) * options.get("target_scale", (0, 0))[1] >= 1:
         return f"target_scale={options['target_scale']}: {options['targets']} targets of that size would leave no context"
     cells = options.get("grid", 3) ** 2

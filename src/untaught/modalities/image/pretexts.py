@@ -13,6 +13,7 @@ from untaught.modalities.image.lightness import coloured
 from untaught.modalities.image.tiles import CENTRE, TURNS, laid_out
 from untaught.ops.colour_difference import ciede2000, colourfulness
 from untaught.ops.lab import to_lab, to_srgb
+from untaught.ops.paste import pasted
 from untaught.ops.permutations import distant_permutations
 
 PIXELS = 255.0
@@ -104,6 +105,28 @@ def measure_levels(view: View, answer: Tensor, options: Options, prep: Preproces
     """-> psnr: of the whole image, in dB, also if a part of it was given (a completion)."""
     assert view.target is not None
     return {"psnr": psnr(*((levels.detach().float().cpu() / (LEVELS - 1)) for levels in (answer, view.target)))}
+
+
+# --------------------------------------------------------------------------------------------------------------- a hole
+
+
+def mended(view: View, square: Tensor, prep: Preprocessor) -> Tensor:
+    """The view with the pixels of `square` (B,C,s,s) in its hole -> (B,C,H,W) in 0..1."""
+    assert view.meta is not None
+    return unnormalised(pasted(view.x.detach().float(), square.detach().float().to(view.x.device), view.meta["hole"]), prep)
+
+
+def render_mended(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
+    """The view with the target in its hole."""
+    assert view.target is not None
+    return as_bytes(mended(view, view.target, prep))
+
+
+def measure_mended(view: View, answer: Tensor, options: Options, prep: Preprocessor) -> dict[str, np.ndarray]:
+    """-> psnr: of the pixels in the hole, in dB."""
+    assert view.target is not None
+    assert view.meta is not None
+    return {"psnr": psnr(unnormalised(answer, prep), unnormalised(view.target, prep), view.meta["hole"].cpu())}
 
 
 # ------------------------------------------------------------------------------------------------------------ colours
@@ -207,6 +230,7 @@ PRETEXTS: dict[str, Pretext] = {  # by view
     "masked": TOKENS,
     "rotations": Pretext(render_upright, measure_upright),
     "puzzle": Pretext(render_solution, measure_solution),
+    "hole": Pretext(render_mended, measure_mended),
     "lightness": Pretext(render_colours, measure_colours),
     "neighbours": Pretext(render_neighbours, measure_neighbours),
     "levels": Pretext(render_levels, measure_levels),
