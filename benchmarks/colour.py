@@ -26,7 +26,7 @@ from torch import Tensor
 
 from untaught.config.registry import build_random_init
 from untaught.console import console
-from untaught.core import Encoder, Method, Options, View
+from untaught.core import Encoder, Method, View
 from untaught.data.loader import Loader
 from untaught.evaluation.knn import knn_right
 from untaught.ops.colour_bins import annealed_mean
@@ -40,9 +40,9 @@ MOST, FITTED, BANK = 2000, 2000, 10_000
 def unaugmented(views: Views, name: str) -> Views:
     """A view without random augmentation."""
     preset = views.prep.presets()[name]
+    given = views.options[0] if name == views.names[0] else {}
     plain = {key: value for key, value in views.prep.modality.unaugmented.items() if key in preset}
-    size: Options = {"size": views.options[0]["size"]} if name == views.names[0] else {}
-    return Views((name,), views.prep, [preset | plain | size], seed=0)
+    return Views((name,), views.prep, [preset | given | plain], seed=0)
 
 
 def batches(dataset: Dataset, part: str, most: int, size: int = 64) -> Loader:
