@@ -7,7 +7,7 @@ python benchmarks/colour.py runs/colorization --knn                          20-
 
 Images are whole (not cropped at random). The mean colour is the mean of a and b over 2,000 training images. Of the distribution of colours,
 the annealed mean is the method's answer; its mean (temperature 1) is shown beside it. The bank of 20-NN is of 10,000 training images; the
-encoder's random init is shown beside it. Intervals are 95%, by image.
+encoder's random init is shown beside it. Intervals are 95%, by image; those of differences are paired.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from untaught.pipeline.pretrained import load_encoder
 from untaught.pipeline.view_pipeline import Views
 
 MOST, FITTED, BANK = 2000, 2000, 10_000
+ERRORS = "ciede2000", "ab_rmse"
 
 
 def unaugmented(views: Views, name: str) -> Views:
@@ -138,11 +139,14 @@ def main() -> None:
         plain = unaugmented(views, views.names[0])
         if asked.pictures:
             pictures(method, plain, dataset, part, asked.pictures)
-        for name, columns in errors(method, plain, dataset, part).items():
-            rows.append([folder.name, name, *(shown(columns[key]) for key in ("ciede2000", "ab_rmse", "colourfulness"))])
+        found = errors(method, plain, dataset, part)
+        for name, columns in found.items():
+            below = [shown(found[baseline][key] - columns[key]) for key in ERRORS for baseline in ("grey", "mean colour")]
+            rows.append([folder.name, name, *(shown(columns[key]) for key in (*ERRORS, "colourfulness")), *below])
         if asked.knn:
             near += neighbours(folder, views, dataset, part)
-    print(table(["run", "answer", "CIEDE2000", "ab RMSE", "colourfulness"], rows))
+    below = [f"{error} below {baseline}" for error in ("CIEDE2000", "ab RMSE") for baseline in ("grey", "mean colour")]
+    print(table(["run", "answer", "CIEDE2000", "ab RMSE", "colourfulness", *below], rows))
     if near:
         print("\n" + table(["run", "encoder", "images", "20-NN"], near))
 

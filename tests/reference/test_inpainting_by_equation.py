@@ -102,11 +102,11 @@ def test_the_channel_wise_layer_connects_all_positions_of_one_channel() -> None:
     assert torch.equal(layer(x), x)
     torch.nn.init.normal_(layer.weight)
     torch.nn.init.normal_(layer.bias)
-    found = layer(x)
+    found = layer(x).detach()
     for channel in range(2):
         for to in range(6):
-            own = sum(float(x[0, channel].flatten()[of] * layer.weight[channel, of, to]) for of in range(6))
-            assert float(found[0, channel].flatten()[to]) == pytest.approx(own + float(layer.bias[channel, to]), abs=1e-5)
+            own = sum(float(x[0, channel].flatten()[of] * layer.weight[channel, of, to].detach()) for of in range(6))
+            assert float(found[0, channel].flatten()[to]) == pytest.approx(own + float(layer.bias[channel, to].detach()), abs=1e-5)
 
 
 @pytest.mark.parametrize("side", [1, 4, 13, 16, 64])

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from untaught.blocks.adversaries import draw_weights
 from untaught.blocks.maps import readable
 from untaught.blocks.parts import PartEncoding
 from untaught.blocks.pixel_decoder import PixelDecoder
@@ -98,7 +99,7 @@ class Inpainting(Method):
         self.encoder, self.holed = encoder, PartEncoding(encoder)
         self.bottleneck = nn.Identity() if self.grid is None else EachChannel(inside, self.grid)
         self.decoder = PixelDecoder(inside, (channels, side, side), grid=self.grid, width=maps)
-        self.discriminator = Discriminator(channels, side, maps)
+        self.discriminator = Discriminator(channels, side, maps).apply(draw_weights)
         self.weights = reconstruction, adversarial, border
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(facts.statistics[name]).view(-1, 1, 1), persistent=False)
