@@ -38,8 +38,8 @@ MOST = 1000
 
 def nearest(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     """image (H,W,C), hidden (H,W) bool -> each hidden pixel has the colour of the visible one nearest to it."""
-    _, (row, column) = distance_transform_edt(hidden, return_indices=True)
-    return image[row, column]
+    found: Any = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    return image[tuple(found)]
 
 
 def biharmonic(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
