@@ -48,12 +48,11 @@ def rebalancing(counts: Tensor, centres: Tensor, sigma: float, uniform: float) -
     The distribution is smoothed by a Gaussian of `sigma` in the ab plane and mixed with a share `uniform` of the uniform one; the weights
     are its inverse, and 1 on average over the smoothed distribution. One count is added to each bin: weights are nearly equal at first.
     """
-    seen = counts.double() + 1
-    distance = (centres[:, None] - centres).double().square().sum(2)
-    kernel = (-distance / (2 * sigma**2)).exp()
-    smoothed = (kernel / kernel.sum(0)) @ (seen / seen.sum())
+    seen = counts.float() + 1
+    kernel = (-(centres[:, None] - centres).square().sum(2) / (2 * sigma**2)).exp()
+    smoothed = (kernel * (seen / seen.sum() / kernel.sum(0))).sum(1)  # no matrix product, which autocast would round to bfloat16
     weights = 1 / ((1 - uniform) * smoothed + uniform / len(counts))
-    return (weights / (smoothed * weights).sum()).float()
+    return weights / (smoothed * weights).sum()
 
 
 def annealed_mean(logits: Tensor, centres: Tensor, temperature: float) -> Tensor:
