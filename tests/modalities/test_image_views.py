@@ -37,6 +37,8 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("name", NAMES)
 def test_shape_type_and_finite(name: str, channels: int, bits: int) -> None:
+    if name == "lightness" and channels != 3:
+        pytest.skip("it has no colours")
     view = make(name, batch_of(noise(4, channels=channels, bits=bits), 1.5))
     size = options(name)["size"]
     assert view.x.shape == (4, channels, size, size)

@@ -38,8 +38,10 @@ if TYPE_CHECKING:  # for editors and type checkers; the table below is what coun
     from untaught.methods.distillation.msn import MSN as MSN
     from untaught.methods.distillation.simsiam import SimSiam as SimSiam
     from untaught.methods.reconstruction.autoencoder import Autoencoder as Autoencoder
+    from untaught.methods.reconstruction.colorization import Colorization as Colorization
     from untaught.methods.reconstruction.denoising import Denoising as Denoising
     from untaught.methods.reconstruction.discrete_vae import DiscreteVAE as DiscreteVAE
+    from untaught.methods.reconstruction.inpainting import Inpainting as Inpainting
     from untaught.methods.reconstruction.mae import MAE as MAE
     from untaught.methods.reconstruction.mlm import MLM as MLM
     from untaught.methods.reconstruction.replaced_token import ReplacedToken as ReplacedToken
@@ -81,6 +83,8 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports n
     "vae": "untaught.methods.reconstruction.vae:VAE",
     "discrete_vae": "untaught.methods.reconstruction.discrete_vae:DiscreteVAE",
     "simmim": "untaught.methods.reconstruction.simmim:SimMIM",
+    "inpainting": "untaught.methods.reconstruction.inpainting:Inpainting",
+    "colorization": "untaught.methods.reconstruction.colorization:Colorization",
     "mae": "untaught.methods.reconstruction.mae:MAE",
     "mlm": "untaught.methods.reconstruction.mlm:MLM",
     "seq2seq_denoising": "untaught.methods.reconstruction.seq2seq_denoising:Seq2SeqDenoising",

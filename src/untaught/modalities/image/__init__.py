@@ -21,7 +21,9 @@ from untaught.data.target import Target
 from untaught.modalities.image import masks
 from untaught.modalities.image.augment import augmented, blocks, corrupted, masked, multiblock, whole
 from untaught.modalities.image.decode import decode, decode_with_mask, fit, raw
+from untaught.modalities.image.hole import hole
 from untaught.modalities.image.levels import levels
+from untaught.modalities.image.lightness import lightness
 from untaught.modalities.image.plan import adapt, doubt, plan
 from untaught.modalities.image.presets import NOTHING, SIDES, check, presets
 from untaught.modalities.image.pretexts import PRETEXTS, as_bytes, masked_pixels, overlay
@@ -111,6 +113,8 @@ IMAGE = Modality(
         "neighbours": neighbours,
         "levels": levels,
         "corrupted": corrupted,
+        "lightness": lightness,
+        "hole": hole,
     },
     raw=raw,
     render=render,

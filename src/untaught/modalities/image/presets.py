@@ -39,7 +39,7 @@ _STRONG: Options = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue"
 _CROP: Options = {"scale": (0.2, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # MAE, appendix A.1
 _BRIGHT: Options = {"jitter": 1.0, "hue": 0.0}  # data2vec, which follows BEiT
 _WIDE: Options = {"scale": (0.3, 1.0), "ratio": (3 / 4, 4 / 3)}  # I-JEPA: its code's crops, without flips
-_LIGHT: Options = {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # for fine-tuning: crops keep the object
+_LIGHT: Options = {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "flip": 0.5}  # crops keep the object
 _PUZZLE: Options = {"scale": (0.6, 1.0), "grey": 0.3}  # Noroozi and Favaro: 30% of the images are grey
 _PAIR: Options = {"scale": (0.33, 1.0)}  # Doersch et al., section 3: images of 150,000 to 450,000 pixels for patches of 96 x 96
 PRESETS: dict[str, dict[str, Options]] = {
@@ -54,6 +54,8 @@ PRESETS: dict[str, dict[str, Options]] = {
         "rotations": _SIMCLR | {"jitter": 0.0, "grey": 0.0, "blur": 0.0},  # RotNet's code for ImageNet: crops and flips
         "puzzle": _PUZZLE,
         "neighbours": _PAIR,
+        "lightness": _LIGHT,
+        "hole": _LIGHT,
     },
     "small": {  # SimCLR appendix B.9 (CIFAR-10): half the strength of colour, no blur; crops as MoCo's
         "global": _SIMCLR | {"blur": 0.0, "scale": (0.2, 1.0)},
@@ -66,6 +68,8 @@ PRESETS: dict[str, dict[str, Options]] = {
         "rotations": {"translate": 4 / 32, "flip": 0.5},  # RotNet's code for CIFAR-10: shifts by up to 4 pixels, and flips
         "puzzle": _PUZZLE | {"permutations": 100},  # as in the authors' published code; 1000 are for large data
         "neighbours": _PAIR,
+        "lightness": _LIGHT,
+        "hole": _LIGHT,
     },
     "upright": {  # characters and scans, where flips change the meaning: no flips, larger crops
         "global": {"scale": (0.4, 1.0), "ratio": (3 / 4, 4 / 3), "rotate": 10.0, "jitter": 0.8},
@@ -78,6 +82,8 @@ PRESETS: dict[str, dict[str, Options]] = {
         "rotations": {"translate": 4 / 32},
         "puzzle": {"scale": (0.6, 1.0), "permutations": 100},
         "neighbours": {"scale": (0.6, 1.0)},
+        "lightness": {"scale": (0.7, 1.0), "ratio": (3 / 4, 4 / 3)},
+        "hole": {"scale": (0.7, 1.0), "ratio": (3 / 4, 4 / 3)},
     },
 }
 TILES: dict[str, Options] = {  # options of views of tiles; "stride" is filled in from the encoder
@@ -111,6 +117,7 @@ MASKING: dict[str, Options] = {  # options of views with masked tokens; "patch" 
     "multiblock": {"targets": 4, "target_scale": (0.15, 0.2), "target_ratio": (0.75, 1.5), "context_scale": (0.85, 1.0)},  # I-JEPA
 }
 CORRUPTIONS = ("masking", "gaussian", "salt_and_pepper")
+HOLE: Options = {"side": 0.5, "overlap": 7 / 128, "blocks": 0, "area": 0.25}  # Pathak et al.
 LOCAL_SHARE = 96 / 224  # side of a local view relative to a global one (DINO)
 
 
@@ -122,6 +129,7 @@ def presets(settings: Options) -> dict[str, Options]:
     options = {name: NOTHING | {"size": size} | TILES.get(name, {}) | given for name, given in named.items()}
     options["local"]["size"] = max(8, 8 * round(size * LOCAL_SHARE / 8))
     options["levels"]["size"] = min(size, settings["side"])  # enlarged, an image has values that its neighbours determine
+    options["hole"] |= HOLE
     for name, given in MASKING.items():
         options[name] |= {"patch": 0, **given}
     return options
@@ -151,6 +159,10 @@ RANGES = {  # of options; a pair must also be in order
     "size": SIDES,
     "patch": Within(0, SIDES.high),  # 0: the encoder's
     "targets": Within(1, 64),
+    "side": Within(0, 100),
+    "overlap": Within(0, 0.5),
+    "blocks": Within(0, 64),
+    "area": Within(1e-4, 0.9),
     **dict.fromkeys(("drop", "project", "pixelate", "channel_shift"), Within(0, 1)),
     "tile": Within(0, 1024),  # 0: a quarter of the side
     "stride": Within(0, SIDES.high),  # 0: the encoder's
@@ -168,6 +180,8 @@ def check(options: Options) -> str | None:
         return fault
     if fault := corruption_fault(options, CORRUPTIONS):
         return fault
+    if options.get("side", 0) > 1:
+        return f"side={options['side']:g}: the hole would be larger than the image; choose a share of the view's side, at most 1"
     if options.get("targets", 0) * options.get("target_scale", (0, 0))[1] >= 1:
         return f"target_scale={options['target_scale']}: {options['targets']} targets of that size would leave no context"
     cells = options.get("grid", 3) ** 2

@@ -9,7 +9,11 @@ from torch import Tensor
 
 from untaught.core import Options, Preprocessor, Pretext, View
 from untaught.modalities.image.levels import LEVELS
+from untaught.modalities.image.lightness import coloured
 from untaught.modalities.image.tiles import CENTRE, TURNS, laid_out
+from untaught.ops.colour_difference import ciede2000, colourfulness
+from untaught.ops.lab import to_lab, to_srgb
+from untaught.ops.paste import pasted
 from untaught.ops.permutations import distant_permutations
 
 PIXELS = 255.0
@@ -103,6 +107,51 @@ def measure_levels(view: View, answer: Tensor, options: Options, prep: Preproces
     return {"psnr": psnr(*((levels.detach().float().cpu() / (LEVELS - 1)) for levels in (answer, view.target)))}
 
 
+# --------------------------------------------------------------------------------------------------------------- a hole
+
+
+def mended(view: View, square: Tensor, prep: Preprocessor) -> Tensor:
+    """The view with the pixels of `square` (B,C,s,s) in its hole -> (B,C,H,W) in 0..1."""
+    assert view.meta is not None
+    return unnormalised(pasted(view.x.detach().float(), square.detach().float().to(view.x.device), view.meta["hole"]), prep)
+
+
+def render_mended(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
+    """The view with the target in its hole."""
+    assert view.target is not None
+    return as_bytes(mended(view, view.target, prep))
+
+
+def measure_mended(view: View, answer: Tensor, options: Options, prep: Preprocessor) -> dict[str, np.ndarray]:
+    """-> psnr: of the pixels in the hole, in dB."""
+    assert view.target is not None
+    assert view.meta is not None
+    return {"psnr": psnr(unnormalised(answer, prep), unnormalised(view.target, prep), view.meta["hole"].cpu())}
+
+
+# ------------------------------------------------------------------------------------------------------------ colours
+
+
+def render_colours(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
+    """The lightness of x with the colours of the target."""
+    assert view.target is not None
+    return as_bytes(to_srgb(coloured(view.x.detach().cpu(), view.target.detach(), prep)))
+
+
+def measure_colours(view: View, answer: Tensor, options: Options, prep: Preprocessor) -> dict[str, np.ndarray]:
+    """-> ab_rmse: root mean square over pixels of the distance in the ab plane; ciede2000: mean over pixels; colourfulness of the answer
+    and of the true image (Hasler and Suesstrunk). All but ab_rmse are of colours as they are drawn, in sRGB's gamut."""
+    assert view.target is not None
+    answered, true = (coloured(view.x.detach().cpu(), ab.detach(), prep) for ab in (answer, view.target))
+    drawn, truth = to_srgb(answered), to_srgb(true)
+    return {
+        "ab_rmse": (answered - true)[:, 1:].square().sum(1).mean((1, 2)).sqrt().numpy(),
+        "ciede2000": ciede2000(to_lab(drawn), to_lab(truth)).mean((1, 2)).float().numpy(),
+        "colourfulness": colourfulness(drawn).float().numpy(),
+        "true_colourfulness": colourfulness(truth).float().numpy(),
+    }
+
+
 # -------------------------------------------------------------------------------------------------- several parts
 
 
@@ -181,6 +230,8 @@ PRETEXTS: dict[str, Pretext] = {  # by view
     "masked": TOKENS,
     "rotations": Pretext(render_upright, measure_upright),
     "puzzle": Pretext(render_solution, measure_solution),
+    "hole": Pretext(render_mended, measure_mended),
+    "lightness": Pretext(render_colours, measure_colours),
     "neighbours": Pretext(render_neighbours, measure_neighbours),
     "levels": Pretext(render_levels, measure_levels),
 }
