@@ -21,6 +21,7 @@ from untaught.data.target import Target
 from untaught.modalities.image import masks
 from untaught.modalities.image.augment import augmented, blocks, masked, multiblock, whole
 from untaught.modalities.image.decode import decode, decode_with_mask, fit, raw
+from untaught.modalities.image.levels import levels
 from untaught.modalities.image.plan import adapt, doubt, plan
 from untaught.modalities.image.presets import NOTHING, SIDES, check, presets
 from untaught.modalities.image.pretexts import PRETEXTS, as_bytes, masked_pixels, overlay
@@ -108,6 +109,7 @@ IMAGE = Modality(
         "rotations": rotations,
         "puzzle": puzzle,
         "neighbours": neighbours,
+        "levels": levels,
     },
     raw=raw,
     render=render,

@@ -115,10 +115,11 @@ LOCAL_SHARE = 96 / 224  # side of a local view relative to a global one (DINO)
 def presets(settings: Options) -> dict[str, Options]:
     _check_settings(settings)
     size = settings["size"]
-    named = {"whole": {}} | PRESETS[settings["preset"]]
+    named = {"whole": {}, "levels": {}} | PRESETS[settings["preset"]]
     named |= {"global_masked": named["global"], "global_blocks": named["global"], "global2_blocks": named["global2"]}
     options = {name: NOTHING | {"size": size} | TILES.get(name, {}) | given for name, given in named.items()}
     options["local"]["size"] = max(8, 8 * round(size * LOCAL_SHARE / 8))
+    options["levels"]["size"] = min(size, settings["side"])  # enlarged, an image has values that its neighbours determine
     for name, given in MASKING.items():
         options[name] |= {"patch": 0, **given}
     return options

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.core import Options, Preprocessor, Pretext, View
+from untaught.modalities.image.levels import LEVELS
 from untaught.modalities.image.tiles import CENTRE, TURNS, laid_out
 from untaught.ops.permutations import distant_permutations
 
@@ -85,6 +86,21 @@ def render_image(view: View, options: Options, prep: Preprocessor) -> np.ndarray
 def measure_image(view: View, answer: Tensor, options: Options, prep: Preprocessor) -> dict[str, np.ndarray]:
     """-> psnr: in dB."""
     return {"psnr": psnr(unnormalised(answer, prep), unnormalised(view.x if view.target is None else view.target, prep))}
+
+
+# ------------------------------------------------------------------------------------------------------ integer levels
+
+
+def render_levels(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
+    """A target of levels in 0..255 as an image."""
+    assert view.target is not None
+    return as_bytes(view.target.detach().float().cpu() / (LEVELS - 1))
+
+
+def measure_levels(view: View, answer: Tensor, options: Options, prep: Preprocessor) -> dict[str, np.ndarray]:
+    """-> psnr: of the whole image, in dB, also if a part of it was given (a completion)."""
+    assert view.target is not None
+    return {"psnr": psnr(*((levels.detach().float().cpu() / (LEVELS - 1)) for levels in (answer, view.target)))}
 
 
 # -------------------------------------------------------------------------------------------------- several parts
@@ -165,4 +181,5 @@ PRETEXTS: dict[str, Pretext] = {  # by view
     "rotations": Pretext(render_upright, measure_upright),
     "puzzle": Pretext(render_solution, measure_solution),
     "neighbours": Pretext(render_neighbours, measure_neighbours),
+    "levels": Pretext(render_levels, measure_levels),
 }
