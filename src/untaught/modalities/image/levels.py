@@ -16,8 +16,8 @@ def levels(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) 
     """The center crop as integers: target (B,C,size,size) int64 in 0..255, and x the same levels, normalised.
 
     An image stored in 8 bits at the view's size has exactly its own bytes as levels. Anything else is quantised after resampling, to the
-    nearest level of its channel's full range: a view of another size or of images that are not square, and images of more than 8 bits, so that
-    bits per dimension are those of the image in 8 bits. Integers with another white level (`max_value`) are scaled to 0..255 when stored.
+    nearest level: views of another size, images that are not square, and images of more than 8 bits, so that bits per dimension are those
+    of the image in 8 bits. Integers with another white level (`max_value`) are scaled to 0..255 when stored.
     """
     view = augmented(batch, rng, options, prep)
     mean, std = (torch.tensor(prep.statistics[key], device=view.x.device).view(-1, 1, 1) for key in ("mean", "std"))
