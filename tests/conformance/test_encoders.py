@@ -19,6 +19,8 @@ from untaught.core import Encoder, Features, UserError, View
 from untaught.encoders import ENCODERS
 from untaught.encoders.conv_small import ConvSmall
 from untaught.encoders.language import bart, bert, gpt, language, llama, modernbert
+from untaught.encoders.pixelcnn import PixelCNN
+from untaught.encoders.pixelrnn import PixelRNN
 from untaught.encoders.plain import Plain
 from untaught.encoders.timm import ViT, timm_encoder, vit_mini
 
@@ -42,6 +44,8 @@ def no_embed_class_vit(**given: Any) -> Encoder:
 
 MAKERS: dict[str, Callable[..., Encoder]] = {
     "conv_small": lambda **given: ConvSmall(width=8, **given),
+    "pixelcnn": lambda **given: PixelCNN(width=8, depth=1, **given),
+    "pixelrnn": lambda **given: PixelRNN(width=8, depth=1, **given),
     "vit_mini": small_vit,
     "vit with registers": cls_vit,
     "vit without class token": mean_vit,

@@ -171,6 +171,8 @@ OFFERED_BY = {  # for messages
     "bidirectional": "bert, bart and similar checkpoints of transformers",
     "decoder": "bart and similar checkpoints of transformers",
     "maps": "conv_small, vit_mini and most timm networks",
+    "causal_maps": "pixelcnn and pixelrnn",
+    "recurrent": "pixelrnn",
     "any_size": "conv_small, vit_mini and timm/vit_*",
 }
 
