@@ -36,9 +36,7 @@ class LevelHead(nn.Module):
     def forward(self, vectors: Tensor, target: Tensor) -> Terms:
         """vectors (B,H,W,C,D) and levels (B,C,H,W) -> the mean "nll" of a value in nats, and the same in bits, without gradient."""
         vectors = vectors.relu()
-        each = [
-            mean_cross_entropy(vectors[..., c, :], linear.weight, linear.bias, target[:, c]) for c, linear in enumerate(self.channels)
-        ]
+        each = [mean_cross_entropy(vectors[..., c, :], linear.weight, linear.bias, target[:, c]) for c, linear in enumerate(self.channels)]
         nll = torch.stack(each).mean()
         return {"nll": nll, "bits_per_dim": nll.detach() / math.log(2)}
 

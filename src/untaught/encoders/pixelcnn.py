@@ -127,4 +127,3 @@ class GatedRows:
             seen = layer.see(rows)
             self.known.append(layer.across(seen))
             v = layer.rise(v, seen)
-
