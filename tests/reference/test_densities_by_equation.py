@@ -1,4 +1,4 @@
-"""pixelcnn, pixelrnn and nepa against the papers' equations in plain loops: what a value may see, its likelihood, drawing value by value."""
+"""pixelcnn, pixelrnn and nepa against the papers' equations in plain loops: what a value may see, its likelihood, and draws."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_recurrent_network_sees_all_of_a_large_image() -> None:
 
 
 def test_the_convolutional_network_sees_a_region_without_a_blind_spot() -> None:
-    """Of a first layer of 7 x 7 and four of 3 x 3: 3 + 4 rows above, and as many columns at either side in each of them but the last ones."""
+    """Of a first layer of 7 x 7 and four of 3 x 3: 3 + 4 rows above, as many columns at either side, and to the left in its row."""
     side, reach = 21, 3 + 4
     encoder = built(MAKERS["pixelcnn"], 1, side).double()
     x = torch.randn(1, 1, side, side, dtype=torch.double, requires_grad=True)
@@ -108,7 +108,7 @@ def test_the_gate_of_equation_2() -> None:
                 for i in range(3):
                     for j in range(7):
                         y, at = row - 3 + i, column - 3 + j
-                        if 0 <= y and 0 <= at < 4:
+                        if y >= 0 and 0 <= at < 4:
                             for number, half in enumerate((0, 2)):
                                 totals[number] += float(kernel[unit + half, 0, i, j] * x[0, 0, y, at] + kernel[unit + half, 1, i, j])
                 expected = math.tanh(totals[0]) / (1 + math.exp(-totals[1]))
@@ -189,7 +189,7 @@ def test_probabilities_of_a_value_sum_to_one_over_images_that_differ_in_it(make:
 
 @BOTH
 def test_samples_are_the_view_of_levels_and_follow_the_learned_density(make: Any, cls: Any) -> None:
-    method, view = density(make, cls)
+    method, _ = density(make, cls)
     for linear in method.levels.channels:
         torch.nn.init.zeros_(linear.weight)
         linear.bias.data.fill_(-30.0)

@@ -1,4 +1,4 @@
-"""Convolutions that see what comes before a value in raster order: rows above, places to the left, channels before. van den Oord et al. 2016."""
+"""Convolutions that see what comes before a value in raster order: rows above, places to the left, channels before."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ ENCODERS: dict[str, tuple[str, str]] = {  # name -> ("module:function", descript
     "timm/NAME": ("untaught.encoders.timm:timm_encoder", "any timm model by name; NAME may be local-dir:FOLDER"),
     "pixelcnn": (
         "untaught.encoders.pixelcnn:PixelCNN",
-        "gated causal convolutions for densities of images, of any size and number of channels",
+        "gated causal convolutions, for densities of images of any size",
     ),
-    "pixelrnn": ("untaught.encoders.pixelrnn:PixelRNN", "diagonal LSTMs for densities of images, of any size and number of channels"),
+    "pixelrnn": ("untaught.encoders.pixelrnn:PixelRNN", "diagonal LSTMs, for densities of images of any size"),
     "bert": ("untaught.encoders.language:bert", "transformers' BERT, 4 blocks of width 256, for text"),
     "modernbert": ("untaught.encoders.language:modernbert", "transformers' ModernBERT, 4 blocks of width 256, for text; rotary positions"),
     "gpt": ("untaught.encoders.language:gpt", "transformers' GPT-2, 4 blocks of width 256, for text; causal"),

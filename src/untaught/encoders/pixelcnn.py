@@ -1,10 +1,10 @@
 """The network of the gated PixelCNN. van den Oord et al., NIPS 2016. https://arxiv.org/abs/1606.05328
 
-A vertical stack sees the rows above, a horizontal stack what is left of a pixel in its row, and in each layer the horizontal stack reads the
-vertical one (section 2.2), so that the receptive field has no blind spot. Activations are gated: tanh(a) * sigmoid(b) (equation 2).
-The feature maps of the horizontal stack are split into one group per channel; a value's vector sees the channels before it in its own pixel.
-Beside the image, the first layer reads a map of ones, so that what is outside the image (zeros) differs from an average pixel, and the
-vertical stack has residual connections like the horizontal one: both as in PixelCNN++ (Salimans et al., ICLR 2017).
+A vertical stack sees the rows above, a horizontal stack what is left of a pixel in its row, and in each layer the horizontal stack reads
+the vertical one (section 2.2), so that the receptive field has no blind spot. Activations are gated: tanh(a) * sigmoid(b) (equation 2).
+The feature maps of the horizontal stack are split into one group per channel; a value's vector sees the channels before it in its own
+pixel. Beside the image, the first layer reads a map of ones, so that what is outside the image (zeros) differs from an average pixel, and
+the vertical stack has residual connections like the horizontal one: both as in PixelCNN++ (Salimans et al., ICLR 2017).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The network of PixelRNN with diagonal BiLSTMs. van den Oord, Kalchbrenner, Kavukcuoglu, ICML 2016. https://arxiv.org/abs/1601.06759
 
-A masked convolution of 7 x 7, then residual layers, each with two LSTMs that go over the image diagonal by diagonal, one from the left, one
-from the right. Their state at a pixel comes from its neighbours at the side and above. The result of the one from the right is shifted down
-by a row, since it has seen what is right of a pixel, and both are added (section 3.2). So every earlier value can be seen, which the row LSTM,
-whose view is a triangle, does not offer. Skewing the image turns diagonals into columns: a layer takes H + W - 1 steps, both directions at once.
-The maps are split into one group per channel; a value's vector sees the channels before it in its own pixel.
-Differs from the paper: the LSTM from the right also reads the pixel itself, without which the last pixel of a row would be hidden from most
-of the next; and the first layer reads a map of ones, as in PixelCNN++.
+A masked convolution of 7 x 7, then residual layers, each with two LSTMs that go over the image diagonal by diagonal, one from the left,
+one from the right. Their state at a pixel comes from its neighbours at the side and above. The result of the one from the right is shifted
+down by a row, since it has seen what is right of a pixel, and both are added (section 3.2). So every earlier value can be seen, which the
+row LSTM, whose view is a triangle, does not offer. Skewing the image turns diagonals into columns: a layer takes H + W - 1 steps, both
+directions at once. The maps are split into one group per channel; a value's vector sees the channels before it in its own pixel.
+Differs from the paper: the LSTM from the right also reads the pixel itself, without which the last pixel of a row would be hidden from
+most of the next; and the first layer reads a map of ones, as in PixelCNN++.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ def timm_encoder(
     encoder = ViT(model, causal) if type(model) is VisionTransformer else TimmEncoder(model)
     if causal and (not isinstance(encoder, ViT) or model.global_pool != "avg" or model.num_prefix_tokens):
         raise UserError(
-            f"causal=true is for vision transformers that average their tokens, since a class token, the first, would see none of them; for "
-            f"timm/{name} give class_token=false global_pool=avg if it is one, or use vit_causal"
+            "causal=true is for vision transformers that average their tokens (a class token, as the first, would see none of them); if "
+            f"timm/{name} is one, give class_token=false global_pool=avg, or use vit_causal"
         )
     if positions == "sines" or freeze_patches:
         _freeze(model, name, positions == "sines", freeze_patches)
