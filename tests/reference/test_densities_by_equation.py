@@ -208,10 +208,10 @@ def test_samples_are_the_view_of_levels_and_follow_the_learned_density(make: Any
 def test_a_value_is_drawn_given_those_before_it(make: Any, cls: Any) -> None:
     """By a head that answers with what it is told: with all probability on the level of greatest logit, a draw is the argmax of the
     network on the image drawn so far."""
-    method, view = density(make, cls)
+    method, _ = density(make, cls)
     for linear in method.levels.channels:
         linear.weight.data *= 1e4
-    levels = method.levels.drawn(method.encoder, torch.zeros_like(view.target), 0, torch.arange(5), seed=0)
+    levels = method.levels.drawn(method.encoder, torch.zeros(5, 3, 4, 4, dtype=torch.long), 0, torch.arange(5), seed=0)
     x = method.levels.normalised(levels.flatten(2)).view(levels.shape)
     vectors = method.encoder.causal_maps(View(x)).relu()
     logits = torch.stack([linear(vectors[..., c, :]) for c, linear in enumerate(method.levels.channels)], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class LevelHead(nn.Module):
         self.shape = (example.x.shape[1], example.x.shape[2], example.x.shape[3])
         with torch.no_grad():
             width = encoder.causal_maps(example).shape[-1]
-        self.channels = nn.ModuleList(nn.Linear(width, LEVELS) for _ in range(self.shape[0]))
+        self.channels: Any = nn.ModuleList(nn.Linear(width, LEVELS) for _ in range(self.shape[0]))
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(facts.statistics[name]).unsqueeze(1), persistent=False)
 

@@ -9,6 +9,8 @@ the vertical stack has residual connections like the horizontal one: both as in 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,7 +71,7 @@ class PixelCNN(Encoder):
         width = -(-width // channels) * channels
         group = torch.arange(width) % channels
         self.channels, self.inner, self.width = channels, width, 2 * width
-        self.layers = nn.ModuleList([Layer(image_groups(channels), width, channels, FIRST, first=True)])
+        self.layers: Any = nn.ModuleList([Layer(image_groups(channels), width, channels, FIRST, first=True)])
         self.layers.extend(Layer(group, width, channels, kernel, first=False) for _ in range(depth))
         self.middle = (depth + 1) // 2  # layers below the features
         self.out = Masked(group, torch.arange(channels).repeat_interleave(width))

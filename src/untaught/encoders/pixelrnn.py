@@ -11,6 +11,8 @@ most of the next; and the first layer reads a map of ones, as in PixelCNN++.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -113,7 +115,7 @@ class PixelRNN(Encoder):
         group = torch.arange(2 * width) % channels
         self.channels, self.inner, self.width = channels, width, 2 * width
         self.first = First(channels, group)
-        self.layers = nn.ModuleList(Diagonal(channels, group, width) for _ in range(depth))
+        self.layers: Any = nn.ModuleList(Diagonal(channels, group, width) for _ in range(depth))
         self.middle = (depth + 1) // 2  # layers below the features
         self.out = Masked(group, torch.arange(channels).repeat_interleave(width))
         draw_weights(self)
