@@ -4,8 +4,8 @@ Views:  the image as 256 integer levels.
 Heads:  for each channel, ReLU and a linear layer on the encoder's vector of the values before (two 1 x 1 convolutions in the paper, the
         first of which is the encoder's last layer), discarded after training.
 Loss:   the cross-entropy of every value's level given the values before it: row by row, and red, green and blue of a pixel in turn
-        (equations 1 and 2; a softmax of 256 levels, section 3.3). Also in bits per dimension, without gradient.
-The encoder has diagonal BiLSTMs, not row LSTMs: it is the paper's best network, and every value sees all earlier ones.
+        (equations 1 and 2), with a softmax of 256 levels. Also in bits per dimension, without gradient.
+The encoder has diagonal BiLSTMs, not row LSTMs: the paper's best network on CIFAR-10, and every value sees all earlier ones.
 The same objective as pixelcnn's, which came later, with a recurrent encoder. What is exported are hidden layers of the density model,
 averaged over the image; the paper evaluates densities, not features.
 """
