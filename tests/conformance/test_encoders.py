@@ -22,7 +22,7 @@ from untaught.encoders.language import bart, bert, gpt, language, llama, modernb
 from untaught.encoders.pixelcnn import PixelCNN
 from untaught.encoders.pixelrnn import PixelRNN
 from untaught.encoders.plain import Plain
-from untaught.encoders.timm import ViT, timm_encoder, vit_mini
+from untaught.encoders.timm import ViT, timm_encoder, vit_causal, vit_mini
 
 
 def small_vit(**given: Any) -> Encoder:
@@ -47,6 +47,7 @@ MAKERS: dict[str, Callable[..., Encoder]] = {
     "pixelcnn": lambda **given: PixelCNN(width=8, depth=1, **given),
     "pixelrnn": lambda **given: PixelRNN(width=8, depth=1, **given),
     "vit_mini": small_vit,
+    "vit_causal": lambda **given: vit_causal(**{"embed_dim": 32, "depth": 2, "num_heads": 2, **given}),
     "vit with registers": cls_vit,
     "vit without class token": mean_vit,
     "vit whose class token has no position": no_embed_class_vit,

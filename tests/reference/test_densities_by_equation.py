@@ -100,7 +100,7 @@ def test_the_gate_of_equation_2() -> None:
     layer: Any = encoder.layers[0]
     x = torch.randn(1, 1, 4, 4)
     kernel, bias = layer.above.weight.detach(), layer.above.bias.detach()
-    v, _ = encoder._stacks(x, 1)
+    v, _ = next(encoder._stacks(x, 1))
     for unit in range(2):
         for row in range(4):
             for column in range(4):
@@ -277,6 +277,14 @@ def test_a_causal_token_sees_itself_and_those_before() -> None:
         (gradient,) = torch.autograd.grad(tokens[0, token].square().sum(), x, retain_graph=True)
         seen = gradient.abs().sum(1).unfold(1, 4, 4).unfold(2, 4, 4).sum((3, 4)).flatten() > 0
         assert torch.equal(seen, torch.arange(16) <= token)
+
+
+def test_the_attention_of_a_causal_transformer_is_on_what_tokens_see() -> None:
+    """Of queries and keys that are all alike, a token attends equally to itself and those before."""
+    encoder = causal()
+    torch.nn.init.zeros_(encoder.blocks[-1].attn.qkv.weight)
+    expected = sum((torch.arange(16) <= token) / (token + 1) for token in range(16)) / 16
+    torch.testing.assert_close(encoder.attention(View(torch.randn(1, 3, 16, 16)))[0, 0], expected)
 
 
 def test_only_a_causal_transformer_serves_and_one_with_a_class_token_is_refused() -> None:

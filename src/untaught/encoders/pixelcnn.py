@@ -9,6 +9,7 @@ the vertical stack has residual connections like the horizontal one: both as in 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -78,25 +79,25 @@ class PixelCNN(Encoder):
         draw_weights(self)
 
     def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
-        v, h = self._stacks(view.x, self.middle + 1)
-        maps = torch.cat([v, h], 1)
-        return Features(pooled=maps.float().mean((2, 3)), maps=[maps] if "maps" in want else None)
+        depth = len(self.layers) if "maps" in want else self.middle + 1
+        maps = [torch.cat(stacks, 1) for stacks in self._stacks(view.x, depth)]
+        return Features(pooled=maps[self.middle].float().mean((2, 3)), maps=maps if "maps" in want else None)
 
     def causal_maps(self, view: View) -> Tensor:
-        _, h = self._stacks(view.x, len(self.layers))
+        *_, (_, h) = self._stacks(view.x, len(self.layers))
         return self.vectors(h)
 
     def causal_rows(self, count: int, width: int) -> GatedRows:
         return GatedRows(self, count, width)
 
-    def _stacks(self, x: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-        """The maps of both stacks after `depth` layers, (B,D,H,W) each."""
+    def _stacks(self, x: Tensor, depth: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the maps of the vertical and the horizontal stack after each of the first layers, (B,D,H,W)."""
         h = with_ones(x)
         v = shifted_down(h)
         for layer in self.layers[:depth]:
             seen = layer.see(F.pad(v, (0, 0, layer.rows - 1, 0)))
             v, h = layer.rise(v, seen), layer.move(h, layer.across(seen))
-        return v, h
+            yield v, h
 
     def vectors(self, h: Tensor) -> Tensor:
         """The horizontal stack's last maps (B,D,H,W) -> (B,H,W,C,D)."""

@@ -11,6 +11,7 @@ most of the next; and the first layer reads a map of ones, as in PixelCNN++.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -121,22 +122,24 @@ class PixelRNN(Encoder):
         draw_weights(self)
 
     def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
-        maps = self._maps(view.x, self.middle)
-        return Features(pooled=maps.float().mean((2, 3)), maps=[maps] if "maps" in want else None)
+        maps = list(self._maps(view.x, len(self.layers) if "maps" in want else self.middle))
+        return Features(pooled=maps[self.middle].float().mean((2, 3)), maps=maps if "maps" in want else None)
 
     def causal_maps(self, view: View) -> Tensor:
-        return self.vectors(self._maps(view.x, len(self.layers)))
+        *_, last = self._maps(view.x, len(self.layers))
+        return self.vectors(last)
 
     def causal_rows(self, count: int, width: int) -> RecurrentRows:
         return RecurrentRows(self, count, width)
 
-    def _maps(self, x: Tensor, depth: int) -> Tensor:
-        """The maps after `depth` layers (B,D,H,W)."""
+    def _maps(self, x: Tensor, depth: int) -> Iterator[Tensor]:
+        """Yields the maps of the convolution and of each of the first layers (B,D,H,W)."""
         x = with_ones(x)
         f = self.first(x)
+        yield f
         for layer in self.layers[:depth]:
             f = layer(f, x)
-        return f
+            yield f
 
     def vectors(self, f: Tensor) -> Tensor:
         """The last maps (B,D,H,W) -> (B,H,W,C,D)."""

@@ -346,7 +346,10 @@ class ViT(Encoder):
         query, key = last.q_norm(query).float(), last.k_norm(key).float()
         attending = query[:, :, :1] if self.model.cls_token is not None else query
         with torch.autocast(query.device.type, enabled=False):
-            weights = (attending * last.scale @ key.transpose(-2, -1)).softmax(-1)
+            weights = attending * last.scale @ key.transpose(-2, -1)
+            if self.causal:
+                weights = weights + torch.full_like(weights, -torch.inf).triu(1)
+            weights = weights.softmax(-1)
         return weights.mean(2)[..., self.model.num_prefix_tokens :]
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor | None:
