@@ -374,10 +374,14 @@ class ViT(Encoder):
         if first:
             head = torch.cat(first, 1)
             tokens = torch.cat([(head if own is None else head + own).to(tokens.dtype), tokens], 1)
+        seen: dict[str, Tensor] = {}  # of a causal one: which tokens (columns) each token sees
+        if self.causal:
+            order = torch.arange(tokens.shape[1], device=tokens.device) if at is None else at.unsqueeze(1)
+            seen["attn_mask"] = order.unsqueeze(-1) >= order.unsqueeze(-2)
         x = model.norm_pre(model.pos_drop(tokens))
         layers = []
         for block in model.blocks:
-            x = block(x, is_causal=True) if self.causal else block(x)
+            x = block(x, **seen)
             if "layers" in want:
                 layers.append(x[:, prefix:])
         x = model.norm(x)
