@@ -29,6 +29,7 @@ from untaught.console import console
 from untaught.core import Batch, Encoder, Facts, Method
 from untaught.evaluation.knn import knn_right
 from untaught.evaluation.linear import LinearProbe
+from untaught.ops.precision import has_bfloat16
 from untaught.pipeline.pretrained import load_encoder
 from untaught.pipeline.view_pipeline import Views, used_view
 from untaught.storage.run_dir import read_run
@@ -82,7 +83,8 @@ class Trained:
             encoder = build_random_init(self.config["encoder"], self.prep.encoder_arguments, self.config["encoder_knobs"])
         view = used_view(self.prep, self.config["view"])
         parts = [view(batch_of(images[start : start + 200]), 0)[0] for start in range(0, len(images), 200)]
-        return np.concatenate([encoder.eval()(one).float().numpy() for one in parts])
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16("cpu")):  # as in `untaught evaluate`
+            return np.concatenate([encoder.eval()(one).float().numpy() for one in parts])
 
 
 def baselines(images: np.ndarray, fitted: np.ndarray) -> dict[str, float]:
