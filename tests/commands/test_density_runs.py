@@ -1,4 +1,4 @@
-"""A run of a density from the command's own functions: bits per dimension on held-out images, and an encoder that loads at another size."""
+"""A run of a density: bits per dimension on held-out images, completions of new ones, an encoder that takes another size."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ import untaught as ut
 from untaught.core import View
 
 
-def test_bits_per_dimension_are_reported_on_held_out_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bits_per_dimension_completions_and_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn = np.random.default_rng(0)
     images = drawn.choice([0, 255], (48, 8, 8), p=[0.7, 0.3]).astype(np.uint8)
     data = tmp_path / "images.npz"
@@ -38,3 +39,9 @@ def test_bits_per_dimension_are_reported_on_held_out_images(tmp_path: Path, caps
     assert f"{found['bits_per_dim']:.3f} bits per dimension on test" in capsys.readouterr().err
     encoder = ut.Run(tmp_path / "run").encoder
     assert encoder(View(torch.zeros(2, 1, 12, 12))).shape == (2, encoder.width)
+
+    frame = ut.predict(tmp_path / "run", images[32:36])
+    assert isinstance(frame, pd.DataFrame)
+    for answer, image in zip(frame["answer"], images[32:36], strict=True):
+        assert np.array_equal(answer[:4, :, 0], image[:4]), "the upper half is given"
+    assert any(not np.array_equal(answer[4:, :, 0], image[4:]) for answer, image in zip(frame["answer"], images[32:36], strict=True))
