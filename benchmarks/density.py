@@ -36,7 +36,6 @@ from untaught.storage.run_dir import read_run
 from untaught.training import checkpoint
 
 TOGETHER = 50  # images in a batch, whose means give the interval
-BANK = 10_000  # labelled training images of kNN and linear probe
 LINE = 8  # pictures in a row of a sheet
 
 
@@ -152,6 +151,8 @@ def main() -> None:
     parser.add_argument("--prepare", type=Path, help="write the data to train on")
     parser.add_argument("--test", action="store_true", help="on the test part")
     parser.add_argument("--probes", action="store_true", help="also kNN and linear probe of the features")
+    parser.add_argument("--images", type=int, default=None, help="only the first so many images of the part")
+    parser.add_argument("--bank", type=int, default=10_000, help="labelled training images of kNN and linear probe")
     parser.add_argument("--pictures", type=Path, help="only save samples and completions in this folder")
     asked = parser.parse_args()
     console.quiet = True
@@ -163,6 +164,7 @@ def main() -> None:
     fitted, held_out, truth = images[:-HELD_OUT], images[-HELD_OUT:], labels[-HELD_OUT:]
     if asked.test:
         held_out, truth = part("t10k")
+    held_out, truth = held_out[: asked.images], truth[: asked.images]
     runs = [Trained(folder) for folder in asked.runs]
     if asked.pictures:
         for one in runs:
@@ -175,7 +177,7 @@ def main() -> None:
         rows.append([one.folder.name, f"{bits:.3f} +- {half:.3f}"])
     print(table(["density", "bits per dimension"], rows), flush=True)
     if asked.probes:
-        bank, known = fitted[:BANK], labels[:BANK]
+        bank, known = fitted[: asked.bank], labels[: asked.bank]
         raw = [x.reshape(len(x), -1).astype(np.float32) / 255 for x in (bank, held_out)]
         lines = [["raw pixels", *probes(raw[0], known, raw[1], truth)]]
         for one in runs:

@@ -7,7 +7,7 @@ Loss:   the cross-entropy of every value's level given the values before it: row
         Also in bits per dimension, without gradient.
 A value's distribution is a softmax of 256 levels, as in the paper, not PixelCNN++'s mixture of logistics: it assumes no shape, and images
 whose histogram has peaks (a black ground, few colours) are common.
-The density is not conditioned on a class. What is exported are hidden layers of the density model itself, averaged over the image; the
+The density is not conditioned on a class. What is exported is a hidden layer of the density model itself, averaged over the image; the
 paper's auto-encoder, in which a conditional PixelCNN decodes another encoder's vector, is not this method.
 """
 

@@ -6,7 +6,7 @@ Heads:  for each channel, ReLU and a linear layer on the encoder's vector of the
 Loss:   the cross-entropy of every value's level given the values before it: row by row, and red, green and blue of a pixel in turn
         (equations 1 and 2), with a softmax of 256 levels. Also in bits per dimension, without gradient.
 The encoder has diagonal BiLSTMs, not row LSTMs: the paper's best network on CIFAR-10, and every value sees all earlier ones.
-The same objective as pixelcnn's, which came later, with a recurrent encoder. What is exported are hidden layers of the density model,
+The same objective as pixelcnn's, which came later, with a recurrent encoder. What is exported is a hidden layer of the density model,
 averaged over the image; the paper evaluates densities, not features.
 """
 
