@@ -19,7 +19,9 @@ from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, Pre
 from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.language import bart, bert, gpt, modernbert
 from untaught.encoders.patch_series import PatchSeries
-from untaught.encoders.timm import vit_mini
+from untaught.encoders.pixelcnn import PixelCNN
+from untaught.encoders.pixelrnn import PixelRNN
+from untaught.encoders.timm import vit_causal, vit_mini
 from untaught.methods.composite import Hybrid
 from untaught.modalities.image import IMAGE
 from untaught.modalities.image_text import IMAGE_TEXT
@@ -70,7 +72,12 @@ def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
             if needs
             else ConvSeries(channels=2, hidden=8, width=16, depth=1)
         )
-    return vit_mini(size=16, patch_size=4, embed_dim=32, depth=2, num_heads=2) if needs else ToyConv()
+    if "recurrent" in needs:
+        return PixelRNN(channels=3, size=16, width=24, depth=1)
+    if "causal_maps" in needs:
+        return PixelCNN(channels=3, size=16, width=48, depth=1)
+    small = vit_causal if "causal" in needs else vit_mini
+    return small(size=16, patch_size=4, embed_dim=32, depth=2, num_heads=2) if needs else ToyConv()
 
 
 def toy_language(family: Any) -> Encoder:

@@ -257,8 +257,9 @@ def watch(scorer: Scorer | PairScorer, method: Method) -> dict[str, float]:
 
 
 def measured_held_out(method: Method, hf_model: Any) -> bool:
-    """Whether the method's terms on held-out samples are reported: the loss of a language model, the accuracy of a pretext task."""
-    return hf_model is not None or method.chance > 0
+    """Whether the method's terms on held-out samples are reported: the loss of a language model or density, the accuracy of a pretext
+    task."""
+    return hf_model is not None or method.held_out or method.chance > 0
 
 
 def begin_or_restore(run: Run) -> None:

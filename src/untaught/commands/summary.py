@@ -18,6 +18,7 @@ from untaught.pipeline.dataset import Dataset
 from untaught.training.trainer import Trainer
 from untaught.training.validation import HeldOut
 
+BITS = "bits_per_dim"  # the term of a density
 MEASURES = (("effective_rank", 0), ("std", 2))  # printed health measures and their decimals
 
 
@@ -75,6 +76,8 @@ def report_held_out(held_out: HeldOut, folder: Path, data: str) -> None:
     found = {name.removeprefix("held_out_"): value for name, value in held_out().items()}
     chance = held_out.method.chance
     texts = {name: f"{name} {value:.3f} nats" for name, value in found.items()}
+    if BITS in found:
+        texts[BITS] = f"{found[BITS]:.3f} bits per dimension"
     rows = [("encoder", name, value) for name, value in found.items()]
     if chance:
         texts["accuracy"] = f"accuracy {shown('accuracy', found['accuracy'])} (chance {shown('accuracy', chance)})"

@@ -167,10 +167,12 @@ OFFERED_BY = {  # for messages
     "tokens": "vit_mini and timm/vit_*",
     "layers": "vit_mini and timm/vit_*",
     "words": "bert, gpt, bart and transformers/NAME",
-    "causal": "gpt and causal checkpoints of transformers",
+    "causal": "vit_causal, gpt and causal checkpoints of transformers",
     "bidirectional": "bert, bart and similar checkpoints of transformers",
     "decoder": "bart and similar checkpoints of transformers",
     "maps": "conv_small, vit_mini and most timm networks",
+    "causal_maps": "pixelcnn and pixelrnn",
+    "recurrent": "pixelrnn",
     "any_size": "conv_small, vit_mini and timm/vit_*",
 }
 

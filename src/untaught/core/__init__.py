@@ -1,6 +1,6 @@
 """The types that methods, encoders and modalities exchange. Imports no other part of the package."""
 
-from untaught.core.encoder import Encoder, Features, Want
+from untaught.core.encoder import Encoder, Features, Rows, Want
 from untaught.core.errors import UserError, reason
 from untaught.core.method import ExtractFeatures, Facts, Method, Role, Terms
 from untaught.core.modality import Files, Modality, Options, Preprocessor, Pretext, Record
@@ -20,6 +20,7 @@ __all__ = [
     "Pretext",
     "Record",
     "Role",
+    "Rows",
     "Terms",
     "UserError",
     "View",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -23,11 +23,23 @@ class Features:
     maps: list[Tensor] | None = None  # (B,Di,hi,wi), fine to coarse
 
 
+class Rows(Protocol):
+    """Causal maps of images that are completed row by row. It begins at the first row."""
+
+    def vectors(self, row: Tensor) -> Tensor:
+        """The current row (B,C,W), whose later values may be anything -> (B,W,C,D), as in `causal_maps` of the whole image."""
+        ...
+
+    def advance(self, row: Tensor) -> None:
+        """Goes on to the next row; row (B,C,W): the current one, completed."""
+        ...
+
+
 class Encoder(nn.Module):
     """Maps a view to vectors. `offers` names the abilities beyond pooled vectors."""
 
     width: int
-    offers: frozenset[str] = frozenset()  # any of: tokens layers maps attention causal bidirectional any_size words decoder
+    offers: frozenset[str] = frozenset()  # tokens layers maps attention causal bidirectional any_size words decoder causal_maps recurrent
     layered: bool = False  # whether it is evaluated as a weighted sum of its layers
     stride: int = 0  # pixels per position of its last map; 0 if unknown
 
@@ -81,4 +93,13 @@ class Encoder(nn.Module):
 
     def decode(self, ids: Tensor, memory: Tensor, memory_valid: Tensor | None = None) -> Tensor:
         """ids (B,T), with causal attention, and cross-attention to memory (B,N,D) -> (B,T,D). Only with "decoder"."""
+        raise NotImplementedError
+
+    def causal_maps(self, view: View) -> Tensor:
+        """x (B,C,H,W) -> (B,H,W,C,D): for each value, a vector of those before it (row by row, the channels of a pixel in turn), in which
+        neither the value itself nor any later one is seen. Only with "causal_maps"."""
+        raise NotImplementedError
+
+    def causal_rows(self, count: int, width: int) -> Rows:
+        """The same vectors for `count` images of this width, of which only the rows so far are known. Only with "causal_maps"."""
         raise NotImplementedError

@@ -3,7 +3,13 @@
 ENCODERS: dict[str, tuple[str, str]] = {  # name -> ("module:function", description)
     "conv_small": ("untaught.encoders.conv_small:ConvSmall", "residual convolutions for CPUs, images of any size and number of channels"),
     "vit_mini": ("untaught.encoders.timm:vit_mini", "timm's ViT, 6 blocks of width 192, about 64 tokens per image"),
+    "vit_causal": ("untaught.encoders.timm:vit_causal", "vit_mini in which each token attends to itself and those before, row by row"),
     "timm/NAME": ("untaught.encoders.timm:timm_encoder", "any timm model by name; NAME may be local-dir:FOLDER"),
+    "pixelcnn": (
+        "untaught.encoders.pixelcnn:PixelCNN",
+        "gated causal convolutions, for densities of images of any size",
+    ),
+    "pixelrnn": ("untaught.encoders.pixelrnn:PixelRNN", "diagonal LSTMs, for densities of images of any size"),
     "bert": ("untaught.encoders.language:bert", "transformers' BERT, 4 blocks of width 256, for text"),
     "modernbert": ("untaught.encoders.language:modernbert", "transformers' ModernBERT, 4 blocks of width 256, for text; rotary positions"),
     "gpt": ("untaught.encoders.language:gpt", "transformers' GPT-2, 4 blocks of width 256, for text; causal"),

@@ -43,13 +43,15 @@ def timm_encoder(
     weights: str | None = None,
     positions: Literal["learned", "sines"] = "learned",
     freeze_patches: bool = False,
+    causal: bool = False,
     **knobs: Any,
 ) -> TimmEncoder | ViT:
     """timm's model `name` for images with `channels` channels and side `size`.
 
     weights: a checkpoint file to start from, "pretrained" for timm's own, or none. stem: "small" is 3x3 without pooling or
     stride, "original" is timm's, "auto" is small up to 64 pixels. positions: of a vision transformer, "sines" are fixed sines and cosines.
-    freeze_patches: whether its patch projection keeps its first weights. Other knobs are passed to timm.create_model.
+    freeze_patches: whether its patch projection keeps its first weights. causal: whether its tokens, row by row, attend only to themselves
+    and those before. Other knobs are passed to timm.create_model.
     """
     check({f"encoder.{key}": value for key, value in knobs.items()}, {f"encoder.{key}": KNOBS.get(key, NUMBER) for key in knobs})
     requested, received, note = dict(knobs), name.startswith("local-dir:"), ""
@@ -72,12 +74,17 @@ def timm_encoder(
     stride = _stride(model)
     changed = (stem == "small" or (stem == "auto" and size <= SMALL)) and _small_stem(model, name, required=stem == "small")
     _suit(model)
-    encoder = ViT(model) if type(model) is VisionTransformer else TimmEncoder(model)
+    encoder = ViT(model, causal) if type(model) is VisionTransformer else TimmEncoder(model)
+    if causal and (not isinstance(encoder, ViT) or model.global_pool != "avg" or model.num_prefix_tokens):
+        raise UserError(
+            "causal=true is for vision transformers that average their tokens (a class token, as the first, would see none of them); if "
+            f"timm/{name} is one, give class_token=false global_pool=avg, or use vit_causal"
+        )
     if positions == "sines" or freeze_patches:
         _freeze(model, name, positions == "sines", freeze_patches)
     encoder.note = note
     encoder.stride = stride // ((4 if hasattr(model, "maxpool") else 2) if changed else 1)
-    encoder.timm_args = None if changed else _arguments(model, {"in_chans": channels, **knobs})
+    encoder.timm_args = None if changed or causal else _arguments(model, {"in_chans": channels, **knobs})
     if ":" in name:  # a folder or a repository, which may not exist where the encoder is loaded
         encoder.origin = _origin(model, {**requested, "stem": stem})
     try:
@@ -109,7 +116,7 @@ def unknown(name: str) -> UserError:
 def is_vit(name: str) -> bool:
     """Whether an encoder's name is that of one of timm's vision transformers, whose knobs the methods' settings name."""
     known = name.removeprefix("timm/").partition(".")[0]
-    return name == "vit_mini" or (name.startswith("timm/") and is_model_in_modules(known, ["vision_transformer"]))
+    return name in ("vit_mini", "vit_causal") or (name.startswith("timm/") and is_model_in_modules(known, ["vision_transformer"]))
 
 
 def is_known(name: str) -> bool:
@@ -215,6 +222,11 @@ def vit_mini(*, channels: int = 3, size: int = 32, **knobs: Any) -> Encoder:
     return timm_encoder("vit_tiny_patch16_224", channels=channels, size=size, **(small | knobs))
 
 
+def vit_causal(*, channels: int = 3, size: int = 32, **knobs: Any) -> Encoder:
+    """vit_mini in which the tokens, row by row, attend only to themselves and those before."""
+    return vit_mini(channels=channels, size=size, causal=True, **knobs)
+
+
 def _arguments(model: Any, knobs: dict[str, Any]) -> dict[str, Any] | None:
     """The entries of timm's config.json that rebuild this model; None if impossible."""
     knobs = {**getattr(model, "pretrained_model_args", {}), **knobs}  # for a model loaded from such a folder
@@ -283,9 +295,11 @@ class ViT(Encoder):
     timm_args: dict[str, Any] | None = None  # how timm builds it without this library
     origin: dict[str, Any] | None = None  # its config.json entries, if it came from a folder or a repository
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, causal: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.causal = causal
+        self.offers = ViT.offers | ({"causal"} if causal else set())
         self.width = model.embed_dim
         self.patch = model.patch_embed.patch_size[0]
         model.patch_embed.strict_img_size = False
@@ -316,6 +330,8 @@ class ViT(Encoder):
         causal: bool = False,
         want: tuple[str, ...] = ("tokens",),
     ) -> Features:
+        if causal and not self.causal:
+            raise UserError("this vision transformer is bidirectional; causal methods need encoder=vit_causal, or causal=true")
         return self._attend(tokens, self.model.pos_embed, want, at)
 
     def attention(self, view: View) -> Tensor:
@@ -330,7 +346,10 @@ class ViT(Encoder):
         query, key = last.q_norm(query).float(), last.k_norm(key).float()
         attending = query[:, :, :1] if self.model.cls_token is not None else query
         with torch.autocast(query.device.type, enabled=False):
-            weights = (attending * last.scale @ key.transpose(-2, -1)).softmax(-1)
+            weights = attending * last.scale @ key.transpose(-2, -1)
+            if self.causal:
+                weights = weights + torch.full_like(weights, -torch.inf).triu(1)
+            weights = weights.softmax(-1)
         return weights.mean(2)[..., self.model.num_prefix_tokens :]
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor | None:
@@ -355,10 +374,14 @@ class ViT(Encoder):
         if first:
             head = torch.cat(first, 1)
             tokens = torch.cat([(head if own is None else head + own).to(tokens.dtype), tokens], 1)
+        seen: dict[str, Tensor] = {}  # of a causal one: which tokens (columns) each token sees
+        if self.causal:
+            order = torch.arange(tokens.shape[1], device=tokens.device) if at is None else at.unsqueeze(1)
+            seen["attn_mask"] = order.unsqueeze(-1) >= order.unsqueeze(-2)
         x = model.norm_pre(model.pos_drop(tokens))
         layers = []
         for block in model.blocks:
-            x = block(x)
+            x = block(x, **seen)
             if "layers" in want:
                 layers.append(x[:, prefix:])
         x = model.norm(x)

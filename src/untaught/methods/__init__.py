@@ -13,6 +13,9 @@ from untaught.surroundings import settle
 if TYPE_CHECKING:  # for editors and type checkers; the table below is what counts
     from untaught.methods.adversarial.bigan import BiGAN as BiGAN
     from untaught.methods.autoregression.clm import CLM as CLM
+    from untaught.methods.autoregression.nepa import NEPA as NEPA
+    from untaught.methods.autoregression.pixelcnn import PixelCNN as PixelCNN
+    from untaught.methods.autoregression.pixelrnn import PixelRNN as PixelRNN
     from untaught.methods.clustering.deepcluster import DeepCluster as DeepCluster
     from untaught.methods.clustering.swav import SwAV as SwAV
     from untaught.methods.contrastive.clip import CLIP as CLIP
@@ -95,6 +98,9 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports n
     "rotation": "untaught.methods.relation.rotation:Rotation",
     "bigan": "untaught.methods.adversarial.bigan:BiGAN",
     "clm": "untaught.methods.autoregression.clm:CLM",
+    "pixelrnn": "untaught.methods.autoregression.pixelrnn:PixelRNN",
+    "nepa": "untaught.methods.autoregression.nepa:NEPA",
+    "pixelcnn": "untaught.methods.autoregression.pixelcnn:PixelCNN",
 }
 
 _PLACES = {place.partition(":")[2]: place.partition(":")[0] for place in METHODS.values()}  # class -> module

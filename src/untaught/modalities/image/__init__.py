@@ -44,8 +44,10 @@ def render(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
 
 
 def encoder_for(settings: Options, needs: frozenset[str]) -> str:
+    if "causal_maps" in needs:
+        return "pixelrnn" if "recurrent" in needs else "pixelcnn"
     if "tokens" in needs:
-        return "vit_mini"
+        return "vit_causal" if "causal" in needs else "vit_mini"
     return "timm/resnet18" if torch.cuda.is_available() else "conv_small"
 
 
