@@ -15,7 +15,7 @@ from torch import nn
 
 from untaught.config.overrides import knobs_of
 from untaught.config.train_config import TrainConfig
-from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, Preprocessor, View
+from untaught.core import Batch, Encoder, Facts, Features, FrozenEncoder, Method, Modality, Preprocessor, View
 from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.language import bart, bert, gpt, modernbert
 from untaught.encoders.patch_series import PatchSeries
@@ -195,7 +195,9 @@ def build(cls: Any, modality: str, encoder: Encoder | None = None, batch: Batch 
     for one, role in zip(encoders, roles, strict=True):
         views.fit_encoder(one, role)
     examples: dict[str, View] = dict(zip(names, views({key: value[:2] for key, value in batch.items()}, 0), strict=True))
-    method: Method = cls(*encoders, Facts(rows=ROWS, views=examples, statistics=prep.statistics), **(toy_knobs(cls) | knobs))
+    teachers = (FrozenEncoder("toy", toy_encoder(frozenset(), modality)),) if cls.taught else ()
+    facts = Facts(rows=ROWS, views=examples, statistics=prep.statistics, teachers=teachers)
+    method: Method = cls(*encoders, facts, **(toy_knobs(cls) | knobs))
     with torch.no_grad():
         method.before_epoch(0, lambda what, place: (batch["index"], attrgetter(what)(method)(views.one(batch, 0, place))))
     return method, views, batch
