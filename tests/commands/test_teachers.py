@@ -20,7 +20,7 @@ from untaught.modalities.image import IMAGE, adapted
 from untaught.modalities.series import SERIES
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (24, 16, 16, 3), np.uint8)
-SMALL: dict[str, Any] = {"steps": 2, "batch_size": 12, "encoder__width": 2, "evaluate_every": 0, "size": 16}
+SMALL: Any = {"steps": 2, "batch_size": 12, "encoder__width": 2, "evaluate_every": 0, "size": 16}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,8 +80,8 @@ def test_a_module_is_not_changed_and_not_the_student(tmp_path: Path) -> None:
 
 def test_a_teacher_of_timm_gets_its_own_size_and_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "resnet"
-    network = timm.create_model("test_resnet.r160_in1k", pretrained=False)
-    timm.models.save_for_hf(network, folder, model_config={"pretrained_cfg": network.pretrained_cfg | {"input_size": (3, 40, 40)}})
+    network: Any = timm.create_model("test_resnet.r160_in1k", pretrained=False)
+    timm.models.save_for_hf(network, str(folder), model_config={"pretrained_cfg": network.pretrained_cfg | {"input_size": (3, 40, 40)}})
     seen: list[View] = []
 
     def watched(view: View, prep: Preprocessor, other: Preprocessor) -> View:

@@ -477,6 +477,7 @@ WRONG = {
     "relative_patch": [{"hidden": 0}],
     "jigsaw": [{"hidden": 0}, {"tile_width": 0}],
     "feature_distillation": [{"pooled": -1.0}, {"dense": float("nan")}, {"smooth": 1.5}, {"hidden": 0}, {"pooled": 0.0, "dense": 0.0}],
+    "gram": [{"start": 1.0}, {"refresh": -0.1}, {"momentum": 1.1}],
     "tsdae": [{"depth": 0}, {"heads": 0}, {"heads": 5}],
     "mae": [{"decoder_width": 100}, {"decoder_width": -4}, {"decoder_depth": -1}],
 }

@@ -20,6 +20,7 @@ from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.language import bart, bert, gpt, modernbert
 from untaught.encoders.patch_series import PatchSeries
 from untaught.encoders.timm import vit_mini
+from untaught.methods import Gram
 from untaught.methods.composite import Hybrid
 from untaught.modalities.image import IMAGE
 from untaught.modalities.image_text import IMAGE_TEXT
@@ -39,6 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the
 }
 KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more samples than there are here
     "CPC": {"rows": 1, "group": 2},
+    "Gram": {"start": 0.0},
     "MoCo": {"queue": 8},
     "NNCLR": {"queue": 8},
     "VICRegL": {"width": 32, "local_width": 32},
@@ -198,6 +200,10 @@ def build(cls: Any, modality: str, encoder: Encoder | None = None, batch: Batch 
     teachers = (FrozenEncoder("toy", toy_encoder(frozenset(), modality)),) if cls.taught else ()
     facts = Facts(rows=ROWS, views=examples, statistics=prep.statistics, teachers=teachers)
     method: Method = cls(*encoders, facts, **(toy_knobs(cls) | knobs))
+    with torch.no_grad():
+        for part in method.modules():
+            for parameter in part.anchor.parameters() if isinstance(part, Gram) else ():  # so that it is not the student itself
+                parameter.add_(0.2 * torch.randn_like(parameter))
     with torch.no_grad():
         method.before_epoch(0, lambda what, place: (batch["index"], attrgetter(what)(method)(views.one(batch, 0, place))))
     return method, views, batch

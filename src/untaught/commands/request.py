@@ -138,6 +138,9 @@ def resolve(arguments: PretrainArguments, resume: bool) -> Request:
     arguments = dataclasses.replace(arguments, modality=modality.name)
     given = dataclasses.replace(given, modality=modality.name)
     cls = method_class(arguments.chosen)
+    if not cls.alone:
+        name = method_title(arguments.chosen)
+        raise UserError(f"{name} is a term beside another method and learns nothing alone; combine them, as in dinov2+{name}:0.5")
     defaults = chosen_defaults(cls, arguments.knobs, before.get("defaults", "short") if before else arguments.defaults)
     knobs = sort_knobs(with_defaults(cls, defaults[0], arguments.knobs), cls, modality, TrainConfig)
     starts = starts_of(cls, arguments.encoder, knobs["encoder"], encoder_defaults(cls, defaults[0]))

@@ -85,6 +85,7 @@ class Method(nn.Module):
     view_presets: dict[str, Options] = {}  # the paper's view options, as knobs, by the modality's preset: {"photo": {"global.blur": 1.0}}
     find_unused_parameters: bool = False  # whether a step may leave parameters without a gradient
     chance: float = 0.0  # of a pretext task with a term "accuracy": what guessing reaches; its terms are then reported on held-out samples
+    alone: bool = True  # whether it trains an encoder without another method beside it
     taught: bool = False  # whether it has a knob `teachers`, names of trained encoders, and reads them as `facts.teachers`
     answers: str = ""  # what `solve` returns, for messages: "coloured images"; "" for a method without `solve`
     generates: str = ""  # what `sample` returns, for messages: "images"; "" for a method without `sample`
