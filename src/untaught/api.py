@@ -76,13 +76,23 @@ class Run:
         return evaluate(self, data, against, **options)
 
     @overload
-    def embed(self, data: Any, out: None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256) -> Vectors: ...
+    def embed(
+        self, data: Any, out: None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256, tokens: bool = False
+    ) -> Vectors: ...
 
     @overload
-    def embed(self, data: Any, out: PathArgument, *, columns: dict[str, str] | None = None, batch_size: int = 256) -> Path: ...
+    def embed(
+        self, data: Any, out: PathArgument, *, columns: dict[str, str] | None = None, batch_size: int = 256, tokens: bool = False
+    ) -> Path: ...
 
     def embed(
-        self, data: Any, out: PathArgument | None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256
+        self,
+        data: Any,
+        out: PathArgument | None = None,
+        *,
+        columns: dict[str, str] | None = None,
+        batch_size: int = 256,
+        tokens: bool = False,
     ) -> Vectors | Path:
         """`untaught.embed` for this run."""
         place = _place(out)
@@ -90,6 +100,14 @@ class Run:
             check_ending(place, VECTORS)
         from untaught.inference.embed import Embedder, vectors_of, write_vectors
 
+        if tokens:
+            from untaught.inference.tokens import TokenEmbedder, tokens_of, write_tokens
+
+            dense = TokenEmbedder(self.model, data, columns, batch_size)
+            if place is None:
+                return tokens_of(dense)
+            write_tokens(dense, place)
+            return place
         embedder = Embedder(self.model, data, columns, batch_size)
         if place is not None:
             write_vectors(embedder, place)
@@ -353,13 +371,25 @@ def finetune(run: PathArgument | Run, data: Any, task: str = "classify", **optio
 
 @overload
 def embed(
-    run: PathArgument | Run, data: Any, out: None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256
+    run: PathArgument | Run,
+    data: Any,
+    out: None = None,
+    *,
+    columns: dict[str, str] | None = None,
+    batch_size: int = 256,
+    tokens: bool = False,
 ) -> Vectors: ...
 
 
 @overload
 def embed(
-    run: PathArgument | Run, data: Any, out: PathArgument, *, columns: dict[str, str] | None = None, batch_size: int = 256
+    run: PathArgument | Run,
+    data: Any,
+    out: PathArgument,
+    *,
+    columns: dict[str, str] | None = None,
+    batch_size: int = 256,
+    tokens: bool = False,
 ) -> Path: ...
 
 
@@ -370,13 +400,16 @@ def embed(
     *,
     columns: dict[str, str] | None = None,
     batch_size: int = 256,
+    tokens: bool = False,
 ) -> Vectors | Path:
     """Vectors (N, width) float32 of new data, in its order; with `out` (.parquet or .npy), written there in bounded memory.
 
-    run: a Run, or its folder or encoder folder. Unreadable records are skipped with a warning: `rows` (N,) of the vectors are the indices
-    of the others, `names` their names. Raises UserError if no record can be read.
+    tokens: (N, h*w, width), the vectors of the encoder's tokens, or else of its last map, in row-major order, with `grid` (h, w); for
+    samples of different lengths only with `out` .parquet, as lists. run: a Run, or its folder or encoder folder. Unreadable records are
+    skipped with a warning: `rows` (N,) of the vectors are the indices of the others, `names` their names. Raises UserError if no record
+    can be read.
     """
-    return _run(run).embed(data, out, columns=columns, batch_size=batch_size)  # type: ignore[call-overload]
+    return _run(run).embed(data, out, columns=columns, batch_size=batch_size, tokens=tokens)  # type: ignore[call-overload]
 
 
 def predict(
