@@ -325,15 +325,16 @@ def evaluate(
     maps images (B,C,H,W) to (B,D). data: labelled, as for `pretrain`; by default the run's own. The encoder at random init
     ("random_init") and the "raw" data are always evaluated as baselines. Labels are used only for scores. task: "classify" or "regress",
     for class or numeric labels; by default numeric if any label is not an integer; "tag" or "segment": a linear head trained on the frozen
-    encoder, with random init as the baseline. knobs: preprocessing of an encoder that was not trained here, e.g. length=64 (tokens
-    of a text). Raises UserError, one line, for every fault that the caller can fix.
+    encoder, with random init as the baseline; for masks also pixel colours, and k-means without labels. knobs: preprocessing of an encoder
+    that was not trained here, e.g. length=64 (tokens of a text); of the task, e.g. binary=True. Raises UserError, one line, for every fault
+    that the caller can fix.
     """
     from untaught.downstream import TASKS
     from untaught.evaluation.evaluate import KINDS
     from untaught.evaluation.evaluate import evaluate as measure
 
     if task in TASKS and task not in KINDS:
-        return _frozen(encoder, data, against, task, _place(out), columns=columns, label=label, split=split)
+        return _frozen(encoder, data, against, task, _place(out), columns=columns, label=label, split=split, knobs=_dotted(knobs))
     plain = [(one.model, one.path) if isinstance(one, Run) and not one.roles else getattr(one, "path", one) for one in (encoder, *against)]
     place = _place(out)
     how: dict[str, Any] = {"modality": modality, "columns": columns, "label": label, "split": split, "batch_size": batch_size}
