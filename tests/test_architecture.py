@@ -113,7 +113,7 @@ def test_targets_in_tables_are_of_their_own_package() -> None:
 
 def test_core_is_small_and_imports_nothing_else_of_ours() -> None:
     core = sorted((ROOT / "core").glob("*.py"))
-    assert sum(len(path.read_text().splitlines()) for path in core) < 620
+    assert sum(len(path.read_text().splitlines()) for path in core) < 660
     assert {package for path in core for package in imports(path)} <= {"core"}
 
 

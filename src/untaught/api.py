@@ -76,13 +76,23 @@ class Run:
         return evaluate(self, data, against, **options)
 
     @overload
-    def embed(self, data: Any, out: None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256) -> Vectors: ...
+    def embed(
+        self, data: Any, out: None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256, tokens: bool = False
+    ) -> Vectors: ...
 
     @overload
-    def embed(self, data: Any, out: PathArgument, *, columns: dict[str, str] | None = None, batch_size: int = 256) -> Path: ...
+    def embed(
+        self, data: Any, out: PathArgument, *, columns: dict[str, str] | None = None, batch_size: int = 256, tokens: bool = False
+    ) -> Path: ...
 
     def embed(
-        self, data: Any, out: PathArgument | None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256
+        self,
+        data: Any,
+        out: PathArgument | None = None,
+        *,
+        columns: dict[str, str] | None = None,
+        batch_size: int = 256,
+        tokens: bool = False,
     ) -> Vectors | Path:
         """`untaught.embed` for this run."""
         place = _place(out)
@@ -90,6 +100,14 @@ class Run:
             check_ending(place, VECTORS)
         from untaught.inference.embed import Embedder, vectors_of, write_vectors
 
+        if tokens:
+            from untaught.inference.tokens import TokenEmbedder, tokens_of, write_tokens
+
+            dense = TokenEmbedder(self.model, data, columns, batch_size)
+            if place is None:
+                return tokens_of(dense)
+            write_tokens(dense, place)
+            return place
         embedder = Embedder(self.model, data, columns, batch_size)
         if place is not None:
             write_vectors(embedder, place)
@@ -307,15 +325,16 @@ def evaluate(
     maps images (B,C,H,W) to (B,D). data: labelled, as for `pretrain`; by default the run's own. The encoder at random init
     ("random_init") and the "raw" data are always evaluated as baselines. Labels are used only for scores. task: "classify" or "regress",
     for class or numeric labels; by default numeric if any label is not an integer; "tag" or "segment": a linear head trained on the frozen
-    encoder, with random init as the baseline. knobs: preprocessing of an encoder that was not trained here, e.g. length=64 (tokens
-    of a text). Raises UserError, one line, for every fault that the caller can fix.
+    encoder, with random init as the baseline; for masks also pixel colours, and k-means without labels. knobs: preprocessing of an encoder
+    that was not trained here, e.g. length=64 (tokens of a text); of the task, e.g. binary=True. Raises UserError, one line, for every fault
+    that the caller can fix.
     """
     from untaught.downstream import TASKS
     from untaught.evaluation.evaluate import KINDS
     from untaught.evaluation.evaluate import evaluate as measure
 
     if task in TASKS and task not in KINDS:
-        return _frozen(encoder, data, against, task, _place(out), columns=columns, label=label, split=split)
+        return _frozen(encoder, data, against, task, _place(out), columns=columns, label=label, split=split, knobs=_dotted(knobs))
     plain = [(one.model, one.path) if isinstance(one, Run) and not one.roles else getattr(one, "path", one) for one in (encoder, *against)]
     place = _place(out)
     how: dict[str, Any] = {"modality": modality, "columns": columns, "label": label, "split": split, "batch_size": batch_size}
@@ -353,13 +372,25 @@ def finetune(run: PathArgument | Run, data: Any, task: str = "classify", **optio
 
 @overload
 def embed(
-    run: PathArgument | Run, data: Any, out: None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256
+    run: PathArgument | Run,
+    data: Any,
+    out: None = None,
+    *,
+    columns: dict[str, str] | None = None,
+    batch_size: int = 256,
+    tokens: bool = False,
 ) -> Vectors: ...
 
 
 @overload
 def embed(
-    run: PathArgument | Run, data: Any, out: PathArgument, *, columns: dict[str, str] | None = None, batch_size: int = 256
+    run: PathArgument | Run,
+    data: Any,
+    out: PathArgument,
+    *,
+    columns: dict[str, str] | None = None,
+    batch_size: int = 256,
+    tokens: bool = False,
 ) -> Path: ...
 
 
@@ -370,13 +401,16 @@ def embed(
     *,
     columns: dict[str, str] | None = None,
     batch_size: int = 256,
+    tokens: bool = False,
 ) -> Vectors | Path:
     """Vectors (N, width) float32 of new data, in its order; with `out` (.parquet or .npy), written there in bounded memory.
 
-    run: a Run, or its folder or encoder folder. Unreadable records are skipped with a warning: `rows` (N,) of the vectors are the indices
-    of the others, `names` their names. Raises UserError if no record can be read.
+    tokens: (N, h*w, width), the vectors of the encoder's tokens, or else of its last map, in row-major order, with `grid` (h, w); for
+    samples of different lengths only with `out` .parquet, as lists. run: a Run, or its folder or encoder folder. Unreadable records are
+    skipped with a warning: `rows` (N,) of the vectors are the indices of the others, `names` their names. Raises UserError if no record
+    can be read.
     """
-    return _run(run).embed(data, out, columns=columns, batch_size=batch_size)  # type: ignore[call-overload]
+    return _run(run).embed(data, out, columns=columns, batch_size=batch_size, tokens=tokens)  # type: ignore[call-overload]
 
 
 def predict(

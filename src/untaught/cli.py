@@ -134,11 +134,12 @@ def embed(
     out: Annotated[Path, typer.Option("--out", "-o", help=".parquet (row, name, vector) or .npy (N, width)")] = Path("vectors.parquet"),
     columns: Columns = None,
     batch_size: Annotated[int, typer.Option(help="batch size for encoding")] = 256,
+    tokens: Annotated[bool, typer.Option("--tokens", help="the vectors of all tokens, or of the last map: .npy (N, h*w, width)")] = False,
 ) -> None:
     """Write the vectors of new data. untaught embed runs/cells photos/ -o vectors.parquet"""
     from untaught import api
 
-    api.embed(run, data, out, columns=_pairs(columns), batch_size=batch_size)
+    api.embed(run, data, out, columns=_pairs(columns), batch_size=batch_size, tokens=tokens)
 
 
 @app.command()

@@ -95,7 +95,8 @@ def described(kind: Any) -> str:
         elif typing.get_origin(option) is tuple or option is tuple:
             count = "" if Ellipsis in parts or not parts else f"{len(parts)} "
             within = plain(parts[0])[1] if parts else None
-            allowed.append(f"{count}comma-separated numbers" + (f", each {within}" if within else ""))
+            words = "names" if plain(parts[0])[0] is str else "numbers"
+            allowed.append(f"{count}comma-separated {words}" + (f", each {within}" if within else ""))
         elif within:
             allowed.append(f"{WORDS[option].replace('finite ', '')} {within}")
         else:

@@ -123,12 +123,15 @@ def test_maps_are_probed_on_the_frozen_encoder_beside_its_random_init(tmp_path: 
     before = {name: value.clone() for name, value in run.encoder.state_dict().items()}
     rows = run.evaluate(data, task="segment", against=[run.path / "encoder"])
     found = {(row["features"], row["metric"]): row["mean"] for row in rows}
-    names = ["encoder", "random_init", f"against:{run.path / 'encoder'}"]
+    names = ["encoder", "random_init", "raw", f"against:{run.path / 'encoder'}"]
     assert set(found) == {(name, metric) for name in names for metric in ("miou", "pixel_accuracy")}
-    assert found["encoder", "miou"] == found[names[2], "miou"] != found["random_init", "miou"]
-    assert {row["probe"] for row in rows} == {"frozen"}
+    for probe in ("frozen", "kmeans"):
+        miou = {row["features"]: row["mean"] for row in rows if (row["probe"], row["metric"]) == (probe, "miou")}
+        assert list(miou) == names
+        assert miou["encoder"] == miou[names[3]] != miou["random_init"]
+    assert {(row["probe"], row["labels"], row["draws"]) for row in rows} == {("frozen", "all", 1), ("kmeans", "none", 5)}
     kept = json.loads((run.path / "evaluation.json").read_text())["rows"]
-    assert [row for row in kept if row["probe"] == "frozen"] == rows
+    assert [row for row in kept if row["probe"] in ("frozen", "kmeans")] == rows
     assert all((value == before[name]).all() for name, value in run.encoder.state_dict().items())
     assert "model  " not in capfd.readouterr().err, "heads are not kept"
     assert not (run.path / "finetuned").exists()

@@ -481,6 +481,8 @@ WRONG = {
     "bigan": [{"width": 0}, {"maps": 0}],
     "relative_patch": [{"hidden": 0}],
     "jigsaw": [{"hidden": 0}, {"tile_width": 0}],
+    "feature_distillation": [{"pooled": -1.0}, {"dense": float("nan")}, {"smooth": 1.5}, {"hidden": 0}, {"pooled": 0.0, "dense": 0.0}],
+    "gram": [{"start": 1.0}, {"refresh": -0.1}, {"momentum": 1.1}],
     "tsdae": [{"depth": 0}, {"heads": 0}, {"heads": 5}],
     "autoencoder": [{"width": 0}],
     "vae": [{"width": 0}, {"beta": -1.0}, {"free_bits": float("nan")}, {"likelihood": "cauchy"}],

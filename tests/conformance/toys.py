@@ -15,13 +15,14 @@ from torch import nn
 
 from untaught.config.overrides import knobs_of
 from untaught.config.train_config import TrainConfig
-from untaught.core import Batch, Encoder, Facts, Features, Method, Modality, Preprocessor, View
+from untaught.core import Batch, Encoder, Facts, Features, FrozenEncoder, Method, Modality, Preprocessor, View
 from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.language import bart, bert, gpt, modernbert
 from untaught.encoders.patch_series import PatchSeries
 from untaught.encoders.pixelcnn import PixelCNN
 from untaught.encoders.pixelrnn import PixelRNN
 from untaught.encoders.timm import vit_causal, vit_mini
+from untaught.methods import Gram
 from untaught.methods.composite import Hybrid
 from untaught.modalities.image import IMAGE
 from untaught.modalities.image_text import IMAGE_TEXT
@@ -41,6 +42,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the
 }
 KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more samples than there are here
     "CPC": {"rows": 1, "group": 2},
+    "Gram": {"start": 0.0},
     "MoCo": {"queue": 8},
     "NNCLR": {"queue": 8},
     "VICRegL": {"width": 32, "local_width": 32},
@@ -202,7 +204,13 @@ def build(cls: Any, modality: str, encoder: Encoder | None = None, batch: Batch 
     for one, role in zip(encoders, roles, strict=True):
         views.fit_encoder(one, role)
     examples: dict[str, View] = dict(zip(names, views({key: value[:2] for key, value in batch.items()}, 0), strict=True))
-    method: Method = cls(*encoders, Facts(rows=ROWS, views=examples, statistics=prep.statistics), **(toy_knobs(cls) | knobs))
+    teachers = (FrozenEncoder("toy", toy_encoder(frozenset(), modality)),) if cls.taught else ()
+    facts = Facts(rows=ROWS, views=examples, statistics=prep.statistics, teachers=teachers)
+    method: Method = cls(*encoders, facts, **(toy_knobs(cls) | knobs))
+    with torch.no_grad():
+        for part in method.modules():
+            for parameter in part.anchor.parameters() if isinstance(part, Gram) else ():  # so that it is not the student itself
+                parameter.add_(0.2 * torch.randn_like(parameter))
     with torch.no_grad():
         method.before_epoch(0, lambda what, place: (batch["index"], attrgetter(what)(method)(views.one(batch, 0, place))))
     return method, views, batch

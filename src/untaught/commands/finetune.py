@@ -53,39 +53,16 @@ def finetune(
     model: the encoder of the run, or encoder folder, at `path`. record: whether to print the scores and add them to evaluation.json of
     the run.
     """
-    if task not in TASKS:
-        raise unknown("task", task, TASKS)
-    cls: type[Task] = resolve(TASKS[task])
-    encoder, config, prep = model
-    modality = prep.modality
-    sorted_knobs = _sort(knobs or {}, cls, modality)
-    loop: Options = {"optimizer": "adamw"} | sorted_knobs["loop"]
-    trial, train_config, layers = Trial(**sorted_knobs["trial"]), TrainConfig(**loop), TrainedLayers(**sorted_knobs["layers"])
-    if trial.amount[1] and not cls.by_class:
-        raise UserError(f"labels={trial.labels}: --task {task} has no classes; use labels=all or a share such as 1%")
-    if cls.needs - encoder.offers:
-        raise UserError(
-            f"--task {task} requires an encoder with {', '.join(sorted(cls.needs))}; {config['encoder']} offers {_offers(encoder)}"
-        )
-    reading, target = cls.reading(prep), cls.target_of(modality)
-    if target and label:
-        columns, label = {**(columns or {}), target.name: label}, None
-    names = tuple(name if name in modality.views else config["view"] for name in cls.views)
-    options = view_options(names, prep, sorted_knobs["view"])
+    _, config, prep = model
     place = path.parent if path.name == "encoder" else path
     ours = (place / "run.yaml").exists()
-    known = SeenRows.of(place) if ours else None  # rows the encoder was trained on are not held out
     folder = out or free_path(place / "finetuned")
     if os.path.lexists(folder):
         raise UserError(f"{folder} already exists; choose another --out")
     make_room(folder)
-
-    dataset = open_dataset(data, reading, columns=columns, label=label, split=split)
-    if target and (found := target.learn((record for part in dataset.source.parts.values() for record in part), dataset.prep.settings)):
-        dataset.prep = replace(dataset.prep, settings={**dataset.prep.settings, **found})
-    _warn_differences(dataset, prep)
-    dataset.open(False, train_config.seed, _divider(dataset, known, train_config.seed, target is not None))
-    tuner = Tuner(model, dataset, cls, Settings(train_config, trial, layers, sorted_knobs["task"]), names, options)
+    tuner = open_tuner(model, path, data, task=task, columns=columns, label=label, split=split, knobs=knobs)
+    cls, trial, layers, dataset = tuner.cls, tuner.trial, tuner.layers, tuner.dataset
+    modality = prep.modality
     tuner.describe()
     outcomes: dict[str, list[np.ndarray]] = {}
     saved: Any = None
@@ -111,6 +88,47 @@ def finetune(
             print_scores(measured, cls, tuner.truth[tuner.test], trial.draws, modality.noun)
         say(f"model     {folder}; use it with: untaught predict {folder} DATA -o predictions.csv")
     return folder, Pretrained(saved.network.eval(), described, prep)
+
+
+def open_tuner(
+    model: Pretrained,
+    path: Path,
+    data: Any,
+    *,
+    task: str,
+    columns: dict[str, str] | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    knobs: Options | None = None,
+) -> Tuner:
+    """The labelled data and the way a network is trained on them. Arguments as for `finetune`."""
+    if task not in TASKS:
+        raise unknown("task", task, TASKS)
+    cls: type[Task] = resolve(TASKS[task])
+    encoder, config, prep = model
+    modality = prep.modality
+    sorted_knobs = _sort(knobs or {}, cls, modality)
+    loop: Options = {"optimizer": "adamw"} | sorted_knobs["loop"]
+    trial, train_config, layers = Trial(**sorted_knobs["trial"]), TrainConfig(**loop), TrainedLayers(**sorted_knobs["layers"])
+    if trial.amount[1] and not cls.by_class:
+        raise UserError(f"labels={trial.labels}: --task {task} has no classes; use labels=all or a share such as 1%")
+    if cls.needs - encoder.offers:
+        raise UserError(
+            f"--task {task} requires an encoder with {', '.join(sorted(cls.needs))}; {config['encoder']} offers {_offers(encoder)}"
+        )
+    reading, target = cls.reading(prep), cls.target_of(modality)
+    if target and label:
+        columns, label = {**(columns or {}), target.name: label}, None
+    names = tuple(name if name in modality.views else config["view"] for name in cls.views)
+    options = view_options(names, prep, sorted_knobs["view"])
+    place = path.parent if path.name == "encoder" else path
+    known = SeenRows.of(place) if (place / "run.yaml").exists() else None  # rows the encoder was trained on are not held out
+    dataset = open_dataset(data, reading, columns=columns, label=label, split=split)
+    if target and (found := target.learn((record for part in dataset.source.parts.values() for record in part), dataset.prep.settings)):
+        dataset.prep = replace(dataset.prep, settings={**dataset.prep.settings, **found})
+    _warn_differences(dataset, prep)
+    dataset.open(False, train_config.seed, _divider(dataset, known, train_config.seed, target is not None))
+    return Tuner(model, dataset, cls, Settings(train_config, trial, layers, sorted_knobs["task"]), names, options)
 
 
 def _sort(knobs: Options, cls: Any, modality: Modality) -> dict[str, Options]:

@@ -20,12 +20,13 @@ from torch import nn
 import untaught
 from untaught.commands.request import LENGTHS, PretrainArguments, Request, free_name, resolve
 from untaught.commands.summary import print_decisions, print_health, report_held_out, report_retrieval, report_scores
+from untaught.commands.teachers import KNOB, check_same, named, open_teachers
 from untaught.config.footprint import check_views, sized
 from untaught.config.overrides import knobs_of
 from untaught.config.registry import from_python, method_title
 from untaught.config.train_config import TrainConfig
 from untaught.console import console, say, warn
-from untaught.core import Batch, Encoder, Facts, Files, Method, Options, Preprocessor, UserError
+from untaught.core import Batch, Encoder, Facts, Files, FrozenEncoder, Method, Options, Preprocessor, UserError
 from untaught.data.addresses import data_names
 from untaught.data.loader import Loader
 from untaught.data.stream import Stream
@@ -142,11 +143,12 @@ def build(request: Request, folder: Folder, group: ProcessGroup) -> Run:
         views.fit_encoder(encoder, cls.roles()[role])
     batches = data.training(train_config.batch_size or 1, train_config.seed, group.rank, group.size, group.fabric.device)
     example = batches.first_batch()
-    method = build_method(request, train_config, data, encoders, views, example, group)
+    teachers = teachers_of(request, data, encoders, views, example, group)
+    method = build_method(request, train_config, data, encoders, views, example, group, teachers)
     found = method.exported()
     random_init = {role: copy.deepcopy(found[role]) for role, start in starts.items() if isinstance(start.encoder, nn.Module)}
     exported = copy.deepcopy(found) if group.sharded and group.is_rank_zero else found
-    record = describe(request, starts, data, train_config, views)
+    record = describe(request, starts, data, train_config, views, teachers)
 
     step = TrainingStep(method, train_config, group)
     used_as = {name: role.export_view for name, role in cls.roles().items()}
@@ -198,9 +200,23 @@ def pack(data: Dataset, request: Request, options: list[Options], group: Process
     data.runs = data.modality.runs(options)
     if data.runs and data.store is None:
         raise UserError(f"the {noun} are read as one stream of tokens, which requires packed data; give stream=false")
-    if request.cls.before_epoch is not Method.before_epoch and data.store is None:
+    if request.cls.wants_features(request.views) and data.store is None:
         cls = request.cls.__name__
         raise UserError(f"{cls} needs features of all samples before each epoch, and streamed data has no fixed length; give stream=false")
+
+
+def teachers_of(
+    request: Request, data: Dataset, encoders: dict[str, Encoder], views: Views, example: Batch, group: ProcessGroup
+) -> tuple[FrozenEncoder, ...]:
+    """The frozen encoders that the method's knob `teachers` names; () for a method without. Raises UserError, also if one has changed since
+    the run that is resumed."""
+    if not request.cls.taught:
+        return ()
+    names, modules = named(request.knobs["method"]), request.arguments.modules
+    view = views.one({key: value[:2] for key, value in example.items()}, 0, 0)
+    teachers = group.on_all_ranks(lambda: open_teachers(names, modules, data, encoders.values(), view))
+    check_same(teachers, request.before or {})
+    return teachers
 
 
 def build_method(
@@ -211,6 +227,7 @@ def build_method(
     views: Views,
     example: Batch,
     group: ProcessGroup,
+    teachers: tuple[FrozenEncoder, ...] = (),
 ) -> Method:
     """Builds the method with its encoders. example: a batch of the training part."""
     cls, knobs = request.cls, request.knobs["method"]
@@ -221,7 +238,7 @@ def build_method(
     check_views(two, (train_config.batch_size or 1) // train_config.accumulate // group.size)
     if train_config.cache_gradients and not hasattr(cls, "project"):
         raise UserError(f"cache_gradients: {cls.__name__} does not define project and objective")
-    facts = Facts(data.rows, dict(zip(views.names, two, strict=True)), data.prep.statistics, group.size)
+    facts = Facts(data.rows, dict(zip(views.names, two, strict=True)), data.prep.statistics, group.size, teachers)
     construct: Any = cls  # constructor signatures differ between methods
     make: Callable[[], Method] = lambda: construct(*encoders.values(), facts, **knobs)  # noqa: E731
     return sized(make, f"the method {method_title(request.arguments.chosen)}", bool(knobs), group.size if group.sharded else 1)
@@ -239,7 +256,7 @@ def build_trainer(
 ) -> Trainer:
     """held_out: for a method whose held-out loss is a quality metric."""
     method, extract_features, evaluate = step.method, None, None
-    if type(method).before_epoch is not Method.before_epoch:
+    if type(method).wants_features(views.names):
         in_order = data.in_order(np.sort(data.parts["train"]), 512)
         extract_features = ExtractFeatures(in_order, views, method, step.call, step.device, folder)
     if scorer.possible:
@@ -407,7 +424,14 @@ def decide(train_config: TrainConfig, dataset: Dataset, group: ProcessGroup) -> 
     return dataclasses.replace(train_config, **decided)
 
 
-def describe(request: Request, starts: dict[str, Start], dataset: Dataset, train_config: TrainConfig, views: Views) -> Options:
+def describe(
+    request: Request,
+    starts: dict[str, Start],
+    dataset: Dataset,
+    train_config: TrainConfig,
+    views: Views,
+    teachers: tuple[FrozenEncoder, ...] = (),
+) -> Options:
     """Content of run.yaml: the arguments as given and as resolved."""
     arguments, cls, knobs = request.arguments, request.cls, request.knobs
     each = lambda found: found if len(found) > 1 else next(iter(found.values()))  # noqa: E731  # without its role if there is one encoder
@@ -432,6 +456,7 @@ def describe(request: Request, starts: dict[str, Start], dataset: Dataset, train
             "views": [{"name": name, **options} for name, options in zip(views.names, views.options, strict=True)],
             "export_view": each({name: role.export_view for name, role in cls.roles().items()}),
         },
+        **({KNOB: {one.name: one.digest for one in teachers}} if teachers else {}),
         **described(dataset.prep),
     }
 
@@ -472,7 +497,7 @@ def _check_same_data(folder: Path, dataset: Dataset) -> None:
 def _launched(request: Request, processes: int) -> Path:
     """Runs the command in `processes` processes -> the run folder."""
     arguments, merged = request.given, request.arguments
-    for what, value in (("data", merged.data), ("method", merged.chosen), ("encoder", merged.encoder)):
+    for what, value in (("data", merged.data), ("method", merged.chosen), ("encoder", merged.encoder), (KNOB, merged.modules)):
         if any(not isinstance(one, str | os.PathLike | None) for one in (value.values() if isinstance(value, dict) else [value])):
             advice = "save it as .npz and give its path" if what == "data" else "use a registered name"
             raise UserError(f"devices={processes}: a Python object as {what} can't be sent to other processes; {advice}, or use torchrun")

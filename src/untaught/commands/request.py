@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from untaught.config.overrides import knobs_of, sort_knobs
 from untaught.config.presets import RATES, chosen_defaults, encoder_defaults, with_defaults
 from untaught.config.registry import MethodLike, from_python, method_class, method_title, modality_named, modality_table
@@ -22,6 +24,7 @@ from untaught.storage.run_dir import Folder, free_path
 
 LENGTHS = ("epochs", "steps", "minutes")
 PLACES = ("devices", "nodes")
+MODULE = "module:"  # starts the name of a module given from Python
 FREE_ON_RESUME = {
     *LENGTHS,
     *RATES,
@@ -52,11 +55,28 @@ class PretrainArguments:
     split: str | None = None
     knobs: Options = dataclasses.field(default_factory=dict)
     defaults: str | None = None  # of a run that is repeated: "paper" or "short", unless `knobs` name them
+    modules: dict[str, nn.Module] = dataclasses.field(default_factory=dict)  # given as knobs (teachers), by the names that replace them
 
     def __post_init__(self) -> None:
+        self.knobs = {key: self._by_name(value) for key, value in self.knobs.items()}
         for what, name in vars(self).items():
             if isinstance(name, str) and not name.strip():
                 raise UserError(f"{what} is empty; give a name, or omit it")
+
+    def _by_name(self, value: Any) -> Any:
+        """A knob's value; modules, runs and paths, also in a list, are replaced by their names, separated by commas."""
+        parts = list(value) if isinstance(value, list | tuple) else [value]
+        if not any(isinstance(part, nn.Module | os.PathLike) or hasattr(part, "path") for part in parts):
+            return value
+        return ",".join(self._name(part) if isinstance(part, nn.Module) else str(getattr(part, "path", part)) for part in parts)
+
+    def _name(self, module: nn.Module) -> str:
+        stem, number = f"{MODULE}{type(module).__name__}", 1
+        name = stem
+        while self.modules.setdefault(name, module) is not module:
+            number += 1
+            name = f"{stem}-{number}"
+        return name
 
     @property
     def chosen(self) -> MethodLike:
@@ -95,7 +115,8 @@ class Request:
     def changed_knobs(self) -> Options:
         """The method's knobs with another value than under its `defaults`: name -> that value."""
         usual = {name: default for name, (_, default) in knobs_of(self.cls).items()} | getattr(self.cls, self.defaults[0])
-        return {name: usual[name] for name, value in self.knobs["method"].items() if value != usual[name]}
+        own = self.knobs["method"].items()
+        return {name: usual[name] for name, value in own if value != usual[name] and name.rpartition(".")[2] != "teachers"}
 
 
 def resolve(arguments: PretrainArguments, resume: bool) -> Request:
@@ -117,6 +138,9 @@ def resolve(arguments: PretrainArguments, resume: bool) -> Request:
     arguments = dataclasses.replace(arguments, modality=modality.name)
     given = dataclasses.replace(given, modality=modality.name)
     cls = method_class(arguments.chosen)
+    if not cls.alone:
+        name = method_title(arguments.chosen)
+        raise UserError(f"{name} is a term beside another method and learns nothing alone; combine them, as in dinov2+{name}:0.5")
     defaults = chosen_defaults(cls, arguments.knobs, before.get("defaults", "short") if before else arguments.defaults)
     knobs = sort_knobs(with_defaults(cls, defaults[0], arguments.knobs), cls, modality, TrainConfig)
     starts = starts_of(cls, arguments.encoder, knobs["encoder"], encoder_defaults(cls, defaults[0]))
@@ -171,13 +195,17 @@ def _check_at_hand(arguments: PretrainArguments) -> None:
     """Raises UserError for Python objects that run.yaml can't store."""
     marks: dict[str, Callable[[str], bool]] = {
         "data": lambda value: value.startswith("in memory: "),
-        "encoder": lambda value: "module:" in value,
+        "encoder": lambda value: MODULE in value,
         "method": from_python,
     }
     for what, lost in marks.items():
         value = getattr(arguments, what)
         if found := [one for one in (value.values() if isinstance(value, dict) else [value]) if isinstance(one, str) and lost(one)]:
             raise UserError(f"the {what} of the run was a Python object ({found[0]}); pass it again from Python")
+    for key, value in arguments.knobs.items():
+        names = str(value).split(",") if isinstance(value, str) else ()
+        if lost_modules := [name for name in names if name.startswith(MODULE) and name not in arguments.modules]:
+            raise UserError(f"{key} of the run was a Python object ({lost_modules[0]}); pass it again from Python")
 
 
 def free_name(arguments: PretrainArguments) -> Path:

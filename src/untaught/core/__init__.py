@@ -2,7 +2,7 @@
 
 from untaught.core.encoder import Encoder, Features, Rows, Want
 from untaught.core.errors import UserError, reason
-from untaught.core.method import ExtractFeatures, Facts, Method, Role, Terms
+from untaught.core.method import ExtractFeatures, Facts, FrozenEncoder, Method, Role, Terms
 from untaught.core.modality import Files, Modality, Options, Preprocessor, Pretext, Record
 from untaught.core.view import Batch, View
 
@@ -13,6 +13,7 @@ __all__ = [
     "Facts",
     "Features",
     "Files",
+    "FrozenEncoder",
     "Method",
     "Modality",
     "Options",

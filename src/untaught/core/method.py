@@ -25,6 +25,16 @@ ExtractFeatures = Callable[
 
 
 @dataclass(frozen=True)
+class FrozenEncoder:
+    """A trained encoder that a method only reads: a teacher that does not learn."""
+
+    name: str
+    encoder: Encoder
+    adapt: Callable[[View], View] = lambda view: view  # a view of the data as this encoder expects it: its own size and normalisation
+    digest: str = ""  # of its weights
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a method's constructor knows about the data."""
 
@@ -32,6 +42,7 @@ class Facts:
     views: dict[str, View] = field(default_factory=dict)  # a small example of each view that the method reads, for shapes
     statistics: Options = field(default_factory=dict)  # fitted by the modality
     world_size: int = 1
+    teachers: tuple[FrozenEncoder, ...] = ()  # those that a method with `taught` names by its knob `teachers`
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,8 @@ class Method(nn.Module):
     find_unused_parameters: bool = False  # whether a step may leave parameters without a gradient
     chance: float = 0.0  # of a pretext task with a term "accuracy": what guessing reaches; its terms are then reported on held-out samples
     held_out: bool = False  # whether its terms measure quality (a density's bits per dimension), and are reported on held-out samples
+    alone: bool = True  # whether it trains an encoder without another method beside it
+    taught: bool = False  # whether it has a knob `teachers`, names of trained encoders, and reads them as `facts.teachers`
     answers: str = ""  # what `solve` returns, for messages: "coloured images"; "" for a method without `solve`
     generates: str = ""  # what `sample` returns, for messages: "images"; "" for a method without `sample`
 
@@ -179,6 +192,11 @@ class Method(nn.Module):
     def prototype_scores(self, view: View) -> Tensor:
         """The similarity of each sample to each of the method's prototypes (B,K), in eval mode. view: the exported one."""
         raise NotImplementedError
+
+    @classmethod
+    def wants_features(cls, views: Sequence[str]) -> bool:
+        """Whether `before_epoch` asks for features of all samples, with these views; streamed data can't offer them."""
+        return cls.before_epoch is not Method.before_epoch
 
     def before_epoch(self, epoch: int, extract_features: ExtractFeatures) -> None:
         """Called once at the start of an epoch; store per-sample results in a persistent buffer of `facts.rows` rows."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from untaught.core.errors import UserError
 from untaught.core.view import Batch, View
 
 Record = dict[str, Any]  # one raw example from a source: field values (path, bytes, array ...), "label", "name", "facts" of a file
@@ -27,6 +28,18 @@ def _heatmap(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
     low, high = x.min(1, keepdims=True), x.max(1, keepdims=True)
     grey = (255 * (x - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
     return np.repeat(np.repeat(np.repeat(grey[:, None, :, None], 24, 1), 8, 2), 3, 3)
+
+
+def _alike(view: View, prep: Preprocessor, other: Preprocessor) -> View:
+    """The view itself, if the other encoder's preprocessing is the data's."""
+    for what, own, found in (
+        ("input", prep.encoder_arguments, other.encoder_arguments),
+        ("normalisation", prep.statistics, other.statistics),
+        ("files", prep.files, other.files),
+    ):
+        if own != found:
+            raise UserError(f"was trained with another {what} than the data have; choose one that was trained on data like these")
+    return view
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,9 @@ class Modality:
     check_files: Callable[[Options, Files], None] = lambda settings, files: None  # raises UserError if they do not match the settings
     expects: Callable[[str], Options] = lambda encoder: {}  # encoder name -> settings it requires
     shown: Callable[[Preprocessor, Options], Preprocessor] | None = None  # adapted to an external model: {"size", "mean", "std"}
+    adapted: Callable[[View, Preprocessor, Preprocessor], View] = (
+        _alike  # (view, the data's, another encoder's) -> the view as that encoder expects it; raises UserError, the encoder's name aside
+    )
     targets: dict[str, Any] = field(default_factory=dict)  # targets besides labels: data.target.Target by name
     paired: Any = None  # the Target whose files lie next to those of the records
     optional: frozenset[str] = frozenset()  # fields that may be missing, but not all at once

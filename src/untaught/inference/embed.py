@@ -121,20 +121,25 @@ class Reading(NamedTuple):
 
 
 class Vectors(np.ndarray):
-    """(N, width) float32, with `rows` (N,), their record indices in the data, and `names`.
+    """(N, width) float32, with `rows` (N,), their record indices in the data, and `names`; of tokens (N, h*w, width), with their `grid`.
 
-    Derived arrays (a slice, a sum) lose both.
+    Derived arrays (a slice, a sum) lose all of them.
     """
 
     rows: np.ndarray | None = None
     names: list[str] | None = None
+    grid: tuple[int, ...] | None = None
 
 
 def vectors_of(embedder: Embedder) -> Vectors:
     """All vectors, in memory."""
-    rows, names, vectors = zip(*embedder, strict=True)
-    result = np.concatenate(vectors).view(Vectors)
-    result.rows, result.names = np.concatenate(rows), [name for part in names for name in part]
+    return joined(list(embedder))
+
+
+def joined(batches: list[Embedded], grid: tuple[int, ...] | None = None) -> Vectors:
+    result = np.concatenate([batch.vectors for batch in batches]).view(Vectors)
+    result.rows, result.names = np.concatenate([batch.rows for batch in batches]), [name for batch in batches for name in batch.names]
+    result.grid = grid
     return result
 
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # for editors and type checkers; the table below is what coun
     from untaught.methods.distillation.data2vec import Data2Vec as Data2Vec
     from untaught.methods.distillation.dino import DINO as DINO
     from untaught.methods.distillation.dinov2 import DINOv2 as DINOv2
+    from untaught.methods.distillation.feature_distillation import FeatureDistillation as FeatureDistillation
+    from untaught.methods.distillation.gram import Gram as Gram
     from untaught.methods.distillation.ibot import IBOT as IBOT
     from untaught.methods.distillation.ijepa import IJEPA as IJEPA
     from untaught.methods.distillation.msn import MSN as MSN
@@ -76,6 +78,8 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports n
     "ijepa": "untaught.methods.distillation.ijepa:IJEPA",
     "data2vec": "untaught.methods.distillation.data2vec:Data2Vec",
     "msn": "untaught.methods.distillation.msn:MSN",
+    "feature_distillation": "untaught.methods.distillation.feature_distillation:FeatureDistillation",
+    "gram": "untaught.methods.distillation.gram:Gram",
     "swav": "untaught.methods.clustering.swav:SwAV",
     "deepcluster": "untaught.methods.clustering.deepcluster:DeepCluster",
     "vicreg": "untaught.methods.decorrelation.vicreg:VICReg",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +37,12 @@ class Hybrid(Method):
 
     def _each(self) -> list[tuple[str, Method]]:
         return list(self.methods.items())  # type: ignore[arg-type]
+
+    @classmethod
+    def wants_features(cls, views: Sequence[str]) -> bool:
+        return any(
+            member.wants_features([views[i] for i in cls.places[name] if i < len(views)]) for name, (member, _) in cls.members.items()
+        )
 
     def exported(self) -> dict[str, Encoder]:
         return self._each()[0][1].exported()
@@ -100,6 +107,7 @@ def hybrid_of(members: dict[str, tuple[type[Method], float]]) -> type[Hybrid]:
         "views": tuple(view for view, _ in views),
         "needs": frozenset().union(*(role.needs for role in roles.values())),
         "export_view": next(iter(export_views)),
+        "taught": any(cls.taught for cls, _ in members.values()),
         "find_unused_parameters": any(cls.find_unused_parameters for cls, _ in members.values()),
         "paper": _settings({name: (cls, cls.paper) for name, (cls, _) in members.items()}),
         "short": _settings({name: (cls, cls.short) for name, (cls, _) in members.items()}),
@@ -107,7 +115,7 @@ def hybrid_of(members: dict[str, tuple[type[Method], float]]) -> type[Hybrid]:
         "__doc__": f"{title}: {Hybrid.__doc__}",
     }
     if any(cls.before_epoch is not Method.before_epoch for cls, _ in members.values()):
-        body["before_epoch"] = _before_epoch  # only then: a method that defines it can't train on a stream
+        body["before_epoch"] = _before_epoch
     return type(title, (Hybrid,), body)
 
 

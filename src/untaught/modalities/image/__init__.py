@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from untaught.core import Modality, Options, Preprocessor, UserError, View
 from untaught.data.target import Target
@@ -84,6 +85,22 @@ def shown(prep: Preprocessor, model: Options) -> Preprocessor:
     return replace(prep, settings=settings, statistics=statistics)
 
 
+def adapted(view: View, prep: Preprocessor, other: Preprocessor) -> View:
+    """The view with the mean and std of another encoder, resized as its images are to the data's. Raises UserError for other channels."""
+    if prep.settings["channels"] != other.settings["channels"]:
+        own, given = other.settings["channels"], prep.settings["channels"]
+        raise UserError(f"takes images with {own} channels, the data have {given}; choose one for {given} channels")
+    x = view.x
+    if prep.statistics != other.statistics:
+        own, new = ([torch.tensor(one.statistics[key], device=x.device).view(-1, 1, 1) for key in ("mean", "std")] for one in (prep, other))
+        x = x * (own[1] / new[1]) + (own[0] - new[0]) / new[1]
+    scale = other.settings["size"] / prep.settings["size"]
+    if scale != 1:
+        sides = [max(1, round(side * scale)) for side in x.shape[-2:]]
+        x = F.interpolate(x, sides, mode="bilinear", align_corners=False, antialias=True)
+    return replace(view, x=x)
+
+
 def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < 1e6
 
@@ -129,6 +146,7 @@ IMAGE = Modality(
     kind=lambda settings: settings["channels"],
     suit=suit,
     shown=shown,
+    adapted=adapted,
     knobs={
         "size": Annotated[int, SIDES],
         "side": Annotated[int, SIDES],
