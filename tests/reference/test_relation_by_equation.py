@@ -175,8 +175,9 @@ def test_a_pretrained_encoders_statistics_are_those_of_parts_at_first() -> None:
 @every
 def test_answers_are_probabilities_in_the_form_of_the_target(cls: Any) -> None:
     method, views = trained_a_little(cls), VIEWS[cls]
-    answer = method.solve(views)
-    assert answer.shape == views[0].target.shape
+    answer, target = method.solve(views), views[0].target
+    assert target is not None
+    assert answer.shape == target.shape
     torch.testing.assert_close(answer.sum(-1), torch.ones(answer.shape[:-1]))
     logits = method.score(*views) if cls is Rotation else method.score(views)
     assert torch.equal(answer.argmax(-1), logits.argmax(-1))
