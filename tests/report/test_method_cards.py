@@ -95,11 +95,13 @@ def test_every_card_is_whole_and_its_example_is_understood(name: str) -> None:
     assert all(knob["meaning"] for knob in card["knobs"].values())
     modality = next(kind for kind in (IMAGE, TEXT, IMAGE_TEXT) if set(method_class(name).views) <= set(kind.views))
     data = {"image": "photos/", "text": "documents/ --modality text", "image_text": "pairs/ --modality image_text"}[modality.name]
-    begin = f"untaught pretrain {data} --method {name} "
+    title = name if method_class(name).alone else f"dinov2+{name}:0.5"
+    begin = f"untaught pretrain {data} --method {title} "
     assert card["example"].startswith(begin)
     words = card["example"].removeprefix(begin).split()
-    knobs = sort_knobs(dict(word.split("=") for word in words), method_class(name), modality, TrainConfig)
-    assert set(knobs["method"].values()) <= {knob["default"] for knob in card["knobs"].values()}
+    knobs = sort_knobs(dict(word.split("=") for word in words), method_class(title), modality, TrainConfig)["method"]
+    assert knobs.pop("teachers", ("timm/resnet18",)) == ("timm/resnet18",)
+    assert set(knobs.values()) <= {knob["default"] for knob in card["knobs"].values()}
 
 
 FOUND = {

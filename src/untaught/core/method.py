@@ -89,6 +89,7 @@ class Method(nn.Module):
     alone: bool = True  # whether it trains an encoder without another method beside it
     taught: bool = False  # whether it has a knob `teachers`, names of trained encoders, and reads them as `facts.teachers`
     answers: str = ""  # what `solve` returns, for messages: "coloured images"; "" for a method without `solve`
+    valuewise: bool = False  # whether answers and samples are drawn value by value, which takes long for large samples
     generates: str = ""  # what `sample` returns, for messages: "images"; "" for a method without `sample`
 
     encoder: Encoder  # if the method has a single role

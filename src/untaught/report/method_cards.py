@@ -111,8 +111,10 @@ def _counted(names: tuple[str, ...]) -> str:
 
 
 def _example(name: str, cls: type[Method], knobs: Options) -> str:
-    """A runnable command, with the first knob that has a default."""
-    knob = next((f" {key}={_written(knob['default'])}" for key, knob in knobs.items() if knob["default"] is not None), "")
+    """A runnable command, with the first knob that has a default, or a teacher; a term that does not train alone is beside dinov2."""
+    given = {key: "timm/resnet18" if key == "teachers" else _written(knob["default"]) for key, knob in knobs.items()}
+    knob = next((f" {key}={value}" for key, value in given.items() if value != "none"), "")
+    name = name if cls.alone else f"dinov2+{name}:0.5"
     kinds = [modality for modality in map(modality_named, MODALITIES) if set(cls.views) <= set(modality.views)]
     data = f"{kinds[0].noun}/ --modality {kinds[0].name}" if kinds and kinds[0].name != next(iter(MODALITIES)) else "photos/"
     return f"untaught pretrain {data} --method {name} minutes=60{knob}"

@@ -21,6 +21,7 @@ from untaught.evaluation.plane import plane
 from untaught.evaluation.pretext import answer, has_prototypes
 from untaught.pipeline.dataset import Dataset, batch_of
 from untaught.pipeline.view_pipeline import Views, convolves, used_view
+from untaught.report.answers import SHOWN as ROWS
 from untaught.report.answers import Sheets
 from untaught.report.contact_sheet import sheet
 from untaught.storage.atomic import write_bytes
@@ -29,7 +30,8 @@ from untaught.storage.safe_open import open_file
 TRAINED, HELD_OUT = 1200, 300  # samples in the report, at most; more would crowd the map
 DECODED_ROWS = 16  # samples also saved decoded, for the parity check of exports
 SHOWN = 6  # rows in views.png
-ANSWERED = 256  # samples whose answers are drawn; the prototypes' nearest are found among them
+ANSWERED = 256  # samples among which those nearest to the prototypes are found
+VALUES = 3 * 32 * 32  # of a sample, at most, if answers are drawn value by value: a minute on a CPU
 THUMBNAIL = 48  # pixels, at most
 CAPTION = 240  # characters of a sample's caption, which replaces its name and thumbnail if the modality has captions
 LARGEST, DECODED = 1 << 27, 1 << 26  # bytes of sample.npz when unpacked: what the report shows, and the decoded rows
@@ -110,12 +112,15 @@ def save_answers(
     if not (method.answers or method.generates or has_prototypes(type(method)) or "attention" in encoder.offers):
         return
     sheets, exported = Sheets(), used_view(dataset.prep, used)
-    _, _, _, batches = _chosen(dataset, seed, 0 if held_out_part(dataset.parts) else ANSWERED, ANSWERED)
+    count = ANSWERED if has_prototypes(type(method)) else ROWS
+    _, _, _, batches = _chosen(dataset, seed, 0 if held_out_part(dataset.parts) else count, count)
     training = method.training
     method.eval()
     try:
         for batch in batches:
-            batch = {key: value[:ANSWERED].to(device) for key, value in batch.items()}
+            batch = {key: value[:count].to(device) for key, value in batch.items()}
+            if method.valuewise and exported(batch, 0)[0].x[0].numel() > VALUES:
+                return
             sheets.add(answer(method, encoder, views.unaugmented(seed), exported, batch, bf16))
         for name, image in sheets.drawn(method, views, seed).items():
             buffer = io.BytesIO()

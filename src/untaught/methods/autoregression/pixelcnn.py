@@ -25,6 +25,7 @@ class PixelCNN(Method):
     needs = frozenset({"causal_maps"})
     answers = "images with the lower half completed"
     generates = "images"
+    valuewise = True
     held_out = True
 
     def __init__(self, encoder: Encoder, facts: Facts) -> None:

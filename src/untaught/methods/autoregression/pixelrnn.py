@@ -24,6 +24,7 @@ class PixelRNN(Method):
     needs = frozenset({"causal_maps", "recurrent"})
     answers = "images with the lower half completed"
     generates = "images"
+    valuewise = True
     held_out = True
 
     def __init__(self, encoder: Encoder, facts: Facts) -> None:
