@@ -123,7 +123,7 @@ def test_faults_are_one_line(cli: Cli, run: Path, model: Path, labelled: Path, t
         ("finetune", run, *given, "--out", model): f"{model} already exists; choose another --out",
         ("finetune", run, *given, "labls=1%"): "unknown knob labls; did you mean labels",
         ("predict", tmp_path / "nope", labelled): f"{tmp_path / 'nope'} does not exist; give the folder of a fine-tuned model",
-        ("predict", run / "encoder", labelled): f"{run / 'encoder'} has no fine-tuned model",
+        ("predict", run / "encoder", labelled): f"{run / 'encoder'} holds no fine-tuned model, and its method simclr makes nothing",
         ("predict", bare, labelled): f"{bare} has no model.safetensors",
         ("predict", cut, labelled): f"{cut} can't be loaded: ",
         ("predict", model, tmp_path / "empty"): f"no images in {tmp_path / 'empty'}",

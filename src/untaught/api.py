@@ -435,7 +435,8 @@ def predict(
     place = model if isinstance(model, str | PathLike) else model.path
     if not isinstance(model, Model) and isinstance(data, str) and can_generate(Path(place)) and not names_data(data):
         return Run(place).predict(data, **options)
-    if isinstance(model, Run) or not (isinstance(model, Model) or holds_model(Path(place)) or holds_model(Path(place) / "finetuned")):
+    tuned = isinstance(model, Model) or holds_model(Path(place)) or holds_model(Path(place) / "finetuned")
+    if isinstance(model, Run) or (not tuned and Path(place).exists()):
         return Run(place).solve(data, out, columns=columns, batch_size=batch_size, seed=options.get("seed", 0))
     target = _place(out)
     if target is not None and target.suffix:  # without a suffix, it is a folder of masks

@@ -90,7 +90,8 @@ def train(folder: str) -> dict[str, Any]:
         torch.manual_seed(0)
         kind = next(kind for kind in ("image", "text", "image_text") if set(cls.views) <= set(MODALITIES[kind].views))
         one = len(cls.roles()) == 1
-        encoder = toy_encoder(frozenset({"tokens"}) if tokens else cls.roles()["encoder"].needs, kind) if one else None
+        needs = frozenset({"tokens"}) if tokens else frozenset()
+        encoder = toy_encoder(needs | cls.roles()["encoder"].needs, kind) if one else None
         method, views, batch = build(cls, kind, encoder, **KNOBS.get(method_name, {}))
         place = Path(tempfile.mkdtemp(dir=folder))
         shares = Shares(batch, group)

@@ -46,7 +46,7 @@ def holds_model(path: Path) -> bool:
 def load_model(path: Path) -> Pretrained:
     """The network of a fine-tuned model's folder, or of RUN/finetuned, in eval mode."""
     if not path.exists():
-        raise UserError(f"{path} does not exist; give the folder of a fine-tuned model (written by untaught finetune)")
+        raise UserError(f"{path} does not exist; give the folder of a fine-tuned model (written by untaught finetune), or a run folder")
     folder = path / "finetuned" if not holds_model(path) and holds_model(path / "finetuned") else path
     if not holds_model(folder):
         raise UserError(f"{path} has no fine-tuned model (a config.json with a task); create one with untaught finetune")
