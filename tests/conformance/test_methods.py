@@ -498,3 +498,19 @@ WRONG = {
 def test_a_knob_out_of_range_is_refused_by_name(name: str, wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         build(CLASSES[name], next(kind for other, kind in GRID if other == name), **wrong)
+
+
+# ---------------------------------------------------------------------------------------------------------------- seeds
+
+
+@pytest.mark.parametrize("name", ["vae", "discrete_vae", "bigan", "deep_infomax", "lejepa"])
+def test_what_a_method_draws_itself_depends_on_the_runs_seed(name: str) -> None:
+    cls = CLASSES[name]
+    found = []
+    for seed in (0, 0, 1):
+        method, views, batch = build(cls, "image")
+        assert method.seed == 0
+        method.seed = seed  # type: ignore[assignment]
+        torch.manual_seed(0)
+        found.append(sum(float(value.detach()) for value in method.train()(views(batch, 0), 0.5).values()))
+    assert found[0] == found[1] != found[2]

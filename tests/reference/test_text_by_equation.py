@@ -130,7 +130,7 @@ def test_replaced_token_is_the_papers_equations(discrimination: float) -> None:
         method.words.output.bias[common] += 7
     mask = view.valid.long()
     scores = method.generator.language.eval()(input_ids=view.x, attention_mask=mask).logits
-    unit = uniform(view, view.meta["places"].shape[1])
+    unit = uniform(view, view.meta["places"].shape[1], 0)
     shown, generation = view.target.clone(), []
     for i, k in [(i, k) for i in range(len(view.x)) for k in range(unit.shape[1])]:
         t = int(view.meta["places"][i, k])
@@ -173,9 +173,9 @@ def test_words_are_drawn_anew_where_something_else_is_hidden() -> None:
     torch.manual_seed(0)
     _, views, batch = build(ReplacedToken, "text", toy_language(bert))
     first, again, later = views(batch, 0)[0], views(batch, 0)[0], views(batch, 1)[0]
-    assert torch.equal(uniform(first, 3), uniform(again, 3))
-    assert (uniform(first, 3) != uniform(later, 3)).all()
-    assert len(uniform(first, 3).unique()) == 3 * len(first.x)
+    assert torch.equal(uniform(first, 3, 0), uniform(again, 3, 0))
+    assert (uniform(first, 3, 0) != uniform(later, 3, 0)).all()
+    assert len(uniform(first, 3, 0).unique()) == 3 * len(first.x)
 
 
 # --------------------------------------------------------------------------------------------------------------- TSDAE

@@ -238,7 +238,7 @@ def build_method(
     check_views(two, (train_config.batch_size or 1) // train_config.accumulate // group.size)
     if train_config.cache_gradients and not hasattr(cls, "project"):
         raise UserError(f"cache_gradients: {cls.__name__} does not define project and objective")
-    facts = Facts(data.rows, dict(zip(views.names, two, strict=True)), data.prep.statistics, group.size, teachers)
+    facts = Facts(data.rows, dict(zip(views.names, two, strict=True)), data.prep.statistics, group.size, teachers, train_config.seed)
     construct: Any = cls  # constructor signatures differ between methods
     make: Callable[[], Method] = lambda: construct(*encoders.values(), facts, **knobs)  # noqa: E731
     return sized(make, f"the method {method_title(request.arguments.chosen)}", bool(knobs), group.size if group.sharded else 1)

@@ -43,6 +43,7 @@ class Facts:
     statistics: Options = field(default_factory=dict)  # fitted by the modality
     world_size: int = 1
     teachers: tuple[FrozenEncoder, ...] = ()  # those that a method with `taught` names by its knob `teachers`
+    seed: int = 0  # of the run, for what a method draws itself
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class BiGAN(Method):
             raise UserError("layers=convolutions: these samples are not images; choose layers=linear")
         if layers == "convolutions" and min(shape[1:]) < 4:
             raise UserError(f"images of {shape[1]} x {shape[2]} are too small for BiGAN; use a size of at least 4, or layers=linear")
-        self.encoder, self.latent = encoder, nn.Linear(encoder.width, width)
+        self.encoder, self.latent, self.seed = encoder, nn.Linear(encoder.width, width), facts.seed
         if layers == "convolutions":
             self.generator: Any = Generator(width, shape, maps, low, high)
             self.discriminator: Any = Discriminator(width, shape, maps)
@@ -88,7 +88,7 @@ class BiGAN(Method):
     def draw(self, player: str, view: View) -> Tensor:
         """Latents (B,D) float32, uniform in -1..1: different for every step, player and sample."""
         assert view.meta is not None
-        draws = CounterRNG(0, 0, (self.step << 32) + view.meta["index"], list(self.players).index(player))
+        draws = CounterRNG(self.seed, 0, (self.step << 32) + view.meta["index"], list(self.players).index(player))
         return draws.uniform(self.latent.out_features, low=-1.0, high=1.0)
 
     @torch.no_grad()

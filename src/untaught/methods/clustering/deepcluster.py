@@ -56,7 +56,7 @@ class DeepCluster(Method):
         self.projector = mlp(encoder.width, hidden, width)
         self.register_buffer("centroids", torch.zeros(clusterings, prototypes, width))
         self.register_buffer("clusters", torch.full((clusterings, facts.rows), NOWHERE))
-        self.temperature, self.iterations = temperature, iterations
+        self.temperature, self.iterations, self.seed = temperature, iterations, facts.seed
 
     def before_epoch(self, epoch: int, extract_features: ExtractFeatures) -> None:
         index, features = extract_features("encode", 0)
@@ -64,7 +64,7 @@ class DeepCluster(Method):
         if len(index) < prototypes:
             raise UserError(f"prototypes={prototypes}: there are only {len(index)} samples to cluster; choose fewer")
         for h in range(clusterings):
-            generator = torch.Generator().manual_seed(epoch * clusterings + h)
+            generator = torch.Generator().manual_seed((self.seed << 32) + epoch * clusterings + h)
             start = features[torch.randperm(len(features), generator=generator)[:prototypes]].to(self.centroids)
             self.centroids[h], nearest = spherical_kmeans(features, start, self.iterations)
             self.clusters[h, index.to(nearest.device)] = nearest

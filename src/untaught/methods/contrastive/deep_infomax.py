@@ -69,7 +69,7 @@ class DeepInfoMax(Method):
         units = encoder.width if units is None else units
         if not alpha and not beta:
             raise UserError("alpha=0 and beta=0: the global or the local term must have a weight above 0")
-        self.encoder, self.summary = encoder, nn.Linear(encoder.width, width)
+        self.encoder, self.summary, self.seed = encoder, nn.Linear(encoder.width, width), facts.seed
         if beta:
             self.local_summary, self.local_map = Bridge(width, units, normed=False), Bridge(inside, units, normed=True)
         if alpha:
@@ -98,7 +98,7 @@ class DeepInfoMax(Method):
     def noise(self, summary: Tensor) -> Tensor:
         """Uniform in 0..1, different for every step and sample of the gathered batch: (B,width) float32."""
         sample = torch.arange(len(summary), device=summary.device) * world_size() + rank()
-        return CounterRNG(0, 0, (self.step << 32) + sample, 0).uniform(summary.shape[1])
+        return CounterRNG(self.seed, 0, (self.step << 32) + sample, 0).uniform(summary.shape[1])
 
     def after_step(self, progress: float) -> None:
         self.step += 1

@@ -49,7 +49,7 @@ class LeJEPA(Method):
     ) -> None:
         super().__init__()
         hidden = 4 * encoder.width if hidden is None else hidden
-        self.encoder = encoder
+        self.encoder, self.seed = encoder, facts.seed
         self.projector = mlp(encoder.width, hidden, hidden, width)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self.regularisation, self.directions = regularisation, directions
@@ -65,7 +65,7 @@ class LeJEPA(Method):
     def objective(self, projected: list[Tensor], progress: float) -> Terms:
         z = torch.stack(projected).float()  # (V,B,D)
         prediction = (z - z[:LARGE].mean(0)).square().mean()
-        drawn = CounterRNG(0, 0, self.step.view(1), 0).normal(z.shape[-1], self.directions)[0]
+        drawn = CounterRNG(self.seed, 0, self.step.view(1), 0).normal(z.shape[-1], self.directions)[0]
         share = self.regularisation
         return {"prediction": (1 - share) * prediction, "sigreg": share * sigreg(z, drawn)}
 

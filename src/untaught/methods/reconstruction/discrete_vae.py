@@ -63,7 +63,7 @@ class DiscreteVAE(Method):
             raise UserError("discrete_vae reads images with integer levels as target: the view levels")
         width, high, wide = map_shapes(encoder, example)[-1]
         self.kl, self.kl_share, self.temperature, self.temperature_share = kl, kl_share, temperature, temperature_share
-        self.encoder, self.codes = encoder, CodeHead(width, codes)
+        self.encoder, self.codes, self.seed = encoder, CodeHead(width, codes), facts.seed
         self.decoder = DenseDecoder(codes, example, "discrete_vae", each=2, grid=(high, wide))
         self.grid, self.values = (high, wide), math.prod(example.x.shape[1:])
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
@@ -92,7 +92,7 @@ class DiscreteVAE(Method):
     def draw(self, view: View) -> Tensor:
         """Standard Gumbel noise (B, codes, h, w), different for every step and sample."""
         assert view.meta is not None
-        draws = CounterRNG(0, 0, (self.step << 32) + view.meta["index"], 0).uniform(self.codes.out_channels, *self.grid)
+        draws = CounterRNG(self.seed, 0, (self.step << 32) + view.meta["index"], 0).uniform(self.codes.out_channels, *self.grid)
         return -(-draws.clamp(min=2.0**-25).log()).log()
 
     @torch.no_grad()

@@ -44,7 +44,7 @@ class ReplacedToken(Method):
         discrimination: Weight = 50.0,  # weight of the discriminator's loss
     ) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.seed = encoder, facts.seed
         self.generator = encoder.shallower(generator)
         self.words = self.generator.words()
         self.discriminator = nn.Sequential(nn.Linear(encoder.width, encoder.width), nn.GELU(), nn.Linear(encoder.width, 1))
@@ -60,7 +60,7 @@ class ReplacedToken(Method):
         hidden, weight, bias = self.words.parts(self.generator.tokens_at(view, at))
         original = view.target.gather(1, at)
         generation = mean_cross_entropy(hidden, weight, bias, original, counted)
-        sampled = linear_sample(hidden.flatten(0, 1), weight, bias, uniform(view, at.shape[1]).flatten()).view_as(original)
+        sampled = linear_sample(hidden.flatten(0, 1), weight, bias, uniform(view, at.shape[1], self.seed).flatten()).view_as(original)
 
         filled = view.target.scatter(1, at, torch.where(counted, sampled, original))
         tokens = self.encoder.features(View(filled, view.valid), want=("tokens",)).tokens
@@ -78,10 +78,10 @@ class ReplacedToken(Method):
         return self.generator.language  # type: ignore[return-value]
 
 
-def uniform(view: View, count: int) -> Tensor:
+def uniform(view: View, count: int, seed: int) -> Tensor:
     """(B,count) in [0, 1): the same for a sample with the same tokens masked, whatever the padding."""
     assert view.mask is not None
     assert view.meta is not None
     positions = torch.arange(1, view.x.shape[1] + 1, device=view.x.device)
     key = (view.mask * positions * (positions + view.x)).sum(1)
-    return CounterRNG(0, 0, view.meta["index"] + (key << 32), 0).uniform(count)
+    return CounterRNG(seed, 0, view.meta["index"] + (key << 32), 0).uniform(count)

@@ -60,7 +60,7 @@ class VAE(Method):
         if self.likelihood != "gaussian" and not levels:
             raise UserError(f"likelihood={self.likelihood} is of integer levels, which only the view levels of images has; choose gaussian")
         self.beta, self.free_bits, self.shape = beta, free_bits, tuple(example.x.shape[1:])
-        self.encoder = encoder
+        self.encoder, self.seed = encoder, facts.seed
         self.mean, self.log_variance = nn.Linear(encoder.width, width), nn.Linear(encoder.width, width)
         self.decoder = DenseDecoder(width, example, "vae", each=1 if self.likelihood == "bernoulli" else 2)
         mean, std = (torch.tensor(facts.statistics.get(key, default)).view(-1, 1, 1) for key, default in (("mean", 0.0), ("std", 1.0)))
@@ -90,7 +90,7 @@ class VAE(Method):
     def draw(self, view: View) -> Tensor:
         """Standard normal (B,D), different for every step and sample."""
         assert view.meta is not None
-        return CounterRNG(0, 0, (self.step << 32) + view.meta["index"], 0).normal(self.mean.out_features)
+        return CounterRNG(self.seed, 0, (self.step << 32) + view.meta["index"], 0).normal(self.mean.out_features)
 
     def log_likelihood(self, decoded: Tensor, view: View) -> Tensor:
         """decoded (B, 1 or 2, *shape of x) -> nats of each value, (B, *shape)."""
