@@ -323,7 +323,8 @@ def conclude(run: Run) -> Trained:
     exported, shared = run.method.exported(), run.method.shared_space()
     weights = {role: run.group.full_state(encoder) for role, encoder in exported.items()} if sharded else {}
     heads = {role: run.group.full_state(head) for role, head in shared.items()} if sharded else {}
-    whole = run.group.full_state(run.method) if sharded else run.method.state_dict()
+    keeps_heads = usable(run.request.cls) and not from_python(run.record["method"])
+    method_state = run.group.full_state(run.method) if sharded and keeps_heads else {}
 
     def save() -> dict[str, Options]:
         path, step, trainer = run.folder.path, run.trainer.train_step, run.trainer
@@ -333,8 +334,8 @@ def conclude(run: Run) -> Trained:
         print_health(trainer.last_health)
         space = {role: linear(heads[role]) if sharded else head for role, head in shared.items()}
         configs = save_all(run, space)
-        if usable(run.request.cls) and not from_python(run.record["method"]):
-            save_heads(run.method, whole, path, heads_config(run))
+        if keeps_heads:
+            save_heads(run.method, method_state or run.method.state_dict(), path, heads_config(run))
         if measured_held_out(run.method, run.hf_model) and run.held_out.possible:
             report_held_out(run.held_out, path, run.data.name)
         if run.hf_model is not None:

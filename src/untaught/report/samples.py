@@ -111,7 +111,7 @@ def save_answers(
     encoder = next(iter(method.exported().values()))
     if not (method.answers or method.generates or has_prototypes(type(method)) or "attention" in encoder.offers):
         return
-    sheets, exported = Sheets(), used_view(dataset.prep, used)
+    sheets, exported, plain = Sheets(), used_view(dataset.prep, used), views.unaugmented(seed)
     count = ANSWERED if has_prototypes(type(method)) else ROWS
     _, _, _, batches = _chosen(dataset, seed, 0 if held_out_part(dataset.parts) else count, count)
     training = method.training
@@ -121,7 +121,7 @@ def save_answers(
             batch = {key: value[:count].to(device) for key, value in batch.items()}
             if method.valuewise and exported(batch, 0)[0].x[0].numel() > VALUES:
                 return
-            sheets.add(answer(method, encoder, views.unaugmented(seed), exported, batch, bf16))
+            sheets.add(answer(method, encoder, plain, exported, batch, bf16))
         for name, image in sheets.drawn(method, views, seed).items():
             buffer = io.BytesIO()
             image.save(buffer, "png")
