@@ -44,4 +44,7 @@ def test_bits_per_dimension_completions_and_features(tmp_path: Path, capsys: pyt
     assert isinstance(frame, pd.DataFrame)
     for answer, image in zip(frame["answer"], images[32:36], strict=True):
         assert np.array_equal(answer[:4, :, 0], image[:4]), "the upper half is given"
+    for seen, image in zip(frame["input"], images[32:36], strict=True):
+        assert np.array_equal(seen[:4, :, 0], image[:4])
+        assert (seen[4:] == 128).all(), "nothing of the lower half is seen"
     assert any(not np.array_equal(answer[4:, :, 0], image[4:]) for answer, image in zip(frame["answer"], images[32:36], strict=True))

@@ -121,6 +121,23 @@ def test_means_leave_out_what_is_infinite() -> None:
     assert sheets.means() == {"psnr": 20.0}
 
 
+@pytest.mark.parametrize(("method", "knobs"), [("mae", {"normalise": False}), ("vae", {"views": "whole"})])
+def test_answers_for_series(tmp_path: Path, method: str, knobs: dict[str, Any]) -> None:
+    time = np.linspace(0, 6, 24)
+    series = np.sin(time + np.random.default_rng(0).uniform(0, 6, (20, 1, 1)))
+    how: dict[str, Any] = {"modality": "series", "steps": 2, "batch_size": 8, "evaluate_every": 0, "precision": "float32", **knobs}
+    ut.pretrain({"train": series[:16], "test": series[16:]}, method, out=tmp_path / "run", encoder="patch_series", encoder__width=16, **how)
+    frame = ut.predict(tmp_path / "run", series[16:])
+    assert isinstance(frame, pd.DataFrame)
+    assert list(frame) == ["row", "name", "rmse", "input", "answer"]
+    assert (frame["rmse"] > 0).all()
+    assert {image.shape for image in (*frame["input"], *frame["answer"])} == {(48, 96, 3)}
+    ut.predict(tmp_path / "run", series[16:], tmp_path / "out")
+    names = [f"the_array_row_{row}.png" for row in range(4)]
+    expected = {"predictions.csv", "overview.png", *names} | ({"samples.png"} if method == "vae" else set())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == expected
+
+
 # ------------------------------------------------------------------------------------------------------------- attention
 
 

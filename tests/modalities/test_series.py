@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from untaught.ops.counter_rng import CounterRNG
 from untaught.pipeline.dataset import batch_of, differing
 
 NAN = float("nan")
+BLUE = (31, 119, 180)  # the first channel
 
 
 def records(missing: bool = False) -> list[Record]:
@@ -249,4 +251,72 @@ def test_the_line_plot_has_a_line_and_grey_where_tokens_are_masked() -> None:
     pixels = SERIES.render(view("masked", records(), prep), {"patch": 4, "missing": False}, prep)
     assert pixels.shape == (4, 48, 96, 3)
     assert (pixels == 215).all(3).any()
-    assert (pixels == (31, 119, 180)).all(3).any((1, 2)).all()
+    assert (pixels == BLUE).all(3).any((1, 2)).all()
+
+
+# --------------------------------------------------------------------------------------------------- answers to pretext tasks
+
+
+def test_masked_tokens_are_hidden_in_the_input_and_drawn_in_the_answer() -> None:
+    prep = prep_of(records())
+    options = prep.presets()["masked"] | {"patch": 4}
+    shown = view("masked", records(), prep, scale=(1.0, 1.0))
+    seen, target = SERIES.render(shown, options, prep), SERIES.pretexts["masked"].render(shown, options, prep)
+    assert shown.mask is not None
+    for sample, mask in enumerate(shown.mask.tolist()):
+        columns = np.array(mask)[np.linspace(0, 19, 96).round().astype(int) // 4]
+        assert (seen[sample][:, columns] == 215).all(), "nothing of a masked token is seen"
+        assert (target[sample][:, columns] == 215).any(0).all(), "masked tokens are still told apart"
+    full = np.linspace(0, 19, 96) <= 19
+    drawn = ((target[0] != 215) & (target[0] != 255)).any(2)[:, full]
+    assert drawn.any(0).all(), "the target is a line without a gap"
+
+
+def test_an_answer_fills_the_masked_tokens_alone_and_has_the_scale_of_the_input() -> None:
+    prep = prep_of(records())
+    options = prep.presets()["masked"] | {"patch": 4}
+    shown = view("masked", records(), prep, scale=(1.0, 1.0))
+    draw = lambda target: SERIES.pretexts["masked"].render(replace(shown, target=target), options, prep)  # noqa: E731
+    assert shown.target is not None
+    assert shown.mask is not None
+    garbled = torch.where(shown.mask.unsqueeze(2), shown.target, 1e6)
+    assert np.array_equal(draw(garbled), draw(shown.target)), "visible tokens are the series' own"
+    flat = draw(torch.full_like(shown.target, float(shown.x[0].max())))
+    assert (flat[0] == BLUE).all(2)[0].any(), "a token at the largest value is at the top"
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_error_of_an_answer_counts_the_observed_values(missing: bool) -> None:
+    found = records(missing)
+    prep = prep_of(found, missing=missing)
+    for name in ("whole", "corrupted", "masked"):
+        shown = view(name, found, prep, **({"scale": (1.0, 1.0)} if name == "masked" else {}))
+        options = prep.presets()[name] | {"patch": 4}
+        truth = shown.x if shown.target is None else shown.target
+        measure = SERIES.pretexts[name].measure
+        assert measure(shown, truth, options, prep)["rmse"].tolist() == [0.0] * 4
+        np.testing.assert_allclose(measure(shown, truth + 2.0, options, prep)["rmse"], 2.0, rtol=1e-6)
+        counted = torch.zeros_like(truth, dtype=torch.bool)
+        if name == "masked":
+            assert shown.mask is not None
+            assert shown.target_valid is not None
+            counted = shown.target_valid & shown.mask.unsqueeze(2)
+        else:
+            for i, record in enumerate(found):
+                values = torch.tensor(record["series"]).T
+                counted[i, : len(values), :2] = values.isfinite()
+        wrong = torch.where(counted, truth, truth + 9.0)
+        assert measure(shown, wrong, options, prep)["rmse"].tolist() == [0.0] * 4, "padding, missing values and indicators do not count"
+
+
+def test_without_augmentation_a_view_is_the_series() -> None:
+    prep = prep_of(records())
+    shown = view("global", records(), prep, **{key: value for key, value in SERIES.unaugmented.items() if key in prep.presets()["global"]})
+    torch.testing.assert_close(shown.x, view("whole", records(), prep).x)
+
+
+def test_samples_have_no_padding() -> None:
+    prep = prep_of(records())
+    pixels = SERIES.render(View(torch.randn(3, 20, 2)), prep.presets()["whole"], prep)
+    assert pixels.shape == (3, 48, 96, 3)
+    assert not (pixels == 215).all(3).any()

@@ -229,6 +229,10 @@ def test_a_completion_keeps_the_upper_half(make: Any, cls: Any) -> None:
     assert torch.equal(answer[:, :, :2], view.target[:, :, :2])  # type: ignore[index]
     assert not torch.equal(answer[:, :, 2:], view.target[:, :, 2:])  # type: ignore[index]
     torch.testing.assert_close(method.solve([view[3:4]])[0], answer[3])
+    given = method.given(view)
+    assert torch.equal(given.x[:, :, :2], view.x[:, :, :2])
+    lower = given.x[:, :, 2:] * torch.tensor(STATISTICS["std"]).view(-1, 1, 1) + torch.tensor(STATISTICS["mean"]).view(-1, 1, 1)
+    torch.testing.assert_close(lower, torch.full_like(lower, 0.5))
 
 
 @BOTH

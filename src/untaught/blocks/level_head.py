@@ -14,6 +14,7 @@ from untaught.ops.cross_entropy import mean_cross_entropy
 from untaught.ops.sampling import linear_sample
 
 LEVELS = 256
+GREY = 0.5  # of what is not given
 
 
 class LevelHead(nn.Module):
@@ -75,3 +76,9 @@ class LevelHead(nn.Module):
         assert view.target is not None
         index = (view.meta or {}).get("index", torch.arange(len(view), device=view.target.device))
         return self.drawn(encoder, view.target, view.target.shape[2] // 2, index, seed=0)
+
+    def upper(self, view: View) -> View:
+        """What `completed` keeps of a view: its upper half, the lower one grey."""
+        x = view.x.clone()
+        x[:, :, x.shape[2] // 2 :] = ((GREY - self.mean) / self.std).unsqueeze(2)
+        return View(x, meta=view.meta)

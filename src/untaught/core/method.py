@@ -187,6 +187,10 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def given(self, view: View) -> View:
+        """The first view as `solve` reads it, for pictures: without what it ignores, such as the half of an image that it completes."""
+        return view
+
     def sample(self, count: int, seed: int) -> Tensor:
         """Generates (count, ...) samples in the form of the first view's `x`. In eval mode and without gradients."""
         raise NotImplementedError

@@ -41,7 +41,7 @@ def answer(
             solution = method.solve(seen)
             columns |= pretext.measure(seen[0], solution, views.options[0], prep)
             if draw:
-                images["input"] = prep.modality.render(seen[0], views.options[0], prep)
+                images["input"] = prep.modality.render(method.given(seen[0]), views.options[0], prep)
                 images["answer"] = pretext.render(replace(seen[0], target=solution), views.options[0], prep)
         if method is not None and has_prototypes(type(method)):
             score, number = method.prototype_scores(view).float().max(1)

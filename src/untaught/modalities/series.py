@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.core import Batch, Modality, Options, Preprocessor, Record, UserError, View
 from untaught.modalities.corruption import corruption_fault
+from untaught.modalities.series_plots import PRETEXTS, render
 from untaught.ops.counter_rng import CounterRNG
+from untaught.ops.interpolation import linear_at
 from untaught.ops.masking import first
 from untaught.ranges import Within, outside
 
@@ -27,8 +28,6 @@ WAVES = 4  # sines summed to a smooth random curve
 CORRUPTIONS = ("masking", "gaussian")
 RAW = 256  # maximum time steps of the raw baseline
 LENGTHS = Within(2, 1 << 20)
-COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189), (255, 127, 14), (23, 190, 207))
-HIGH, WIDE = 48, 96  # height and width of the line plot in pixels
 
 # ---------------------------------------------------------------------------------------------- records to arrays
 
@@ -128,7 +127,7 @@ def raw(batch: Batch, prep: Preprocessor) -> np.ndarray:
     mean = (values * observed).sum(1, keepdim=True) / observed.sum(1, keepdim=True).clamp(min=1)
     count = min(prep.settings["length"], RAW)
     at = torch.linspace(0, 1, count) * (valid.sum(1, keepdim=True) - 1)
-    return _sample(torch.where(observed, values, mean), at).flatten(1).numpy()
+    return linear_at(torch.where(observed, values, mean), at).flatten(1).numpy()
 
 
 # ------------------------------------------------------------------------------------------------ arrays to views
@@ -221,7 +220,7 @@ def _augmented(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocess
         moved = share + options["time_warp"] * _curve(rng, share, 1).squeeze(2) * (math.pi * share).sin()
         share = torch.where(valid, moved, 0.0).clamp(0, 1)
     at = torch.where(valid, start.unsqueeze(1) + share * (count.unsqueeze(1) - 1), 0.0)
-    both = _sample(torch.cat([values, observed.float()], 2), at)
+    both = linear_at(torch.cat([values, observed.float()], 2), at)
     x, seen = both.chunk(2, 2)
     observed = (seen > 0.999) & valid.unsqueeze(2)
     channels = x.shape[2]
@@ -300,15 +299,6 @@ def _curve(rng: CounterRNG, share: Tensor, channels: int) -> Tensor:
     return (height.unsqueeze(1) * angle.sin()).sum(3) * math.sqrt(2 / WAVES)
 
 
-def _sample(values: Tensor, at: Tensor) -> Tensor:
-    """values (B,T,C), positions at (B,K) in 0..T - 1 -> (B,K,C), linearly interpolated."""
-    low = at.floor().long().clamp(max=values.shape[1] - 1)
-    high = (low + 1).clamp(max=values.shape[1] - 1)
-    share = (at - low).unsqueeze(2)
-    take = lambda place: values.gather(1, place.unsqueeze(2).expand(-1, -1, values.shape[2]))  # noqa: E731
-    return torch.where(share > 0, (1 - share) * take(low) + share * take(high), take(low))
-
-
 def _normalised(batch: Batch, options: Options, statistics: Options) -> tuple[Tensor, Tensor]:
     """-> (B,T,C) float32, 0 where unobserved, and a mask of observed values (B,T,C)."""
     values = batch["values"].float()
@@ -332,32 +322,7 @@ def _finished(x: Tensor, observed: Tensor, valid: Tensor, options: Options) -> V
     return View(x, valid)
 
 
-# ---------------------------------------------------------------------------------------------------------- rendering
-
-
-def render(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
-    """Line plots (B,48,96,3) uint8 of at most six channels; masked tokens and padding are grey."""
-    x, valid = view.x.detach().float().cpu(), view.valid.cpu()
-    channels = x.shape[2] // (2 if options.get("missing") else 1)
-    steps = x.shape[1]
-    at = torch.linspace(0, steps - 1, WIDE).expand(len(x), -1)
-    lines = _sample(x[:, :, :channels], at)
-    shown = valid.gather(1, at.round().long())
-    low, high = (getattr(lines.flatten(1), way)(1, keepdim=True) for way in ("amin", "amax"))
-    level = ((high.unsqueeze(2) - lines) / (high - low).clamp(min=1e-6).unsqueeze(2) * (HIGH - 1)).round()  # (B,W,C), rows from above
-    pixels = torch.full((len(x), HIGH, WIDE, 3), 255, dtype=torch.uint8)
-    dark = ~shown
-    if view.mask is not None:
-        dark = dark | F.interpolate(view.mask.cpu().float().unsqueeze(1), WIDE).squeeze(1).bool()
-    pixels = torch.where(dark[:, None, :, None], torch.tensor(215, dtype=torch.uint8), pixels)
-    rows = torch.arange(HIGH)[None, :, None]
-    ahead = torch.cat([shown[:, 1:], shown[:, -1:]], 1)  # no line into padding
-    for channel in range(min(channels, len(COLOURS)) - 1, -1, -1):
-        own = level[:, :, channel]
-        other = torch.where(ahead, torch.cat([own[:, 1:], own[:, -1:]], 1), own)
-        drawn = (rows >= torch.minimum(own, other)[:, None]) & (rows <= torch.maximum(own, other)[:, None]) & shown[:, None]
-        pixels = torch.where(drawn.unsqueeze(3), torch.tensor(COLOURS[channel], dtype=torch.uint8), pixels)
-    return pixels.numpy()
+# ---------------------------------------------------------------------------------------------- the modality
 
 
 def encoder_for(settings: Options, needs: frozenset[str]) -> str:
@@ -393,6 +358,8 @@ SERIES = Modality(
     },
     raw=raw,
     render=render,
+    pretexts=PRETEXTS,
+    unaugmented={"scale": (1.0, 1.0), **STILL},
     encoder_for=encoder_for,
     encoder_arguments=encoder_arguments,
     export=export,

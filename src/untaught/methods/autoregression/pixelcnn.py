@@ -43,6 +43,9 @@ class PixelCNN(Method):
         """Keeps the upper half of each image and draws the lower one -> levels (B,C,H,W)."""
         return self.levels.completed(self.encoder, views[0])
 
+    def given(self, view: View) -> View:
+        return self.levels.upper(view)
+
     @torch.no_grad()
     def sample(self, count: int, seed: int) -> Tensor:
         """-> (count,C,H,W), drawn value by value, normalised as the view's x."""
