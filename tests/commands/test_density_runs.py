@@ -36,10 +36,12 @@ def test_bits_per_dimension_completions_and_features(tmp_path: Path, capsys: pyt
     found = {row["metric"]: row["mean"] for row in rows if row["features"] == "encoder"}
     assert found["bits_per_dim"] == pytest.approx(found["nll"] / math.log(2), rel=1e-4)
     assert found["bits_per_dim"] < 6  # 8 where nothing is learned
-    assert f"{found['bits_per_dim']:.3f} bits per dimension on test" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{found['bits_per_dim']:.3f} bits per dimension on test" in said
     encoder = ut.Run(tmp_path / "run").encoder
     assert encoder(View(torch.zeros(2, 1, 12, 12))).shape == (2, encoder.width)
 
+    assert "rounded" not in said
     frame = ut.predict(tmp_path / "run", images[32:36])
     assert isinstance(frame, pd.DataFrame)
     for answer, image in zip(frame["answer"], images[32:36], strict=True):
@@ -48,3 +50,10 @@ def test_bits_per_dimension_completions_and_features(tmp_path: Path, capsys: pyt
         assert np.array_equal(seen[:4, :, 0], image[:4])
         assert (seen[4:] == 128).all(), "nothing of the lower half is seen"
     assert any(not np.array_equal(answer[4:, :, 0], image[4:]) for answer, image in zip(frame["answer"], images[32:36], strict=True))
+
+
+def test_a_density_of_finer_images_says_that_they_are_rounded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = np.random.default_rng(0).integers(0, 65536, (16, 8, 8), dtype=np.uint16)
+    knobs: dict[str, Any] = {"size": 8, "steps": 1, "batch_size": 8, "evaluate_every": 0, "health_every": 0, "encoder__width": 4}
+    ut.pretrain(images, "vae", out=tmp_path / "run", **knobs)
+    assert "levels: images of 16 bits are rounded to 256 levels; bits per dimension are those of the rounded" in capsys.readouterr().err

@@ -100,12 +100,14 @@ def test_a_teacher_of_timm_gets_its_own_size_and_normalisation(tmp_path: Path, m
 
 def test_teachers_that_do_not_fit_are_refused(teacher: Path, tmp_path: Path) -> None:
     grey = IMAGES[..., 0]
-    with pytest.raises(UserError, match="takes images with 3 channels, the data have 1; choose one for 1 channels"):
+    with pytest.raises(UserError, match="takes images with 3 channels, the data have 1 channel; choose one for 1 channel"):
         distil(tmp_path / "a", teacher, grey)
     with pytest.raises(UserError, match="runs/none not found"):
         distil(tmp_path / "b", "runs/none")
     with pytest.raises(UserError, match="conv_small not found"):  # a name of an architecture has no weights
         distil(tmp_path / "c", "conv_small")
+    with pytest.raises(UserError, match="timm/test_vit_relpos has no pretrained weights"):
+        distil(tmp_path / "f", "timm/test_vit_relpos")
     with pytest.raises(UserError, match="feature_distillation needs a trained teacher"):
         ut.pretrain(IMAGES, "feature_distillation", out=tmp_path / "d", **SMALL)
     series = np.random.default_rng(0).normal(size=(24, 30, 2)).astype(np.float32)

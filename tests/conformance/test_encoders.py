@@ -226,6 +226,11 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "images smaller than a patch": ("vit_tiny_patch16_224", {"size": 8}, "can't take 3 x 8 x 8 images"),
     "heads that do not divide": ("vit_tiny_patch16_224", {"size": 32, "embed_dim": 30, "num_heads": 4}, "timm/vit_tiny_patch16_224"),
     "a folder that is not there": ("local-dir:/nowhere", {}, "/nowhere"),
+    "a model without weights": (
+        "test_vit_relpos",
+        {"weights": "pretrained", "size": 160},
+        "timm/test_vit_relpos has no pretrained weights; choose a model of timm.list_models(pretrained=True)",
+    ),
     "weights that are not there": ("resnet18", {"weights": "/nowhere.pth"}, "weights=/nowhere.pth: file not found"),
 }
 

@@ -38,6 +38,8 @@ def print_decisions(run: Options, dataset: Dataset, method: Method, trainer: Tra
     )
     for option, why in trainer.views.adjusted.items():
         say(f"views     {option}, {why}")
+    for remark in dataset.modality.remarks(trainer.views.names, settings):
+        say(f"views     {remark}")
     exported = method.exported()
     for role, encoder in exported.items():
         weights = sum(p.numel() for p in encoder.parameters())

@@ -80,6 +80,9 @@ class Modality:
         None  # (view, weights of its tokens on their grid (B,h,w) in 0..1, ...) -> (B,H,W,3) uint8: the view with the weights drawn over it
     )
     unaugmented: Options = field(default_factory=dict)  # view options that switch random augmentation off
+    remarks: Callable[[tuple[str, ...], Options], list[str]] = (
+        lambda views, settings: []
+    )  # (names of views, settings) -> what these views change in data like these, for messages
     captions: Callable[[View, Preprocessor], list[str]] | None = None  # sample captions better than the index
     encoder_arguments: Callable[[Options], Options] = lambda settings: {}  # settings -> encoder arguments that depend on the input
     export: Callable[[Preprocessor], Options] = (

@@ -70,7 +70,11 @@ def timm_encoder(
     except UserError:
         raise
     except Exception as error:  # each model raises its own types
-        raise (unknown(name) if "Unknown model" in str(error) else UserError(f"timm/{name}: {_line(error)}")) from error
+        if "No pretrained weights exist" in str(error):
+            fault = UserError(f"timm/{name} has no pretrained weights; choose a model of timm.list_models(pretrained=True)")
+        else:
+            fault = unknown(name) if "Unknown model" in str(error) else UserError(f"timm/{name}: {_line(error)}")
+        raise fault from error
     stride = _stride(model)
     changed = (stem == "small" or (stem == "auto" and size <= SMALL)) and _small_stem(model, name, required=stem == "small")
     _suit(model)

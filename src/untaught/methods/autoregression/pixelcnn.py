@@ -9,6 +9,7 @@ A value's distribution is a softmax of 256 levels, as in the paper, not PixelCNN
 whose histogram has peaks (a black ground, few colours) are common.
 The density is not conditioned on a class. What is exported is a hidden layer of the density model itself, averaged over the image; the
 paper's auto-encoder, in which a conditional PixelCNN decodes another encoder's vector, is not this method.
+The paper names no optimizer; its settings here are those of pixelrnn.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class PixelCNN(Method):
     generates = "images"
     valuewise = True
     held_out = True
+    paper = {"optimizer": "rmsprop", "lr": 1e-3, "momentum": 0.0, "weight_decay": 0.0, "warmup": 0.0, "schedule": "constant"}
 
     def __init__(self, encoder: Encoder, facts: Facts) -> None:
         super().__init__()

@@ -8,6 +8,8 @@ Loss:   the cross-entropy of every value's level given the values before it: row
 The encoder has diagonal BiLSTMs, not row LSTMs: the paper's best network on CIFAR-10, and every value sees all earlier ones.
 The same objective as pixelcnn's, which came later, with a recurrent encoder. What is exported is a hidden layer of the density model,
 averaged over the image; the paper evaluates densities, not features.
+The paper names RMSProp and batches of 16 for small data sets, but not the learning rates, set by hand for each; 1e-3 is that of a known
+reimplementation (https://github.com/carpedm20/pixel-rnn-tensorflow), here constant.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ class PixelRNN(Method):
     generates = "images"
     valuewise = True
     held_out = True
+    paper = {"optimizer": "rmsprop", "lr": 1e-3, "momentum": 0.0, "weight_decay": 0.0, "warmup": 0.0, "schedule": "constant"}
 
     def __init__(self, encoder: Encoder, facts: Facts) -> None:
         super().__init__()

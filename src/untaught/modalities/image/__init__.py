@@ -23,7 +23,7 @@ from untaught.modalities.image import masks
 from untaught.modalities.image.augment import augmented, blocks, corrupted, masked, multiblock, whole
 from untaught.modalities.image.decode import decode, decode_with_mask, fit, raw
 from untaught.modalities.image.hole import hole
-from untaught.modalities.image.levels import levels
+from untaught.modalities.image.levels import levels, rounded
 from untaught.modalities.image.lightness import lightness
 from untaught.modalities.image.plan import adapt, doubt, plan
 from untaught.modalities.image.presets import NOTHING, SIDES, check, presets
@@ -88,8 +88,8 @@ def shown(prep: Preprocessor, model: Options) -> Preprocessor:
 def adapted(view: View, prep: Preprocessor, other: Preprocessor) -> View:
     """The view with the mean and std of another encoder, resized as its images are to the data's. Raises UserError for other channels."""
     if prep.settings["channels"] != other.settings["channels"]:
-        own, given = other.settings["channels"], prep.settings["channels"]
-        raise UserError(f"takes images with {own} channels, the data have {given}; choose one for {given} channels")
+        own, given = (counted(one.settings["channels"]) for one in (other, prep))
+        raise UserError(f"takes images with {own}, the data have {given}; choose one for {given}")
     x = view.x
     if prep.statistics != other.statistics:
         own, new = ([torch.tensor(one.statistics[key], device=x.device).view(-1, 1, 1) for key in ("mean", "std")] for one in (prep, other))
@@ -99,6 +99,11 @@ def adapted(view: View, prep: Preprocessor, other: Preprocessor) -> View:
         sides = [max(1, round(side * scale)) for side in x.shape[-2:]]
         x = F.interpolate(x, sides, mode="bilinear", align_corners=False, antialias=True)
     return replace(view, x=x)
+
+
+def counted(channels: int) -> str:
+    """ "1 channel", "3 channels"."""
+    return f"{channels} channel{'s' if channels != 1 else ''}"
 
 
 def _finite(value: Any) -> bool:
@@ -139,6 +144,7 @@ IMAGE = Modality(
     render=render,
     pretexts=PRETEXTS,
     overlay=overlay,
+    remarks=rounded,
     unaugmented={key: value for key, value in NOTHING.items() if key != "size"},
     encoder_for=encoder_for,
     encoder_arguments=encoder_arguments,

@@ -10,6 +10,7 @@ from untaught.modalities.image.augment import augmented
 from untaught.ops.counter_rng import CounterRNG
 
 LEVELS = 256
+BITS = 8  # of a level
 
 
 def levels(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
@@ -23,6 +24,13 @@ def levels(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) 
     mean, std = (torch.tensor(prep.statistics[key], device=view.x.device).view(-1, 1, 1) for key in ("mean", "std"))
     target = quantised(view.x * std + mean)
     return View((target / (LEVELS - 1) - mean) / std, target=target, meta=view.meta)
+
+
+def rounded(views: tuple[str, ...], settings: Options) -> list[str]:
+    """How images of more than 8 bits are quantised, if one of the views is `levels`."""
+    if "levels" not in views or settings["bits"] <= BITS:
+        return []
+    return [f"levels: images of {settings['bits']} bits are rounded to {LEVELS} levels; bits per dimension are those of the rounded images"]
 
 
 def quantised(x: Tensor) -> Tensor:
