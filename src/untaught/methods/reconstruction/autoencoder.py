@@ -9,9 +9,10 @@ On rows of numbers it is nonlinear principal component analysis (Kramer, AIChE J
 nonlinear mapping to a linear code, and a nonlinear mapping back.
 Everything that is reconstructed passes through the exported encoder's pooled vector, of which the code is a linear function.
 Differs from the paper: the layers are not pretrained one by one as restricted Boltzmann machines, and pixels have a squared error, not
-a cross-entropy; the networks are convolutional, and the paper's are fully connected. Its optimizer, conjugate gradients on batches of 1,000,
-is not offered: the paper's settings here are those with which Sutskever et al. trained the same autoencoders without pretraining (ICML 2013,
-https://proceedings.mlr.press/v28/sutskever13.html), Nesterov's momentum at a constant rate; the rate is one of the six that they tried.
+a cross-entropy; the networks are convolutional, and the paper's are fully connected. Its optimizer, conjugate gradients on batches of
+1,000, is not offered: the paper's settings here are Nesterov's momentum at a constant rate, with which Sutskever et al. trained the same
+autoencoders without pretraining (ICML 2013, https://proceedings.mlr.press/v28/sutskever13.html); the rate is one of the six that they
+tried.
 """
 
 from __future__ import annotations
