@@ -12,9 +12,9 @@ As in the paper, what is decoded may have more dimensions than the sample: the n
 The encoder is exported for clean samples: its BatchNorm statistics are those of clean ones, and those of corrupted ones are kept beside
 them.
 Differs from the paper: one convolutional network is trained as a whole, where the paper stacks layers that are trained one by one; there
-is no emphasis on destroyed values; a pixel is destroyed in all its channels, where the paper's images are grey. Its optimizer is plain
-stochastic gradient descent at a constant rate, from 5e-6 to 0.1 by data set, for an error summed over the values; here it is their mean,
-for which the paper's settings have a rate of 0.1 (of images of 28 x 28 pixels 1.3e-4 of the sum).
+is no emphasis on destroyed values; a pixel is destroyed in all its channels, where the paper's images are grey. The paper's optimizer is
+plain stochastic gradient descent at a constant rate, chosen for each data set, for an error summed over the values; here it is their
+mean, at a rate of 0.1 (for images of 28 x 28 pixels 1.3e-4 of the sum).
 """
 
 from __future__ import annotations
