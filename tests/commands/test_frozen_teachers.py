@@ -54,6 +54,15 @@ def test_a_run_is_a_teacher_and_only_its_name_and_checksum_are_stored(teacher: P
     assert not [key for key in state if key.startswith("teachers")]
 
 
+def test_short_runs_read_whole_images_and_keep_the_teachers_vectors(teacher: Path, tmp_path: Path) -> None:
+    short, paper = (distil(tmp_path / name, teacher, defaults=name) for name in ("short", "paper"))
+    found = [yaml.safe_load((run.path / "run.yaml").read_text())["resolved"]["views"][0]["name"] for run in (short, paper)]
+    assert found == ["whole", "global"]
+    with pytest.raises(UserError, match="streamed data has no fixed length; give stream=false or views=global"):
+        distil(tmp_path / "stream", teacher, stream=True)
+    distil(tmp_path / "stream2", teacher, stream=True, views="global")
+
+
 def test_a_run_resumes_only_with_the_same_teacher(teacher: Path, tmp_path: Path) -> None:
     module = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8))
     out = tmp_path / "student"

@@ -141,6 +141,18 @@ def test_teachers_vectors_of_a_fixed_view_are_kept_and_are_the_same() -> None:
     assert float(again([view], 0.0)["pooled"]) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_the_grid_counts_unless_pooled_vectors_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = lambda name, **knobs: built(  # noqa: E731
+        ConvSmall(size=16, width=2), [ConvSmall(size=16, width=3)], views := images(name=name), **knobs
+    )(list(views.values()), 0.0).keys()
+    assert terms("global") == {"pooled", "dense"}
+    assert terms("whole") == {"pooled"}
+    assert terms("whole", dense=1.0) == {"pooled", "dense"}
+    assert terms("whole", pooled=0.0) == {"dense"}
+    monkeypatch.setattr("untaught.methods.distillation.feature_distillation.MOST", 100)
+    assert terms("whole") == {"pooled", "dense"}, "vectors of more than MOST bytes are not kept"
+
+
 def test_what_can_not_be_learned_is_refused() -> None:
     views, plain = images(), nn.Linear(1, 1)
     with pytest.raises(UserError, match="needs a trained teacher"):

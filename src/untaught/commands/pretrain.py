@@ -201,8 +201,11 @@ def pack(data: Dataset, request: Request, options: list[Options], group: Process
     if data.runs and data.store is None:
         raise UserError(f"the {noun} are read as one stream of tokens, which requires packed data; give stream=false")
     if request.cls.wants_features(request.views) and data.store is None:
-        cls = request.cls.__name__
-        raise UserError(f"{cls} needs features of all samples before each epoch, and streamed data has no fixed length; give stream=false")
+        cls, views = request.cls, ",".join(request.cls.views)
+        other = "" if cls.wants_features(cls.views) else f" or views={views}"
+        raise UserError(
+            f"{cls.__name__} needs features of all samples before each epoch, and streamed data has no fixed length; give stream=false{other}"
+        )
 
 
 def teachers_of(

@@ -10,7 +10,9 @@ A teacher's grid of another size is resampled to the student's; the paper resamp
 grid, or the views have padding and no tokens, only the pooled vectors count.
 Teachers are frozen and used in eval mode. Their weights are in no checkpoint: a run stores their names and checksums, and resumes only
 with the same weights.
-With views=whole, which is the same in every epoch, and dense=0, a teacher sees each sample once: its pooled vectors are kept.
+With views=whole, which is the same in every epoch, a teacher sees each sample once: its pooled vectors are kept, up to 1 GiB, and the grid
+does not count unless `dense` is given. So are short runs trained; the paper's settings here are its views and weights, with the loop's
+optimizer.
 The paper trains on two partitions with different teachers and resolutions, and weights SAM's pooled vector with 0; here every teacher
 sees every sample, with the same weight.
 """
@@ -35,6 +37,8 @@ MOST = 1 << 30  # bytes of teachers' vectors that are kept
 class FeatureDistillation(Method):
     views = ("global",)
     taught = True
+    paper = {"views": ("global",)}
+    short = {"views": ("whole",)}
     vectors: Tensor  # (rows, sum of the teachers' widths), if they are kept
     kept: Tensor  # whether `vectors` are computed
 
@@ -46,32 +50,34 @@ class FeatureDistillation(Method):
         *,
         teachers: tuple[str, ...] = (),  # trained encoders, separated by commas: a run, an encoder folder, timm/NAME, transformers/NAME
         pooled: Weight = 1.0,  # weight of the pooled vectors
-        dense: Weight = 1.0,  # weight of the vectors of the grid
+        dense: Weight | None = None,  # weight of the vectors of the grid; if none 1, or 0 where the pooled vectors can be kept
         smooth: Share = 0.1,  # share of smooth L1 in the loss of the grid, beside the cosine distance
         hidden: Size | None = None,  # units of the heads' hidden layers; the larger of the student's and the teacher's width if none
     ) -> None:
         super().__init__()
         if not facts.teachers:
             raise UserError("feature_distillation needs a trained teacher: teachers=RUN, teachers=timm/NAME or teachers=transformers/NAME")
-        if not pooled and not dense:
+        if not pooled and dense == 0:
             raise UserError("pooled=0 dense=0 leaves nothing to learn; give one of them a weight")
         example = next(iter(facts.views.values()))
         self.encoder, self.teachers = encoder, Frozen(facts.teachers)
-        self.weights, self.smooth = (pooled, dense), smooth
         padded = example.valid is not None
+        widths = [features.pooled.shape[1] for features in self.teachers(example, [("pooled",)] * len(facts.teachers))]  # type: ignore[union-attr]
+        fits = FIXED in facts.views and 4 * facts.rows * sum(widths) <= MOST
+        dense = (0.0 if fits and pooled else 1.0) if dense is None else dense
+        self.weights, self.smooth = (pooled, dense), smooth
         self.grids = [grid_of(encoder, one.encoder, padded) if dense else "" for one in facts.teachers]
         if not pooled and not all(self.grids):
             name = facts.teachers[self.grids.index("")].name
             raise UserError(f"pooled=0: student and teacher {name} must both offer maps or tokens, which they do not; give pooled a weight")
         own = {kind: at_places(_features(encoder, example, (kind,)), kind)[0].shape[-1] for kind in set(self.grids) - {""}}
         found = self.teachers(example, [("pooled", kind) if kind else ("pooled",) for kind in self.grids])
-        widths = [features.pooled.shape[1] for features in found]  # type: ignore[union-attr]
         self.heads = nn.ModuleList(head(encoder.width, width, hidden) if pooled else nn.Identity() for width in widths)
         self.grid_heads = nn.ModuleList(
             head(own[kind], at_places(features, kind)[0].shape[-1], hidden) if kind else nn.Identity()
             for kind, features in zip(self.grids, found, strict=True)
         )
-        self.keeps = FIXED in facts.views and not any(self.grids) and 4 * facts.rows * sum(widths) <= MOST
+        self.keeps = fits and not any(self.grids)
         self.widths = widths
         if self.keeps:
             self.register_buffer("vectors", torch.zeros(facts.rows, sum(widths)))
