@@ -203,9 +203,8 @@ def pack(data: Dataset, request: Request, options: list[Options], group: Process
     if request.cls.wants_features(request.views) and data.store is None:
         cls, views = request.cls, ",".join(request.cls.views)
         other = "" if cls.wants_features(cls.views) else f" or views={views}"
-        raise UserError(
-            f"{cls.__name__} needs features of all samples before each epoch, and streamed data has no fixed length; give stream=false{other}"
-        )
+        why = f"{cls.__name__} needs features of all samples before each epoch, and streamed data has no fixed length"
+        raise UserError(f"{why}; give stream=false{other}")
 
 
 def teachers_of(
