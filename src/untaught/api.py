@@ -325,14 +325,18 @@ def evaluate(
     maps images (B,C,H,W) to (B,D). data: labelled, as for `pretrain`; by default the run's own. The encoder at random init
     ("random_init") and the "raw" data are always evaluated as baselines. Labels are used only for scores. task: "classify" or "regress",
     for class or numeric labels; by default numeric if any label is not an integer; "tag" or "segment": a linear head trained on the frozen
-    encoder, with random init as the baseline; for masks also pixel colours, and k-means without labels. knobs: preprocessing of an encoder
-    that was not trained here, e.g. length=64 (tokens of a text); of the task, e.g. binary=True. Raises UserError, one line, for every fault
-    that the caller can fix.
+    encoder, with random init as the baseline; for masks also pixel colours, and k-means without labels; "propagate": of videos (a folder
+    or .zip of their frames), the masks of the first frame carried to the others; J and F of DAVIS, beside the first mask, unchanged. knobs:
+    preprocessing of an encoder that was not trained here, e.g. length=64 (tokens of a text); of the task, e.g. binary=True. Raises
+    UserError, one line, for every fault that the caller can fix.
     """
     from untaught.downstream import TASKS
     from untaught.evaluation.evaluate import KINDS
     from untaught.evaluation.evaluate import evaluate as measure
 
+    if task == "propagate":
+        given = {"columns": columns, "label": label, "split": split}
+        return _propagate(encoder, data, against, modality, _place(out), given, _dotted(knobs))
     if task in TASKS and task not in KINDS:
         return _frozen(encoder, data, against, task, _place(out), columns=columns, label=label, split=split, knobs=_dotted(knobs))
     plain = [(one.model, one.path) if isinstance(one, Run) and not one.roles else getattr(one, "path", one) for one in (encoder, *against)]
@@ -357,6 +361,31 @@ def _frozen(encoder: Any, data: Any, against: Sequence[Any], task: str, out: Pat
     rows = frozen_probe(loaded[0][1], data, task, against=loaded[1:], out=out, **how)
     if out is None:
         refresh(runs[0].path)
+    return rows
+
+
+def _propagate(
+    encoder: Any, data: Any, against: Sequence[Any], modality: str | None, out: Path | None, unused: Options, knobs: Options
+) -> list[Options]:
+    from untaught.commands.propagate import propagation_probe
+
+    if data is None:
+        raise UserError("no data given; pass --data, a folder or .zip of videos with masks")
+    if modality not in (None, "image"):
+        raise UserError(f"--task propagate is for images, not modality {modality}; leave out --modality")
+    if useless := [name for name, value in unused.items() if value is not None]:
+        raise UserError(f"--task propagate reads videos by their folders, without --{useless[0]}; leave it out")
+    if wrong := sorted(set(knobs) - {"binary"}):
+        raise UserError(f"--task propagate has no knob {wrong[0]}; allowed: binary=yes")
+    if (binary := str(knobs.get("binary", "no")).lower()) not in ("yes", "true", "no", "false"):
+        raise UserError(f"binary={binary} is not allowed; give yes or no")
+    targets = [(one.model, one.path) if isinstance(one, Run) else one for one in (encoder, *against)]
+    names = [str(getattr(one, "path", one)) if not isinstance(one, nn.Module) else type(one).__name__ for one in against]
+    rows = propagation_probe(
+        targets[0], data, against=list(zip(names, targets[1:], strict=True)), out=out, binary=binary in ("yes", "true")
+    )
+    if out is None and isinstance(encoder, Run | str | PathLike):
+        refresh(encoder.path if isinstance(encoder, Run) else Path(encoder))
     return rows
 
 

@@ -99,7 +99,8 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="batch size for encoding")] = 256,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="folder or .json for the rows; default: the run folder")] = None,
     task: Annotated[
-        str | None, typer.Option(help="classify or regress: kind of labels; tag or segment: a head on the frozen encoder")
+        str | None,
+        typer.Option(help="classify or regress: kind of labels; tag or segment: a head on the frozen encoder; propagate: masks in videos"),
     ] = None,
     as_json: Json = False,
     knobs: Annotated[

@@ -262,7 +262,7 @@ def _place_in(run: Path, out: Path | None) -> Path:
 
 # ------------------------------------------------------------------------------------------------------- rows as text
 
-HEADINGS: dict[str, str] = {"chance": "chance", "random_init": "random init", "raw": "raw data"}
+HEADINGS: dict[str, str] = {"chance": "chance", "random_init": "random init", "raw": "raw data", "copy": "first mask"}
 PROBES = {"knn20": "kNN k=20", "knn200": "kNN k=200", "kmeans": "k-means", "spectrum": "", "retrieval": ""}
 
 

@@ -23,13 +23,16 @@ METRICS = {
     "spearman": Metric("Spearman"),
     "miou": Metric("mIoU", True),
     "pixel_accuracy": Metric("pixel accuracy", True),
+    "j&f": Metric("J&F", True),
+    "j": Metric("J", True),
+    "f": Metric("F", True),
     "entity_f1": Metric("entity F1", True),
     "entity_precision": Metric("entity precision", True),
     "entity_recall": Metric("entity recall", True),
     "word_accuracy": Metric("word accuracy", True),
     "rankme": Metric("RankMe"),
 }
-MAIN = ("accuracy", "r2", "entity_f1", "miou", "word_accuracy")  # the first that a probe has is its main metric
+MAIN = ("accuracy", "r2", "entity_f1", "miou", "word_accuracy", "j&f")  # the first that a probe has is its main metric
 
 LEADING = ("linear", "ridge", "frozen", "retrieval", "knn20")  # the first probe available gives an encoder's headline score
 

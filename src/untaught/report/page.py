@@ -21,7 +21,7 @@ from untaught.report.run_summary import RunSummary, gather
 from untaught.storage.atomic import write_text
 from untaught.storage.ownership import check_replaceable
 
-NAMES = {"encoder": "this encoder", "random_init": "same encoder, random init", "raw": "raw data"}
+NAMES = {"encoder": "this encoder", "random_init": "same encoder, random init", "raw": "raw data", "copy": "first mask, unchanged"}
 PROBES = {
     "linear": "Linear probe",
     "linear-inner": "Linear probe, best inner layer",
@@ -188,7 +188,7 @@ def _battery(scores: Sequence[Options]) -> list[Options]:
     for row in scores:
         groups.setdefault((row["probe"], str(row["labels"]), row["metric"], row.get("data", "")), []).append(row)
     several = len({data for *_, data in groups}) > 1
-    order = ["encoder", "random_init", "raw"]
+    order = ["encoder", "random_init", "raw", "copy"]
     result = []
     for (probe, labels, metric, data), rows in groups.items():
         rows = sorted(rows, key=lambda row: (order.index(row["features"]) if row["features"] in order else 9, row["features"]))

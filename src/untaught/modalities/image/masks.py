@@ -18,6 +18,15 @@ RATIO = 0.02  # allowed relative difference between a mask's aspect ratio and it
 
 def read_mask(value: Any, opened: Any, side: int, aspect: float) -> np.ndarray:
     """opened: a mask as an image or array -> (side, side) uint8, nearest-neighbour resized. Raises ValueError."""
+    classes = mask_array(opened)
+    height, width = classes.shape
+    if abs(width / height / aspect - 1) > RATIO:
+        raise ValueError(f"its mask is {width} x {height}, which is not the image's aspect ratio; check that they belong together")
+    return np.asarray(Image.fromarray(classes).resize((side, side), Image.Resampling.NEAREST))
+
+
+def mask_array(opened: Any) -> np.ndarray:
+    """A mask as an image or array -> its class indices (H,W) uint8. Raises ValueError."""
     if isinstance(opened, Image.Image):
         if opened.mode in ("RGB", "RGBA"):
             opened = _one_channel(np.asarray(opened.convert("RGB")))
@@ -32,11 +41,7 @@ def read_mask(value: Any, opened: Any, side: int, aspect: float) -> np.ndarray:
         opened = opened.astype(np.uint8)
     if opened.dtype.kind not in "ui" or opened.min() < 0 or opened.max() > 255:
         raise ValueError(f"its mask is {opened.dtype} with values up to {opened.max()}; each pixel must be a class index from 0 to 255")
-    height, width = opened.shape
-    if abs(width / height / aspect - 1) > RATIO:
-        raise ValueError(f"its mask is {width} x {height}, which is not the image's aspect ratio; check that they belong together")
-    mask = Image.fromarray(opened.astype(np.uint8))
-    return np.asarray(mask.resize((side, side), Image.Resampling.NEAREST))
+    return opened.astype(np.uint8)
 
 
 def _one_channel(array: np.ndarray) -> np.ndarray:
