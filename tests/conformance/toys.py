@@ -181,7 +181,13 @@ def image_text_batch(width: int = 0) -> Batch:
 
 
 AUDIO_SETTINGS: Any = {
-    "rate": 8000, "seconds": 0.25, "segment": 30.0, "input": "log_mel", "mels": 16, "window": 200, "hop": 80,
+    "rate": 8000,
+    "seconds": 0.25,
+    "segment": 30.0,
+    "input": "log_mel",
+    "mels": 16,
+    "window": 200,
+    "hop": 80,
     "ragged": ["wave"],
 }
 SERIES_SETTINGS = {"channels": 2, "length": 24, "missing": False, "standardise": "channel", "ragged": ["values"]}

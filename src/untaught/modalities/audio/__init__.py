@@ -71,7 +71,11 @@ AUDIO = Modality(
         "audio": ("audio", "sound", "recording", "speech", "clip", "wav", "wave", "waveform", "file", "filename", "file_name", "path", "x")
     },
     suffixes=frozenset([".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"]),
-    extras={"start": ("onset", "begin", "start_time"), "end": ("offset", "stop", "end_time")},
+    extras={
+        "start": ("onset", "begin", "start_time"),
+        "end": ("offset", "stop", "end_time"),
+        "rate": ("sampling_rate", "sample_rate"),
+    },
     cut=cut,
     plan=plan,
     decode=decode,

@@ -81,8 +81,10 @@ def _file(value: Any) -> Any:
     raise ValueError(f"{type(value).__name__} is not a recording; a path, bytes or an array of samples is allowed")
 
 
-def _array(value: Any, rate: int | None) -> tuple[np.ndarray, int] | None:
-    """Samples (T,channels) float32 in -1..1 and their rate, of an array or {"array", "sampling_rate"}; None for anything else."""
+def _array(record: Record, rate: int | None) -> tuple[np.ndarray, int] | None:
+    """Samples (T,channels) float32 in -1..1 and their rate (the record's own, or `rate`), of an array or {"array", "sampling_rate"}; None
+    for anything else."""
+    value, rate = record["audio"], int(record["rate"]) if record.get("rate") else rate
     if isinstance(value, dict) and value.get("array") is not None:
         value, rate = value["array"], value.get("sampling_rate") or rate
     if isinstance(value, Tensor):
@@ -105,7 +107,7 @@ def _array(value: Any, rate: int | None) -> tuple[np.ndarray, int] | None:
 
 def header(record: Record, rate: int | None = None) -> Header:
     """Rate, channels and duration. Raises ValueError or OSError with the reason."""
-    if (found := _array(record["audio"], rate)) is not None:
+    if (found := _array(record, rate)) is not None:
         samples, own = found
         return Header(own, samples.shape[1], len(samples) / own)
     info = _info(record["audio"])
@@ -160,7 +162,7 @@ def cut(record: Record, settings: Options) -> list[Record]:
     """Pieces of at most `segment` seconds and of equal duration, with `start` and `end` in seconds, in one group; a shorter or
     unreadable recording is not cut."""
     try:
-        if (found := _array(record["audio"], settings["rate"])) is not None:
+        if (found := _array(record, settings["rate"])) is not None:
             low, high = span(record, len(found[0]) / found[1])
         else:
             info = _info(record["audio"])
@@ -181,7 +183,7 @@ def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
     import soxr
 
     rate = prep.settings["rate"]
-    if (found := _array(record["audio"], rate)) is not None:
+    if (found := _array(record, rate)) is not None:
         samples, own = found
         low, high = (round(second * own) for second in span(record, len(samples) / own))
         samples = samples[low:high]
