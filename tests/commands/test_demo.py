@@ -7,7 +7,6 @@ import pytest
 from untaught.commands.demo import DEMOS, demo, sentences
 from untaught.core import UserError
 
-
 ROWS = [
     {
         "features": features,
