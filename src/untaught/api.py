@@ -576,11 +576,14 @@ def doctor() -> Options:
     return examine()
 
 
-def demo(out: PathArgument | None = None) -> tuple[Run, list[str]]:
-    """Pretrains on handwritten digits for half a minute and evaluates -> the run, and the result in three sentences."""
+def demo(out: PathArgument | None = None, modality: str = "image") -> tuple[Run, list[str]]:
+    """Pretrains on data that are at hand offline for a minute at most and evaluates -> the run, and the result in three sentences.
+
+    modality: image (handwritten digits, half a minute) or audio (computed tones).
+    """
     from untaught.commands.demo import demo as show
 
-    trained, sentences = show(_place(out))
+    trained, sentences = show(modality, _place(out))
     finish(trained)
     return Run(trained.path), sentences
 

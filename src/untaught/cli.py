@@ -279,11 +279,14 @@ def doctor(as_json: Json = False) -> None:
 
 
 @app.command()
-def demo(out: Annotated[Path | None, typer.Option(help="the run folder")] = None) -> None:
-    """Pretrain on handwritten digits (from scikit-learn), evaluate and report. It takes about a minute."""
+def demo(
+    modality: Annotated[str, typer.Argument(help="image: handwritten digits (from scikit-learn); audio: computed tones")] = "image",
+    out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
+) -> None:
+    """Pretrain on data that are at hand offline, evaluate and report. It takes a minute or two."""
     from untaught import api
 
-    typer.echo("\n" + "\n".join(api.demo(out)[1]))
+    typer.echo("\n" + "\n".join(api.demo(out, modality)[1]))
 
 
 @app.command()

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-from untaught.commands.demo import sentences
+import pytest
+
+from untaught.commands.demo import DEMOS, demo, sentences
+from untaught.core import UserError
+
+ROWS = [
+    {
+        "features": features,
+        "probe": "linear",
+        "labels": labels,
+        "metric": "accuracy",
+        "mean": mean,
+        "low": 0.7,
+        "high": 0.849,
+        "draws": 10,
+    }
+    for features, mean in (("encoder", 0.781), ("random_init", 0.642), ("raw", 0.609))
+    for labels, mean in (("all", 0.99), ("1/class", mean))
+]
 
 
 def test_three_sentences_with_the_measured_numbers() -> None:
-    rows = [
-        {
-            "features": features,
-            "probe": "linear",
-            "labels": labels,
-            "metric": "accuracy",
-            "mean": mean,
-            "low": 0.7,
-            "high": 0.849,
-            "draws": 10,
-        }
-        for features, mean in (("encoder", 0.781), ("random_init", 0.642), ("raw", 0.609))
-        for labels, mean in (("all", 0.99), ("1/class", mean))
-    ]
-    said = sentences(rows)
+    said = sentences(ROWS)
     assert len(said) == 3
     assert "recognises 78% of unseen digits" in said[1]
     assert "95% interval 70 to 85%" in said[1]
     assert "raw pixels reach 61% and the same network at random init 64%" in said[2]
+
+
+def test_sounds_are_not_called_digits() -> None:
+    said = " ".join(sentences(ROWS, DEMOS["audio"]))
+    assert "recognises 78% of the pitches of unseen sounds" in said
+    assert "digit" not in said
+    assert "pixel" not in said
+
+
+def test_a_modality_without_a_demo_is_refused() -> None:
+    with pytest.raises(UserError, match="there is no demo of smell; allowed: image, audio"):
+        demo("smell", None)

@@ -16,6 +16,7 @@ from torch import nn
 from untaught.config.overrides import knobs_of
 from untaught.config.train_config import TrainConfig
 from untaught.core import Batch, Encoder, Facts, Features, FrozenEncoder, Method, Modality, Preprocessor, View
+from untaught.encoders.conv_mel import ConvMel
 from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.language import bart, bert, gpt, modernbert
 from untaught.encoders.patch_series import PatchSeries
@@ -24,6 +25,7 @@ from untaught.encoders.pixelrnn import PixelRNN
 from untaught.encoders.timm import vit_causal, vit_mini
 from untaught.methods import Gram
 from untaught.methods.composite import Hybrid
+from untaught.modalities.audio import AUDIO
 from untaught.modalities.image import IMAGE
 from untaught.modalities.image_text import IMAGE_TEXT
 from untaught.modalities.series import SERIES
@@ -38,6 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the
     "image": {},
     "text": {"global.delete": 0.2, "global2.delete": 0.2},
     "series": {},
+    "audio": {},
     "image_text": {},
 }
 KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more samples than there are here
@@ -74,6 +77,8 @@ def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
             if needs
             else ConvSeries(channels=2, hidden=8, width=16, depth=1)
         )
+    if modality == "audio":
+        return PatchSeries(channels=16, length=26, patch=2, width=32, depth=2, heads=2) if needs else ConvMel(channels=16, width=8, depth=1)
     if "recurrent" in needs:
         return PixelRNN(channels=3, size=16, width=24, depth=1)
     if "causal_maps" in needs:
@@ -142,6 +147,19 @@ def series_batch(width: int = 0) -> Batch:
     return {"values": torch.where(valid.unsqueeze(2), values, 0.0), "values_valid": valid, "index": torch.arange(ROWS)}
 
 
+def audio_batch(width: int = 0) -> Batch:
+    """Tones of four pitches, of different lengths, a little noise: (B,T) int16, T is `width` at least."""
+    generator = torch.Generator().manual_seed(0)
+    length = torch.randint(600, 2001, (ROWS,), generator=generator)
+    length[0] = 2000
+    time, pitch = torch.arange(2000.0) / AUDIO_SETTINGS["rate"], 200.0 * 2 ** (torch.arange(ROWS) % 4)
+    wave = (2 * torch.pi * (pitch.unsqueeze(1) * time + torch.rand(ROWS, 1, generator=generator))).sin()
+    wave = 0.3 * wave + 0.02 * torch.randn(ROWS, 2000, generator=generator)
+    wave = torch.nn.functional.pad(wave, (0, max(width - 2000, 0)))
+    valid = torch.arange(wave.shape[1]) < length.unsqueeze(1)
+    return {"wave": torch.where(valid, wave * 32767, 0.0).short(), "wave_valid": valid, "index": torch.arange(ROWS)}
+
+
 def image_text_batch(width: int = 0) -> Batch:
     """The toy images, each with two of the toy sentences; two pairs lack the image, one the text."""
     image, text = image_batch(), text_batch()
@@ -162,6 +180,16 @@ def image_text_batch(width: int = 0) -> Batch:
     return arrays | {"index": torch.arange(ROWS)}
 
 
+AUDIO_SETTINGS: Any = {
+    "rate": 8000,
+    "seconds": 0.25,
+    "segment": 30.0,
+    "input": "log_mel",
+    "mels": 16,
+    "window": 200,
+    "hop": 80,
+    "ragged": ["wave"],
+}
 SERIES_SETTINGS = {"channels": 2, "length": 24, "missing": False, "standardise": "channel", "ragged": ["values"]}
 
 
@@ -176,12 +204,13 @@ def toy_prep(modality: str, batch: Batch | None = None) -> Preprocessor:
         settings: Any = {"image": dict(IMAGE_SETTINGS), "text": text_prep().settings, "ragged": ["text.ids", "text.lengths"]}
         files = {f"text.{name}": content for name, content in text_prep().files.items()}
         return Preprocessor(IMAGE_TEXT, settings, files=files).fitted(batch or image_text_batch())
-    kind, settings = (SERIES, SERIES_SETTINGS) if modality == "series" else (IMAGE, IMAGE_SETTINGS)
+    kinds = {"series": (SERIES, SERIES_SETTINGS), "audio": (AUDIO, AUDIO_SETTINGS), "image": (IMAGE, IMAGE_SETTINGS)}
+    kind, settings = kinds[modality]
     return Preprocessor(kind, dict(settings)).fitted(batch or BATCHES[modality]())
 
 
-BATCHES = {"image": image_batch, "text": text_batch, "series": series_batch, "image_text": image_text_batch}
-MODALITIES: dict[str, Modality] = {"image": IMAGE, "text": TEXT, "series": SERIES, "image_text": IMAGE_TEXT}
+BATCHES = {"image": image_batch, "text": text_batch, "series": series_batch, "audio": audio_batch, "image_text": image_text_batch}
+MODALITIES: dict[str, Modality] = {"image": IMAGE, "text": TEXT, "series": SERIES, "audio": AUDIO, "image_text": IMAGE_TEXT}
 
 
 def toy_knobs(cls: Any) -> dict[str, Any]:

@@ -1,33 +1,63 @@
-"""Demo on handwritten digits: pretraining and evaluation in a minute."""
+"""Demos on data that are at hand offline: pretraining and evaluation in a minute or two."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from untaught.commands.pretrain import Trained, pretrain
 from untaught.commands.request import PretrainArguments
-from untaught.core import Options
+from untaught.core import Options, UserError
 from untaught.evaluation.evaluate import evaluate
 
-MINUTES = 0.5
-TEMPERATURE = 0.5  # as in the paper for small images; one label per class needs well-separated classes
+TEMPERATURE = 0.5  # as in SimCLR's paper for small images; one label per class needs well-separated classes
 
 
-def demo(out: Path | None) -> tuple[Trained, list[str]]:
-    """Pretrains on digits and evaluates -> the run, and the result in three sentences."""
-    trained = pretrain(PretrainArguments("builtin:digits", "simclr", out=out, knobs={"minutes": MINUTES, "temperature": TEMPERATURE}))
-    return trained, sentences(evaluate(trained.path))
+@dataclass(frozen=True)
+class Demo:
+    data: str
+    seconds: int
+    what: str
+    classes: str  # one of them
+    unseen: str
+    raw: str
+    knobs: Options
 
 
-def sentences(rows: list[Options]) -> list[str]:
+DEMOS = {
+    "image": Demo("builtin:digits", 30, "handwritten digits", "digit", "unseen digits", "raw pixels reach", {}),
+    "audio": Demo(
+        "builtin:tones",
+        60,
+        "notes, chords and sweeps of twelve pitches",
+        "pitch",
+        "the pitches of unseen sounds",
+        "the statistics of cepstral coefficients reach",
+        {f"global.{option}": 0.0 for option in ("shift", "zoom")},  # which would change the pitch
+    ),
+}
+
+
+def demo(modality: str, out: Path | None) -> tuple[Trained, list[str]]:
+    """Pretrains and evaluates -> the run, and the result in three sentences. Raises UserError for a modality without a demo."""
+    if modality not in DEMOS:
+        raise UserError(f"there is no demo of {modality}; allowed: {', '.join(DEMOS)}")
+    own = DEMOS[modality]
+    knobs = {"minutes": own.seconds / 60, "temperature": TEMPERATURE, **own.knobs}
+    trained = pretrain(PretrainArguments(own.data, "simclr", out=out, knobs=knobs))
+    return trained, sentences(evaluate(trained.path), own)
+
+
+def sentences(rows: list[Options], own: Demo = DEMOS["image"]) -> list[str]:
     """The accuracy of the linear probe with one label per class, in words."""
     found = {row["features"]: row for row in rows if (row["probe"], row["labels"], row["metric"]) == ("linear", "1/class", "accuracy")}
     percent = {features: f"{100 * row['mean']:.0f}%" for features, row in found.items()}
-    own = found["encoder"]
+    encoder = found["encoder"]
     return [
-        f"A small network was pretrained on handwritten digits for {60 * MINUTES:.0f} seconds, without labels.",
-        f"A linear classifier on its features, trained on one labelled example of each digit, recognises {percent['encoder']} of unseen "
-        f"digits (mean of {own['draws']} draws of the examples, 95% interval {100 * own['low']:.0f} to {100 * own['high']:.0f}%).",
-        f"With the same examples, raw pixels reach {percent['raw']} and the same network at random init {percent['random_init']}: "
+        f"A small network was pretrained on {own.what} for {own.seconds} seconds, without labels.",
+        f"A linear classifier on its features, trained on one labelled example of each {own.classes}, recognises {percent['encoder']} of "
+        f"{own.unseen} (mean of {encoder['draws']} draws of the examples, 95% interval {100 * encoder['low']:.0f} to "
+        f"{100 * encoder['high']:.0f}%).",
+        f"With the same examples, {own.raw} {percent['raw']} and the same network at random init {percent['random_init']}: "
         "the difference is what pretraining learned.",
     ]

@@ -115,6 +115,8 @@ class Modality:
     targets: dict[str, Any] = field(default_factory=dict)  # targets besides labels: data.target.Target by name
     paired: Any = None  # the Target whose files lie next to those of the records
     optional: frozenset[str] = frozenset()  # fields that may be missing, but not all at once
+    extras: dict[str, tuple[str, ...]] = field(default_factory=dict)  # further columns of a table, if it has them
+    cut: Callable[[Record, Options], list[Record]] | None = None  # (record, settings) -> its pieces, each a sample, with the "group" of all
     several: frozenset[str] = frozenset()  # fields that may hold a list: the captions of an image
     beside: dict[str, tuple[str, ...]] = field(
         default_factory=dict

@@ -15,10 +15,11 @@ from untaught.core import Modality, Record, UserError
 from untaught.data.identity import content_hash, file_facts, fingerprint
 from untaught.data.labels import Naming, name_labels
 from untaught.data.parts import PARTS, Choice, Part, Source, sort_parts
+from untaught.data.tones import PITCHES, tones
 
 DATA = ("x", "data", "images", "arr_0")
 LABELS = ("y", "label", "labels", "target", "targets", "arr_1")
-BUILTINS = {"digits": "image", "photos": "image", "topics": "text"}  # name -> field
+BUILTINS = {"digits": "image", "photos": "image", "topics": "text", "tones": "audio"}  # name -> field
 
 
 def open_file(path: Path, modality: Modality, choice: Choice) -> Source:
@@ -149,13 +150,17 @@ def is_pair(data: Any) -> bool:
 
 
 def open_builtin(name: str, modality: Modality) -> Source:
-    """Small real data sets that ship with scikit-learn and Python, available offline."""
+    """Small data sets that are available offline: real ones that ship with scikit-learn and Python, and tones that are computed."""
     if name not in BUILTINS:
         raise UserError(f"unknown data set builtin:{name}; allowed: {', '.join(f'builtin:{name}' for name in BUILTINS)}")
     if BUILTINS[name] not in modality.fields:
         raise UserError(f"builtin:{name} has no {modality.noun}; give --modality {BUILTINS[name]}, or other data")
     if name == "topics":
         return open_arrays(_topics(), modality, Choice(), where="builtin:topics, the paragraphs of Python's own help", facts=["topics"])
+    if name == "tones":
+        waves, pitches, rate = tones()
+        found = {"audio": waves, "rate": np.full(len(waves), rate), "label": pitches, "classes": np.array(PITCHES)}
+        return open_arrays(found, modality, Choice(), where="builtin:tones", facts=["builtin:tones", waves])
     from sklearn import datasets
 
     if name == "digits":
@@ -213,12 +218,12 @@ def _by_key(arrays: dict[str, Any], modality: Modality, choice: Choice, where: s
     for part in dict.fromkeys(part for part, _ in keys.values()):
         here = {rest.lower(): key for key, (own, rest) in keys.items() if own == part}
         values = {}
-        for field, usual in modality.fields.items():
-            allowed = (choice.columns[field],) if field in choice.columns else (field, *usual, *DATA)
+        for field, usual in (modality.fields | modality.extras).items():
+            allowed = (choice.columns[field],) if field in choice.columns else (field, *usual, *(DATA if field in modality.fields else ()))
             key = next((here[name.lower()] for name in allowed if name.lower() in here), None)
             if key is not None:
                 values[field] = to_numpy(arrays[key])
-        if len(values) < len(modality.fields):
+        if not modality.fields.keys() <= values.keys():
             continue
         allowed = (choice.label,) if choice.label else LABELS
         key = next((here[name.lower()] for name in allowed if name.lower() in here), None)

@@ -53,6 +53,18 @@ def choose_column(name: str, table: Table, modality: Modality, columns: dict[str
     raise UserError(f"no column of {table.name} is recognised as the {name}; its columns are {_list(table)}: give --columns {name}=NAME")
 
 
+def extra_columns(table: Table, modality: Modality, columns: dict[str, str]) -> dict[str, str]:
+    """The columns of a modality's extras: the user's choices, and those with a usual name. Raises UserError for a missing choice."""
+    chosen = {}
+    for name, usual in modality.extras.items():
+        if name in columns and find_column(columns[name], table) is None:
+            raise UserError(f"no column {columns[name]} in {table.name}; its columns are {_list(table)}: give --columns {name}=NAME")
+        found = (find_column(each, table) for each in ([columns[name]] if name in columns else [name, *usual]))
+        if (column := next(filter(None, found), None)) is not None:
+            chosen[name] = column
+    return chosen
+
+
 def join_numbered(table: Table, modality: Modality, taken: set[str | None]) -> Table:
     """Joins numbered columns (t0, t1, ...) to one column of lists, if there is exactly one such group and no column for the field."""
     (name, usual), *_ = modality.fields.items()

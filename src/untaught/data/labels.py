@@ -135,8 +135,15 @@ def doubts(train: np.ndarray, test: np.ndarray, classes: Sequence[str], what: st
     return note
 
 
-def hold_out(labels: np.ndarray, seed: int, share: float = 0.2, least: int = 1) -> np.ndarray:
-    """(N,) bool: a share (at least `least` rows) of every class with two or more rows; for numeric labels, a share of all rows."""
+def hold_out(labels: np.ndarray, seed: int, share: float = 0.2, least: int = 1, groups: np.ndarray | None = None) -> np.ndarray:
+    """(N,) bool: a share (at least `least` rows) of every class with two or more rows; for numeric labels, a share of all rows.
+
+    groups (N,): rows of one group are held out together, by the label of its first row.
+    """
+    if groups is not None:
+        _, first, own = np.unique(groups, return_index=True, return_inverse=True)
+        if len(first) < len(labels):
+            return hold_out(labels[first], seed, share, least)[own.reshape(-1)]
     draws = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
     groups = (

@@ -45,10 +45,10 @@ def open_source(
     encoding: of text files, which is needed to split them into lines. Nothing is downloaded unless named explicitly (hf:NAME, s3://...).
     Raises UserError for data that cannot be opened.
     """
-    if unknown := set(columns or {}) - set(modality.fields) - set(OPTIONS):
-        allowed = f"{', '.join(modality.fields)}, and of csv and json {', '.join(OPTIONS)}"
+    if unknown := set(columns or {}) - {*modality.fields, *modality.extras, *OPTIONS}:
+        allowed = f"{', '.join([*modality.fields, *modality.extras])}, and of csv and json {', '.join(OPTIONS)}"
         raise UserError(f"--columns {sorted(unknown)[0]}=... is not a field of {modality.noun}; allowed: {allowed}")
-    fields = {key: value for key, value in (columns or {}).items() if key in modality.fields}
+    fields = {key: value for key, value in (columns or {}).items() if key in modality.fields or key in modality.extras}
     named = {"data": data, "--label": label, "--split": split, **{f"--columns {field}": name for field, name in fields.items()}}
     many = {f"data {i}": name for i, name in enumerate(data)} if isinstance(data, list | tuple) else {}
     for what, name in (named | many).items():

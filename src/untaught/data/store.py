@@ -49,6 +49,8 @@ class Store:
         self.labels: np.ndarray | None = self._open("row.label") if self.manifest["labelled"] else None
         self.own = self._open("row.part")  # index into PARTS
         self.hashes, self.numbers = self._open("row.hash"), self._open("row.number")  # content hash; number among all records
+        grouped = (folder / "row.group.npy").exists()  # not in stores of earlier versions
+        self.groups = self._open("row.group") if grouped else np.arange(len(self))  # equal for rows that belong together
         self._names, self._name_offsets = self._open("row.name"), self._open("row.name.offsets")
         self._check()
 
@@ -91,7 +93,7 @@ class Store:
             return rows, f"the data's own split: {sizes(rows)}"
         if self.labels is None:
             return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: no labels, no split"
-        held_out = hold_out(self.labels, seed)
+        held_out = hold_out(self.labels, seed, groups=self.groups)
         if not held_out.any():
             return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: too few labels to hold some out"
         rows = {TRAIN: np.flatnonzero(~held_out), VAL: np.flatnonzero(held_out)}
@@ -115,7 +117,13 @@ class Store:
     def _check(self) -> None:
         """Raises ValueError if the files do not match the manifest."""
         ragged = [(self._names, self._name_offsets), *((self.columns[name], own) for name, own in self.offsets.items())]
-        fixed = [self.own, self.hashes, self.numbers, *(column for name, column in self.columns.items() if name not in self.offsets)]
+        fixed = [
+            self.own,
+            self.hashes,
+            self.numbers,
+            self.groups,
+            *(column for name, column in self.columns.items() if name not in self.offsets),
+        ]
         lengths = {len(column) for column in (*fixed, *([] if self.labels is None else [self.labels]))} | {len(o) - 1 for _, o in ragged}
         if lengths != {len(self)} or any(offsets[-1] != len(values) for values, offsets in ragged):
             raise ValueError("columns of different lengths")

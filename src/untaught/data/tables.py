@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from untaught.core import Modality, Record, UserError
-from untaught.data.column_matching import asked_column, choose_column, join_numbered, lists_files
+from untaught.data.column_matching import asked_column, choose_column, extra_columns, join_numbered, lists_files
 from untaught.data.grouped_rows import grouped_rows
 from untaught.data.identity import content_hash, file_facts, fingerprint
 from untaught.data.label_column import count_values, find_labels, label_doubts, number_of
@@ -38,6 +38,7 @@ def open_tables(
     first = everything[0]
     label, split = (asked_column(asked, option, first, where) for asked, option in ((choice.label, "label"), (choice.split, "split")))
     chosen = {name: choose_column(name, first, modality, choice.columns) for name in modality.fields}
+    chosen |= extra_columns(first, modality, choice.columns)
     for name, column in chosen.items():
         if other := next((one for one, same in chosen.items() if same == column and one != name), None):
             raise UserError(f"column {column} of {where} would be both the {other} and the {name}; give --columns {name}=NAME")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+import xxhash
 
 from untaught.core import Record
 from untaught.data.checksum import digest_of_row
@@ -20,12 +21,12 @@ from untaught.data.target import TARGET
 PROGRESS, LABELS = "progress.json", "labels.jsonl"
 EVERY = 5.0  # seconds between two saves
 NAMED = 1000  # skipped records kept by name
-OWN = ("part", "name", "hash", "number")
+OWN = ("part", "name", "hash", "number", "group")
 
 
 class Unfinished:
-    """The files of a growing store: `columns` of the modality's fields, and `own` columns: each row's split, name, content hash, and number
-    among all records, readable or not.
+    """The files of a growing store: `columns` of the modality's fields, and `own` columns: each row's split, name, content hash, number
+    among all records, readable or not, and group (a hash; of a record without one, of its number).
 
     part, record: position of the next record in the source; done, failed: records stored and not; skipped: (name, reason).
     """
@@ -43,6 +44,8 @@ class Unfinished:
         self.part, self.record, self.done, self.failed = (state.get(key, 0) for key in ("part", "record", "done", "failed"))
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in state.get("skipped", [])]
         own, begun = state.get("own", {}), state.get("columns", {})
+        if own and set(own) != set(OWN):
+            raise ValueError("was begun by another version")
         self.own = {name: Column(self.folder, f"row.{name}", name == "name", own.get(name)) for name in OWN}
         self.columns = {name: Column(self.folder, name, name in self.ragged, begun[name]) for name in begun}
         self.labels: TextIO = (self.folder / LABELS).open("r+" if state else "w+", encoding="utf-8")
@@ -64,6 +67,10 @@ class Unfinished:
         self.own["name"].append([np.frombuffer(r["name"].encode("utf-8", "surrogateescape"), np.uint8) for r, _ in good])
         self.own["hash"].append(np.array([digest_of_row(_own(arrays)) for _, arrays in good], np.uint64))
         self.own["number"].append(np.array(numbers, np.int64))
+        groups = [record.get("group", number) for number, (record, _) in zip(numbers, good, strict=True)]
+        self.own["group"].append(
+            np.array([xxhash.xxh3_64_intdigest(repr(group).encode("utf-8", "replace")) for group in groups], np.uint64)
+        )
         if good:
             self.labels.write(json.dumps([_plain(record.get("label")) for record, _ in good]) + "\n")
         self.done += len(good)

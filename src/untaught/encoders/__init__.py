@@ -18,5 +18,6 @@ ENCODERS: dict[str, tuple[str, str]] = {  # name -> ("module:function", descript
     "mlp": ("untaught.encoders.mlp:Mlp", "linear layers with BatchNorm and ReLU on a sample's numbers"),
     "conv_series": ("untaught.encoders.conv_series:ConvSeries", "dilated convolutions over time, for series of any length"),
     "patch_series": ("untaught.encoders.patch_series:PatchSeries", "a transformer with 4 blocks on patches of a series"),
+    "conv_mel": ("untaught.encoders.conv_mel:ConvMel", "residual convolutions on log-mel spectrograms of any length"),
     "transformers/NAME": ("untaught.encoders.language:language", "any transformers language model, by folder or by name on the hub"),
 }

@@ -4,5 +4,6 @@ MODALITIES: dict[str, str] = {
     "image": "untaught.modalities.image:IMAGE",
     "text": "untaught.modalities.text:TEXT",
     "series": "untaught.modalities.series:SERIES",
+    "audio": "untaught.modalities.audio:AUDIO",
     "image_text": "untaught.modalities.image_text:IMAGE_TEXT",
 }

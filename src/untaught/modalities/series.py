@@ -9,6 +9,7 @@ https://arxiv.org/abs/1706.00527), jitter and scaling (TS-TCC, Eldele et al. 202
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +19,9 @@ from torch import Tensor
 from untaught.core import Batch, Modality, Options, Preprocessor, Record, UserError, View
 from untaught.modalities.corruption import corruption_fault
 from untaught.modalities.series_plots import PRETEXTS, render
+from untaught.modalities.token_masks import masked_runs, masked_tokens, target_runs
 from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.interpolation import linear_at
-from untaught.ops.masking import first
 from untaught.ranges import Within, outside
 
 FEW = 16  # values of a token, under which its own mean and standard deviation say little; chosen on validation parts of three data sets
@@ -240,55 +241,21 @@ def _augmented(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocess
 def masked(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
     """Masks a share `rate` of each series' tokens (`patch` time steps); the target is every token's values (B,N,P); target_valid is
     False for values that are padding, missing or dropped. meta["few"] (B,) bool: tokens have fewer than FEW values."""
-    view, tokens, observed = _tokens(batch, rng, options, prep)
-    mask = _spans(rng, tokens, (options["rate"] * tokens.sum(1)).round(), options["span"])
-    patches = lambda part: part.unflatten(1, (-1, options["patch"])).flatten(2)  # noqa: E731
-    target = patches(view.x[:, :, : observed.shape[2]])
-    few = torch.full((len(target),), target.shape[2] < FEW, device=target.device)
-    return View(view.x, view.valid, mask, target, patches(observed), {**(view.meta or {}), "few": few})
+    view, observed = _augmented(batch, rng, options, prep)
+    view = masked_tokens(view, rng, options, observed)
+    assert view.target is not None
+    few = torch.full((len(view),), view.target.shape[2] < FEW, device=view.x.device)
+    return replace(view, meta={**(view.meta or {}), "few": few})
 
 
 def blocks(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
-    """Masks runs of tokens: a share drawn from `rates`, in a share `masking` of the series.
-
-    meta["places"] (B,M): M token positions, all masked ones first. M is the same for every batch.
-    """
-    view, tokens, _ = _tokens(batch, rng, options, prep)
-    low, high = options["rates"]
-    share = rng.uniform(low=low, high=high) * rng.chance(options["masking"])
-    mask = _spans(rng, tokens, (share * tokens.sum(1)).round(), options["span"], least=0)
-    places = first(mask, max(round(high * mask.shape[1]), 1))
-    return View(view.x, view.valid, mask, meta={**(view.meta or {}), "places": places})
+    """Masks runs of tokens: see `masked_runs`."""
+    return masked_runs(_augmented(batch, rng, options, prep)[0], rng, options)
 
 
 def multiblock(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
-    """Unmasked context tokens, and meta["targets"] (B,T,N) bool: runs of tokens outside the context, to predict."""
-    view, tokens, _ = _tokens(batch, rng, options, prep)
-    count, number = tokens.sum(1, keepdim=True), options["targets"]
-    low, high = options["target_scale"]
-    size = ((low + rng.uniform(number) * (high - low)) * count).round().clamp(min=1)
-    start = (rng.uniform(number) * (count - size + 1)).floor().clamp(min=1)  # the first token is always context
-    place = torch.arange(tokens.shape[1], device=tokens.device)
-    targets = (place >= start.unsqueeze(2)) & (place < (start + size).unsqueeze(2)) & tokens.unsqueeze(1)
-    return View(view.x, view.valid, targets.any(1), meta={**(view.meta or {}), "targets": targets})
-
-
-def _tokens(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> tuple[View, Tensor, Tensor]:
-    """A view, a mask of its tokens that are not all padding (B,N), and a mask of observed values (B,T,C)."""
-    if not options["patch"]:
-        raise UserError("patch=0: this encoder has no tokens; give patch, or use the encoder patch_series")
-    view, observed = _augmented(batch, rng, options, prep)
-    return view, view.valid.unflatten(1, (-1, options["patch"])).any(2), observed
-
-
-def _spans(rng: CounterRNG, tokens: Tensor, count: Tensor, span: int, least: int = 1) -> Tensor:
-    """tokens (B,N) bool, count (B,) -> (B,N) bool, true at `count` tokens of each sample (at least `least`, at most all but one) in runs
-    of about `span`: those with the largest noise, smoothed over `span` neighbours."""
-    number = tokens.shape[1]
-    noise = rng.uniform(number + span - 1).unfold(1, span, 1).mean(2)
-    rank = (-torch.where(tokens, noise, -1.0)).argsort(dim=1, stable=True).argsort(dim=1)
-    count = count.clamp(min=least).minimum(tokens.sum(1) - 1)
-    return (rank < count.unsqueeze(1)) & tokens
+    """Unmasked context tokens, and runs of tokens to predict: see `target_runs`."""
+    return target_runs(_augmented(batch, rng, options, prep)[0], rng, options)
 
 
 def _curve(rng: CounterRNG, share: Tensor, channels: int) -> Tensor:

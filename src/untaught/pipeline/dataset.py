@@ -17,6 +17,7 @@ from untaught.data.addresses import data_names
 from untaught.data.column import pad
 from untaught.data.decoding import decode
 from untaught.data.loader import Loader, hold
+from untaught.data.pieces import cut_source
 from untaught.data.runs import Runs
 from untaught.data.sources import Source, open_source
 from untaught.data.store import Store, bytes_needed, cache_folder, pack, peek
@@ -144,6 +145,8 @@ def open_dataset(
         warn(warning)
     records = peek(source)
     prep = adapted(records, reading) if isinstance(reading, Preprocessor) else plan(source, records, modality, overrides or {})
+    if (cut := modality.cut) is not None:
+        source = cut_source(source, lambda record: cut(record, prep.settings), sorted(prep.settings.items()))
     prep.presets()  # raises UserError for impossible settings of a run file
     names = data_names(data)
     name = f"in memory: {source.what}" if names is None else names if isinstance(names, str) else ", ".join(names)

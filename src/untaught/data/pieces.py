@@ -1,0 +1,58 @@
+"""Records cut into pieces: long recordings become several samples, of which none is in another split than the rest of its recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+from untaught.core import Record
+from untaught.data.decoding import CHUNK, ahead, chunks, processors
+from untaught.data.identity import fingerprint
+from untaught.data.parts import Part, Shard, Source
+
+Cut = Callable[[Record], list[Record]]  # a record -> its pieces in order, itself if it is not cut
+
+
+def cut_source(source: Source, cut: Cut, settings: object) -> Source:
+    """The source with every record cut. Records whose number is known are cut once now, to count the pieces; streams while they are read.
+
+    settings: what `cut` depends on, for the fingerprint. A source without long records is returned unchanged.
+    """
+    counts = {name: _counted(part, cut) for name, part in source.parts.items() if part.rows is not None}
+    if all(name in counts and (counts[name] == 1).all() for name in source.parts):
+        return source
+    parts = {name: _cut(part, cut, counts.get(name)) for name, part in source.parts.items()}
+    total = sum(part.rows or 0 for part in parts.values())
+    what = source.what if len(counts) < len(parts) else f"{source.what}; cut into {total:,} pieces"
+    return replace(source, what=what, parts=parts, fingerprint=fingerprint([source.fingerprint, settings]))
+
+
+def _counted(part: Part, cut: Cut) -> np.ndarray:
+    """The number of pieces of each record (n,)."""
+    count = lambda records: [len(cut(record)) for record in records]  # noqa: E731
+    return np.array([number for numbers in ahead(count, chunks(part, CHUNK), processors()) for number in numbers], np.int64)
+
+
+def _cut(part: Part, cut: Cut, counts: np.ndarray | None) -> Part:
+    def pieces(records: Iterator[Record]) -> Iterator[Record]:
+        return (piece for record in records for piece in cut(record))
+
+    at = part.at
+    if at is None or counts is None:
+        return Part(
+            None if counts is None else int(counts.sum()), lambda: pieces(iter(part)), shards=[_shard(one, pieces) for one in part.shards]
+        )
+    ends = counts.cumsum()
+
+    def piece(number: int) -> Record:
+        record = int(np.searchsorted(ends, number, side="right"))
+        return cut(at(record))[number - int(ends[record] - counts[record])]
+
+    return Part(int(ends[-1]) if len(ends) else 0, lambda: pieces(iter(part)), piece)
+
+
+def _shard(shard: Shard, pieces: Callable[[Iterator[Record]], Iterator[Record]]) -> Shard:
+    return replace(shard, count=lambda: None, read=lambda start: islice(pieces(shard.read(0)), start, None))
