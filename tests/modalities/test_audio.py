@@ -358,6 +358,17 @@ def test_pictures_show_what_is_masked_and_where_it_ends() -> None:
     assert 0.2 < grey[0].mean() < 0.95
 
 
+def test_an_answer_that_is_right_has_no_error_and_looks_like_the_recording() -> None:
+    prep = prep_of(records())
+    found, options = view("masked", records(), prep), prep.presets()["masked"] | {"patch": 4}
+    pretext = AUDIO.pretexts["masked"]
+    assert found.target is not None
+    assert not pretext.measure(found, found.target, options, prep)["rmse_db"].any()
+    wrong = pretext.measure(found, found.target + math.log(10) / 10 / prep.statistics["std"][0], options, prep)["rmse_db"]
+    np.testing.assert_allclose(wrong, 1.0, rtol=1e-4)  # every band 1 dB too loud
+    assert np.array_equal(pretext.render(found, options, prep), AUDIO.render(View(found.x, found.valid), options, prep))
+
+
 def test_the_encoder_does_not_see_padding() -> None:
     prep, network = prep_of(records()), ConvMel(width=8).eval()
     found = view("whole", records(), prep)

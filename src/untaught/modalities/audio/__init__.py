@@ -8,46 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-
-from untaught.core import Modality, Options, Preprocessor, View
+from untaught.core import Modality, Options, Preprocessor
 from untaught.modalities.audio.augment import augmented, blocks, masked, multiblock, whole
-from untaught.modalities.audio.decode import LONG, RATES, cut, decode, fit, plan, raw, spectrogram
+from untaught.modalities.audio.decode import LONG, RATES, cut, decode, fit, plan, raw
 from untaught.modalities.audio.presets import STILL, check, presets
-
-WIDE = 128  # width of a picture in pixels
-ANCHORS = (
-    (0, 0, 4),
-    (40, 11, 84),
-    (101, 21, 110),
-    (159, 42, 99),
-    (212, 72, 66),
-    (245, 125, 21),
-    (250, 193, 39),
-    (252, 255, 164),
-)  # inferno
-
-
-def render(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
-    """Spectrograms (B,M,128,3) uint8, low frequencies below, dark where quiet; masked tokens and what lies beyond the end are grey."""
-    x, valid = view.x.detach().float().cpu(), view.valid.cpu()
-    if options["input"] == "waveform":
-        x = spectrogram(x, prep.settings)
-        hop = prep.settings["hop"]
-        valid = F.pad(valid, (0, x.shape[1] * hop - valid.shape[1])).unflatten(1, (-1, hop)).any(2)
-    shown = valid if view.mask is None else valid & ~view.mask.cpu().repeat_interleave(options["patch"], 1)
-    low, high = (x.masked_fill(~valid.unsqueeze(2), fill).flatten(1) for fill in (float("inf"), float("-inf")))
-    low, high = low.amin(1).view(-1, 1, 1), high.amax(1).view(-1, 1, 1)
-    level = ((x - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-    at = torch.linspace(0, x.shape[1] - 1, WIDE).round().long()
-    level, shown = level[:, at].transpose(1, 2).flip(1), shown[:, at]
-    place = level * (len(ANCHORS) - 1)
-    below = place.floor().long().clamp(max=len(ANCHORS) - 2)
-    anchors = torch.tensor(ANCHORS, dtype=torch.float32)
-    colours = torch.lerp(anchors[below], anchors[below + 1], (place - below).unsqueeze(3))
-    return torch.where(shown[:, None, :, None], colours, 215.0).round().byte().numpy()
+from untaught.modalities.audio.spectrogram_plots import PRETEXTS, render
 
 
 def encoder_for(settings: Options, needs: frozenset[str]) -> str:
@@ -91,6 +56,7 @@ AUDIO = Modality(
     },
     raw=raw,
     render=render,
+    pretexts=PRETEXTS,
     unaugmented=STILL | {"scale": (1.0, 1.0)},
     encoder_for=encoder_for,
     encoder_arguments=encoder_arguments,

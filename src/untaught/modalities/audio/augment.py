@@ -18,6 +18,7 @@ from untaught.core import Batch, Options, Preprocessor, View
 from untaught.modalities.audio.decode import spectrogram, waves
 from untaught.modalities.token_masks import masked_runs, masked_tokens, target_runs
 from untaught.ops.counter_rng import CounterRNG
+from untaught.ops.interpolation import linear_at
 from untaught.ops.log_mel import FLOOR, frames
 
 ECHO = 0.3  # seconds of reverberation
@@ -160,10 +161,7 @@ def _resized(x: Tensor, number: Tensor, rng: CounterRNG, options: Options) -> tu
         factor = (rng.uniform(low=-1.0) * math.log1p(options["stretch"])).exp()
         number = (number / factor).round().clamp(min=1, max=x.shape[1]).long()
         at = (torch.arange(x.shape[1], device=x.device) * factor.unsqueeze(1)).clamp(max=x.shape[1] - 1)
-        low = at.floor().long()
-        high = (low + 1).clamp(max=x.shape[1] - 1)
-        take = lambda place: x.gather(1, place.unsqueeze(2).expand(-1, -1, bands))  # noqa: E731
-        x = torch.lerp(take(low), take(high), (at - low).unsqueeze(2))
+        x = linear_at(x, at)
         x = torch.where(_before(number, x), x, FLOOR_LOG)
     return x, number
 
