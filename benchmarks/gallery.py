@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_sample_images
 
 import untaught as ut
@@ -43,11 +43,10 @@ ROWS = (
     Row("inpainting", "photos", "inpainting", PHOTOS),
     Row("denoising", "photos", "denoising", PHOTOS),
     Row("mae", "photos", "mae", PHOTOS | {"normalise": False}),
-    Row("jigsaw", "photos", "jigsaw", PHOTOS),
+    Row("jigsaw", "photos", "jigsaw", {"size": 48, "batch_size": 64, "puzzle.permutations": 64}),
     Row("rotation", "photos", "rotation", PHOTOS),
-    Row("dino", "photos", "dino: attention", PHOTOS),
-    Row("vae", "fashion", "vae: samples"),
-    Row("pixelcnn", "fashion", "pixelcnn: samples", {"batch_size": 32}),
+    Row("vae", "fashion", "samples of vae"),
+    Row("pixelcnn", "fashion", "... of pixelcnn", {"batch_size": 32}),
 )
 
 
@@ -88,11 +87,10 @@ def strip(row: Row, run: Path) -> Image.Image:
         views = pretext.views
         tiles = list(views.prep.modality.render(View(pretext.method.sample(2 * PAIRS, 0)), views.options[0], views.prep))
     else:
-        before, after = images.get("input", images["sample"]), images.get("answer", images.get("attention"))
-        assert after is not None
+        before, after = images.get("input", images["sample"]), images["answer"]
         tiles = [each for pair in zip(before, after, strict=True) for each in pair]
     sheet = Image.new("RGB", (NAME + 2 * PAIRS * (SIDE + GAP), SIDE + GAP), "white")
-    ImageDraw.Draw(sheet).text((4, SIDE // 2 - 6), row.title, fill="black")
+    ImageDraw.Draw(sheet).text((4, SIDE // 2 - 9), row.title, fill="black", font=ImageFont.load_default(16))
     for i, pixels in enumerate(tiles):
         way = Image.Resampling.NEAREST if pixels.shape[0] < SIDE else Image.Resampling.LANCZOS
         sheet.paste(Image.fromarray(pixels).resize((SIDE, SIDE), way), (NAME + i * (SIDE + GAP), 0))
