@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from untaught.core import Batch, Preprocessor, UserError
+from untaught.data.sources import open_source
 from untaught.modalities.image_text import IMAGE_TEXT, items, learn, plan
 from untaught.modalities.tokenizer import texts_of
 from untaught.pipeline.dataset import batch_of
@@ -131,3 +133,17 @@ def test_neither_image_nor_text_is_no_record(prepared: tuple[Preprocessor, Batch
     prep, _ = prepared
     with pytest.raises(ValueError, match="no image and no text"):
         replace(prep).decode({"image": "", "text": [" "], "name": "x"})
+
+
+def test_a_missing_caption_is_not_the_word_nan(prepared: tuple[Preprocessor, Batch]) -> None:
+    prep, _ = prepared
+    image = records()[0]["image"]
+    nan: Any = float("nan")
+    given = [nan, pd.NA, "", [nan, "a dog", None, b"  "], [b"a dog", np.str_("a cat")], np.array(["a cat", nan], object)]
+    counts = [len(prep.decode({"image": image, "text": text, "name": "x"})["text.lengths"]) for text in given]
+    assert counts == [0, 0, 0, 1, 2, 1]
+    as_bytes, as_text = (prep.decode({"image": image, "text": [dog], "name": "x"})["text.ids"] for dog in (b"a dog", "a dog"))
+    assert as_bytes.tolist() == as_text.tolist()
+    table = pd.DataFrame({"image": [image] * 3, "text": [["a dog", nan], [None, "a cat"], nan]})
+    texts = [record["text"] for record in open_source(table, IMAGE_TEXT).parts["all"]]
+    assert [None if text is None else list(text) for text in texts] == [["a dog", None], [None, "a cat"], None]

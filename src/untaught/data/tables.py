@@ -15,6 +15,7 @@ from untaught.data.grouped_rows import grouped_rows
 from untaught.data.identity import content_hash, file_facts, fingerprint
 from untaught.data.label_column import count_values, find_labels, label_doubts, number_of
 from untaught.data.parts import PARTS, Choice, Part, Shard, Source, sort_parts
+from untaught.data.labels import is_missing
 from untaught.data.table import Table, rows_of
 
 
@@ -144,6 +145,8 @@ def _value(value: Any, table: Table, listed: bool) -> Any:
     elif listed and value and not isinstance(value, Exception):
         value = Path(str(value))
     elif isinstance(value, list):
+        if any(isinstance(one, str) for one in value):  # where numpy would spell out a missing one: "nan"
+            value = [None if is_missing(one) or (isinstance(one, float) and one != one) else one for one in value]
         value = np.asarray(value)
     return table.folder / value if isinstance(value, Path) and table.folder else value
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from untaught.core import Batch, Files, Modality, Options, Preprocessor, Record, UserError, View
+from untaught.data.labels import is_missing
 from untaught.modalities.image import IMAGE
 from untaught.modalities.text import TEXT
 from untaught.ops.counter_rng import CounterRNG
@@ -68,7 +69,7 @@ def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+    return is_missing(value) or (isinstance(value, float) and value != value) or (isinstance(value, str | bytes) and not value.strip())
 
 
 def _captions(value: Any, encoding: str) -> list[str]:
@@ -80,7 +81,7 @@ def _captions(value: Any, encoding: str) -> list[str]:
         found = list(value)
     else:
         found = [value]
-    return [str(caption) for caption in found if not _is_missing(caption) and str(caption).strip()]
+    return [caption.decode(encoding) if isinstance(caption, bytes) else str(caption) for caption in found if not _is_missing(caption)]
 
 
 def _captions_or_none(record: Record, encoding: str) -> list[str]:
