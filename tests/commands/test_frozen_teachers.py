@@ -71,7 +71,7 @@ def test_a_teacher_is_found_from_another_folder(teacher: Path, tmp_path: Path, m
     file.write_text(file.read_text().replace(str(tmp_path / "run"), "run"))
     (tmp_path / "run").unlink()
     ut.pretrain(IMAGES, out=tmp_path / "run", **SMALL | {"encoder__width": 4, "seed": 1})
-    with pytest.raises(UserError, match="weights of the teacher .* have changed since the run started"):
+    with pytest.raises(UserError, match=r"weights of the teacher .* have changed since the run started"):
         ut.pretrain(out=out, resume=True, steps=5)
 
 

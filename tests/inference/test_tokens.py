@@ -126,5 +126,5 @@ def test_a_file_of_ours_is_replaced_and_no_grid_of_it_is_left(tmp_path: Path) ->
     assert write_tokens(embedder(), tmp_path / "t.npy") == 7
     mine = tmp_path / "mine.npy"
     np.save(mine, np.zeros((2, 3, 4), np.float32))
-    with pytest.raises(UserError, match="mine.npy already exists and was not written by untaught"):
+    with pytest.raises(UserError, match=r"mine\.npy already exists and was not written by untaught"):
         write_tokens(embedder(), mine)

@@ -14,8 +14,8 @@ from untaught.data.column_matching import asked_column, choose_column, join_numb
 from untaught.data.grouped_rows import grouped_rows
 from untaught.data.identity import content_hash, file_facts, fingerprint
 from untaught.data.label_column import count_values, find_labels, label_doubts, number_of
-from untaught.data.parts import PARTS, Choice, Part, Shard, Source, sort_parts
 from untaught.data.labels import is_missing
+from untaught.data.parts import PARTS, Choice, Part, Shard, Source, sort_parts
 from untaught.data.table import Table, rows_of
 
 
