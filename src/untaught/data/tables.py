@@ -12,7 +12,7 @@ import numpy as np
 from untaught.core import Modality, Record, UserError
 from untaught.data.column_matching import asked_column, choose_column, join_numbered, lists_files
 from untaught.data.grouped_rows import grouped_rows
-from untaught.data.identity import content_hash, file_facts, fingerprint
+from untaught.data.identity import change_time, content_hash, file_facts, fingerprint
 from untaught.data.label_column import count_values, find_labels, label_doubts, number_of
 from untaught.data.labels import is_missing
 from untaught.data.parts import PARTS, Choice, Part, Shard, Source, sort_parts
@@ -120,6 +120,7 @@ def open_tables(
         raise UserError(f"{where} has no rows; give a table with at least one")
     what = f"{f'{rows:,}' if rows is not None else 'a stream of'} {modality.noun} in {where}{sizes}: {note}"
     source = Source(what, parts, names, fingerprint([*facts, chosen, label, split, names, [table.rows for table in everything]]))
+    source.changed = max(map(change_time, stamps), default=0)
     if label is not None and naming is not None:
         source.warnings += label_doubts(everything, label, naming)
         source.warnings += [f"the label column {label} is also read as the {name}" for name, column in chosen.items() if column == label]
