@@ -147,3 +147,25 @@ def test_a_missing_caption_is_not_the_word_nan(prepared: tuple[Preprocessor, Bat
     table = pd.DataFrame({"image": [image] * 3, "text": [["a dog", nan], [None, "a cat"], nan]})
     texts = [record["text"] for record in open_source(table, IMAGE_TEXT).parts["all"]]
     assert [None if text is None else list(text) for text in texts] == [["a dog", None], [None, "a cat"], None]
+
+
+def test_a_file_of_captions_is_read_as_any_text_is(prepared: tuple[Preprocessor, Batch], tmp_path: Path) -> None:
+    prep, _ = prepared
+    image, file = records()[0]["image"], tmp_path / "a.txt"
+
+    def captions(content: bytes) -> list[str]:
+        file.write_bytes(content)
+        batch, _ = batch_of([{"image": image, "text": text, "name": "x"} for text in (file, "a dog")], prep)
+        items_of, row = items(batch, "text")
+        return [text for text, of in zip(texts(made(prep, items_of, "text.whole")[0], prep), row.tolist(), strict=True) if of == 0]
+
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        assert captions("a dog runs\r\na cat\n".encode(encoding)) == ["a dog runs", "a cat"]
+    assert len(captions("a dog\x0c runs\u2028on".encode())) == 1, "lines end at line ends only"
+    file.write_bytes("a caf\u00e9".encode("latin-1"))
+    given = [{"image": image, "text": file, "name": "pair 7"}]
+    with pytest.raises(UserError, match=r"none of the texts .* can be read: pair 7 \(is not valid utf-8 at byte 5; give encoding=latin-1"):
+        plan(given, OVERRIDES)
+    assert plan(given, OVERRIDES | {"text.encoding": "latin-1"})["text"]["encoding"] == "latin-1"
+    with pytest.raises(ValueError, match="bool is not text"):
+        prep.decode({"image": image, "text": True, "name": "x"})
