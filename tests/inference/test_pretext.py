@@ -207,6 +207,8 @@ def test_a_method_that_makes_nothing_says_which_do(runs: dict[str, Path]) -> Non
 def test_a_run_of_an_earlier_version_says_how_to_add_the_heads(runs: dict[str, Path], tmp_path: Path) -> None:
     run = shutil.copytree(runs["rotation"], tmp_path / "run")
     shutil.rmtree(run / "heads")
+    with pytest.raises(UserError, match=r"rotation/encoder is the encoder alone; .* in the run folder: give .*rotation$"):
+        ut.predict(runs["rotation"] / "encoder", photos(2))
     with pytest.raises(UserError, match=r"run has no heads/.* untaught pretrain --out .*run --resume"):
         ut.predict(run, photos(2))
     ut.pretrain({"train": photos(32), "test": photos(8)}, out=run, resume=True)

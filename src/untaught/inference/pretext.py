@@ -88,6 +88,8 @@ def check_possible(run: Path, heads: Heads | None, encoder: Pretrained) -> None:
         if drawn or heads.cls.generates or has_prototypes(heads.cls):
             return
         raise UserError(f"the {heads.cls.answers} of {run} can't be drawn: modality {encoder.prep.modality.name} does not offer it")
+    if run.name == "encoder" and holds_heads(run.parent):
+        raise UserError(f"{run} is the encoder alone; the head of its pretext task is in the run folder: give {run.parent}")
     name, table = encoder.config.get("method", "its method"), method_table()
     if name in table and usable(method_class(name)):
         raise UserError(f"{run} has no {FOLDER}/, as runs of earlier versions; add it with: untaught pretrain --out {run} --resume")
