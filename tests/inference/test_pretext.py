@@ -100,8 +100,8 @@ def test_written_files_are_told_apart_and_found_by_their_row(runs: dict[str, Pat
     ut.predict(runs["rotation"], data, tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "predictions.csv").set_index("row").sort_index()
     assert sorted(table["file"]) == sorted({file.lower(): file for file in table["file"]}.values()), "also where case does not count"
-    for name, file in zip(sorted(names), table["file"], strict=True):
-        upright = np.rot90(np.asarray(Image.open(data / name)), -int(table["turned"][sorted(names).index(name)]) // 90)
+    for name, file, turned in zip(sorted(names), table["file"], table["turned"], strict=True):
+        upright = np.rot90(np.asarray(Image.open(data / name)), -turned // 90)
         np.testing.assert_allclose(np.asarray(Image.open(tmp_path / "out" / file)).astype(int), upright.astype(int), atol=1)
 
 

@@ -109,9 +109,9 @@ def test_padding_of_series_does_not_count(cls: Any) -> None:
 
 
 def test_missing_values_do_not_count_where_they_are_restored() -> None:
-    view = series()
+    view: Any = series()
     view.target = view.x + 1
-    view.target_valid = view.valid.unsqueeze(2) & (torch.arange(7) != 2).view(1, 7, 1)  # type: ignore[union-attr]
+    view.target_valid = view.valid.unsqueeze(2) & (torch.arange(7) != 2).view(1, 7, 1)
     method = built(Denoising, view, ConvSeries(channels=1, hidden=4, width=6, depth=1)).eval()
     restored = method.solve([view])
     known = view.target_valid.nonzero().tolist()
@@ -224,7 +224,8 @@ def test_free_bits_charge_a_minimum_for_each_latent() -> None:
 @pytest.mark.parametrize("cls", [VAE, DiscreteVAE])
 def test_draws_are_new_in_each_step_and_for_each_sample_and_the_same_in_any_batch(cls: Any) -> None:
     view = leveled()
-    method = built(cls, view, **{"codes": 5} if cls is DiscreteVAE else {})
+    knobs: Any = {"codes": 5} if cls is DiscreteVAE else {}
+    method = built(cls, view, **knobs)
     first = method.draw(view)
     assert torch.equal(first, method.draw(view))
     assert torch.equal(first[1:], method.draw(replace(view, x=view.x[1:], meta={"index": view.meta["index"][1:]})))
