@@ -172,6 +172,12 @@ def test_predictions_have_the_finest_map_of_the_stride(stride: int) -> None:
     assert built(one, stride=stride).score(one).shape == (ROWS, 261, *[4 if stride <= 2 else 2] * 2)
 
 
+def test_a_colour_has_no_more_neighbours_than_there_are_bins() -> None:
+    assert built(view(), neighbours=261)([view()], 0.0)["cross_entropy"].isfinite()
+    with pytest.raises(UserError, match="neighbours=262: there are 261 bins of colours; choose as many at most"):
+        built(view(), neighbours=262)
+
+
 def test_a_vit_predicts_at_its_tokens() -> None:
     one = view()
     method = built(one, vit_mini(size=SIDE, patch_size=2, embed_dim=16, depth=1, num_heads=1))

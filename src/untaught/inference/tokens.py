@@ -151,4 +151,4 @@ def _to_npy(embedder: TokenEmbedder, path: Path, beside: Path, grid: Path) -> in
 
 def _check_even(embedder: TokenEmbedder) -> None:
     if embedder.places.padded:
-        raise UserError(f"{embedder.modality.noun} differ in their number of tokens, which .npy can't hold; give out=FILE.parquet")
+        raise UserError(f"{embedder.modality.noun} may differ in their number of tokens, which .npy can't hold; give out=FILE.parquet")

@@ -61,6 +61,8 @@ class Colorization(Method):
         spread = [max(values) - min(values) for key in ("mean", "std") if (values := facts.statistics.get(key))]
         if spread and max(spread) < EQUAL:
             raise UserError("the images are all grey (their three channels are equal): there are no colours to predict; give colour images")
+        if neighbours > len(bins()):
+            raise UserError(f"neighbours={neighbours}: there are {len(bins())} bins of colours; choose as many at most")
         self.encoder = encoder
         self.neighbours, self.sigma, self.uniform, self.temperature = neighbours, sigma, uniform, temperature
         self.register_buffer("centres", bins().clone(), persistent=False)
