@@ -25,16 +25,23 @@ def photos(count: int = 40) -> np.ndarray:
     return (255 * smooth).byte().permute(0, 2, 3, 1).numpy()
 
 
-def test_grey_photographs_are_coloured(tmp_path: Path) -> None:
+def test_grey_photographs_are_coloured(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = ut.pretrain(photos(), "colorization", out=tmp_path / "run", **SHORT)
     grey = tmp_path / "grey"
     grey.mkdir()
     for number in range(3):
         Image.fromarray(photos()[number]).convert("L").save(grey / f"{number}.png")
+    Image.fromarray(photos()[3]).save(grey / "3.png")
     ut.predict(run.path, grey, out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    assert list(table.columns) == ["row", "name", "ab_rmse", "ciede2000", "colourfulness", "true_colourfulness"]
-    assert table["true_colourfulness"].max() < 0.1
+    assert list(table.columns) == ["row", "name", "file", "ab_rmse", "ciede2000", "colourfulness", "true_colourfulness"]
+    assert table["true_colourfulness"][:3].max() < 0.1
+    for error in ("ab_rmse", "ciede2000"):
+        assert list(table[error].isna()) == [True, True, True, False], "the true colours of grey photographs are unknown"
+    said = capfd.readouterr().err
+    assert "ab_rmse" in said
+    assert "mean of 1 images" in said
+    assert "mean of 4 images" in said
     assert table["colourfulness"].min() > 0.5
     drawn = np.asarray(Image.open(tmp_path / "out" / "0.png"))
     assert drawn.shape == (24, 24, 3)

@@ -63,6 +63,27 @@ def test_short_runs_read_whole_images_and_keep_the_teachers_vectors(teacher: Pat
     distil(tmp_path / "stream2", teacher, stream=True, views="global")
 
 
+def test_a_teacher_is_found_from_another_folder(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of older versions have relative paths, which are still compared by their weights."""
+    monkeypatch.chdir(teacher.parent)
+    np.save(tmp_path / "images.npy", IMAGES)
+    out = tmp_path / "student"
+    distil(out, "run", tmp_path / "images.npy")
+    file = out / "run.yaml"
+    assert yaml.safe_load(file.read_text())["knobs"]["teachers"] == str(teacher)
+    assert list(yaml.safe_load(file.read_text())["teachers"]) == [str(teacher)]
+    monkeypatch.chdir(tmp_path)
+    ut.pretrain(out=out, resume=True, steps=3)
+    file.write_text(file.read_text().replace(str(teacher), "run"))
+    (tmp_path / "run").symlink_to(teacher)
+    ut.pretrain(out=out, resume=True, steps=4)
+    file.write_text(file.read_text().replace(str(tmp_path / "run"), "run"))
+    (tmp_path / "run").unlink()
+    ut.pretrain(IMAGES, out=tmp_path / "run", **SMALL | {"encoder__width": 4, "seed": 1})
+    with pytest.raises(UserError, match=r"weights of the teacher .* have changed since the run started"):
+        ut.pretrain(out=out, resume=True, steps=5)
+
+
 def test_a_run_resumes_only_with_the_same_teacher(teacher: Path, tmp_path: Path) -> None:
     module = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8))
     out = tmp_path / "student"

@@ -62,7 +62,8 @@ def test_squares_are_found(tmp_path: Path, capfd: Any) -> None:
         ious.append((said & truth).sum() / (said | truth).sum())
     assert np.mean(ious) > 0.6
     table = pd.read_csv(masks / "predictions.csv")
-    assert list(table.columns) == ["row", "name", "share_0", "share_255"]
+    assert list(table.columns) == ["row", "name", "file", "share_0", "share_255"]
+    assert list(table["file"]) == list(table["name"]), "a mask is found by its row"
     assert table["share_255"].mean() == pytest.approx(100 / (24 * 32), abs=0.06)
     with pytest.raises(ut.UserError, match="already exists; choose another --out"):
         model.predict(data, tmp_path / "masks")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 from PIL import Image
 
 from untaught.core import Preprocessor, UserError
-from untaught.data.sources import open_source
+from untaught.data.sources import Source, open_source
+from untaught.data.store import pack
 from untaught.downstream.segment import Segment
 from untaught.modalities.image import IMAGE
 
@@ -49,6 +52,35 @@ def test_a_mask_is_found_by_its_ending_or_its_folder(form: str, packed: bool, tm
             archive.add(tmp_path / "data", ".")
     assert pairs(data) == {f"x{number}.png": (100 + number, number) for number in range(4)}
     assert "each with its mask (" in open_source(data, READING.modality).what
+
+
+@pytest.mark.parametrize("archive", ["", "zip", "tar"])
+def test_a_mask_that_changes_is_other_data(archive: str, tmp_path: Path) -> None:
+    """Else the masks of an earlier run would be learned from, out of its store."""
+    data = tmp_path / "data"
+    for number in range(3):
+        image(data / f"x{number}.png", 100 + number)
+        image(data / f"x{number}_mask.png", number)
+
+    def opened() -> Source:
+        return open_source(shutil.make_archive(str(data), archive, data) if archive else data, READING.modality)
+
+    def masks() -> list[int]:
+        return sorted(int(row[0, 0]) for row in pack(opened(), READING).columns["target.mask"])
+
+    sources = [opened(), opened()]
+    assert masks() == [0, 1, 2]
+    times = (data / "x1_mask.png").stat()
+    image(data / "x1_mask.png", 77)
+    os.utime(data / "x1_mask.png", ns=(times.st_atime_ns, times.st_mtime_ns + 2 * 10**9))
+    sources.append(opened())
+    assert masks() == [0, 2, 77]
+    image(data / "x1.png", 99)
+    os.utime(data / "x1.png", ns=(times.st_atime_ns, times.st_mtime_ns + 4 * 10**9))
+    sources.append(opened())
+    found = [source.fingerprint for source in sources]
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
 
 
 def test_an_ending_or_a_folder_is_told(tmp_path: Path) -> None:

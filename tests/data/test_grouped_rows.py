@@ -29,3 +29,10 @@ def test_a_file_has_all_its_captions_and_rows_without_a_file_stay_apart() -> Non
 def test_a_table_of_different_files_is_read_as_it_is() -> None:
     plain = table([("a.png", "one"), (None, "two"), (None, "three"), ("b.png", None)])
     assert grouped_rows(plain, "image", ["caption"]) is plain
+
+
+def test_a_file_is_one_however_its_path_is_written() -> None:
+    found = grouped_rows(
+        table([("b/a.png", "one"), ("./b//a.png", "two"), ("b/../b/a.png", "three"), ("a.png", "four")]), "image", ["caption"]
+    )
+    assert [row["caption"] for row in found.read(["image", "caption"])] == [["one", "two", "three"], ["four"]]

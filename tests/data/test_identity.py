@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import tarfile
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -20,10 +23,11 @@ from PIL import Image
 from pyarrow import parquet
 from tiny import encoded, picture, write_pictures
 
-from untaught.core import Modality
+from untaught.core import Modality, Preprocessor
 from untaught.data import identity
 from untaught.data.identity import content_hash
 from untaught.data.sources import open_source
+from untaught.data.store import pack
 
 Make = Callable[[int], Any]  # a seed -> a value: other seeds, other contents, alike in every repr
 SPARSE = 4000  # numbers, of which numpy and torch print the first and the last
@@ -246,3 +250,52 @@ def test_no_cache_of_datasets_is_touched(tmp_path: Path, tokens: Modality, monke
     given = datasets.Dataset.from_dict({"text": ["a"], "label": [0]})
     assert [len(list(open_source(one, tokens).parts["all"])) for one in (tmp_path / "a.csv", tmp_path / "a.jsonl", given)] == [2, 1, 1]
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "list", "pattern", "csv", "listing", "npy", "tar"])
+def test_what_is_cached_of_a_file_knows_when_it_changed_whatever_its_size_and_time(kind: str, tmp_path: Path, tokens: Modality) -> None:
+    """Programs that unpack archives or copy files set modification times back, also to those of another version."""
+    root = tmp_path / "data"
+    root.mkdir()
+    texts = root / "a.txt"
+    given: Any = {"folder": root, "list": [texts], "pattern": str(root / "*.txt"), "listing": root / "x.csv", "csv": root / "x.csv"}.get(
+        kind, root / {"file": "a.txt"}.get(kind, f"x.{kind}")
+    )
+
+    def write(text: str) -> None:
+        texts.write_text(text)
+        if kind == "npy":
+            np.save(given, np.array([text]))
+        elif kind == "csv":
+            given.write_text(f"text\n{text}\n")
+        elif kind == "listing" and not given.exists():
+            given.write_text("text\na.txt\n")
+        elif kind == "tar":
+            with tarfile.open(given, "w") as archive:
+                archive.addfile(tarfile.TarInfo("a.txt"), io.BytesIO(b""))
+                info = tarfile.TarInfo("b.txt")
+                info.size = len(text)
+                archive.addfile(info, io.BytesIO(text.encode()))
+
+    write("1 2 3")
+    times = {path: path.stat().st_mtime_ns for path in root.iterdir()}
+    before = open_source(given, tokens)
+    assert open_source(given, tokens).version == before.version
+    time.sleep(0.02)  # clocks of file systems tick every few milliseconds
+    write("4 5 6")
+    for path, stamp in times.items():
+        os.utime(path, ns=(stamp, stamp))
+    after = open_source(given, tokens)
+    assert after.fingerprint == before.fingerprint, "a run compares what is read, not when it was copied"
+    assert after.version != before.version
+
+
+def test_a_store_is_not_that_of_another_file_of_the_same_size_and_time(tmp_path: Path, tokens: Modality) -> None:
+    file, sums = tmp_path / "a.txt", []
+    for text in ("1 2 3", "4 5 6", "4 5 6"):
+        if sums:
+            time.sleep(0.02)
+        file.write_text(text)
+        os.utime(file, ns=(10**9, 10**9))
+        sums.append(pack(open_source(file, tokens), Preprocessor(tokens, {"ragged": ["ids"]})).columns["sum"].tolist())
+    assert sums == [[6], [15], [15]]

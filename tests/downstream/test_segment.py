@@ -109,6 +109,8 @@ def test_scores_are_counted_over_all_pixels_of_all_images() -> None:
     assert made.judge({"classes": said}, truth) == pytest.approx(1 - np.mean(ious))
     absent = made.scores(made.outcome({"classes": np.zeros((1, 4, 4), np.uint8)}, np.zeros((1, 4, 4), np.uint8)))
     assert absent == {"miou": 1.0, "pixel_accuracy": 1.0}, "a class that is nowhere has no share in the mean"
+    wrong = made.scores(made.outcome({"classes": np.array([[[0, 0], [0, 1]]], np.uint8)}, np.zeros((1, 2, 2), np.uint8)))
+    assert wrong == {"miou": 0.375, "pixel_accuracy": 0.75}, "a class that is only predicted has"
     rows = made.metrics([outcome])
     assert rows["miou"].interval[0] < scores["miou"] < rows["miou"].interval[1]
 

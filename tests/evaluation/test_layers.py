@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from untaught.core import Encoder, Features, View
@@ -75,6 +76,28 @@ def test_inner_layers_are_maps_averaged_over_places_and_the_pooled_vectors_come_
     assert every.widths == [3, 2, 1]
     for number, want in enumerate(means):
         torch.testing.assert_close(Inner(Maps(), number)(View(x)), want)
+
+
+@pytest.mark.parametrize("probe", ["LinearProbe", "RidgeProbe"])
+def test_no_row_both_fits_and_judges_a_layer(probe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+
+    class Probe:
+        def __init__(self, fitting: np.ndarray, judging: np.ndarray) -> None:
+            used.append((fitting[:, 0].tolist(), judging[:, 0].tolist()))
+            self.count = len(judging)
+
+        def predict(self, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, None]:
+            assert labels.tolist() == [used[-1][0][row] % 3 for row in rows]
+            return np.zeros(self.count), None
+
+    monkeypatch.setattr(f"untaught.evaluation.layers.{probe}", Probe)
+    rows = np.arange(50.0)[:, None]
+    best_inner([rows, rows], (np.arange(50) % 3).astype(float if probe == "RidgeProbe" else int), 0)
+    assert len(used) == 2
+    for fitting, judging in used:
+        assert sorted(fitting + judging) == list(range(50)), "every row once"
+        assert len(judging) == 10
 
 
 def test_the_best_layer_is_judged_on_rows_that_it_was_not_fitted_on() -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
+from untaught.commands.frozen import without_labels
 from untaught.core import View
 from untaught.encoders.colours import Colours
 from untaught.evaluation.segmentation import confusion, kmeans_segmentation
@@ -35,6 +41,29 @@ def test_one_matching_holds_for_all_images() -> None:
     truth = np.array([[[0, 1]], [[1, 0]]])
     for outcome in kmeans_segmentation(vectors, (1, 2), truth, 2, 255):
         assert outcome.sum(0).diagonal().sum() == 2
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_ignored_pixels_have_no_cluster_of_their_own(binary: bool) -> None:
+    """Instances 0, 1 and 2 with a border of 255, as in PASCAL VOC: as one class and as classes."""
+    masks = torch.randint(0, 3, (3, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    masks[:, ::3] = 255
+    batch = {"pixels": torch.rand(3, 3, 8, 8), "index": torch.arange(3)}
+    tuner: Any = SimpleNamespace(
+        test=np.arange(3),
+        encoder=Colours(3),
+        device=torch.device("cpu"),
+        dataset=SimpleNamespace(name="x", in_order=lambda rows, size: SimpleNamespace(batches=lambda epoch: [batch])),
+        targets=SimpleNamespace(follow=lambda batch, view: replace(view, target=masks)),
+        used=lambda batch, epoch: [View(batch["pixels"])],
+    )
+    counted: list[np.ndarray] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("untaught.commands.frozen.measure", lambda scores, outcomes, around: counted.extend(outcomes) or {})
+        without_labels(tuner, {"values": [0, 1] if binary else [0, 1, 2], "binary": binary, "ignore": 255})
+    true = np.bincount(masks[masks != 255].clamp(max=1 if binary else 2).numpy())
+    assert len(counted) == 5
+    assert all(outcome.sum((0, 2)).tolist() == true.tolist() for outcome in counted)
 
 
 def test_colours_are_pixels_and_the_means_around_them() -> None:

@@ -71,10 +71,11 @@ def test_a_folder_of_images_and_a_table(runs: dict[str, Path], tmp_path: Path) -
     Image.fromarray(photos(1)[0]).save(data / "overview.png")
     assert ut.predict(runs["rotation"], data, tmp_path / "out") == tmp_path / "out"
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    assert list(table) == ["row", "name", "turned", "right"]
+    assert list(table) == ["row", "name", "file", "turned", "right"]
     assert sorted(table["name"]) == sorted([*(f"overview/{i}.png" for i in range(5)), "overview.png"])
     images = {path.name for path in (tmp_path / "out").glob("*.png")}
     assert images == {"overview.png", "overview-2.png", *(f"overview_{i}.png" for i in range(5))}, "a sheet never replaces a sample"
+    assert dict(zip(table["name"], table["file"], strict=True))["overview.png"] == "overview-2.png"
     frame = ut.predict(runs["rotation"], data)
     assert isinstance(frame, pd.DataFrame)
     assert list(frame["turned"]) == list(table["turned"])
@@ -83,8 +84,39 @@ def test_a_folder_of_images_and_a_table(runs: dict[str, Path], tmp_path: Path) -
         np.testing.assert_allclose(pixels.astype(int), upright.astype(int), atol=1)
     with pytest.raises(UserError, match="out already exists; choose another --out"):
         ut.predict(runs["rotation"], data, tmp_path / "out")
-    ut.predict(runs["rotation"], data, tmp_path / "table.parquet")
+    for _ in range(2):  # a table of ours is replaced
+        ut.predict(runs["rotation"], data, tmp_path / "table.csv")
+        ut.predict(runs["rotation"], data, tmp_path / "table.parquet")
     assert pd.read_parquet(tmp_path / "table.parquet").equals(frame[["row", "name", "turned", "right"]])
+
+
+def test_written_files_are_told_apart_and_found_by_their_row(runs: dict[str, Path], tmp_path: Path) -> None:
+    data, pixels = tmp_path / "photos", photos(4)
+    deep, leaf = data / ("\u5199" * 60), "\u771f" * 60
+    deep.mkdir(parents=True)
+    names = ["a.png", "a.bmp", "-A.png", f"{deep.name}/{leaf}.png"]  # the last one joined: over 255 bytes
+    for name, one in zip(names, pixels, strict=True):
+        Image.fromarray(one).save(data / name)
+    ut.predict(runs["rotation"], data, tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv").set_index("row").sort_index()
+    assert sorted(table["file"]) == sorted({file.lower(): file for file in table["file"]}.values()), "also where case does not count"
+    for name, file, turned in zip(sorted(names), table["file"], table["turned"], strict=True):
+        upright = np.rot90(np.asarray(Image.open(data / name)), -turned // 90)
+        np.testing.assert_allclose(np.asarray(Image.open(tmp_path / "out" / file)).astype(int), upright.astype(int), atol=1)
+
+
+def test_answers_that_are_not_finite_are_refused_but_a_perfect_one_is_not(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, float] = {}
+    monkeypatch.setattr(
+        "untaught.inference.pretext.answer", lambda *_: Answers({name: np.full(5, value) for name, value in found.items()}, {})
+    )
+    found |= {"psnr": np.inf, "ab_rmse": np.nan, "right": 1.0}
+    ut.predict(runs["rotation"], photos(5))
+    for name, value in (("psnr", np.nan), ("psnr", -np.inf), ("right", np.nan), ("colourfulness", np.inf)):
+        with monkeypatch.context() as patch:
+            patch.setitem(found, name, value)
+            with pytest.raises(UserError, match="the network output is not finite for 5 of 5 samples"):
+                ut.predict(runs["rotation"], photos(5))
 
 
 def test_prototypes_are_those_of_the_trained_head(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -117,8 +149,9 @@ def test_the_nearest_images_of_the_most_used_prototypes() -> None:
 def test_means_leave_out_what_is_infinite() -> None:
     sheets = Sheets()
     for psnr in ([10.0, np.inf], [20.0, 30.0]):
-        sheets.add(Answers({"psnr": np.array(psnr), "turned": np.array([0, 90])}, {}))
+        sheets.add(Answers({"psnr": np.array(psnr), "turned": np.array([0, 90]), "ab_rmse": np.full(2, np.nan)}, {}))
     assert sheets.means() == {"psnr": 20.0}
+    assert sheets.counts["psnr"] == 3
 
 
 @pytest.mark.parametrize(("method", "knobs"), [("mae", {"normalise": False}), ("vae", {"views": "whole"})])
@@ -191,6 +224,8 @@ def test_a_method_that_makes_nothing_says_which_do(runs: dict[str, Path]) -> Non
 def test_a_run_of_an_earlier_version_says_how_to_add_the_heads(runs: dict[str, Path], tmp_path: Path) -> None:
     run = shutil.copytree(runs["rotation"], tmp_path / "run")
     shutil.rmtree(run / "heads")
+    with pytest.raises(UserError, match=r"rotation/encoder is the encoder alone; .* in the run folder: give .*rotation$"):
+        ut.predict(runs["rotation"] / "encoder", photos(2))
     with pytest.raises(UserError, match=r"run has no heads/.* untaught pretrain --out .*run --resume"):
         ut.predict(run, photos(2))
     ut.pretrain({"train": photos(32), "test": photos(8)}, out=run, resume=True)

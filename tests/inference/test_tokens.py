@@ -15,8 +15,8 @@ from pyarrow import parquet
 from untaught.config.registry import modality_named
 from untaught.core import Encoder, Features, Preprocessor, UserError, View
 from untaught.encoders.patch_series import PatchSeries
-from untaught.inference.embed import rows_beside
-from untaught.inference.tokens import TokenEmbedder, grid_beside, tokens_of, write_tokens
+from untaught.inference.embed import Embedder, grid_beside, rows_beside, write_vectors
+from untaught.inference.tokens import TokenEmbedder, tokens_of, write_tokens
 from untaught.pipeline.pretrained import Pretrained
 
 PREP = Preprocessor(
@@ -112,3 +112,19 @@ def test_samples_of_different_lengths_are_lists_without_padding(tmp_path: Path) 
 def test_an_encoder_of_pooled_vectors_alone_is_refused() -> None:
     with pytest.raises(UserError, match="Pooled offers neither tokens nor maps, only pooled vectors"):
         embedder(Pooled())
+
+
+def test_a_file_of_ours_is_replaced_and_no_grid_of_it_is_left(tmp_path: Path) -> None:
+    pooled = Embedder(Pretrained(Quarters(), {"view": "whole"}, PREP), images())
+    for name in ("t.npy", "t.parquet"):
+        out = tmp_path / name
+        for _ in range(2):
+            assert write_tokens(embedder(), out) == 7
+        for _ in range(2):
+            assert write_vectors(pooled, out) == 7
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"t.npy", "t.rows.npy", "t.parquet"}
+    assert write_tokens(embedder(), tmp_path / "t.npy") == 7
+    mine = tmp_path / "mine.npy"
+    np.save(mine, np.zeros((2, 3, 4), np.float32))
+    with pytest.raises(UserError, match=r"mine\.npy already exists and was not written by untaught"):
+        write_tokens(embedder(), mine)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from untaught.core import Batch, Preprocessor, UserError
+from untaught.data.sources import open_source
 from untaught.modalities.image_text import IMAGE_TEXT, items, learn, plan
 from untaught.modalities.tokenizer import texts_of
 from untaught.pipeline.dataset import batch_of
@@ -131,3 +133,39 @@ def test_neither_image_nor_text_is_no_record(prepared: tuple[Preprocessor, Batch
     prep, _ = prepared
     with pytest.raises(ValueError, match="no image and no text"):
         replace(prep).decode({"image": "", "text": [" "], "name": "x"})
+
+
+def test_a_missing_caption_is_not_the_word_nan(prepared: tuple[Preprocessor, Batch]) -> None:
+    prep, _ = prepared
+    image = records()[0]["image"]
+    nan: Any = float("nan")
+    given = [nan, pd.NA, "", [nan, "a dog", None, b"  "], [b"a dog", np.str_("a cat")], np.array(["a cat", nan], object)]
+    counts = [len(prep.decode({"image": image, "text": text, "name": "x"})["text.lengths"]) for text in given]
+    assert counts == [0, 0, 0, 1, 2, 1]
+    as_bytes, as_text = (prep.decode({"image": image, "text": [dog], "name": "x"})["text.ids"] for dog in (b"a dog", "a dog"))
+    assert as_bytes.tolist() == as_text.tolist()
+    table = pd.DataFrame({"image": [image] * 3, "text": [["a dog", nan], [None, "a cat"], nan]})
+    texts = [record["text"] for record in open_source(table, IMAGE_TEXT).parts["all"]]
+    assert [None if text is None else list(text) for text in texts] == [["a dog", None], [None, "a cat"], None]
+
+
+def test_a_file_of_captions_is_read_as_any_text_is(prepared: tuple[Preprocessor, Batch], tmp_path: Path) -> None:
+    prep, _ = prepared
+    image, file = records()[0]["image"], tmp_path / "a.txt"
+
+    def captions(content: bytes) -> list[str]:
+        file.write_bytes(content)
+        batch, _ = batch_of([{"image": image, "text": text, "name": "x"} for text in (file, "a dog")], prep)
+        items_of, row = items(batch, "text")
+        return [text for text, of in zip(texts(made(prep, items_of, "text.whole")[0], prep), row.tolist(), strict=True) if of == 0]
+
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        assert captions("a dog runs\r\na cat\n".encode(encoding)) == ["a dog runs", "a cat"]
+    assert len(captions("a dog\x0c runs\u2028on".encode())) == 1, "lines end at line ends only"
+    file.write_bytes("a caf\u00e9".encode("latin-1"))
+    given = [{"image": image, "text": file, "name": "pair 7"}]
+    with pytest.raises(UserError, match=r"none of the texts .* can be read: pair 7 \(is not valid utf-8 at byte 5; give encoding=latin-1"):
+        plan(given, OVERRIDES)
+    assert plan(given, OVERRIDES | {"text.encoding": "latin-1"})["text"]["encoding"] == "latin-1"
+    with pytest.raises(ValueError, match="bool is not text"):
+        prep.decode({"image": image, "text": True, "name": "x"})

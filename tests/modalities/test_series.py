@@ -74,6 +74,19 @@ def test_a_missing_value_is_zero_and_said_by_a_channel() -> None:
     assert masked.target_valid.sum() == 2 * (20 + 7 + 13 + 20) - 2
 
 
+def test_a_value_between_a_known_and_a_missing_one_is_missing() -> None:
+    """Views between time steps interpolate: what is partly of a missing value would lie too near 0."""
+    series = np.full((1, 40), 5.0)
+    series[:, 5::6] = NAN
+    found = [{"series": series, "name": "x"}]
+    prep = Preprocessor(SERIES, plan(found, {"standardise": "none"}))
+    still = dict.fromkeys(("jitter", "scaling", "magnitude_warp", "drop"), 0.0)
+    shown = view("global", found, prep, scale=(1.0, 1.0), time_warp=0.05, **still)
+    values, missing = shown.x[shown.valid].unbind(1)
+    assert 10 < missing.sum() < 20, "two gaps of a time step around each missing value"
+    torch.testing.assert_close(values, 5 * (1 - missing), atol=1e-2, rtol=0)
+
+
 def test_a_missing_value_that_the_settings_do_not_have_is_refused_unless_it_is_wished_for() -> None:
     with pytest.raises(ValueError, match=r"time step 2 of channel 0 is missing, .* missing=True"):
         decode(records(True)[1], plan(records(), {}))

@@ -116,6 +116,19 @@ def test_other_data_in_the_place_of_the_runs_own_are_refused(tmp_path: Path, con
         divided(known, range(40, 60), own=True)
 
 
+def test_data_that_look_the_same_are_compared_by_content(tmp_path: Path) -> None:
+    """Files of the same size and time have the same fingerprint; and another version may decode all of them differently."""
+    dataset = opened(range(40))
+    known = run_of(tmp_path / "run", dataset)
+    fingerprint = known.fingerprint
+    assert fingerprint is not None
+    assert known.same(dataset.store, fingerprint)
+    assert known.same(dataset.store, "moved")
+    assert not known.same(opened([*range(39), 50]).store, fingerprint), "one of them is another"
+    assert known.same(opened(range(40, 60)).store, fingerprint), "none is what it was"
+    assert not known.same(opened(range(40, 60)).store, "other")
+
+
 def test_a_run_of_an_older_version_is_told_by_its_fingerprint(tmp_path: Path) -> None:
     dataset = opened(range(40))
     known = run_of(tmp_path / "run", dataset, keeps=False)

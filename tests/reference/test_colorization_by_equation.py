@@ -159,14 +159,23 @@ def test_colours_are_counted_once_a_step_and_kept_in_checkpoints() -> None:
     assert method.counts.sum() == 0
     method.after_step(0.0)
     assert method.counts.sum() == 2 * 2 * 4
+    method([one], 0.0)
+    method.after_step(0.0)
+    assert method.counts.sum() == 3 * 2 * 4, "of all steps so far"
     assert "counts" in method.state_dict()
-    assert method.counts[(method.centres == 0).all(1)] < 16  # other bins than that of grey
+    assert method.counts[(method.centres == 0).all(1)] < 24  # other bins than that of grey
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8])
 def test_predictions_have_the_finest_map_of_the_stride(stride: int) -> None:
     one = view()
     assert built(one, stride=stride).score(one).shape == (ROWS, 261, *[4 if stride <= 2 else 2] * 2)
+
+
+def test_a_colour_has_no_more_neighbours_than_there_are_bins() -> None:
+    assert built(view(), neighbours=261)([view()], 0.0)["cross_entropy"].isfinite()
+    with pytest.raises(UserError, match="neighbours=262: there are 261 bins of colours; choose as many at most"):
+        built(view(), neighbours=262)
 
 
 def test_a_vit_predicts_at_its_tokens() -> None:

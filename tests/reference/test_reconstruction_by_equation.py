@@ -108,6 +108,17 @@ def test_padding_of_series_does_not_count(cls: Any) -> None:
     assert method([view], 0.0)["reconstruction"].item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)
 
 
+def test_missing_values_do_not_count_where_they_are_restored() -> None:
+    view: Any = series()
+    view.target = view.x + 1
+    view.target_valid = view.valid.unsqueeze(2) & (torch.arange(7) != 2).view(1, 7, 1)
+    method = built(Denoising, view, ConvSeries(channels=1, hidden=4, width=6, depth=1)).eval()
+    restored = method.solve([view])
+    known = view.target_valid.nonzero().tolist()
+    errors = [(restored[i, t, c] - view.target[i, t, c]).item() ** 2 for i, t, c in known]
+    assert method([view], 0.0)["reconstruction"].item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+
+
 def test_rows_of_numbers_are_reconstructed() -> None:
     """Nonlinear principal component analysis."""
     view = View(torch.randn(ROWS, 6, generator=draws()))
@@ -210,6 +221,19 @@ def test_free_bits_charge_a_minimum_for_each_latent() -> None:
     assert free.item() == pytest.approx(sum(each) / values / math.log(2), rel=1e-3)
 
 
+@pytest.mark.parametrize("cls", [VAE, DiscreteVAE])
+def test_draws_are_new_in_each_step_and_for_each_sample_and_the_same_in_any_batch(cls: Any) -> None:
+    view = leveled()
+    knobs: Any = {"codes": 5} if cls is DiscreteVAE else {}
+    method = built(cls, view, **knobs)
+    first = method.draw(view)
+    assert torch.equal(first, method.draw(view))
+    assert torch.equal(first[1:], method.draw(replace(view, x=view.x[1:], meta={"index": view.meta["index"][1:]})))
+    method.after_step(0.5)
+    both = torch.cat([first, method.draw(view)]).flatten(1)
+    assert ((both[:, None] - both).abs().amax(2) + 9 * torch.eye(2 * ROWS) > 0.1).all()
+
+
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 def test_other_likelihoods_log_no_bits(likelihood: str) -> None:
     view = leveled()
@@ -257,11 +281,11 @@ def test_a_vae_of_series_is_gaussian() -> None:
 def test_the_discrete_vae_relaxes_its_codes_in_training() -> None:
     """Ramesh et al. 2021, section 2.1: softmax((logits + gumbel) / temperature), the divergence from the uniform prior."""
     view = leveled()
-    method = built(DiscreteVAE, view, codes=6, temperature=(1.0, 0.5), temperature_share=1.0, kl=3.0, kl_share=1.0)
+    method = built(DiscreteVAE, view, codes=6, temperature=(1.0, 0.5), temperature_share=1.0, kl=3.0, kl_share=0.75)
     method.eval()  # BatchNorm's running statistics
     logits = method.codes(method.encoder.features(view, want=("maps",)).maps[-1])
     temperature = 0.5 + 0.5 * (1 + math.cos(math.pi * 0.25)) / 2
-    weight = 3 - 3 * (1 + math.cos(math.pi * 0.25)) / 2
+    weight = 3 - 3 * (1 + math.cos(math.pi * 0.25 / 0.75)) / 2
     codes = torch.zeros_like(logits)
     divergence = 0.0
     for b in range(ROWS):

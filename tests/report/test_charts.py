@@ -68,3 +68,11 @@ def test_labels_that_would_meet_stand_on_two_lines(count: int, heights: int) -> 
     assert [text for _, _, text in found] == names
     assert len({y for _, y, _ in found}) == heights
     assert all(one[1] != other[1] for one, other in itertools.pairwise(found)) == (heights == 2)
+
+
+def test_an_axis_has_no_ticks_around_a_single_value() -> None:
+    ticks_of = lambda svg: re.findall(r'<text class="tick \w+" [^>]*>([^<]*)</text>', str(svg))  # noqa: E731
+    assert ticks_of(chart("t", [Curve("a", "c0", [Point(140, 0.25)])], "step")) == ["0.25", "140"]
+    assert ticks_of(chart("t", [Curve("a", "c0", [Point(140, 1.0)])], "step", as_percent=True)) == ["100%", "140"]
+    assert ticks_of(chart("t", [Curve("a", "c0", [Point(0, 5.0), Point(100, 5.0)])], "step"))[0] == "5"
+    assert len(ticks_of(chart("t", [Curve("a", "c0", [Point(0, 5.0), Point(100, 6.0)])], "step"))) > 4

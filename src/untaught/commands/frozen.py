@@ -70,14 +70,14 @@ def frozen_probe(
             say(f"probing   {features}")
             _, probed = finetune(network, place, data, task=task, out=Path(scratch) / str(number), **how)
             rows += [row | {"features": features, "probe": PROBE} for row in probed.config["scores"]]
-            if dense and probed.config["scores"]:
+            if not rows:
+                raise UserError(
+                    f"no held-out samples to evaluate --task {task} on; give data with a test part, or data the encoder was not trained on"
+                )
+            if dense:
                 facts = {name: probed.config[name] for name in ("values", "binary", "ignore")}
                 tuner = open_tuner(network, place, data, task=task, columns=columns, label=label, split=split, knobs=knobs)
                 rows += [row | {"features": features} for row in without_labels(tuner, facts)]
-    if not rows:
-        raise UserError(
-            f"no held-out samples to evaluate --task {task} on; give data with a test part, or data the encoder was not trained on"
-        )
     run = path.parent if path.name == "encoder" else path
     folder = out or (run if (run / "run.yaml").exists() else None)
     if folder is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from untaught.commands.teachers import absolute
 from untaught.config.overrides import knobs_of, sort_knobs
 from untaught.config.presets import RATES, chosen_defaults, encoder_defaults, with_defaults
 from untaught.config.registry import MethodLike, from_python, method_class, method_title, modality_named, modality_table
@@ -58,7 +59,7 @@ class PretrainArguments:
     modules: dict[str, nn.Module] = dataclasses.field(default_factory=dict)  # given as knobs (teachers), by the names that replace them
 
     def __post_init__(self) -> None:
-        self.knobs = {key: self._by_name(value) for key, value in self.knobs.items()}
+        self.knobs = absolute({key: self._by_name(value) for key, value in self.knobs.items()})
         for what, name in vars(self).items():
             if isinstance(name, str) and not name.strip():
                 raise UserError(f"{what} is empty; give a name, or omit it")
@@ -160,7 +161,7 @@ def _modality(arguments: PretrainArguments, views: tuple[str, ...]) -> Modality:
 
 def _as_before(arguments: PretrainArguments, before: Options) -> tuple[PretrainArguments, list[str]]:
     """The run's original arguments; only loop knobs that do not affect the samples may change -> arguments, and messages about changes."""
-    knobs, changes = dict(before["knobs"]), []
+    knobs, changes = absolute(before["knobs"]), []
     if found := started():  # the current number of processes, if one was given then
         knobs |= {name: getattr(found, name) for name in PLACES if name in knobs}
     advice = "resume without it, or choose another --out"

@@ -6,6 +6,8 @@ import copy
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +22,24 @@ KNOB = "teachers"
 def named(knobs: Options) -> tuple[str, ...]:
     """The names given by the knob `teachers`, of a method or of a hybrid's member."""
     return next((tuple(value) for key, value in knobs.items() if key.rpartition(".")[2] == KNOB), ())
+
+
+def absolute(knobs: Options) -> Options:
+    """The knobs with absolute paths of teachers: a run folder names the same ones from any working directory."""
+
+    def one(name: Any) -> Any:
+        if not isinstance(name, str):
+            return name
+        model, sign, file = name.strip().rpartition("=")  # timm/NAME=FILE
+        path = Path(file).expanduser()
+        return f"{model}{sign}{path.absolute()}" if file and path.exists() else name
+
+    def all_of(value: Any) -> Any:
+        if isinstance(value, str):
+            return ",".join(map(one, value.split(",")))
+        return [one(name) for name in value] if isinstance(value, list | tuple) else value
+
+    return {key: all_of(value) if key.rpartition(".")[2] == KNOB else value for key, value in knobs.items()}
 
 
 def open_teachers(
@@ -75,6 +95,6 @@ def digest(network: nn.Module) -> str:
 def check_same(teachers: Sequence[FrozenEncoder], before: Options) -> None:
     """Raises UserError if the run that is resumed had teachers with other weights. before: its run.yaml."""
     known = before.get(KNOB, {})
-    for one in teachers:
-        if known.get(one.name, one.digest) != one.digest:
+    for one, earlier in zip(teachers, known.values(), strict=False):  # by place: runs of older versions have relative paths as names
+        if known.get(one.name, earlier) != one.digest:
             raise UserError(f"the weights of the teacher {one.name} have changed since the run started; restore them, or start a new run")

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from untaught.core import Modality, Record, UserError
 from untaught.data.addresses import Address
 from untaught.data.beside import Pairs, missing, pair
-from untaught.data.identity import file_facts, fingerprint
+from untaught.data.identity import change_time, file_facts, fingerprint
 from untaught.data.labels import numbered
 from untaught.data.parts import PARTS, TRAIN, Part, Source, sort_parts
 
@@ -40,6 +40,7 @@ class Member:
     size: int
     stamp: int
     given: str | None = None  # its path as the user wrote it
+    changed: int = 0  # its `change_time`
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,10 @@ def open_files(paths: Sequence[Path], modality: Modality, where: str, arranged: 
     """Files by path, in this order. arranged: split into splits and classes by their folders."""
     whole = [Path(os.path.abspath(path)) for path in paths]
     root = Path(os.path.commonpath([path.parent for path in whole]))
-    members = [Member(path.relative_to(root).as_posix(), *file_facts(path)[1:], str(own)) for path, own in zip(whole, paths, strict=True)]
+    members = [
+        Member(path.relative_to(root).as_posix(), *file_facts(path)[1:], str(own), change_time(path))
+        for path, own in zip(whole, paths, strict=True)
+    ]
     return _open(members, [], root, modality, f"in {where}", arranged)
 
 
@@ -104,6 +108,7 @@ def _open(
     beside: Beside | None = None,
 ) -> Source:
     field = _field(modality)
+    listed = {member.name: member for member in members}
     members, pairs, skipped = _paired(members, modality, marker, skipped)
     beside = beside or {field: {} for field in modality.beside}
 
@@ -118,7 +123,7 @@ def _open(
 
         return Part(len(chosen), lambda: (at(i) for i in range(len(chosen))), at)
 
-    return _arrange(members, skipped, root, modality, build, where, arranged, pairs, beside)
+    return _arrange(members, skipped, root, modality, build, where, arranged, pairs, beside, listed)
 
 
 def _paired(
@@ -153,6 +158,7 @@ def open_archive(path: Path, modality: Modality, marker: str | None = None) -> S
     if not members:
         raise nothing(modality, path, len(listing.members), skipped)
     read = read_zip if path.name.lower().endswith(".zip") else read_tar
+    listed = {member.name: member for member in members}
     members, pairs, skipped = _paired(members, modality, marker, skipped)
 
     def build(chosen: list[tuple[Member, int | None]]) -> Part:
@@ -193,7 +199,7 @@ def open_archive(path: Path, modality: Modality, marker: str | None = None) -> S
 
         return Part(len(chosen), pairs_of_records if pairs else joined_records if beside else records)
 
-    return _arrange(members, skipped, path, modality, build, f"under {path}", pairs=pairs, beside=beside)
+    return _arrange(members, skipped, path, modality, build, f"under {path}", pairs=pairs, beside=beside, listed=listed)
 
 
 def nothing(modality: Modality, root: Path, files: int, skipped: list[tuple[str, str]]) -> UserError:
@@ -235,7 +241,7 @@ def list_folder(root: Path) -> Listing:
                     (links if entry.is_symlink() else folders).append(path)
                     continue
                 facts = entry.stat()
-                members.append(Member(name, facts.st_size, facts.st_mtime_ns))
+                members.append(Member(name, facts.st_size, facts.st_mtime_ns, changed=facts.st_ctime_ns))
             except FileNotFoundError:  # a broken link: reported when it is read
                 members.append(Member(name, -1, -1))
             except OSError as error:
@@ -392,8 +398,9 @@ def _arrange(
     arranged: bool = True,
     pairs: Pairs | None = None,
     beside: Beside | None = None,
+    listed: dict[str, Member] | None = None,
 ) -> Source:
-    """Splits (if `arranged`) and classes from the files' folders."""
+    """Splits (if `arranged`) and classes from the files' folders. listed: all files by name, with those that `pairs` names."""
     folders = [PurePosixPath(member.name).parts[:-1] for member in members]
     while all(folders) and len({folder[0] for folder in folders}) == 1 and _part_of_folder(folders[0][0]) is None:
         folders = [folder[1:] for folder in folders]  # "photos/photos/train/...": drop folders common to all files
@@ -420,11 +427,14 @@ def _arrange(
         what += " (" + ", ".join(f"{part} {len(rows):,}" for part, rows in sort_parts(chosen).items()) + ")"
         if unparted := sorted({folder[0] for folder in folders if folder and _part_of_folder(folder[0]) is None}):
             what += f"; unlabelled training rows: {', '.join(unparted[:3])}{' ...' if len(unparted) > 3 else ''}"
-    paired = [sorted(pairs.mate.items())] if pairs else []
-    paired += [sorted((name, mate.name, mate.size, mate.stamp) for name, mate in mates.items()) for mates in (beside or {}).values()]
+    linked = [{name: (listed or {})[mate] for name, mate in pairs.mate.items()}] if pairs else []
+    linked += (beside or {}).values()
+    paired = [sorted((name, mate.name, mate.size, mate.stamp) for name, mate in mates.items()) for mates in linked]
     facts = [file_facts(root)[0], *paired, *((member.name, member.size, member.stamp) for member in members), sorted(modality.suffixes)]
     built = {part: build(rows) for part, rows in sort_parts(chosen).items()}
-    return Source(what, built, tuple(numbers) if labelled else None, fingerprint([*facts, *([] if arranged else ["listed"])]), skipped)
+    source = Source(what, built, tuple(numbers) if labelled else None, fingerprint([*facts, *([] if arranged else ["listed"])]), skipped)
+    source.changed = max(file.changed for file in (*members, *(mate for mates in linked for mate in mates.values())))
+    return source
 
 
 def _part_of_folder(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,7 +41,7 @@ def grouped_rows(table: Table, key: str, several: Sequence[str]) -> Table:
 
 
 def _key(value: Any) -> Any:
-    """The identifier of a row's file; None if missing."""
+    """The identifier of a row's file, the same for a.jpg and ./a.jpg; None if missing."""
     if isinstance(value, dict):
         value = value.get("path")
-    return None if value is None or isinstance(value, Exception) or value != value else str(value) or None
+    return None if value is None or isinstance(value, Exception) or value != value or not str(value) else os.path.normpath(str(value))

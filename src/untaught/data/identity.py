@@ -134,6 +134,15 @@ class _Digest:
         self.put(kind, uuid.uuid4().bytes)
 
 
+def change_time(path: Path) -> int:
+    """When a file's contents, name or permissions last changed, in ns; 0 for a missing one. Unlike the modification time, no program sets
+    it back, as those do that unpack archives or copy files with their times."""
+    try:
+        return path.stat().st_ctime_ns
+    except (OSError, ValueError):
+        return 0
+
+
 def file_facts(path: Path) -> tuple[str, int, int]:
     """(absolute path, bytes, modification time in ns), the latter two -1 for a missing file."""
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from untaught.core import Record, UserError, reason
-from untaught.data.identity import file_facts
+from untaught.data.identity import change_time, file_facts, fingerprint
 
 TRAIN, VAL, TEST = "train", "val", "test"
 PARTS = {
@@ -67,6 +67,12 @@ class Source:
     fingerprint: str  # changes with the data and the choice of columns
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (name, reason) of files skipped while listing
     warnings: list[str] = field(default_factory=list)  # for the user
+    changed: int = 0  # the newest `change_time` of its files: caches compare it, runs do not, since copying the data also changes it
+
+    @property
+    def version(self) -> str:
+        """Key of what is cached of the data; unlike the fingerprint, it also changes with files of the same size and modification time."""
+        return fingerprint([self.fingerprint, self.changed]) if self.changed else self.fingerprint
 
     @property
     def rows(self) -> int | None:
@@ -102,6 +108,7 @@ def at_rest(source: Source, facts: list[tuple[str, int, int]]) -> Source:
 
     for part in source.parts.values():
         part.read = partial(guarded, part.read)
+    source.changed = max([source.changed, *(change_time(Path(path)) for path, *_ in facts)])
     return source
 
 

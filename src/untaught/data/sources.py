@@ -140,9 +140,12 @@ def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progr
         except Exception as error:  # pyarrow and json raise their own
             raise UserError(f"{path} cannot be read as a saved data set ({_first_line(error)}); save it again with save_to_disk") from error
         _refuse_reading(choice, "a saved data set")
-        facts = [(member.name, member.size, member.stamp) for member in folders.list_folder(path).members]
+        files = folders.list_folder(path).members
+        facts = [(member.name, member.size, member.stamp) for member in files]
         opened = frames.of_datasets(saved, path.name)
-        return tables.open_tables(opened, modality, [str(path.absolute()), *facts], f"the saved data set {path}", choice)
+        source = tables.open_tables(opened, modality, [str(path.absolute()), *facts], f"the saved data set {path}", choice)
+        source.changed = max([source.changed, *(member.changed for member in files)])
+        return source
     listing = folders.list_folder(path)
     members = [path / member.name for member in listing.members]
     if modality.lines:

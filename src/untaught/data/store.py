@@ -194,7 +194,7 @@ def sizes(rows: dict[str, np.ndarray]) -> str:
 
 
 def _place(source: Source, prep: Preprocessor, cache: Path | None) -> Path:
-    key = fingerprint([SCHEMA, source.fingerprint, prep.modality.name, sorted(prep.settings.items())])
+    key = fingerprint([SCHEMA, source.version, prep.modality.name, sorted(prep.settings.items())])
     return (cache or cache_folder()) / "stores" / key
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from untaught.core import Modality, Record, UserError
 from untaught.data.column_matching import asked_column, choose_column, extra_columns, join_numbered, lists_files
 from untaught.data.grouped_rows import grouped_rows
-from untaught.data.identity import content_hash, file_facts, fingerprint
+from untaught.data.identity import change_time, content_hash, file_facts, fingerprint
 from untaught.data.label_column import count_values, find_labels, label_doubts, number_of
+from untaught.data.labels import is_missing
 from untaught.data.parts import PARTS, Choice, Part, Shard, Source, sort_parts
 from untaught.data.table import Table, rows_of
 
@@ -120,6 +121,7 @@ def open_tables(
         raise UserError(f"{where} has no rows; give a table with at least one")
     what = f"{f'{rows:,}' if rows is not None else 'a stream of'} {modality.noun} in {where}{sizes}: {note}"
     source = Source(what, parts, names, fingerprint([*facts, chosen, label, split, names, [table.rows for table in everything]]))
+    source.changed = max(map(change_time, stamps), default=0)
     if label is not None and naming is not None:
         source.warnings += label_doubts(everything, label, naming)
         source.warnings += [f"the label column {label} is also read as the {name}" for name, column in chosen.items() if column == label]
@@ -145,6 +147,8 @@ def _value(value: Any, table: Table, listed: bool) -> Any:
     elif listed and value and not isinstance(value, Exception):
         value = Path(str(value))
     elif isinstance(value, list):
+        if any(isinstance(one, str) for one in value):  # where numpy would spell out a missing one: "nan"
+            value = [None if is_missing(one) or (isinstance(one, float) and one != one) else one for one in value]
         value = np.asarray(value)
     return table.folder / value if isinstance(value, Path) and table.folder else value
 

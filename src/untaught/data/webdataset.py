@@ -14,14 +14,14 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from untaught.data.addresses import Address, address_facts, address_name, open_address
 from untaught.data.folders import LARGEST, hidden
-from untaught.data.identity import fingerprint
+from untaught.data.identity import change_time, fingerprint
 from untaught.data.parts import PEEKED
 from untaught.data.store import cache_folder
 from untaught.ops.encodings import decode
@@ -38,7 +38,8 @@ class Tar:
     def __init__(self, address: Address) -> None:
         self.address, self.name = address, address_name(address)
         self.broken: str | None = None  # why its end is unreadable
-        self.kept = cache_folder() / "shards" / f"{fingerprint([SCHEMA, address_facts(address)])}.npy"
+        changed = [change_time(address)] if isinstance(address, Path) else []
+        self.kept = cache_folder() / "shards" / f"{fingerprint([SCHEMA, address_facts(address), *changed])}.npy"
         self.places: np.ndarray | None = None  # (n + 1,) byte offsets at which samples begin and the last ends; None: unknown
         with suppress(OSError, ValueError, EOFError):
             self.places = np.load(self.kept, mmap_mode="r", allow_pickle=False)

@@ -26,7 +26,7 @@ from untaught.pipeline.pretrained import Pretrained
 from untaught.pipeline.view_pipeline import convolves, used_view
 from untaught.ranges import Samples, in_range
 from untaught.storage.atomic import make_room, replacing, replacing_all
-from untaught.storage.ownership import check_replaceable
+from untaught.storage.ownership import check_replaceable, is_ours
 
 CHECKED = 8  # records whose format is compared with the training data
 
@@ -155,6 +155,8 @@ def write_vectors(embedder: Embedder, out: Path) -> int:
             check_replaceable(path, "choose another --out")
         with replacing_all(out, rows_beside(out)) as (vectors, rows):
             count = _to_npy(embedder, vectors, rows)
+        if is_ours(grid_beside(out)):  # of tokens that were there before
+            grid_beside(out).unlink()
         beside = f", and their row indices to {rows_beside(out)}"
     say(f"wrote     {count:,} vectors of {embedder.encoder.width} to {out}{beside}")
     return count
@@ -163,6 +165,11 @@ def write_vectors(embedder: Embedder, out: Path) -> int:
 def rows_beside(out: Path) -> Path:
     """vectors.rows.npy (N,) int64 next to vectors.npy: the record index of each vector."""
     return out.with_suffix(".rows.npy")
+
+
+def grid_beside(out: Path) -> Path:
+    """vectors.grid.json {"grid": [h, w], "width": D} next to vectors.npy of tokens."""
+    return out.with_suffix(".grid.json")
 
 
 def write_file(out: Path, write: Callable[[Path], int]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 DENSE = 64  # maximum batch size of tasks with dense predictions
+LONGEST = 150  # bytes of the name of a written file
 
 
 def holds_model(path: Path) -> bool:
@@ -140,10 +141,11 @@ def _write_files(predictor: Predictor, out: Path) -> int:
         partial.mkdir(parents=True)
         writer = None
         for predictions in predictor.predictions():
+            written = []
             for name, image in files(predictions):
-                stem = plain_stem(name, used)
-                image.save(partial / f"{stem}.png")
-            table = plain_cells(predictor.task.table(predictions))
+                written.append(f"{plain_stem(name, used)}.png")
+                image.save(partial / written[-1])
+            table = plain_cells(with_files(predictor.task.table(predictions), written))
             writer = writer or csv.CSVWriter(str(partial / "predictions.csv"), table.schema)
             writer.write_table(table)
         assert writer is not None
@@ -152,12 +154,20 @@ def _write_files(predictor: Predictor, out: Path) -> int:
     return len(used)
 
 
+def with_files(table: pyarrow.Table, files: list[str]) -> pyarrow.Table:
+    """A table of one row per sample with a column "file" after "name": two samples may have one stem."""
+    import pyarrow as pa
+
+    return table.add_column(table.column_names.index("name") + 1, "file", pa.array(files, pa.string()))
+
+
 def plain_stem(name: str, used: set[str]) -> str:
-    """train/a.jpg -> train_a: a unique file name without folders or suffix."""
-    stem = re.sub(r"[^\w.-]+", "_", str(PurePosixPath(name).with_suffix("")).strip("/"))[-150:].lstrip("._") or "sample"
+    """train/a.jpg -> train_a: a file name without folders or suffix, unique in lower case too, of at most 255 bytes with its suffix."""
+    stem = re.sub(r"[^\w.-]+", "_", os.path.splitext(name)[0].strip("/"))
+    stem = stem.encode()[-LONGEST:].decode(errors="ignore").lstrip("._-") or "sample"
     number, first = 1, stem
-    while stem in used:
+    while stem.casefold() in used:
         number += 1
         stem = f"{first}-{number}"
-    used.add(stem)
+    used.add(stem.casefold())
     return stem

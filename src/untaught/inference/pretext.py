@@ -15,7 +15,7 @@ from untaught.core import Method, UserError
 from untaught.evaluation.features import check_finite
 from untaught.evaluation.pretext import Answers, answer, has_prototypes
 from untaught.inference.embed import Embedder, Reading
-from untaught.inference.predict import plain_stem, write_tables
+from untaught.inference.predict import plain_stem, with_files, write_tables
 from untaught.ops.precision import has_bfloat16
 from untaught.pipeline.heads import FOLDER, Heads, holds_heads, load_heads, usable
 from untaught.pipeline.pretrained import Pretrained, load_encoder
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 BATCH = 64  # samples at once, at most
+UNKNOWN = ("ab_rmse", "ciede2000")  # measures that are NaN where there is no truth
 
 
 class Pretext(Embedder):
@@ -51,8 +52,9 @@ class Pretext(Embedder):
                 self.method = self.heads.build(batch, self.views).to(self.device)
             answers = answer(self.method, self.encoder, self.views, self.view, batch, bf16, self.draw)
             for name, values in answers.columns.items():
-                if values.dtype.kind == "f" and name != "psnr":  # which is infinite for a perfect answer
-                    check_finite(index, values, reading.names)
+                if values.dtype.kind == "f" and name not in UNKNOWN:
+                    perfect = name == "psnr" and np.isposinf(values)
+                    check_finite(index, np.where(perfect, 0.0, values), reading.names)
             yield index, answers
 
     def tables(self) -> Iterator[pyarrow.Table]:
@@ -86,6 +88,8 @@ def check_possible(run: Path, heads: Heads | None, encoder: Pretrained) -> None:
         if drawn or heads.cls.generates or has_prototypes(heads.cls):
             return
         raise UserError(f"the {heads.cls.answers} of {run} can't be drawn: modality {encoder.prep.modality.name} does not offer it")
+    if run.name == "encoder" and holds_heads(run.parent):
+        raise UserError(f"{run} is the encoder alone; the head of its pretext task is in the run folder: give {run.parent}")
     name, table = encoder.config.get("method", "its method"), method_table()
     if name in table and usable(method_class(name)):
         raise UserError(f"{run} has no {FOLDER}/, as runs of earlier versions; add it with: untaught pretrain --out {run} --resume")
@@ -117,9 +121,11 @@ def write_answers(pretext: Pretext, out: Path, seed: int = 0) -> int:
         writer = None
         for rows, names, answers in pretext:
             own = answers.images.get("answer", answers.images.get("attention", ()))
-            for name, pixels in zip(names, own, strict=False):
-                Image.fromarray(pixels).save(partial / f"{plain_stem(name, used)}.png")
-            table = plain_cells(_table(rows, names, answers))
+            written = [f"{plain_stem(name, used)}.png" for name, _ in zip(names, own, strict=False)]
+            for file, pixels in zip(written, own, strict=True):
+                Image.fromarray(pixels).save(partial / file)
+            table = _table(rows, names, answers)
+            table = plain_cells(with_files(table, written) if written else table)
             writer = writer or csv.CSVWriter(str(partial / "predictions.csv"), table.schema)
             writer.write_table(table)
             sheets.add(answers)
@@ -130,7 +136,7 @@ def write_answers(pretext: Pretext, out: Path, seed: int = 0) -> int:
         for name, image in drawn.items():
             image.save(partial / f"{name}.png")
     for name, mean in sheets.means().items():
-        say(f"{name:<9} {mean:.4g}, mean of {count:,} {pretext.modality.noun}")
+        say(f"{name:<9} {mean:.4g}, mean of {sheets.counts[name]:,} {pretext.modality.noun}")
     files = [*[f"{images:,} images"] * bool(images), "predictions.csv", *(f"{name}.png" for name in drawn)]
     say(f"wrote     {', '.join(files)} to {out}")
     return count

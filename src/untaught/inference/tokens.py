@@ -17,7 +17,7 @@ from untaught.console import say
 from untaught.core import Encoder, UserError, View
 from untaught.data.column import Growing
 from untaught.evaluation.features import encode
-from untaught.inference.embed import Embedder, Reading, Vectors, joined, rows_beside, write_file
+from untaught.inference.embed import Embedder, Reading, Vectors, grid_beside, joined, rows_beside, write_file
 from untaught.inference.endings import check_ending
 from untaught.ops.precision import has_bfloat16
 from untaught.pipeline.pretrained import Pretrained
@@ -75,11 +75,6 @@ class TokenEmbedder(Embedder):
         """Of a sample's vectors, for messages; after the first batch."""
         places = "tokens of each sample" if self.places.padded else " x ".join(map(str, self.places.grid))
         return f"{places}, vectors of {self.places.width}"
-
-
-def grid_beside(out: Path) -> Path:
-    """vectors.grid.json {"grid": [h, w], "width": D} next to vectors.npy."""
-    return out.with_suffix(".grid.json")
 
 
 def tokens_of(embedder: TokenEmbedder) -> Vectors:
@@ -156,4 +151,4 @@ def _to_npy(embedder: TokenEmbedder, path: Path, beside: Path, grid: Path) -> in
 
 def _check_even(embedder: TokenEmbedder) -> None:
     if embedder.places.padded:
-        raise UserError(f"{embedder.modality.noun} differ in their number of tokens, which .npy can't hold; give out=FILE.parquet")
+        raise UserError(f"{embedder.modality.noun} may differ in their number of tokens, which .npy can't hold; give out=FILE.parquet")

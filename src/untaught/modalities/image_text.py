@@ -7,6 +7,7 @@ deterministic views. meta["present"] (B,) of a view is False where its part is m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,12 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from untaught.core import Batch, Files, Modality, Options, Preprocessor, Record, UserError, View
+from untaught.core import Batch, Files, Modality, Options, Preprocessor, Record, UserError, View, reason
+from untaught.data.labels import is_missing
 from untaught.modalities.image import IMAGE
 from untaught.modalities.text import TEXT
+from untaught.modalities.tokenizer import read
 from untaught.ops.counter_rng import CounterRNG
 
 PARTS = {"image": IMAGE, "text": TEXT}
+LINE_END = re.compile(r"\r\n|\r|\n")  # of a file of captions; str.splitlines also cuts at a form feed, or at U+2028
 CAPTION = ("first", "drawn")  # which caption a view of the text takes
 
 # ---------------------------------------------------------------------------------------------- records to arrays
@@ -31,11 +35,16 @@ CAPTION = ("first", "drawn")  # which caption a view of the text takes
 def plan(records: list[Record], overrides: Options) -> Options:
     """Settings of both parts, from the records that have them. Raises UserError if no record has an image, or none has a text."""
     encoding = overrides.get("text.encoding", "utf-8")
-    known = {
-        "image": [record for record in records if not _is_missing(record["image"])],
-        "text": [{**record, "text": caption} for record in records for caption in _captions_or_none(record, encoding)],
-    }
+    known: dict[str, list[Record]] = {"image": [record for record in records if not _is_missing(record["image"])], "text": []}
+    faults = []
+    for record in records:
+        try:
+            known["text"] += ({**record, "text": caption} for caption in _captions(record["text"], encoding))
+        except (ValueError, OSError) as error:
+            faults.append(f"{record.get('name', 'the first')} ({reason(error)})")
     for name, found in known.items():
+        if not found and name == "text" and faults:
+            raise UserError(f"none of the texts of the first {len(records)} pairs can be read: {faults[0]}")
         if not found:
             raise UserError(
                 f"none of the first {len(records)} pairs has {'an image' if name == 'image' else 'a text'}; give a folder with x.jpg "
@@ -68,23 +77,23 @@ def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+    return is_missing(value) or (isinstance(value, float) and value != value) or (isinstance(value, str | bytes) and not value.strip())
 
 
 def _captions(value: Any, encoding: str) -> list[str]:
-    """A text, a list of texts, or a file with one per line -> the non-blank ones. Raises ValueError or OSError for a damaged file."""
+    """A text, a list of texts, or a file with one per line -> the non-blank ones. Raises ValueError or OSError for what is not text."""
     if isinstance(value, Path | bytes):
-        content = value.read_bytes() if isinstance(value, Path) else value
-        found: list[Any] = content.decode(encoding).removeprefix("\ufeff").splitlines()
+        found: list[Any] = LINE_END.split(read(value, encoding))
     elif isinstance(value, list | tuple | np.ndarray):
         found = list(value)
     else:
         found = [value]
-    return [str(caption) for caption in found if not _is_missing(caption) and str(caption).strip()]
+    texts = (str(read(one, encoding)) for one in found if not _is_missing(one))
+    return [text for text in texts if text.strip()]
 
 
 def _captions_or_none(record: Record, encoding: str) -> list[str]:
-    """Captions for planning; packing reports unreadable ones."""
+    """Captions for the tokenizer; packing reports unreadable ones."""
     try:
         return _captions(record["text"], encoding)
     except (ValueError, OSError):

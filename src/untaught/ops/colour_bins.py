@@ -14,6 +14,7 @@ from torch import Tensor
 from untaught.ops.lab import to_lab
 
 GRID = 10  # side of a bin, in units of a and b
+GREY = 5.0  # an image whose a and b are all within this is grey; the authors' code
 LEVELS = 256  # of a channel, by which the surface of the sRGB cube is sampled
 
 
@@ -31,6 +32,11 @@ def bins() -> Tensor:
         faces += [torch.stack(order) for order in ((third, first, second), (first, third, second), (first, second, third))]
     found = to_lab(torch.stack(faces))[:, 1:].permute(0, 2, 3, 1).reshape(-1, 2)
     return GRID * (found / GRID).round().unique(dim=0)
+
+
+def has_colours(ab: Tensor) -> Tensor:
+    """a and b of images (B,2,H,W) -> (B,) bool: False for grey ones."""
+    return (ab.abs() > GREY).flatten(1).any(1)
 
 
 def soft_encoded(ab: Tensor, centres: Tensor, neighbours: int, sigma: float) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from untaught.console import progress_bar
 from untaught.core import Files, Modality, Options, Preprocessor, Record, UserError
-from untaught.data.identity import fingerprint
+from untaught.data.identity import change_time, file_facts, fingerprint
 from untaught.data.parts import TRAIN, Source
 from untaught.data.store import cache_folder
 from untaught.storage.atomic import replacing, write_bytes, write_text
@@ -30,7 +30,7 @@ def plan(source: Source, records: list[Record], modality: Modality, overrides: O
 def _learn(source: Source, modality: Modality, settings: Options) -> Preprocessor:
     """With files learned from the training split, cached by the data's fingerprint and the settings."""
     assert modality.learn is not None
-    key = fingerprint([source.fingerprint, modality.name, sorted(settings.items(), key=str), _files_named(settings)])
+    key = fingerprint([source.version, modality.name, sorted(settings.items(), key=str), _files_named(settings)])
     place = cache_folder() / "learned" / key
     try:
         return load(modality, read_json(place / "layout.json", place), {}, place)
@@ -51,11 +51,11 @@ def _learn(source: Source, modality: Modality, settings: Options) -> Preprocesso
     return prep
 
 
-def _files_named(settings: Options) -> list[tuple[str, int, int]]:
-    """Path, size and modification time of files named in settings, e.g. a tokenizer's: their contents may change later."""
+def _files_named(settings: Options) -> list[tuple[str, int, int, int]]:
+    """Path, size and times of modification and change of files named in settings, e.g. a tokenizer's: their contents may change later."""
     places = [Path(value) for value in settings.values() if isinstance(value, str) and os.sep in value and Path(value).exists()]
     files = [path for place in places for path in (sorted(place.iterdir()) if place.is_dir() else [place]) if path.is_file()]
-    return [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return [(*file_facts(path), change_time(path)) for path in files]
 
 
 def load(modality: Modality, settings: Options, statistics: Options, folder: Path, within: Path | None = None) -> Preprocessor:

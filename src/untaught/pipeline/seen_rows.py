@@ -49,8 +49,12 @@ class SeenRows:
         return self.trained is None and self.contents == STREAMED
 
     def same(self, store: Store | None, fingerprint: str) -> bool:
-        """Whether the data are the run's, under any name."""
-        return fingerprint == self.fingerprint or (store is not None and store.contents == self.contents)
+        """Whether the data are the run's, under any name. Files that look the same may hold something else, but another version may also
+        decode all of them differently."""
+        if store is None or self.trained is None or self.held_out is None or store.contents == self.contents:
+            return fingerprint == self.fingerprint or (store is not None and store.contents == self.contents)
+        before = np.concatenate([self.trained, self.held_out])
+        return fingerprint == self.fingerprint and not np.isin(store.hashes, before).any()
 
     def changes(self, store: Store | None, noun: str) -> str:
         """How the run's data have changed, in words."""

@@ -42,8 +42,8 @@ class Sheets:
                 self.counts[name] = self.counts.get(name, 0) + len(finite)
 
     def means(self) -> dict[str, float]:
-        """The mean of each measure; an infinite PSNR does not count."""
-        return {name: total / max(self.counts[name], 1) for name, total in self.sums.items()}
+        """The mean of each measure over the samples that have one; an infinite PSNR does not count."""
+        return {name: total / self.counts[name] for name, total in self.sums.items() if self.counts[name]}
 
     def drawn(self, method: Method | None, views: Views | None, seed: int) -> dict[str, Image.Image]:
         """The sheets that the method has, by name. It is in eval mode, on its device."""

@@ -75,6 +75,7 @@ def chart(label: str, curves: Sequence[Curve], x_name: str, *, as_percent: bool 
     every = [point for curve in curves for point in curve.points]
     values = [v for p in every for v in (p.y, p.low, p.high) if v is not None]
     low, high = min(values), max(values)
+    flat, alone = low == high, len({point.x for point in every}) == 1
     room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     low, high = low - room, high + room
     if as_percent:
@@ -88,11 +89,11 @@ def chart(label: str, curves: Sequence[Curve], x_name: str, *, as_percent: bool 
     up = lambda y: HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - TOP - BOTTOM)  # noqa: E731
 
     parts = [Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, label)]
-    heights = ticks(low, high)
+    heights = [values[0]] if flat else ticks(low, high)
     for y, text in zip(heights, tick_labels(heights, as_percent), strict=True):
         line = '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text class="tick end" x="{}" y="{:.1f}">{}</text>'
         parts.append(Markup(line).format(LEFT, WIDTH - RIGHT, up(y), up(y), LEFT - 6, up(y) + 4, text))
-    steps = ticks(left, right)
+    steps = [every[0].x] if alone else ticks(left, right)
     marks = list(enumerate(x_labels)) if x_labels else list(zip(steps, tick_labels(steps), strict=True))
     crowded = bool(x_labels) and LETTER * max(map(len, x_labels)) > across(1) - across(0)
     for i, (x, text) in enumerate(marks):

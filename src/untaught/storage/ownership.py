@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 SEEN = 1 << 16  # bytes inspected at the start of a file
 VECTORS = rb"'<f4', 'fortran_order': False, 'shape': \(\d+, \d+\)"
+TOKENS = rb"'<f4', 'fortran_order': False, 'shape': \(\d+, \d+(, \d+)?\)"
+ROWS = rb"'<i8', 'fortran_order': False, 'shape': \(\d+,\)"
+ANSWERS = ("tokens", "psnr", "right", "turned", "ab_rmse", "prototype")  # one of them follows row and name, or share_CLASS
 SIGNED = "Software", "untaught"  # PNG metadata
 
 
@@ -38,8 +42,8 @@ def _head(path: Path) -> bytes:
 
 
 def _npy(path: Path) -> bool:
-    """Vectors, or their row numbers."""
-    kind = rb"'<i8', 'fortran_order': False, 'shape': \(\d+,\)" if path.name.endswith(".rows.npy") else VECTORS
+    """Vectors, their row numbers, or the vectors of tokens, whose grid is beside them."""
+    kind = ROWS if path.name.endswith(".rows.npy") else TOKENS if is_ours(path.with_suffix(".grid.json")) else VECTORS
     return re.match(rb"\x93NUMPY\x01\x00..\{'descr': " + kind, _head(path), re.DOTALL) is not None
 
 
@@ -55,7 +59,14 @@ def _csv(path: Path) -> bool:
 
 def _are_ours(columns: list[str]) -> bool:
     """Columns written by `embed` or `predict`."""
+    if columns[:2] == ["row", "name"] and len(columns) > 2 and (columns[2] in ANSWERS or columns[2].startswith("share_")):
+        return True
     return "name" in columns and any(column in columns for column in ("vector", "probability", "value"))
+
+
+def _json(path: Path) -> bool:
+    """The grid of tokens."""
+    return path.name.endswith(".grid.json") and json.loads(_head(path)).keys() == {"grid", "width"}
 
 
 def _png(path: Path) -> bool:
@@ -87,6 +98,7 @@ def _markdown(path: Path) -> bool:
 
 WRITTEN: dict[str, Callable[[Path], bool]] = {
     ".npy": _npy,
+    ".json": _json,
     ".parquet": _parquet,
     ".csv": _csv,
     ".png": _png,

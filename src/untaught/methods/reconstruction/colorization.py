@@ -25,11 +25,10 @@ from torch import Tensor
 from untaught.blocks.dense import DenseHead
 from untaught.blocks.maps import map_shapes
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.colour_bins import annealed_mean, bins, rebalancing, soft_encoded
+from untaught.ops.colour_bins import annealed_mean, bins, has_colours, rebalancing, soft_encoded
 from untaught.ops.gather import gather
 from untaught.ranges import Few, Positive, Share, Size, in_range
 
-GREY = 5.0  # an image whose a and b are all within this is grey; the authors' code
 EQUAL = 1e-9  # of channel statistics, in units of the full range
 
 
@@ -62,6 +61,8 @@ class Colorization(Method):
         spread = [max(values) - min(values) for key in ("mean", "std") if (values := facts.statistics.get(key))]
         if spread and max(spread) < EQUAL:
             raise UserError("the images are all grey (their three channels are equal): there are no colours to predict; give colour images")
+        if neighbours > len(bins()):
+            raise UserError(f"neighbours={neighbours}: there are {len(bins())} bins of colours; choose as many at most")
         self.encoder = encoder
         self.neighbours, self.sigma, self.uniform, self.temperature = neighbours, sigma, uniform, temperature
         self.register_buffer("centres", bins().clone(), persistent=False)
@@ -85,7 +86,7 @@ class Colorization(Method):
         ab = F.adaptive_avg_pool2d(target, (logits.shape[2], logits.shape[3])).permute(0, 2, 3, 1)
         index, share = soft_encoded(ab, self.centres, self.neighbours, self.sigma)  # (B,h,w,K)
         nearest = index[..., 0]
-        coloured = (target.abs() > GREY).flatten(1).any(1).view(-1, 1, 1).expand_as(nearest)
+        coloured = has_colours(target).view(-1, 1, 1).expand_as(nearest)
         found = torch.zeros_like(self.counts).scatter_add_(0, nearest.flatten(), coloured.flatten().long())
         self.pending.append(gather(found.unsqueeze(0)).sum(0))
         weight = rebalancing(self.counts, self.centres, self.sigma, self.uniform)[nearest] * coloured

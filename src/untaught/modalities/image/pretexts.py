@@ -11,6 +11,7 @@ from untaught.core import Options, Preprocessor, Pretext, View
 from untaught.modalities.image.levels import LEVELS
 from untaught.modalities.image.lightness import coloured
 from untaught.modalities.image.tiles import CENTRE, TURNS, laid_out
+from untaught.ops.colour_bins import has_colours
 from untaught.ops.colour_difference import ciede2000, colourfulness
 from untaught.ops.lab import to_lab, to_srgb
 from untaught.ops.paste import pasted
@@ -140,13 +141,15 @@ def render_colours(view: View, options: Options, prep: Preprocessor) -> np.ndarr
 
 def measure_colours(view: View, answer: Tensor, options: Options, prep: Preprocessor) -> dict[str, np.ndarray]:
     """-> ab_rmse: root mean square over pixels of the distance in the ab plane; ciede2000: mean over pixels; colourfulness of the answer
-    and of the true image (Hasler and Suesstrunk). All but ab_rmse are of colours as they are drawn, in sRGB's gamut."""
+    and of the true image (Hasler and Suesstrunk). All but ab_rmse are of colours as they are drawn, in sRGB's gamut. Both errors are NaN
+    for grey images, whose true colours are unknown."""
     assert view.target is not None
     answered, true = (coloured(view.x.detach().cpu(), ab.detach(), prep) for ab in (answer, view.target))
     drawn, truth = to_srgb(answered), to_srgb(true)
+    known = has_colours(true[:, 1:])
     return {
-        "ab_rmse": (answered - true)[:, 1:].square().sum(1).mean((1, 2)).sqrt().numpy(),
-        "ciede2000": ciede2000(to_lab(drawn), to_lab(truth)).mean((1, 2)).float().numpy(),
+        "ab_rmse": torch.where(known, (answered - true)[:, 1:].square().sum(1).mean((1, 2)).sqrt(), torch.nan).numpy(),
+        "ciede2000": torch.where(known, ciede2000(to_lab(drawn), to_lab(truth)).mean((1, 2)).float(), torch.nan).numpy(),
         "colourfulness": colourfulness(drawn).float().numpy(),
         "true_colourfulness": colourfulness(truth).float().numpy(),
     }
