@@ -43,7 +43,7 @@ def test_lists_of_names_in_every_table(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "a.parquet")
     for data in (tmp_path / "a.jsonl", tmp_path / "a.parquet", table, pd.DataFrame({"text": TEXTS, "tags": SETS})):
         source = opened(data, label="tags")
-        assert source.classes == ("beach", "cat", "dog") and named(source) == WANTED, data
+        assert (source.classes, named(source)) == (("beach", "cat", "dog"), WANTED), data
         assert "several classes per sample, 1.2 of 3 on average" in source.what
 
 
@@ -55,19 +55,22 @@ def test_named_numbers_of_datasets_and_of_its_parquet(tmp_path: Path) -> None:
     data.to_parquet(str(tmp_path / "a.parquet"))
     for given in (data, tmp_path / "a.parquet"):
         source = opened(given)  # "labels" is a usual name
-        assert source.classes == tuple(names) and [own or set() for own in named(source)] == [own or set() for own in WANTED]
+        assert source.classes == tuple(names)
+        assert [own or set() for own in named(source)] == [own or set() for own in WANTED]
 
 
 def test_separated_text_is_only_cut_when_asked(tmp_path: Path) -> None:
     cells = ["dog; beach", "dog", "dog;cat", "", "cat;beach", "cat;dog;beach"]
     pd.DataFrame({"text": TEXTS, "tags": cells}).to_csv(tmp_path / "a.csv", index=False)
     whole = opened(tmp_path / "a.csv", label="tags")
-    assert whole.classes is not None and "dog; beach" in whole.classes
+    assert whole.classes is not None
+    assert "dog; beach" in whole.classes
     assert any("read as one class each" in note and "label_separator=semicolon" in note for note in whole.warnings)
     want = [{"dog", "beach"}, {"dog"}, {"dog", "cat"}, None, {"cat", "beach"}, {"cat", "dog", "beach"}]
     for sign in (";", "semicolon"):
         source = opened(tmp_path / "a.csv", label="tags", columns={"label_separator": sign})
-        assert source.classes == ("beach", "cat", "dog") and named(source) == want
+        assert source.classes == ("beach", "cat", "dog")
+        assert named(source) == want
         assert source.fingerprint != whole.fingerprint
     frame = pd.DataFrame({"text": TEXTS, "labels": [cell.replace(";", "|") or None for cell in cells]})
     assert named(opened(frame, columns={"label_separator": "|"})) == want
@@ -87,7 +90,7 @@ def test_columns_of_0_and_1(tmp_path: Path) -> None:
         assert named(source) == [None if own is None else {f"is_{name}" for name in own} for own in WANTED]
         assert "3 columns (is_dog, is_cat, is_beach)" in source.what
     frame["is_dog"] = 2
-    with pytest.raises(UserError, match="column is_dog .* holds '2'.*each must hold 0 or 1"):
+    with pytest.raises(UserError, match=r"column is_dog .* holds '2'.*each must hold 0 or 1"):
         opened(frame, label="is_*")
     with pytest.raises(UserError, match="has no column is_fish"):
         opened(frame, label="is_dog,is_fish")
@@ -97,11 +100,13 @@ def test_columns_of_0_and_1(tmp_path: Path) -> None:
 def test_lists_of_indicators_are_told_from_lists_of_numbers() -> None:
     flags = [[1, 0, 1], [0, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 1], [1, 0, 0]]
     source = opened(pa.table({"text": TEXTS, "tags": flags}), label="tags")
-    assert source.classes == ("0", "1", "2") and "one indicator per class" in source.what
+    assert source.classes == ("0", "1", "2")
+    assert "one indicator per class" in source.what
     assert named(source) == [{str(i) for i, flag in enumerate(own) if flag} for own in flags]
     numbers = [[0, 1], [0], [1], [0], [1, 0], []]
     source = opened(pa.table({"text": TEXTS, "tags": numbers}), label="tags")
-    assert source.classes == ("0", "1") and named(source) == [set(map(str, own)) for own in numbers]
+    assert source.classes == ("0", "1")
+    assert named(source) == [set(map(str, own)) for own in numbers]
 
 
 def test_lists_that_are_no_classes_are_refused_only_where_asked_for() -> None:
@@ -118,7 +123,8 @@ def test_a_matrix_beside_an_array_and_its_class_names() -> None:
     images, flags = np.zeros((6, 4, 4, 1), np.uint8), np.eye(6, 3, dtype=np.int64)
     flags[5] = -1
     source = open_source((images, flags), IMAGE)
-    assert source.classes == ("0", "1", "2") and named(source) == [{"0"}, {"1"}, {"2"}, set(), set(), None]
+    assert source.classes == ("0", "1", "2")
+    assert named(source) == [{"0"}, {"1"}, {"2"}, set(), set(), None]
     assert "several per sample" in source.what
     assert open_source({"images": images, "labels": flags, "classes": ["a", "b", "c"]}, IMAGE).classes == ("a", "b", "c")
     with pytest.raises(UserError, match="one per row"):
@@ -130,13 +136,16 @@ def test_the_store_keeps_them_and_reads_raw_ones_of_a_stream(tmp_path: Path, mon
     source = opened(pa.table({"text": TEXTS, "tags": SETS}), label="tags")
     store = packed(source)
     want = [[1, 0, 1], [0, 0, 1], [0, 0, 0], [-1, -1, -1], [1, 1, 0], [0, 1, 0]]
-    assert store.classes == ("beach", "cat", "dog") and store.labels is not None and store.labels.tolist() == want
+    assert store.classes == ("beach", "cat", "dog")
+    assert store.labels is not None
+    assert store.labels.tolist() == want
     rows = [{"text": text, "tags": tags} for text, tags in zip(TEXTS, SETS, strict=True)]
     stream = datasets.Dataset.from_list(rows).to_iterable_dataset()  # nothing is scanned before it is packed
     raw = opened(stream, label="tags", columns={"text": "text"})
     assert raw.classes is None
     store = packed(raw)
-    assert store.classes == ("beach", "cat", "dog") and store.labels is not None
+    assert store.classes == ("beach", "cat", "dog")
+    assert store.labels is not None
     assert [row for row in store.labels.tolist() if row != [-1, -1, -1]] == [row for row in want if row != [-1, -1, -1]]
 
 
@@ -154,10 +163,12 @@ def test_rows_are_held_out_in_proportion_to_the_rarest_class() -> None:
     labels[random.permutation(1000)[:20], 1] = 1
     labels[random.permutation(1000)[:300], 2] = 1
     labels[-5:] = -1
-    assert rarest(labels)[-1] == -1 and rarest(np.zeros((2, 3), np.int8)).tolist() == [3, 3]
+    assert rarest(labels)[-1] == -1
+    assert rarest(np.zeros((2, 3), np.int8)).tolist() == [3, 3]
     assert (rarest(labels) == 1).sum() == (labels[:, 1] == 1).sum()
     held_out = hold_out(labels, seed=0)
-    assert not held_out[-5:].any() and abs(int((labels[held_out, 1] == 1).sum()) - (labels[:, 1] == 1).sum() / 5) <= 0.5
+    assert not held_out[-5:].any()
+    assert abs(int((labels[held_out, 1] == 1).sum()) - (labels[:, 1] == 1).sum() / 5) <= 0.5
 
 
 def test_movie_genres_of_real_data() -> None:
@@ -169,4 +180,6 @@ def test_movie_genres_of_real_data() -> None:
     first = gzip.decompress(place.read_bytes()).decode("utf-8").splitlines()[0]
     label = next(name for name in first.split(",") if "genre" in name.lower())
     source = opened(place, label=label, columns={"text": first.split(",")[1], "label_separator": "|"})
-    assert source.classes is not None and {"Comedy", "Drama"} <= set(source.classes) and len(source.classes) <= 20
+    assert source.classes is not None
+    assert {"Comedy", "Drama"} <= set(source.classes)
+    assert len(source.classes) <= 20

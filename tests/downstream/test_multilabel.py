@@ -51,7 +51,8 @@ def test_scores_are_scikit_learns_at_the_chosen_threshold() -> None:
     outcome = model.outcome(found, truth)
     scores = model.scores(outcome)
     claimed = outcome[:, :, 0] > model.threshold
-    assert scores["micro_f1"] == pytest.approx(f1_score(truth, claimed, average="micro")) and scores["micro_f1"] > before["micro_f1"]
+    assert scores["micro_f1"] == pytest.approx(f1_score(truth, claimed, average="micro"))
+    assert scores["micro_f1"] > before["micro_f1"]
     assert scores["macro_f1"] == pytest.approx(f1_score(truth, claimed, average="macro"))
     assert scores["map"] == pytest.approx(average_precision_score(truth, found["logits"], average="macro")) == before["map"]
     assert scores["calibration_error"] < before["calibration_error"]
@@ -59,7 +60,8 @@ def test_scores_are_scikit_learns_at_the_chosen_threshold() -> None:
     assert table.column_names == ["row", "name", "labels", "p_ant", "p_bee", "p_cat"]
     for labels, row in zip(table["labels"].to_pylist(), claimed, strict=True):
         assert [name for name in labels.split(";") if name] == [name for name, flag in zip(CLASSES, row, strict=True) if flag]
-    assert not truth.all() and task(**model.facts).threshold == model.threshold
+    assert not truth.all()
+    assert task(**model.facts).threshold == model.threshold
 
 
 def test_the_head_begins_as_the_probe() -> None:
@@ -111,14 +113,16 @@ def test_it_is_fine_tuned_and_predicts(modality: str, tmp_path: Path, capfd: Any
     chosen: dict[str, Any] = {"label": "kinds", "split": "split"}
     run = ut.pretrain(frame, modality=modality, steps=2, batch_size=16, evaluate_every=0, out=tmp_path / "run", **how, **chosen)
     model = run.finetune(frame, task="multilabel", steps=6, batch_size=16, **chosen)
-    printed = capfd.readouterr().out
-    assert "several of 3 classes each" in printed and "from scratch" in printed
+    printed = capfd.readouterr().err
+    assert "several of 3 classes each" in printed
+    assert "from scratch" in printed
     scores = {(row["features"], row["metric"]) for row in model.scores}
     assert {(features, metric) for features in ("encoder", "random_init") for metric in ("map", "micro_f1", "macro_f1")} <= scores
     out = tmp_path / "predictions.csv"
-    ut.predict(model.path if hasattr(model, "path") else tmp_path / "run" / "finetuned", frame.drop(columns="kinds"), out)
+    ut.predict(tmp_path / "run" / "finetuned", frame.drop(columns="kinds"), out)
     table = pd.read_csv(out, keep_default_na=False)
-    assert list(table.columns) == ["row", "name", "labels", *(f"p_{name}" for name in CLASSES)] and len(table) == 120
+    assert list(table.columns) == ["row", "name", "labels", *(f"p_{name}" for name in CLASSES)]
+    assert len(table) == 120
     with pytest.raises(UserError, match="use --task multilabel"):
         run.finetune(frame, steps=2, **chosen)
     with pytest.raises(UserError, match="each has one label"):

@@ -114,7 +114,7 @@ def best_inner(features: list[np.ndarray], labels: np.ndarray, seed: int) -> int
 
 
 def choose(layers: np.ndarray, labels: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
-    """layers (N,L,D), labels (N,), classes or numbers, or label sets (N,K) -> weights and scales (L,) of a learned sum or of the last layer,
+    """layers (N,L,D), labels (N,), classes or numbers, or label sets (N,K) -> weights and scales (L,) of a learned sum or the last layer,
     whichever scores higher on a held-out fifth of the rows."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(labels))
