@@ -98,7 +98,10 @@ def _to_labels(data: Any) -> np.ndarray:
     if is_matrix(labels):
         return labels.astype(np.int8)
     if labels.size != len(labels):
-        raise UserError(f"labels have shape {labels.shape}; one per row (rows,), or 0 and 1 per class (rows, classes), is allowed")
+        raise UserError(
+            f"labels have shape {labels.shape}; one per row (rows,) is allowed, e.g. argmax(1) of one-hot rows; or 0 and 1 per class "
+            "(rows, classes) where some rows have several classes or none"
+        )
     labels = labels.reshape(-1)
     if labels.dtype.hasobject and (odd := next((type(label).__name__ for label in labels if not isinstance(label, Hashable)), None)):
         raise UserError(f"labels have type {odd}; one number or word per row is allowed")

@@ -174,5 +174,6 @@ def label_matrix(labels: Sequence[Any], classes: int) -> np.ndarray:
 
 
 def is_matrix(labels: np.ndarray) -> bool:
-    """Whether an array holds labels as (N, classes) of 0 and 1; -1 is missing."""
-    return labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "uifb" and bool(np.isin(labels, (-1, 0, 1)).all())
+    """Whether an array holds label sets as (N, classes) of 0 and 1; -1 is missing. One 1 in every row may be one class each: ambiguous."""
+    flags = labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "uifb" and bool(np.isin(labels, (-1, 0, 1)).all())
+    return flags and not (labels.sum(1) == 1).all()
