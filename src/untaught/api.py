@@ -318,13 +318,13 @@ def evaluate(
 ) -> list[Options]:
     """Runs the probes for the kind of labels on frozen features -> rows of evaluation.json.
 
-    Classes: kNN, linear probe, few labels, clustering. Numbers: kNN and ridge regression, few labels. Always, also without labels: the
-    spectrum.
+    Classes: kNN, linear probe, few labels, clustering. Several classes per sample: kNN, one-vs-rest probe, few labels. Numbers: kNN and
+    ridge regression, few labels. Always, also without labels: the spectrum.
 
-    encoder, against: a run, a run or encoder folder, "timm/NAME", "timm/NAME=WEIGHTS", "transformers/NAME", or a module that
-    maps images (B,C,H,W) to (B,D). data: labelled, as for `pretrain`; by default the run's own. The encoder at random init
-    ("random_init") and the "raw" data are always evaluated as baselines. Labels are used only for scores. task: "classify" or "regress",
-    for class or numeric labels; by default numeric if any label is not an integer; "tag" or "segment": a linear head trained on the frozen
+    encoder, against: a run, a run or encoder folder, "timm/NAME", "timm/NAME=WEIGHTS", "transformers/NAME", or a module that maps images
+    (B,C,H,W) to (B,D). data: labelled, as for `pretrain`; by default the run's own. The encoder at random init ("random_init") and the
+    "raw" data are always evaluated as baselines. Labels are used only for scores. task: "classify", "multilabel" or "regress", for a class,
+    several classes or a number per sample; by default as the labels are read; "tag" or "segment": a linear head trained on the frozen
     encoder, with random init as the baseline; for masks also pixel colours, and k-means without labels; "propagate": of videos (a folder
     or .zip of their frames), the masks of the first frame carried to the others; J and F of DAVIS, beside the first mask, unchanged. knobs:
     preprocessing of an encoder that was not trained here, e.g. length=64 (tokens of a text); of the task, e.g. binary=True. Raises
@@ -392,7 +392,8 @@ def _propagate(
 def finetune(run: PathArgument | Run, data: Any, task: str = "classify", **options: Any) -> Model:
     """Trains an encoder and a head on labelled data, with the same network trained from scratch as the baseline -> the model.
 
-    run: a Run, or its folder or encoder folder. data: labelled, as for `pretrain`. task: "classify", or "regress" for a number. options:
+    run: a Run, or its folder or encoder folder. data: labelled, as for `pretrain`. task: "classify", "multilabel" for several classes per
+    sample, or "regress" for a number. options:
     out (the model's folder; default RUN/finetuned), columns, label, split, and knobs as on the command line (`labels="1%"`), with a dot
     written as two underscores. Raises UserError, one line, for every fault that the caller can fix.
     """

@@ -100,7 +100,9 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="folder or .json for the rows; default: the run folder")] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="classify or regress: kind of labels; tag or segment: a head on the frozen encoder; propagate: masks in videos"),
+        typer.Option(
+            help="classify, multilabel or regress: kind of labels; tag or segment: a head on the frozen encoder; propagate: masks in videos"
+        ),
     ] = None,
     as_json: Json = False,
     knobs: Annotated[
@@ -150,7 +152,9 @@ def finetune(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. labels=1% draws=5 train=partial balance=logits lr=3e-4")
     ] = None,
     data: Annotated[str, typer.Option(help="labelled data: class folders, a table, arrays")] = "",
-    task: Annotated[str, typer.Option(help="classify; regress for a number; segment for masks; tag for words")] = "classify",
+    task: Annotated[
+        str, typer.Option(help="classify; multilabel for several classes each; regress for a number; segment for masks; tag for words")
+    ] = "classify",
     out: Annotated[Path | None, typer.Option(help="folder of the model; default RUN/finetuned")] = None,
     columns: Columns = None,
     label: Annotated[str | None, typer.Option(help="column of labels")] = None,

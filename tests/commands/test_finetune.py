@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import untaught as ut
+from untaught.commands import finetune as commands
 from untaught.data.labels import hold_out, number_labels
 from untaught.evaluation.evaluator import merge_rows
 from untaught.training.early_stopping import BestWeights
@@ -54,6 +55,27 @@ def metrics(model: ut.Model) -> list[dict[str, Any]]:
 
 
 # ------------------------------------------------------------------------------------------------------- what it does
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_two_at_once_get_a_folder_each(
+    run: ut.Run, digits: tuple[np.ndarray, np.ndarray], given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ut.load(shutil.copytree(run.path, tmp_path / "run"))
+    how: dict[str, Any] = {"out": tmp_path / "model" if given else None, "scratch": False, **TINY}
+    others: list[ut.Model] = []
+    real = commands.score_rows
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(commands, "score_rows", real)
+        others.append(run.finetune(digits, seed=1, **how))  # begins and ends before the first has written anything
+        return real(*arguments)
+
+    monkeypatch.setattr(commands, "score_rows", meanwhile)
+    first = run.finetune(digits, **how)
+    (other,) = others
+    assert [json.loads((model.path / "config.json").read_text())["resolved"]["seed"] for model in (first, other)] == [0, 1]
+    assert first.path != other.path
 
 
 def test_a_classifier_learns_predicts_and_is_kept(run: ut.Run, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:

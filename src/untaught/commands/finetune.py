@@ -32,7 +32,7 @@ from untaught.pipeline.pretrained import Pretrained, save_network
 from untaught.pipeline.seen_rows import SeenRows
 from untaught.pipeline.view_pipeline import view_options
 from untaught.storage.atomic import make_room
-from untaught.storage.run_dir import free_path
+from untaught.storage.run_dir import claim_path
 
 
 def finetune(
@@ -56,10 +56,9 @@ def finetune(
     _, config, prep = model
     place = path.parent if path.name == "encoder" else path
     ours = (place / "run.yaml").exists()
-    folder = out or free_path(place / "finetuned")
-    if os.path.lexists(folder):
-        raise UserError(f"{folder} already exists; choose another --out")
-    make_room(folder)
+    if out and os.path.lexists(out):
+        raise UserError(f"{out} already exists; choose another --out")
+    make_room(out or place / "finetuned")
     tuner = open_tuner(model, path, data, task=task, columns=columns, label=label, split=split, knobs=knobs)
     cls, trial, layers, dataset = tuner.cls, tuner.trial, tuner.layers, tuner.dataset
     modality = prep.modality
@@ -80,12 +79,19 @@ def finetune(
         described |= {key: config[key] for key in ("method", "encoder", "encoder_knobs", "modality", "view", "layout", "statistics")}
         described |= {"knobs": dict(knobs or {}), "resolved": tuner.resolved, "scores": rows}
         metrics = (Path(scratch) / "encoder" / "metrics.jsonl").read_text()
-        save_network(saved.network, folder, described, {"metrics.jsonl": metrics.encode(), **prep.files})
+        folder = claim_path(out or place / "finetuned")  # only now: another fine-tuning may have ended in the meantime
+        try:
+            save_network(saved.network, folder, described, {"metrics.jsonl": metrics.encode(), **prep.files})
+        except BaseException:
+            folder.rmdir()  # still empty: it is replaced as a whole
+            raise
     if record:
         if rows and ours:
             merge_rows(place / "evaluation.json", rows)
         if tuner.test is not None:
             print_scores(measured, cls, tuner.truth[tuner.test], trial.draws, modality.noun)
+        if out and folder != out:
+            warn(f"{out} was written by another process meanwhile; this model is in {folder}")
         say(f"model     {folder}; use it with: untaught predict {folder} DATA -o predictions.csv")
     return folder, Pretrained(saved.network.eval(), described, prep)
 

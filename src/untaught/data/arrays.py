@@ -13,6 +13,7 @@ import numpy as np
 
 from untaught.core import Modality, Record, UserError
 from untaught.data.identity import content_hash, file_facts, fingerprint
+from untaught.data.label_sets import is_matrix
 from untaught.data.labels import Naming, name_labels
 from untaught.data.parts import PARTS, Choice, Part, Source, sort_parts
 from untaught.data.tones import PITCHES, tones
@@ -57,15 +58,20 @@ def open_arrays(
         parts = {"all": ({field: to_numpy(data)}, None)}
 
     counts: Counter[Any] = Counter()
-    for _, labels in parts.values():
-        if labels is not None:
+    known = [labels for _, labels in parts.values() if labels is not None]
+    several = [labels for labels in known if labels.ndim == 2]
+    if several:
+        classes = _classes_of_sets(known, classes, where)
+    for labels in known:
+        if not several:
             counts.update(labels.tolist() if labels.dtype.hasobject else _counted(labels))
     naming = name_labels(counts) if counts and classes is None else None
-    labelled = bool(counts) and (classes is not None or naming is not None)
+    labelled = bool(several) or (bool(counts) and (classes is not None or naming is not None))
     classes = naming.classes if naming else classes
     note = " without labels"
     if labelled:
         note = f" with {len(classes)} classes" if classes else " with a measured label"
+        note += ", several per sample (an indicator each)" if several else ""
         note += f" ({naming.note})" if naming and naming.note else ""
     parts = {part: (values, _numbers(labels, naming) if naming else labels) for part, (values, labels) in parts.items()}
     if not labelled:
@@ -90,8 +96,13 @@ def open_arrays(
 def _to_labels(data: Any) -> np.ndarray:
     """Labels of any kind -> (rows,) of numbers, text or objects."""
     labels = to_numpy(data, "uifbSUOMT")
+    if is_matrix(labels):
+        return labels.astype(np.int8)
     if labels.size != len(labels):
-        raise UserError(f"labels have shape {labels.shape}; one per row (rows,) is allowed")
+        raise UserError(
+            f"labels have shape {labels.shape}; one per row (rows,) is allowed, e.g. argmax(1) of one-hot rows; or 0 and 1 per class "
+            "(rows, classes) where some rows have several classes or none"
+        )
     labels = labels.reshape(-1)
     if labels.dtype.hasobject and (odd := next((type(label).__name__ for label in labels if not isinstance(label, Hashable)), None)):
         raise UserError(f"labels have type {odd}; one number or word per row is allowed")
@@ -100,6 +111,14 @@ def _to_labels(data: Any) -> np.ndarray:
     if labels.dtype.kind in "MT":
         return labels.astype("M8[us]" if labels.dtype.kind == "M" else object).astype(object)
     return labels
+
+
+def _classes_of_sets(labels: list[np.ndarray], classes: tuple[str, ...] | None, where: str) -> tuple[str, ...]:
+    """The class names of label matrices (rows, classes): given, or numbers."""
+    if len(shapes := {own.shape[1:] for own in labels}) > 1:
+        raise UserError(f"the labels of {where} have shapes {', '.join(str(own.shape) for own in labels)}; give as many classes in each")
+    ((size, *_),) = shapes
+    return classes if classes and len(classes) == size else tuple(map(str, range(size)))
 
 
 def _counted(labels: np.ndarray) -> dict[Any, int]:
@@ -199,7 +218,7 @@ def _part(values: dict[str, np.ndarray], labels: np.ndarray | None, name: str, t
     def at(i: int) -> Record:
         return {
             **{field: array[i] for field, array in values.items()},
-            "label": None if labels is None else labels[i].item(),
+            "label": None if labels is None else _plain_label(labels[i]),
             "name": f"{name} row {i}",
             **({"tensor": True} if tensor else {}),  # torch's axis conventions apply
         }
@@ -208,6 +227,13 @@ def _part(values: dict[str, np.ndarray], labels: np.ndarray | None, name: str, t
         return (at(i) for i in range(rows))
 
     return Part(rows, records, at)
+
+
+def _plain_label(label: np.ndarray) -> Any:
+    """A label, or the numbers of the classes that a row of indicators marks; None if one of them is missing (-1)."""
+    if label.ndim == 0:
+        return label.item()
+    return None if (label < 0).any() else tuple(np.flatnonzero(label).tolist())
 
 
 def _by_key(arrays: dict[str, Any], modality: Modality, choice: Choice, where: str):
@@ -236,7 +262,8 @@ def _by_key(arrays: dict[str, Any], modality: Modality, choice: Choice, where: s
     classes = None
     known = [labels for _, labels in parts.values() if labels is not None]
     numbers = all(labels.dtype.kind in "ui" and labels.min(initial=0) >= -1 for labels in known)
-    if names is not None and known and numbers and len(names) > max(labels.max(initial=0) for labels in known):
+    several = names is not None and all(labels.shape[1:] == (len(names),) for labels in known)  # (rows, classes)
+    if names is not None and known and (several or (numbers and len(names) > max(labels.max(initial=0) for labels in known))):
         classes = tuple(map(str, names))
     return parts, classes
 

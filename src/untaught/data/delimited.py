@@ -26,8 +26,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # reading options in --columns besides 
     "quote": ("double", "none"),
     "header": ("yes", "no"),
     "encoding": ("utf-8", "utf-16", "cp1252"),
+    "label_separator": ("semicolon", "pipe", "comma", "space"),  # of several classes in one cell; also for other tables than csv
 }
-MORE = {"separator": ", or one character", "encoding": ", or any Python codec"}
+MORE = {"separator": ", or one character", "encoding": ", or any Python codec", "label_separator": ", or any text"}
 LOOKED = 100  # lines used to detect the separator
 LONGEST = 1 << 26  # maximum characters of a row with quoted cells
 SWALLOWED = 8  # a quoted cell that spans more lines, each a complete row by itself, is an unclosed quote
@@ -263,6 +264,8 @@ def check_options(options: Mapping[str, str]) -> None:
         allowed = value in OPTIONS[key]
         if key == "separator":
             allowed = allowed or (len(value) == 1 and value not in '"\r\n')
+        elif key == "label_separator":
+            allowed = bool(value)
         elif key == "encoding":
             with suppress(LookupError, ValueError):
                 allowed = codecs.lookup(value)._is_text_encoding  # type: ignore[attr-defined]

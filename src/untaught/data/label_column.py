@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from untaught.core import UserError
+from untaught.data.label_sets import holds_lists, name_label_sets, unsplit
 from untaught.data.labels import Naming, class_name, is_missing, name_labels
 from untaught.data.parts import Broken
 from untaught.data.table import Table, rows_of
@@ -29,6 +30,12 @@ def find_labels(tables: list[Table], label: str | None, taken: set[str | None]) 
         holders = [table for table in tables if column in table.columns]
         named = [table.classes[column] for table in holders if column in table.classes]
         others = [table for table in holders if column not in table.classes]
+        if holds_lists([table for table in holders if table.scan], column):
+            if not all(table.scan for table in tables):
+                return None, column
+            if (found := _set_naming(holders, column, asked)) is not None:
+                return found, column
+            continue
         if others and not all(table.scan for table in tables):
             return None, column  # raw values, numbered once all have been read
         counts = Counter(count_values(others, column))
@@ -43,11 +50,36 @@ def find_labels(tables: list[Table], label: str | None, taken: set[str | None]) 
     return None, None
 
 
+def _set_naming(tables: list[Table], column: str, asked: bool) -> Naming | None:
+    """The interpretation of a column of lists; None if its lists are no classes and it was not asked for."""
+    named = {table.sequences.get(column, ()) for table in tables}
+    classes = named.pop() if len(named) == 1 else ()
+    labels = (set_names(row[column], table, column) for table in tables for row in rows_of(table, [column]))
+    try:
+        return name_label_sets(labels, classes, f"column {column} of {tables[0].name}")
+    except UserError:
+        if asked:
+            raise
+        return None
+
+
+def set_names(value: Any, table: Table, column: str) -> Any:
+    """A list of numbers of named classes as names; other values as they are."""
+    names = table.sequences.get(column)
+    if not names or not isinstance(value, list):
+        return value
+    if any(not isinstance(number, int) or not 0 <= number < len(names) for number in value):
+        return None
+    return [names[number] for number in value]
+
+
 def number_of(table: Table, label: str | None, naming: Naming | None) -> Callable[[Any], Any]:
     """A function from raw labels of this table to their numbers; the identity if not all values have been read."""
     own = table.classes.get(label or "")
     if naming is None:
-        return lambda value: None if isinstance(value, Exception) else value
+        return lambda value: None if isinstance(value, Exception) else set_names(value, table, label or "")
+    if naming.several and table.sequences.get(label or ""):
+        return lambda value: naming(set_names(value, table, label or ""))
     if own and own == naming.classes:  # already numbers of these names
         return lambda value: None if is_missing(value) or isinstance(value, Exception) else value
     if own:  # numbers of names in another order
@@ -72,7 +104,7 @@ def count_values(tables: list[Table], column: str) -> dict[Any, int]:
 
 def label_doubts(tables: list[Table], label: str, naming: Naming) -> list[str]:
     """Warnings if a label column equals another column, or has a different value in every row."""
-    if naming.classes is None or not all(table.scan for table in tables):
+    if naming.classes is None or naming.several or not all(table.scan for table in tables):
         return []
     table = next(table for table in tables if label in table.columns)
     others = [column for column in table.columns if column not in (label, *table.media)]
@@ -84,7 +116,8 @@ def label_doubts(tables: list[Table], label: str, naming: Naming) -> list[str]:
     own = seen[label]
     if len(set(own)) < 2:
         return []
-    note = [f"the label column {label} equals column {column}: is it a label?" for column in others if seen[column] == own]
+    note = [hint] if (hint := unsplit(naming.classes)) else []
+    note += [f"the label column {label} equals column {column}: is it a label?" for column in others if seen[column] == own]
     if len(own) > FEW and len(set(own)) == len(own) and len(naming.classes) > sum(one.rows or 0 for one in tables) / 2:
         note.append(f"the label column {label} has a different value in every row, like an id: scores need several rows per class")
     return note

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -55,13 +55,27 @@ class Naming:
     classes: tuple[str, ...] | None
     numbers: dict[str, int]
     note: str = ""  # which values were taken as missing, for the user
+    several: Literal["", "names", "indicators"] = ""  # a label is a list of class names, or of 0 and 1 per class (see label_sets.py)
 
-    def __call__(self, value: Any) -> int | float | None:
-        """The class index of a raw label, or its numeric value; None if missing."""
+    def __call__(self, value: Any) -> int | float | tuple[int, ...] | None:
+        """The class index of a raw label, its numeric value, or the indices of its several classes; None if missing."""
+        if self.several:
+            return self._set(value)
         if self.classes is None:
             return _number(value)
         name = class_name(value)
         return None if name is None else self.numbers.get(name)
+
+    def _set(self, value: Any) -> tuple[int, ...] | None:
+        if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+            value = [] if class_name(value) is None else [value]
+            if not value:
+                return None
+        items = list(value)
+        if self.several == "indicators":
+            return tuple(number for number, flag in enumerate(items) if flag)
+        found = {self.numbers.get(name) for item in items if (name := class_name(item)) is not None}
+        return tuple(sorted(number for number in found if number is not None))
 
 
 def name_labels(counts: Mapping[Any, int], written: bool = False) -> Naming | None:
@@ -135,11 +149,37 @@ def doubts(train: np.ndarray, test: np.ndarray, classes: Sequence[str], what: st
     return note
 
 
+def set_doubts(train: np.ndarray, test: np.ndarray, classes: Sequence[str], what: str) -> list[str]:
+    """Warnings about label sets of training (n,K) and test (m,K) samples that make test scores misleading."""
+    note: list[str] = []
+    for part, found in (("training split", train), (what, test)):
+        if absent := [name for name, own in zip(classes, found.any(0), strict=True) if not own]:
+            names = ", ".join(absent[:3]) + (" ..." if len(absent) > 3 else "")
+            effect = "can't be learned" if found is train else "are left out of the mAP"
+            note.append(f"{len(absent)} of {len(classes)} classes do not occur in the {part} and {effect}: {names}")
+    return note
+
+
+def rarest(labels: np.ndarray) -> np.ndarray:
+    """Label sets (N,K), 1 present, -1 missing -> the number of each row's rarest class (N,), K if it has none, -1 if missing.
+
+    Rows drawn in proportion by it keep the shares of rare classes: the first step of iterative stratification (Sechidis, Tsoumakas,
+    Vlahavas, ECML PKDD 2011).
+    """
+    present = np.asarray(labels) == 1
+    counts = np.where(present, present.sum(0), len(labels) + 1)
+    found = np.where(present.any(1), counts.argmin(1), labels.shape[1]).astype(np.int64)
+    found[labels[:, 0] < 0] = -1
+    return found
+
+
 def hold_out(labels: np.ndarray, seed: int, share: float = 0.2, least: int = 1, groups: np.ndarray | None = None) -> np.ndarray:
-    """(N,) bool: a share (at least `least` rows) of every class with two or more rows; for numeric labels, a share of all rows.
+    """(N,) bool: a share (at least `least` rows) of every class with two or more rows; for numeric labels, a share of all rows; for label
+    sets (N,K), classes are the rows' rarest ones.
 
     groups (N,): rows of one group are held out together, by the label of its first row.
     """
+    labels = rarest(labels) if labels.ndim == 2 else labels
     if groups is not None:
         _, first, own = np.unique(groups, return_index=True, return_inverse=True)
         if len(first) < len(labels):

@@ -13,6 +13,7 @@ from untaught.data import arrays, folders, frames, lists, table_files, tables, t
 from untaught.data.addresses import Address, address_facts, address_name, expand, is_pattern, is_remote
 from untaught.data.delimited import OPTIONS
 from untaught.data.identity import file_facts
+from untaught.data.label_sets import OPTION as LABEL_SEPARATOR
 from untaught.data.parts import Choice, Part, Source, at_rest, peek
 from untaught.data.table import Table
 
@@ -306,7 +307,7 @@ def _stream_facts(opened: dict[str, list[Table]]) -> list[object] | None:
 
 def _refuse_reading(choice: Choice, where: str) -> None:
     """Raises UserError for reading options (separator, header ...), which apply only to text files."""
-    Choice(reading=choice.reading).refuse(where)
+    Choice(reading={key: value for key, value in choice.reading.items() if key != LABEL_SEPARATOR}).refuse(where)
 
 
 def _first_line(error: BaseException) -> str:

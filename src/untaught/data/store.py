@@ -22,6 +22,7 @@ from untaught.data import decoding
 from untaught.data.checksum import checksum, digest_of_text, remember, verify
 from untaught.data.column import pad
 from untaught.data.identity import fingerprint
+from untaught.data.label_sets import is_list, number_label_sets
 from untaught.data.labels import hold_out, number_labels
 from untaught.data.parts import TEST, TRAIN, VAL, Source, peek
 from untaught.data.unfinished import NAMED, PROGRESS, Unfinished
@@ -239,7 +240,7 @@ def _write(
     finally:
         begun.close()
 
-    values, classes = number_labels(labels, source.classes)
+    values, classes = number_label_sets(labels, source.classes) if any(map(is_list, labels)) else number_labels(labels, source.classes)
     if values is not None:
         np.save(folder / "row.label.npy", values)
     checksums = {file.path.name: file.checksum for file in begun.files}

@@ -13,6 +13,7 @@ from untaught.data.addresses import Address, address_name, file_size, open_addre
 from untaught.data.conll import COLUMNS, ENDINGS, Conll
 from untaught.data.decoding import FAULTS_OF_OURS, ahead, processors
 from untaught.data.delimited import OPTIONS, Delimited, check_options
+from untaught.data.label_sets import OPTION as LABEL_SEPARATOR
 from untaught.data.objects import Objects
 from untaught.data.parts import TRAIN, part_of
 from untaught.data.table import BYTES, ROWS, Table
@@ -73,7 +74,7 @@ def read_files(
 
 
 def _check_reading(reading: Mapping[str, str], kind: str | None, name: str) -> None:
-    allowed = {"csv": tuple(OPTIONS), "json": ("encoding",), "conll": ("encoding",)}.get(kind or "", ())
+    allowed = {"csv": tuple(OPTIONS), "json": ("encoding", LABEL_SEPARATOR), "conll": ("encoding",)}.get(kind or "", (LABEL_SEPARATOR,))
     for key, value in reading.items():
         if key not in allowed:
             kinds = "csv, json or conll" if key == "encoding" else "csv"

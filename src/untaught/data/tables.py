@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from untaught.core import Modality, Record, UserError
-from untaught.data.column_matching import asked_column, choose_column, extra_columns, join_numbered, lists_files
+from untaught.data.column_matching import asked_column, choose_column, extra_columns, find_column, join_numbered, lists_files
 from untaught.data.grouped_rows import grouped_rows
 from untaught.data.identity import change_time, content_hash, file_facts, fingerprint
-from untaught.data.label_column import count_values, find_labels, label_doubts, number_of
+from untaught.data.label_column import LABELS, count_values, find_labels, label_doubts, number_of
+from untaught.data.label_sets import OPTION, indicator_columns, join_indicators, split_labels
 from untaught.data.labels import is_missing
 from untaught.data.parts import PARTS, Choice, Part, Shard, Source, sort_parts
 from untaught.data.table import Table, rows_of
@@ -37,7 +38,10 @@ def open_tables(
         }
     everything = [table for part in tables.values() for table in part]
     first = everything[0]
-    label, split = (asked_column(asked, option, first, where) for asked, option in ((choice.label, "label"), (choice.split, "split")))
+    split = asked_column(choice.split, "split", first, where)
+    tables, label = _label_sets(tables, choice, where)
+    everything = [table for part in tables.values() for table in part]
+    first = everything[0]
     chosen = {name: choose_column(name, first, modality, choice.columns) for name in modality.fields}
     chosen |= extra_columns(first, modality, choice.columns)
     for name, column in chosen.items():
@@ -126,6 +130,21 @@ def open_tables(
         source.warnings += label_doubts(everything, label, naming)
         source.warnings += [f"the label column {label} is also read as the {name}" for name, column in chosen.items() if column == label]
     return source
+
+
+def _label_sets(tables: dict[str, list[Table]], choice: Choice, where: str) -> tuple[dict[str, list[Table]], str | None]:
+    """The tables with the label columns that hold several classes as one column of lists, and the label column that was asked for."""
+    first = next(iter(tables.values()))[0]
+    if choice.label and (columns := indicator_columns(choice.label, first)):
+        name = f"{len(columns)} columns ({', '.join(columns[:4])}{' ...' if len(columns) > 4 else ''})"
+        return {part: [join_indicators(table, columns, name) for table in members] for part, members in tables.items()}, name
+    label = asked_column(choice.label, "label", first, where)
+    if (separator := choice.reading.get(OPTION)) is None:
+        return tables, label
+    label = label or next((found for name in LABELS if (found := find_column(name, first))), None)
+    if label is None:
+        raise UserError(f"--columns {OPTION}={separator}: no column of {where} has the name of a label; give --label NAME too")
+    return {part: [split_labels(table, label, separator) for table in members] for part, members in tables.items()}, label
 
 
 def _content(tables: dict[str, list[Table]], columns: list[str]) -> Iterator[object]:

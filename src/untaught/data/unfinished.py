@@ -121,5 +121,7 @@ def _own(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _plain(label: Any) -> Any:
+    if isinstance(label, list | tuple | set | frozenset | np.ndarray):  # several classes
+        return [_plain(item) for item in label]
     label = label.item() if isinstance(label, np.generic) else label
     return label if label is None or isinstance(label, bool | int | float | str) else str(label)

@@ -2,6 +2,7 @@
 
 TASKS: dict[str, str] = {  # name -> "module:class"
     "classify": "untaught.downstream.classify:Classify",
+    "multilabel": "untaught.downstream.multilabel:Multilabel",
     "segment": "untaught.downstream.segment:Segment",
     "tag": "untaught.downstream.tag:Tag",
     "regress": "untaught.downstream.regress:Regress",

@@ -65,6 +65,8 @@ class Classify(Task):
         if labels.dtype.kind == "f":
             shown = ", ".join(f"{value:g}" for value in labels[np.isfinite(labels)][:3])
             raise UserError(f"the labels are continuous numbers ({shown} ...); use --task regress, or give class labels")
+        if labels.ndim == 2:
+            raise UserError("a sample has several classes; use --task multilabel")
         truth = np.asarray(labels, np.int64)
         return Targets(
             truth >= 0, truth, follow_labels(truth), {"classes": store.classes, "temperature": 1.0}, f"{len(store.classes)} classes, "

@@ -9,7 +9,7 @@ import numpy as np
 
 from untaught.config.overrides import knobs_of
 from untaught.core import UserError
-from untaught.data.labels import hold_out
+from untaught.data.labels import hold_out, rarest
 from untaught.ranges import Count, Few, Within, check
 
 VALIDATED = 5_000  # samples of the validation part at most
@@ -52,14 +52,15 @@ def divide(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The training rows of a draw and its validation rows, of the labelled training rows `pool` (n,).
 
-    truth (N,): class numbers, by which rows are drawn in proportion, or measured numbers, of every row of the store. own: the validation
-    rows that the data come with; without them a share of the drawn labels is held out. Raises UserError where under two rows are left.
+    truth: class numbers (N,) or label sets (N,K), by which rows are drawn in proportion, or measured numbers (N,), of every row. own: the
+    validation rows that the data come with; without them a share of the drawn labels is held out. Raises UserError where under two rows are
+    left.
     """
     share, each = trial.amount
     random = np.random.default_rng([seed, draw])
     rows, validation = pool, own
     if share < 1 or each:
-        labels = truth[rows]
+        labels = rarest(truth[rows]) if truth.ndim == 2 else truth[rows]
         groups = [np.flatnonzero(labels == c) for c in np.unique(labels)] if labels.dtype.kind == "i" else [np.arange(len(rows))]
         wanted = [min(each, len(group)) if each else max(1, round(share * len(group))) for group in groups]
         rows = np.sort(rows[np.concatenate([random.permutation(g)[:n] for g, n in zip(groups, wanted, strict=True)])])

@@ -42,6 +42,8 @@ class Regress(Task):
     def targets(cls, store: Store, modality: Modality, what: str, knobs: Options) -> Targets:
         """Class names, if labels are classes, must be numbers."""
         labels = labels_of(store, what)
+        if labels.ndim == 2:
+            raise UserError("a sample has several classes, not a number; use --task multilabel")
         try:
             truth = as_numbers(labels, store.classes)
         except ValueError as error:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from untaught.evaluation import class_probes, number_probes
+from untaught.evaluation import class_probes, multilabel_probes, number_probes
 from untaught.evaluation.interval import Row
 from untaught.evaluation.spectrum import spectrum_rows
 
@@ -19,8 +19,8 @@ class Encoded:
 
     test: Any  # (M,D) float32
     train: Any = None  # (N,D) float32
-    test_targets: np.ndarray | None = None  # (M,) class indices from 0, or float64
-    train_targets: np.ndarray | None = None  # (N,)
+    test_targets: np.ndarray | None = None  # (M,) class indices from 0, or float64; (M,K) 0 and 1 for several classes a sample
+    train_targets: np.ndarray | None = None  # (N,) or (N,K)
     pairs: tuple[np.ndarray, np.ndarray] | None = None  # (P,D) each: two views of the same samples
     kind: str = "classes"  # target kind, a key of PROBES; unused without targets
 
@@ -29,7 +29,7 @@ Steps = Iterator[tuple[str, list[Row]]]  # (name of the next step, rows of the p
 
 
 class Probes(NamedTuple):
-    """The probes for one target kind. Each takes features (N,D) and targets (N,) of the training part, then of the test part."""
+    """The probes for one target kind. Each takes features (N,D) and targets (N, ...) of the training part, then of the test part."""
 
     run: Callable[[Any, np.ndarray, Any, np.ndarray], Steps]  # all probes
     neighbours: Callable[[Any, np.ndarray, Any, np.ndarray], list[Row]]  # kNN only
@@ -40,6 +40,9 @@ class Probes(NamedTuple):
 
 PROBES: dict[str, Probes] = {  # by label kind; for tags and maps, commands/frozen.py trains a head
     "classes": Probes(class_probes.probes, class_probes.knn_rows, class_probes.watch, class_probes.inner, class_probes.count),
+    "multilabel": Probes(
+        multilabel_probes.probes, multilabel_probes.knn_rows, multilabel_probes.watch, multilabel_probes.inner, multilabel_probes.count
+    ),
     "numbers": Probes(number_probes.probes, number_probes.knn_rows, number_probes.watch, number_probes.inner, number_probes.count),
 }
 

@@ -32,7 +32,7 @@ from untaught.ranges import Samples, in_range
 from untaught.storage.atomic import make_room
 from untaught.storage.run_dir import data_of, read_run
 
-KINDS = {"classify": "classes", "regress": "numbers"}  # target kind by task
+KINDS = {"classify": "classes", "multilabel": "multilabel", "regress": "numbers"}  # target kind by task
 PAIR = "global"  # two draws of this view measure the alignment
 
 
@@ -54,9 +54,9 @@ def evaluate(
     """Evaluates `target` (see `open_model`) and its baselines on labelled data, by default the run's own -> rows.
 
     A run with several encoders is evaluated by retrieval between them, on held-out pairs.
-    The rows are written to evaluation.json of the run, or to `out`, a folder or a .json file. task: "classify" or "regress", for class or
-    numeric labels; by default numeric if any label is not an integer. knobs: modality knobs such as length=64, for a model that was not
-    trained here. Raises UserError.
+    The rows are written to evaluation.json of the run, or to `out`, a folder or a .json file. task: "classify", "multilabel" or "regress",
+    for a class, several classes or a number per sample; by default as the labels are read, numbers if any is not an integer.
+    knobs: modality knobs such as length=64, for a model that was not trained here. Raises UserError.
     """
 
     if isinstance(target, str | os.PathLike) and roles_in(Path(target)):
@@ -181,6 +181,9 @@ def print_labels(scorer: Scorer) -> None:
     say(f"split     {scorer.dataset.how_split}")
     if scorer.kind == "numbers":
         about = f"numbers from {train.min():g} to {train.max():g} on {len(train):,} training {noun}"
+    elif scorer.kind == "multilabel":
+        about = f"{train.shape[1]} classes, {train.sum(1).mean():.1f} per sample on average, on {len(train):,} training {noun}"
+        about += f" (mAP by chance {test.mean(0)[test.any(0)].mean():.1%})"
     else:
         present, sizes = np.unique(train, return_counts=True)
         span = f"{sizes.min():,}" if sizes.min() == sizes.max() else f"{sizes.min():,} to {sizes.max():,}"

@@ -15,7 +15,7 @@ from torch import nn
 
 from untaught.console import progress_bar, say
 from untaught.core import Batch, Options, UserError, View
-from untaught.data.labels import as_numbers, doubts
+from untaught.data.labels import as_numbers, doubts, set_doubts
 from untaught.data.parts import held_out_part
 from untaught.evaluation import layers
 from untaught.evaluation.battery import PROBES, Encoded, battery, steps
@@ -35,8 +35,8 @@ LARGEST = 1e30  # scores above are discarded
 class Scorer:
     """Scores encoders on a store with the probes for its target kind, fitted on the training part and evaluated on the held-out part.
 
-    kind: target kind, "classes" or "numbers"; inferred from the labels if None. `why_not`: the reason why labels can't be used, or "".
-    `watch` never uses the test part: its queries are taken from the training part.
+    kind: target kind, "classes", "multilabel" or "numbers"; inferred from the labels if None. `why_not`: the reason why labels can't be
+    used, or "". `watch` never uses the test part: its queries are taken from the training part.
     """
 
     def __init__(
@@ -54,9 +54,10 @@ class Scorer:
         self.pick = np.random.default_rng(seed)
         self.held_out: str | None = None
         labels = dataset.store.labels if dataset.store else None
-        self.kind = kind or ("numbers" if labels is not None and labels.dtype.kind == "f" else "classes")
-        self.targets = self._targets()  # (N,) class indices, -1 if missing, or numbers, NaN if missing
-        self.known = np.isfinite(self.targets) if self.kind == "numbers" else self.targets >= 0  # (N,) bool
+        self.kind = kind or _kind_of(labels)
+        self.targets = self._targets()  # (N,) class indices, -1 if missing; (N,K) 0 and 1, -1 if missing; or numbers, NaN if missing
+        first = self.targets if self.targets.ndim == 1 else self.targets[:, 0]
+        self.known = np.isfinite(first) if self.kind == "numbers" else first >= 0  # (N,) bool
         self.why_not = self._choose_rows()
         self.possible = not self.why_not
         if not self.possible:  # the spectrum needs no labels
@@ -75,7 +76,7 @@ class Scorer:
         train = labelled["train"]
         if self.held_out is None or not len(train):
             return "no labelled held-out part"
-        if len(np.unique(self.labels(train))) < 2:
+        if len(np.unique(self.labels(train), axis=0)) < 2:
             same = "are of one class" if self.kind == "classes" else "have the same label"
             return f"all {len(train):,} labelled training rows {same}"
         self.bank, self.queries = self._some(train, BANK), self._some(labelled[self.held_out], QUERIES)
@@ -88,6 +89,11 @@ class Scorer:
         store = self.dataset.store
         if store is None or store.labels is None:
             return np.empty(0)
+        if (store.labels.ndim == 2) != (self.kind == "multilabel"):
+            has, task = ("several classes", "multilabel") if store.labels.ndim == 2 else ("one label", "classify")
+            raise UserError(f"a sample has {has}; omit --task or give --task {task}")
+        if self.kind == "multilabel":
+            return store.labels
         if self.kind == "classes" and store.labels.dtype.kind == "f":
             raise UserError("the labels are numbers, not classes; omit --task or give --task regress")
         if self.kind == "classes":
@@ -107,6 +113,8 @@ class Scorer:
         if self.kind == "numbers":
             same = len(np.unique(self.labels(self.queries))) == 1
             return found + [f"all {len(self.queries):,} labelled {noun} of {self.held_out} have the same label: R2 is undefined"] * same
+        if self.kind == "multilabel":
+            return found + set_doubts(self.labels(self.bank), self.labels(self.queries), store.classes, f"{noun} of {self.held_out}")
         return found + doubts(self.labels(self.bank), self.labels(self.queries), store.classes, f"{noun} of {self.held_out}")
 
     def _some(self, rows: np.ndarray, most: int) -> np.ndarray:
@@ -175,7 +183,7 @@ class Scorer:
     # ----------------------------------------------------------------------------------------------------- features
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
-        """Targets (n,) of these store rows."""
+        """Targets (n,), or (n,K) for several classes a sample, of these store rows."""
         return np.asarray(self.targets[rows])
 
     def features(self, encoder: nn.Module | None, rows: np.ndarray, view: Views | None = None, note: str = "") -> np.ndarray:
@@ -213,6 +221,13 @@ class Scorer:
             for batch in self.dataset.in_order(rows, self.batch_size).batches(0):
                 yield batch
                 bar.update(task, advance=len(batch["index"]))
+
+
+def _kind_of(labels: np.ndarray | None) -> str:
+    """The target kind of a store's labels."""
+    if labels is None or labels.dtype.kind != "f":
+        return "classes" if labels is None or labels.ndim == 1 else "multilabel"
+    return "numbers"
 
 
 def merge_rows(path: Path, rows: list[Options]) -> None:

@@ -53,6 +53,21 @@ def knn_numbers(
     return {count: np.concatenate(parts) for count, parts in found.items()}
 
 
+def knn_vectors(
+    bank: np.ndarray, bank_targets: np.ndarray, queries: np.ndarray, k: tuple[int, ...] = (20, 200), temperature: float = 0.07
+) -> dict[int, np.ndarray]:
+    """As `knn_numbers`, of targets (N,K) -> {k: (M,K) float32}."""
+    targets = torch.from_numpy(np.asarray(bank_targets, np.float32))
+    found: dict[int, list[np.ndarray]] = {count: [] for count in k}
+    for _, weight, index in _neighbours(bank, queries, max(k), temperature):
+        targets = targets.to(index.device)
+        for count in k:
+            near = weight[:, :count] / weight[:, :count].sum(1, keepdim=True)
+            votes = near.new_zeros(len(index), len(targets)).scatter_(1, index[:, :count], near)
+            found[count].append((votes @ targets).cpu().numpy())
+    return {count: np.concatenate(parts) for count, parts in found.items()}
+
+
 def _neighbours(bank: np.ndarray, queries: np.ndarray, most: int, temperature: float) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yields (index of the first query, vote weights (c,most), bank rows (c,most)) for chunks of c queries, nearest first."""
     device = "cuda" if torch.cuda.is_available() else "cpu"

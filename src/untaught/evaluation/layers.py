@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from untaught.core import Encoder, View
 from untaught.evaluation.linear import LinearProbe
+from untaught.evaluation.multilabel import mean_average_precision
+from untaught.evaluation.one_vs_rest import OneVsRest
 from untaught.evaluation.ridge import RidgeProbe
 
 ROWS = 4096  # maximum, for learning and comparing weights
@@ -93,13 +95,17 @@ def inner(encoder: Encoder, view: View) -> list[Tensor]:
 
 
 def best_inner(features: list[np.ndarray], labels: np.ndarray, seed: int) -> int:
-    """features (N,Di) of each candidate, labels (N,), classes or numbers -> the number of the one whose linear probe (for numbers, ridge
-    regression) on four fifths of the rows is best on the other fifth; the last of equals."""
+    """features (N,Di) of each candidate, labels (N,), classes or numbers, or label sets (N,K) -> the number of the one whose linear probe
+    (for numbers, ridge regression) on four fifths of the rows is best on the other fifth; the last of equals."""
     order = np.random.default_rng(seed).permutation(len(labels))
     cut = max(1, len(order) // 5)
     fitting, judging = order[cut:], order[:cut]
     scores = []
     for each in features:
+        if labels.ndim == 2:
+            logits, _ = OneVsRest(each[fitting], each[judging]).predict(np.arange(len(fitting)), labels[fitting])
+            scores.append(mean_average_precision(logits, labels[judging] == 1))
+            continue
         probe = RidgeProbe(each[fitting], each[judging]) if labels.dtype.kind == "f" else LinearProbe(each[fitting], each[judging])
         guess, _ = probe.predict(np.arange(len(fitting)), labels[fitting])
         wrong = guess - labels[judging] if labels.dtype.kind == "f" else guess != labels[judging]
@@ -108,13 +114,15 @@ def best_inner(features: list[np.ndarray], labels: np.ndarray, seed: int) -> int
 
 
 def choose(layers: np.ndarray, labels: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
-    """layers (N,L,D), labels (N,), classes or numbers -> weights and scales (L,) of a learned sum or of the last layer, whichever scores
-    higher on a held-out fifth of the rows."""
+    """layers (N,L,D), labels (N,), classes or numbers, or label sets (N,K) -> weights and scales (L,) of a learned sum or the last layer,
+    whichever scores higher on a held-out fifth of the rows."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(labels))
     cut = max(1, len(order) // 5)
     x = torch.from_numpy(layers).float()
-    if labels.dtype.kind == "f":
+    if labels.ndim == 2:
+        y = torch.from_numpy(np.asarray(labels)).float()
+    elif labels.dtype.kind == "f":
         y = torch.from_numpy((labels - labels.mean()) / max(labels.std(), 1e-12)).float()
     else:
         y = torch.from_numpy(np.unique(labels, return_inverse=True)[1]).long()
@@ -129,14 +137,19 @@ def choose(layers: np.ndarray, labels: np.ndarray, seed: int) -> tuple[Tensor, T
 
 def _fit(x: Tensor, y: Tensor, fitting: Tensor, judging: Tensor, fixed: Tensor | None) -> tuple[Tensor, float]:
     """Fits weights (L,), unless fixed, and a linear model on the rows `fitting` -> the weights, and the accuracy (for numbers, minus the
-    mean squared error) on the rows `judging`."""
-    numbers = y.is_floating_point()
+    mean squared error; for label sets, minus the cross-entropy) on the rows `judging`."""
+    several, numbers = y.ndim == 2, y.is_floating_point() and y.ndim == 1
     free = torch.zeros(x.shape[1], requires_grad=True)
-    linear = nn.Linear(x.shape[2], 1 if numbers else int(y.max()) + 1)
+    linear = nn.Linear(x.shape[2], y.shape[1] if several else 1 if numbers else int(y.max()) + 1)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
     mean = x[fitting].mean(0)
     optimizer = torch.optim.AdamW([{"params": [free], "weight_decay": 0.0}, {"params": linear.parameters()}], lr=RATE, weight_decay=DECAY)
+
+    def loss_of(found: Tensor, truth: Tensor) -> Tensor:
+        if several:
+            return F.binary_cross_entropy_with_logits(found, truth)
+        return F.mse_loss(found[:, 0], truth) if numbers else F.cross_entropy(found, truth)
 
     def scores(rows: Tensor) -> Tensor:
         share = free.softmax(0) if fixed is None else fixed
@@ -144,11 +157,12 @@ def _fit(x: Tensor, y: Tensor, fitting: Tensor, judging: Tensor, fixed: Tensor |
 
     with torch.enable_grad():
         for _ in range(STEPS):
-            loss = F.mse_loss(scores(fitting)[:, 0], y[fitting]) if numbers else F.cross_entropy(scores(fitting), y[fitting])
+            loss = loss_of(scores(fitting), y[fitting])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     with torch.no_grad():
         found = scores(judging)
-        right = -float(F.mse_loss(found[:, 0], y[judging])) if numbers else float((found.argmax(1) == y[judging]).float().mean())
+        graded = numbers or several
+        right = -float(loss_of(found, y[judging])) if graded else float((found.argmax(1) == y[judging]).float().mean())
         return (free.softmax(0) if fixed is None else fixed).detach(), right

@@ -32,13 +32,14 @@ class LinearProbe:
         scale = torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf)  # constant features become 0
         x = (x - mean) / scale
         self.variance, axes = torch.linalg.eigh(x.T @ x / len(x))  # (D,)
+        self.axes, self.mean, self.scale = axes, mean, scale
         self.train = x @ axes
         self.test = ((torch.from_numpy(test).float().to(device) - mean) / scale) @ axes
 
     def predict(self, rows: np.ndarray, labels: np.ndarray, seed: int = 0, c: float | None = None) -> tuple[np.ndarray, float]:
         """Fits on these training rows (n,) with labels (n,) -> predicted test labels (M,), and C, given or chosen."""
         classes, numbers = np.unique(labels, return_inverse=True)
-        with _threads_for(len(rows) * self.train.shape[1]):
+        with threads_for(len(rows) * self.train.shape[1]):
             if c is None:
                 c = 1.0 if len(rows) < FEW * len(classes) else self._choose(rows, numbers, seed)
             return classes[_scores(self.test, self.fit(rows, numbers, c)).argmax(1).cpu().numpy()], c
@@ -125,7 +126,7 @@ class _Problem:
 
 
 @contextmanager
-def _threads_for(numbers: int) -> Iterator[None]:
+def threads_for(numbers: int) -> Iterator[None]:
     """One thread for a small problem: synchronising threads after every tiny operation is ten times slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if numbers < SMALL else before)

@@ -1,4 +1,4 @@
-"""Low-label settings: draws of some labels per class, or of a share of all labels (for numbers, only a share)."""
+"""Low-label settings: draws of some labels per class, or of a share of all labels (for numbers and label sets, only a share)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from untaught.data.labels import rarest
 
 SETTINGS = ("1/class", "2/class", "5/class", "10/class", "50/class", "1%", "10%")
 DRAWS = 10
@@ -24,9 +26,10 @@ def draw(setting: str, labels: np.ndarray, seed: int) -> np.ndarray:
 
 def settings(labels: np.ndarray) -> Iterator[tuple[str, str]]:
     """Yields (setting, reason to skip it or "") for the settings that apply to these labels (N,)."""
+    shares_only = labels.dtype.kind == "f" or labels.ndim == 2
     sizes = np.array([len(members) for members in _members(labels)])
     for setting in SETTINGS:
-        if labels.dtype.kind == "f":
+        if shares_only:
             if setting.endswith("%"):
                 wanted = float(setting[:-1]) / 100 * len(labels)
                 yield setting, f"{wanted:.0f} labels are fewer than {FEW}" if wanted < FEW else ""
@@ -57,4 +60,5 @@ def _members(labels: np.ndarray) -> list[np.ndarray]:
     """The rows of each class; for numbers, all rows."""
     if labels.dtype.kind == "f":
         return [np.arange(len(labels))]
+    labels = rarest(labels) if labels.ndim == 2 else labels
     return [np.flatnonzero(labels == name) for name in np.unique(labels)]

@@ -15,6 +15,8 @@ METRICS = {
     "balanced_accuracy": Metric("balanced accuracy", True),
     "macro_f1": Metric("macro F1", True),
     "calibration_error": Metric("calibration error", True),
+    "map": Metric("mAP", True),
+    "micro_f1": Metric("micro F1", True),
     "nmi": Metric("NMI"),
     "ari": Metric("ARI"),
     "r2": Metric("R2"),
@@ -32,7 +34,7 @@ METRICS = {
     "word_accuracy": Metric("word accuracy", True),
     "rankme": Metric("RankMe"),
 }
-MAIN = ("accuracy", "r2", "entity_f1", "miou", "word_accuracy", "j&f")  # the first that a probe has is its main metric
+MAIN = ("accuracy", "map", "r2", "entity_f1", "miou", "word_accuracy", "j&f")  # the first that a probe has is its main metric
 
 LEADING = ("linear", "ridge", "frozen", "retrieval", "knn20")  # the first probe available gives an encoder's headline score
 

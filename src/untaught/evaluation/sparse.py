@@ -51,6 +51,20 @@ def knn_numbers(
     return {count: np.concatenate(parts) for count, parts in found.items()}
 
 
+def knn_vectors(
+    bank: Any, bank_targets: np.ndarray, queries: Any, k: tuple[int, ...] = (20, 200), temperature: float = 0.07
+) -> dict[int, np.ndarray]:
+    """knn.knn_vectors for sparse L2-normalised rows (N,D), (M,D)."""
+    found: dict[int, list[np.ndarray]] = {count: [] for count in k}
+    targets = np.asarray(bank_targets, np.float64)
+    for _, weight, index in _neighbours(bank, queries, max(k), temperature):
+        for count in k:
+            votes = np.zeros((len(index), len(targets)))
+            np.put_along_axis(votes, index[:, :count], weight[:, :count] / weight[:, :count].sum(1, keepdims=True), 1)
+            found[count].append(votes @ targets)
+    return {count: np.concatenate(parts) for count, parts in found.items()}
+
+
 def _neighbours(bank: Any, queries: Any, most: int, temperature: float) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """See knn._neighbours."""
     most, height = min(most, bank.shape[0]), max(1, CHUNK // bank.shape[0])

@@ -100,7 +100,8 @@ class SeenRows:
         if not (trained.any() or held_out.any()):
             return rows, how
         if not store.local_shards and store.labels is not None:
-            labels = np.where(trained | held_out, -1 if store.labels.dtype.kind == "i" else np.nan, store.labels)
+            seen = (trained | held_out)[(..., *[None] * (store.labels.ndim - 1))]
+            labels = np.where(seen, -1 if store.labels.dtype.kind == "i" else np.nan, store.labels)
             queries = held_out | hold_out(labels, self.seed)
             if queries.any():
                 rows = {TRAIN: np.flatnonzero(~queries), VAL: np.flatnonzero(queries)}

@@ -203,6 +203,8 @@ def _chosen(
 
 
 def _label_text(label: Any, classes: tuple[str, ...]) -> str:
+    if isinstance(label, np.ndarray):  # several classes
+        return ", ".join(name for name, flag in zip(classes, label, strict=True) if flag > 0)
     if classes:
         return classes[label] if label >= 0 else ""
     return "" if np.isnan(label) else f"{label:g}"

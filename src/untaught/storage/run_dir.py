@@ -91,6 +91,15 @@ def free_path(path: Path) -> Path:
     return free
 
 
+def claim_path(path: Path) -> Path:
+    """Creates an empty folder at `free_path(path)` -> its path. Of several processes each gets its own."""
+    while True:
+        with suppress(FileExistsError):
+            free = free_path(path)
+            free.mkdir()
+            return free
+
+
 RUN: dict[str, Any] = {  # types of the keys of run.yaml
     "data": str | list,  # one source or several
     **dict.fromkeys(("method", "modality"), str),
