@@ -31,7 +31,15 @@ WORDS = [
     "man", "woman", "boy", "girl", "child", "people", "dog", "water", "grass", "snow", "beach", "street", "ball", "bike", "mountain",
     "rock", "field", "tree", "car", "shirt", "sand", "ocean", "pool", "air", "crowd", "building", "wall", "bench", "horse",
 ]  # fmt: skip
-PLURALS = {"men": "man", "women": "woman", "boys": "boy", "girls": "girl", "children": "child", "kids": "child", "dogs": "dog"}
+PLURALS: dict[str, str] = {
+    "men": "man",
+    "women": "woman",
+    "boys": "boy",
+    "girls": "girl",
+    "children": "child",
+    "kids": "child",
+    "dogs": "dog",
+}
 KEPT = 20
 HOW: dict[str, dict[str, Any]] = {
     "photos": {"label": "is_*", "split": "split", "columns": {"image": "photo"}},
@@ -49,7 +57,7 @@ def prepare(out: Path) -> None:
     said: dict[str, Counter[str]] = {}
     part: dict[str, str] = {}
     for row in rows("flickr8k_mini/captions.csv.gz"):
-        found = {PLURALS.get(word, word) for word in re.findall(r"[a-z]+", row["caption"].lower())}
+        found: set[str] = {PLURALS.get(word, word) for word in map(str, re.findall(r"[a-z]+", row["caption"].lower()))}
         said.setdefault(row["image"], Counter()).update(found & set(WORDS))
         part[row["image"]] = row["split"]
     present = {name: {word for word, count in words.items() if count >= 2} for name, words in said.items()}
@@ -74,7 +82,7 @@ def prepare(out: Path) -> None:
             writer.writerow([row["title"], genres, "train" if number % 5 else "test"])
 
 
-def measure(out: Path, name: str, run: Path, knobs: dict[str, str]) -> None:
+def measure(out: Path, name: str, run: Path, knobs: dict[str, Any]) -> None:
     found = ut.evaluate(run, out / f"{name}.csv", **HOW[name])
     print(scores_as_text(found, 140), flush=True)
     ut.Run(run).finetune(out / f"{name}.csv", task="multilabel", **HOW[name], **knobs)

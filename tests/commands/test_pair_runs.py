@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,31 @@ def test_encoder_holds_a_folder_for_each_role(run: ut.Run) -> None:
         assert (config["modality"], config["encoder"], config["view"]) == (role, ENCODERS[role], "whole")
     assert (run.path / "encoder/text/tokenizer.json").exists()
     assert (run.path / "text.tokenizer.json").exists()
+
+
+def test_streamed_pairs_train_and_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards, random = tmp_path / "shards", np.random.default_rng(0)
+    shards.mkdir()
+    for shard in range(2):
+        with tarfile.open(shards / f"{shard}.tar", "w") as archive:
+            for i in range(16):
+                name = list(COLOURS)[i % 4]
+                image = io.BytesIO()
+                Image.fromarray((np.array(COLOURS[name]) + random.integers(-20, 20, (10, 12, 3))).astype(np.uint8)).save(image, "png")
+                captions = json.dumps({"captions": [f"a {name} image", f"it is {name}"][: 1 + i % 2]}).encode()
+                for ending, content in (("png", image.getvalue()), ("json", captions)):
+                    member = tarfile.TarInfo(f"{shard}-{i:02}.{ending}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+    how = KNOBS | {"encoder": ENCODERS, "stream": True, "evaluate_every": 0, "steps": 2}
+    run = ut.pretrain(shards, "clip", out=tmp_path / "run", **how)
+    said = capsys.readouterr().err
+    assert "32 pairs in 2 webdataset shards" in said
+    assert "text from column captions" in said
+    assert "stream    2 shards" in said
+    assert (run.roles, ut.Run(run.path / "encoder" / "image").embed(shards).shape[0]) == (("image", "text"), 32)
+    ut.pretrain(out=run.path, resume=True, steps=4)
+    assert (run.path / "checkpoints" / "step-4").is_dir()
 
 
 def test_each_encoder_is_used_alone(run: ut.Run, pairs: Path) -> None:

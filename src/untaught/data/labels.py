@@ -153,10 +153,10 @@ def set_doubts(train: np.ndarray, test: np.ndarray, classes: Sequence[str], what
     """Warnings about label sets of training (n,K) and test (m,K) samples that make test scores misleading."""
     note: list[str] = []
     for part, found in (("training split", train), (what, test)):
-        if absent := [name for name, own in zip(classes, found.any(0), strict=True) if not own]:
+        if absent := [name for name, own in zip(classes, np.asarray(found.any(0)), strict=True) if not own]:
             names = ", ".join(absent[:3]) + (" ..." if len(absent) > 3 else "")
             effect = "can't be learned" if found is train else "are left out of the mAP"
-            note.append(f"{len(absent)} of {len(classes)} classes do not occur in the {part} and {effect}: {names}")
+            note.append(f"of {len(classes)} classes, {len(absent)} without a sample in the {part}, which {effect}: {names}")
     return note
 
 
