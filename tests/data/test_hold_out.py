@@ -52,3 +52,13 @@ def test_what_is_measured_on_is_the_test_part_and_val_only_without_one() -> None
     assert held_out_part({**three, "test": []}) == "val"
     assert held_out_part({"train": [1], "val": []}) is None
     assert list(sort_parts(dict(reversed(three.items())))) == ["train", "val", "test"]
+
+
+def test_rows_of_one_group_are_held_out_together() -> None:
+    labels = np.repeat([0, 1], 60)
+    groups = np.repeat(np.arange(40), 3)
+    for seed in range(5):
+        held = hold_out(labels, seed, groups=groups)
+        assert (held.reshape(40, 3).sum(1) % 3 == 0).all()
+        assert [held[labels == kind].sum() for kind in (0, 1)] == [12, 12]
+    assert np.array_equal(hold_out(labels, 3, groups=np.arange(120)), hold_out(labels, 3))

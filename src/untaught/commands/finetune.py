@@ -174,7 +174,7 @@ def _divider(dataset: Dataset, known: SeenRows | None, seed: int, fields: bool) 
         if not fields or len(rows) > 1 or store.labels is not None:
             return rows, how
         unseen = ~np.isin(store.hashes, known.trained) if known is not None and known.trained is not None else np.ones(len(store), bool)
-        held_out = hold_out(np.where(unseen, 0, -1), seed)
+        held_out = hold_out(np.where(unseen, 0, -1), seed, groups=store.groups) & unseen
         if not held_out.any():
             return rows, how
         rows = {TRAIN: np.flatnonzero(~held_out), VAL: np.flatnonzero(held_out)}

@@ -102,7 +102,7 @@ class SeenRows:
         if not store.local_shards and store.labels is not None:
             seen = (trained | held_out)[(..., *[None] * (store.labels.ndim - 1))]
             labels = np.where(seen, -1 if store.labels.dtype.kind == "i" else np.nan, store.labels)
-            queries = held_out | hold_out(labels, self.seed)
+            queries = held_out | (hold_out(labels, self.seed, groups=store.groups) & ~trained)
             if queries.any():
                 rows = {TRAIN: np.flatnonzero(~queries), VAL: np.flatnonzero(queries)}
                 return rows, f"{int(trained.sum()):,} that {self.folder} was trained on in train, the new ones split 80/20: {sizes(rows)}"
