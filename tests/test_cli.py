@@ -73,7 +73,7 @@ WRONG_KNOBS = {
     "cache_gradients=4 accumulate=2": "accumulate and cache_gradients both split the batch",
     "size=0": "size=0: must be a whole number from 4 to 4,096",
     "--method simcrl": "unknown method simcrl; did you mean simclr",
-    "--encoder conv_smal": "unknown encoder conv_smal; did you mean conv_small or conv_series?",
+    "--encoder conv_smal": "unknown encoder conv_smal; did you mean conv_small or conv_mel or conv_series?",
     "--modality images": "unknown modality images; ",
     "--columns photo=x": "--columns photo=... is not a field of images; allowed: image",
     "--label nope": "label",

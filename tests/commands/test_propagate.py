@@ -73,13 +73,14 @@ def test_layouts_read_the_same(tmp_path: Path) -> None:
 def test_binary_joins_the_objects(run: ut.Run, tmp_path: Path) -> None:
     video(tmp_path / "data", "two", objects=2)
     out = tmp_path / "rows.json"
+    both: list[dict[str, Any]] = [{"binary": True}, {}]
     one, two = (
         {
             row["features"]: row["mean"]
             for row in run.evaluate(tmp_path / "data", task="propagate", out=out, **knobs)
             if row["metric"] == "j"
         }
-        for knobs in ({"binary": True}, {})
+        for knobs in both
     )
     assert one["raw"] != two["raw"]
     assert one["copy"] == pytest.approx(two["copy"])  # both squares move alike

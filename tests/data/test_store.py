@@ -277,7 +277,7 @@ def test_a_flipped_byte_anywhere_is_noticed_said_and_packed_anew(
     source = open_source(write_pictures(tmp_path / "x", FOUR), pictures)
     store = pack(source, Preprocessor(pictures, LAYOUT), cache=tmp_path)
     right = {path.name: path.read_bytes() for path in store.folder.iterdir() if path.name != "verified.json"}
-    assert len(right) == 8
+    assert len(right) == 9
     for name, content in right.items():
         for place in (0, len(content) // 2, len(content) - 1):
             with (store.folder / name).open("r+b") as file:
@@ -310,7 +310,7 @@ def test_a_large_store_is_read_once_until_it_is_touched(tmp_path: Path, pictures
     old = time.time() - checksum_module.AGAIN - 1
     os.utime(folder / "verified.json", (old, old))
     pack(source, Preprocessor(pictures, LAYOUT), cache=tmp_path)
-    assert len(read) == 8
+    assert len(read) == 9
 
 
 def test_contents_are_the_same_under_any_path_and_others_with_another_label(tmp_path: Path, pictures: Modality) -> None:

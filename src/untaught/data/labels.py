@@ -186,12 +186,12 @@ def hold_out(labels: np.ndarray, seed: int, share: float = 0.2, least: int = 1, 
             return hold_out(labels[first], seed, share, least)[own.reshape(-1)]
     draws = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
-    groups = (
+    strata = (
         [np.flatnonzero(np.isfinite(labels))]
         if labels.dtype.kind == "f"
         else [np.flatnonzero(labels == c) for c in np.unique(labels[labels >= 0])]
     )
-    for rows in groups:
+    for rows in strata:
         if len(rows) > 1:
             held_out[draws.permutation(rows)[: max(least, round(len(rows) * share))]] = True
     return held_out

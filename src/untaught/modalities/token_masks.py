@@ -17,9 +17,9 @@ def masked_tokens(view: View, rng: CounterRNG, options: Options, observed: Tenso
     (B,N,P) is False for values beyond the end, and for those that are not `observed` (B,T,C)."""
     tokens = tokens_of(view, options)
     mask = runs(rng, tokens, (options["rate"] * tokens.sum(1)).round(), options["span"])
-    observed = view.valid.unsqueeze(2).expand_as(view.x) if observed is None else observed
+    seen = view.valid.unsqueeze(2).expand_as(view.x) if observed is None else observed
     patches = lambda part: part.unflatten(1, (-1, options["patch"])).flatten(2)  # noqa: E731
-    return replace(view, mask=mask, target=patches(view.x[:, :, : observed.shape[2]]), target_valid=patches(observed))
+    return replace(view, mask=mask, target=patches(view.x[:, :, : seen.shape[2]]), target_valid=patches(seen))
 
 
 def masked_runs(view: View, rng: CounterRNG, options: Options) -> View:

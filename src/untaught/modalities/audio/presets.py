@@ -37,7 +37,7 @@ RANGES = {
     "scale": Within(0.01, 1),  # duration of the crop as a share of the recording's: minimum, maximum
     "longest": LONG,  # seconds of a crop at most
     **dict.fromkeys(SHARES, Within(0, 1)),
-    "snr": Within(-20, 100),  # dB
+    "snr": Within(0, 100),  # dB
     "gain": Within(0, 60),  # dB
     **dict.fromkeys(("stretch", "zoom"), Within(0, 2)),
     "masks": Within(0, 16),
