@@ -368,6 +368,7 @@ def _propagate(
     encoder: Any, data: Any, against: Sequence[Any], modality: str | None, out: Path | None, unused: Options, knobs: Options
 ) -> list[Options]:
     from untaught.commands.propagate import propagation_probe
+    from untaught.config.overrides import parse
 
     if data is None:
         raise UserError("no data given; pass --data, a folder or .zip of videos with masks")
@@ -377,13 +378,10 @@ def _propagate(
         raise UserError(f"--task propagate reads videos by their folders, without --{useless[0]}; leave it out")
     if wrong := sorted(set(knobs) - {"binary"}):
         raise UserError(f"--task propagate has no knob {wrong[0]}; allowed: binary=yes")
-    if (binary := str(knobs.get("binary", "no")).lower()) not in ("yes", "true", "no", "false"):
-        raise UserError(f"binary={binary} is not allowed; give yes or no")
+    binary = parse("binary", knobs.get("binary", False), bool)
     targets = [(one.model, one.path) if isinstance(one, Run) else one for one in (encoder, *against)]
     names = [str(getattr(one, "path", one)) if not isinstance(one, nn.Module) else type(one).__name__ for one in against]
-    rows = propagation_probe(
-        targets[0], data, against=list(zip(names, targets[1:], strict=True)), out=out, binary=binary in ("yes", "true")
-    )
+    rows = propagation_probe(targets[0], data, against=list(zip(names, targets[1:], strict=True)), out=out, binary=binary)
     if out is None and isinstance(encoder, Run | str | PathLike):
         refresh(encoder.path if isinstance(encoder, Run) else Path(encoder))
     return rows

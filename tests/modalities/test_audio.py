@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,12 @@ def test_a_recording_of_twenty_hours_is_refused_before_it_is_read(monkeypatch: p
     monkeypatch.setattr(soundfile, "SoundFile", lambda file: Long())
     with pytest.raises(ValueError, match=r"is 20\.0 hours long, more than 1; list parts of it"):
         decoded(content)
+
+
+def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    with pytest.raises(UserError, match=r'pip install "untaught\[audio\]"'):
+        plan([{"audio": tone(0.1), "rate": RATE}], {})
 
 
 def test_the_rate_is_the_common_one_but_at_most_16_khz() -> None:

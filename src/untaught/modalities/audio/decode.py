@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,12 +30,6 @@ MELS = 64
 CEPSTRA = 20
 FITTED = 1 << 24  # samples that statistics are fitted on
 RATES, LONG = Within(1000, 384_000), Within(SHORTEST, LONGEST)
-
-
-class Header(NamedTuple):
-    rate: int
-    channels: int
-    seconds: float
 
 
 @contextmanager
@@ -105,14 +99,13 @@ def _array(record: Record, rate: int | None) -> tuple[np.ndarray, int] | None:
     return np.ascontiguousarray(value, np.float32), rate
 
 
-def header(record: Record, rate: int | None = None) -> Header:
-    """Rate, channels and duration. Raises ValueError or OSError with the reason."""
+def extent(record: Record, rate: int | None = None) -> tuple[int, float, float]:
+    """The rate, start and end in seconds, from the header of a file. rate: of arrays without one. Raises ValueError or OSError."""
     if (found := _array(record, rate)) is not None:
         samples, own = found
-        return Header(own, samples.shape[1], len(samples) / own)
+        return own, *span(record, len(samples) / own)
     info = _info(record["audio"])
-    low, high = span(record, info.frames / info.samplerate)
-    return Header(info.samplerate, info.channels, high - low)
+    return info.samplerate, *span(record, info.frames / info.samplerate)
 
 
 def _info(value: Any) -> Any:
@@ -141,11 +134,12 @@ def span(record: Record, seconds: float) -> tuple[float, float]:
 
 def plan(records: list[Record], overrides: Options) -> Options:
     """The rate, the longest duration and the form of the input, from the headers of some records."""
+    soundfile()
     form = overrides.get("input") or "log_mel"
-    found = readable(records, "recordings", lambda record: header(record, overrides.get("rate")))
-    common = Counter(one.rate for one in found).most_common(1)[0][0]
+    found = readable(records, "recordings", lambda record: extent(record, overrides.get("rate")))
+    common = Counter(own for own, _, _ in found).most_common(1)[0][0]
     rate = overrides.get("rate") or min(common, RATE)
-    longest, segment = max(one.seconds for one in found), overrides.get("segment") or SEGMENT
+    longest, segment = max(high - low for _, low, high in found), overrides.get("segment") or SEGMENT
     return {
         "rate": rate,
         "seconds": round(min(longest, segment), 3),
@@ -162,11 +156,7 @@ def cut(record: Record, settings: Options) -> list[Record]:
     """Pieces of at most `segment` seconds and of equal duration, with `start` and `end` in seconds, in one group; a shorter or
     unreadable recording is not cut."""
     try:
-        if (found := _array(record, settings["rate"])) is not None:
-            low, high = span(record, len(found[0]) / found[1])
-        else:
-            info = _info(record["audio"])
-            low, high = span(record, info.frames / info.samplerate)
+        _, low, high = extent(record, settings["rate"])
     except (ValueError, OSError):  # reported when it is decoded
         return [record]
     count = math.ceil(round((high - low) / settings["segment"], 6))
@@ -180,6 +170,7 @@ def cut(record: Record, settings: Options) -> list[Record]:
 
 def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
     """-> "wave" (T,) int16, the mean of all channels at the data set's rate. Raises ValueError or OSError."""
+    soundfile()
     import soxr
 
     rate = prep.settings["rate"]
