@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from torch import nn
 
 import untaught as ut
 
@@ -83,6 +84,38 @@ def test_new_images_test(tmp_path: Path) -> None:
     assert rows["miou"]["probe"] == "finetune-frozen"
     assert rows["miou"]["low"] <= rows["miou"]["mean"] <= rows["miou"]["high"]
     assert json.loads((run.path / "evaluation.json").read_text())["rows"][-1]["metric"] in rows
+
+
+def test_another_size_than_in_pretraining(tmp_path: Path) -> None:
+    """Learned positions are interpolated; the model that is saved reads, builds and predicts as it was trained."""
+    data = squares(tmp_path / "data", 60)
+    noise = np.random.default_rng(1).integers(0, 255, (32, 24, 32), dtype=np.uint8)
+    small: dict[str, Any] = {"encoder": "vit_mini", "encoder__depth": 1, "encoder__embed_dim": 24}
+    run = ut.pretrain(noise, "mae", out=tmp_path / "run", steps=2, batch_size=16, size=16, **small)
+    model = run.finetune(data, "segment", out=tmp_path / "model", steps=4, batch_size=8, size=32, **TINY)
+    assert (model.config["layout"]["size"], model.config["side"]) == (32, 32)
+    assert model.config["encoder_arguments"] == {"channels": 1, "size": 16}
+    kept = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert kept["maps"][-1][1:] == [16, 16], "patches of 2 x 2, as in pretraining"
+    loaded = ut.load(model.path)
+    assert isinstance(loaded, ut.Model)
+    places = [each.predict(data, tmp_path / name) for name, each in (("own", model), ("loaded", loaded))]
+    pairs = [[np.asarray(Image.open(place / f"{number:02}.png")) for place in places] for number in range(60)]
+    assert all((own == again).all() for own, again in pairs)
+    with pytest.raises(ut.UserError, match="size=3: must be"):
+        run.finetune(data, "segment", out=tmp_path / "no", size=3)
+    for damaged in ({"channels": 1}, {"channels": 1, "size": "x"}, {"channels": 1, "size": 16, "pretrained": True}, [16]):
+        (tmp_path / "model" / "config.json").write_text(json.dumps(kept | {"encoder_arguments": damaged}))
+        with pytest.raises(ut.UserError, match="encoder_arguments"):
+            ut.load(tmp_path / "model")
+
+
+def test_an_encoder_of_one_size_stays_at_it(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (32, 16, 16), dtype=np.uint8)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(256, 8))
+    run = ut.pretrain(noise, "simclr", encoder=flat, out=tmp_path / "run", steps=2, batch_size=16, size=16)
+    with pytest.raises(ut.UserError, match=r"size: module:.* takes only images as in pretraining; leave it out"):
+        run.finetune((noise, np.arange(32) % 2), "classify", out=tmp_path / "no", size=32)
 
 
 def test_names_are_tagged(tmp_path: Path, capfd: Any) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from untaught.core import Preprocessor, UserError, View
 from untaught.downstream.network import TrainedLayers
 from untaught.downstream.segment import IGNORED, Segment, numbering
+from untaught.downstream.task import Targets
 from untaught.encoders.conv_small import ConvSmall
 from untaught.encoders.timm import vit_mini
 from untaught.modalities.image import IMAGE
@@ -195,3 +196,18 @@ def test_frozen_maps_leave_the_encoder_as_it_is() -> None:
     assert all(torch.equal(value, before[name]) for name, value in made.network.encoder.state_dict().items())
     assert all(p.grad is None for p in made.network.encoder.parameters())
     assert all(p.grad is not None for p in made.network.head.parameters())
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_a_linear_head_does_not_depend_on_the_scale_of_the_features(normalised: bool) -> None:
+    """A head that was saved before heads were normalised stays as it was."""
+    torch.manual_seed(0)
+    maps, facts = [torch.randn(4, 6, 8, 8)], {"values": [0, 1], "maps": [[6, 8, 8]], "side": SIDE}
+    head = Segment(ConvSmall(width=4), facts | ({"normalised": True} if normalised else {}), head="linear").train().network.head
+    one, large = (head(([factor * each for each in maps], SIDE)) for factor in (1, 100))
+    assert torch.allclose(one, large, atol=1e-3) is normalised
+
+
+def test_new_heads_are_normalised() -> None:
+    targets = Targets(np.ones(1, bool), np.zeros(1), lambda batch, view: view, {"values": [0, 1]})
+    assert Segment.learned(targets, np.arange(1), ConvSmall(width=4), View(torch.zeros(1, 3, SIDE, SIDE)))["normalised"]

@@ -28,7 +28,7 @@ from untaught.downstream.task import Task
 from untaught.downstream.tuner import Settings, Tuner
 from untaught.evaluation.evaluator import merge_rows
 from untaught.pipeline.dataset import Dataset, Parts, differing, open_dataset
-from untaught.pipeline.pretrained import Pretrained, save_network
+from untaught.pipeline.pretrained import Pretrained, resized, save_network
 from untaught.pipeline.seen_rows import SeenRows
 from untaught.pipeline.view_pipeline import view_options
 from untaught.storage.atomic import make_room
@@ -53,13 +53,14 @@ def finetune(
     model: the encoder of the run, or encoder folder, at `path`. record: whether to print the scores and add them to evaluation.json of
     the run.
     """
+    model, others = resized(model, knobs or {})
     _, config, prep = model
     place = path.parent if path.name == "encoder" else path
     ours = (place / "run.yaml").exists()
     if out and os.path.lexists(out):
         raise UserError(f"{out} already exists; choose another --out")
     make_room(out or place / "finetuned")
-    tuner = open_tuner(model, path, data, task=task, columns=columns, label=label, split=split, knobs=knobs)
+    tuner = open_tuner(model, path, data, task=task, columns=columns, label=label, split=split, knobs=others)
     cls, trial, layers, dataset = tuner.cls, tuner.trial, tuner.layers, tuner.dataset
     modality = prep.modality
     tuner.describe()
@@ -77,6 +78,7 @@ def finetune(
         rows = score_rows(measured, trial, layers.train, dataset.name)
         described = {"untaught": untaught.__version__, "task": task, **saved.facts}
         described |= {key: config[key] for key in ("method", "encoder", "encoder_knobs", "modality", "view", "layout", "statistics")}
+        described |= {key: config[key] for key in ("encoder_arguments",) if key in config}
         described |= {"knobs": dict(knobs or {}), "resolved": tuner.resolved, "scores": rows}
         metrics = (Path(scratch) / "encoder" / "metrics.jsonl").read_text()
         folder = claim_path(out or place / "finetuned")  # only now: another fine-tuning may have ended in the meantime
@@ -111,9 +113,10 @@ def open_tuner(
     if task not in TASKS:
         raise unknown("task", task, TASKS)
     cls: type[Task] = resolve(TASKS[task])
+    model, others = resized(model, knobs or {})
     encoder, config, prep = model
     modality = prep.modality
-    sorted_knobs = _sort(knobs or {}, cls, modality)
+    sorted_knobs = _sort(others, cls, modality)
     loop: Options = {"optimizer": "adamw"} | sorted_knobs["loop"]
     trial, train_config, layers = Trial(**sorted_knobs["trial"]), TrainConfig(**loop), TrainedLayers(**sorted_knobs["layers"])
     if trial.amount[1] and not cls.by_class:
@@ -150,7 +153,8 @@ def _sort(knobs: Options, cls: Any, modality: Modality) -> dict[str, Options]:
         elif "." in key and key.partition(".")[0] in (*modality.views, "view0"):
             result["view"][key] = value
         else:
-            raise unknown("knob", key, [*(name for known in tables.values() for name in known), *(f"{view}.OPTION" for view in cls.views)])
+            known = [name for table in tables.values() for name in table]
+            raise unknown("knob", key, [*known, *modality.resized, *(f"{view}.OPTION" for view in cls.views)])
     return result
 
 

@@ -106,7 +106,7 @@ def _guess(value: Any) -> Any:
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for an unknown name: the nearest names first, then all."""
-    known = sorted(known)
+    known = sorted(set(known))
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return UserError(f"unknown {what} {name}; {hint}known: {', '.join(known)}")

@@ -105,6 +105,9 @@ class Modality:
         None
     )  # ragged field read as one stream, and its length per sample
     learn: Callable[[Iterable[Record], Options], tuple[Options, Files]] | None = None  # fits what decoding requires (a tokenizer)
+    resized: dict[str, Callable[[Options, Any], Options]] = field(
+        default_factory=dict
+    )  # knobs that an encoder of any size may be used with at another value than in pretraining -> (settings, value) -> settings
     files: tuple[str, ...] = ()  # names of the fitted files
     check_files: Callable[[Options, Files], None] = lambda settings, files: None  # raises UserError if they do not match the settings
     expects: Callable[[str], Options] = lambda encoder: {}  # encoder name -> settings it requires

@@ -1,7 +1,8 @@
 """Semantic segmentation: a class for every pixel, by a head on the encoder's feature maps.
 
-`head=linear` is one layer on the last map (or patch tokens), upsampled bilinearly: it measures the features alone. `head=conv` uses all
-maps from a quarter of the view's side downwards, like the semantic branch of Panoptic FPN (Kirillov et al., CVPR 2019, section 3,
+`head=linear` is one layer on the last map (or patch tokens), each channel at unit variance (BatchNorm without weights, as in DINOv2's
+linear evaluation, https://arxiv.org/abs/2304.07193), upsampled bilinearly: it measures the features alone. `head=conv` uses all maps from
+a quarter of the view's side downwards, like the semantic branch of Panoptic FPN (Kirillov et al., CVPR 2019, section 3,
 https://arxiv.org/abs/1901.02446): each is projected to one width, upsampled to the finest and summed; here a single 3 x 3 convolution
 follows the sum, where the paper has one per stage.
 
@@ -58,8 +59,9 @@ class Segment(Task):
         self.values, shapes, side = _checked(facts)
         self.own: Options = {"head": head, "binary": binary, "ignore": ignore, "names": names}
         self.classes = class_names(self.values, names)
-        self.maps: Options = {"maps": shapes, "side": side}
-        made = Linear(shapes[-1][0], len(self.values)) if head == "linear" else Convolutions(shapes, side, len(self.values))
+        self.maps: Options = {"maps": shapes, "side": side, "normalised": bool(facts.get("normalised", False))}  # older heads are not
+        linear = head == "linear"
+        made = Linear(shapes[-1][0], len(self.values), self.maps["normalised"]) if linear else Convolutions(shapes, side, len(self.values))
         self.network = Network(encoder, made, layers, _maps_and_side)
         self.numbers: Tensor
         self.register_buffer("numbers", torch.from_numpy(numbering(self.values, binary, ignore)), persistent=False)
@@ -93,7 +95,7 @@ class Segment(Task):
         with torch.no_grad():
             shapes = [list(m.shape[1:]) for m in maps(encoder.eval(), example)]
         encoder.train(training)
-        return {**targets.facts, "maps": shapes, "side": example.x.shape[-1]}
+        return {**targets.facts, "maps": shapes, "side": example.x.shape[-1], "normalised": True}
 
     @property
     def facts(self) -> Options:
@@ -207,15 +209,16 @@ def _maps_and_side(encoder: Encoder, view: View) -> tuple[list[Tensor], int]:
 
 
 class Linear(nn.Module):
-    """The last map (B,D,h,w) -> logits (B,classes,side,side): one layer, then bilinear upsampling."""
+    """The last map (B,D,h,w) -> logits (B,classes,side,side): BatchNorm without weights, one layer, then bilinear upsampling."""
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, width: int, classes: int, normalised: bool) -> None:
         super().__init__()
         self.scores = nn.Conv2d(width, classes, 1)
+        self.norm = nn.BatchNorm2d(width, affine=False) if normalised else nn.Identity()
 
     def forward(self, found: tuple[list[Tensor], int]) -> Tensor:
         found_maps, side = found
-        return F.interpolate(self.scores(found_maps[-1]), (side, side), mode="bilinear", align_corners=False)
+        return F.interpolate(self.scores(self.norm(found_maps[-1])), (side, side), mode="bilinear", align_corners=False)
 
 
 class Convolutions(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from untaught.config.overrides import parse
 from untaught.config.registry import build_random_init, modality_named
 from untaught.core import Encoder, Files, Options, Preprocessor, UserError
 from untaught.encoders.offline import offline
@@ -198,8 +200,8 @@ def load_network(folder: Path, finish: Callable[[Encoder, Options], nn.Module], 
     if not KINDS.keys() <= set(config if isinstance(config, dict) else ()):
         raise UserError(f"{folder} does not hold an untaught encoder: its config.json has no modality and view")
     where = f"{folder} can't be loaded: in its config.json"
-    check_kinds(config, KINDS, where)
-    check_finite({key: config[key] for key in ("layout", "statistics", "encoder_knobs")}, where)
+    check_kinds(config, KINDS | {"encoder_arguments": dict}, where)
+    check_finite({key: config[key] for key in ("layout", "statistics", "encoder_knobs", "encoder_arguments") if key in config}, where)
     if config["encoder"].startswith("module:"):
         raise UserError(f"{folder} holds the weights of your own module {config['encoder'][7:]}: load them with load_state_dict")
     elsewhere = sorted(ELSEWHERE & config["encoder_knobs"].keys())
@@ -258,4 +260,27 @@ def _check_size(config: Options, prep: Preprocessor, finish: Callable[[Encoder, 
 
 def build_from(config: Options, prep: Preprocessor) -> Encoder:
     """The encoder that a config.json describes, at random init."""
-    return build_random_init(config["encoder"], prep.encoder_arguments, config["encoder_knobs"])
+    given = prep.encoder_arguments
+    trained = config.get("encoder_arguments", given)  # of a network used at another size than in pretraining
+    if trained.keys() != given.keys() or any(type(trained[key]) is not type(given[key]) for key in given):
+        raise UserError(f"its encoder_arguments are {str(trained)[:60]}; {', '.join(given)} are needed, as in its layout")
+    return build_random_init(config["encoder"], trained, config["encoder_knobs"])
+
+
+def resized(model: Pretrained, knobs: Options) -> tuple[Pretrained, Options]:
+    """The model, to be used with the knobs that are settings of its input, such as size=128 -> it, and the other knobs.
+
+    Raises UserError where the encoder takes only inputs as in pretraining.
+    """
+    encoder, config, prep = model
+    own = {key: value for key, value in knobs.items() if key in prep.modality.resized}
+    if not own:
+        return model, knobs
+    if "any_size" not in encoder.offers:
+        raise UserError(f"{next(iter(own))}: {config['encoder']} takes only {prep.modality.noun} as in pretraining; leave it out")
+    settings = prep.settings
+    for key, value in own.items():
+        settings = prep.modality.resized[key](settings, parse(key, value, prep.modality.knobs[key]))
+    changed = {**config, "layout": settings, "encoder_arguments": prep.encoder_arguments}
+    others = {key: value for key, value in knobs.items() if key not in own}
+    return Pretrained(encoder, changed, replace(prep, settings=settings)), others

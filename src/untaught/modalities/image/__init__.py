@@ -160,6 +160,7 @@ IMAGE = Modality(
         "max_value": Annotated[int, Within(1, 65535)],
         "channels_first": bool,
     },
+    resized={"size": lambda settings, size: {**settings, "size": size, "side": max(settings["side"], size)}},
     doubt=doubt,
     adapt=adapt,
     targets={"masks": MASK},
