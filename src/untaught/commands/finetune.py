@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def open_tuner(
     dataset = open_dataset(data, reading, columns=columns, label=label, split=split)
     if target and (found := target.learn((record for part in dataset.source.parts.values() for record in part), dataset.prep.settings)):
         dataset.prep = replace(dataset.prep, settings={**dataset.prep.settings, **found})
-    _warn_differences(dataset, prep)
+    _warn_differences(dataset, prep, chosen=(knobs or {}).keys() - others.keys())
     dataset.open(False, train_config.seed, _divider(dataset, known, train_config.seed, target is not None))
     return Tuner(model, dataset, cls, Settings(train_config, trial, layers, sorted_knobs["task"]), names, options)
 
@@ -158,9 +158,9 @@ def _sort(knobs: Options, cls: Any, modality: Modality) -> dict[str, Options]:
     return result
 
 
-def _warn_differences(dataset: Dataset, prep: Preprocessor) -> None:
-    """Warns about data that is converted to the format the encoder was trained on."""
-    if kinds := differing(dataset.peeked, prep):
+def _warn_differences(dataset: Dataset, prep: Preprocessor, chosen: Collection[str]) -> None:
+    """Warns about data that is converted to the format the encoder was trained on. chosen: by the user, which needs no warning."""
+    if kinds := {key: both for key, both in differing(dataset.peeked, prep).items() if key not in chosen}:
         given, trained = (", ".join(f"{key} {both[i]}" for key, both in kinds.items()) for i in (0, 1))
         warn(f"the {dataset.modality.noun} have {given}; they are converted to {trained}, as the encoder was trained")
 
