@@ -1,6 +1,6 @@
 """Every method on images: the quality of its pooled vectors beside that of its feature maps, at the same number of steps.
 
-python benchmarks/dense.py [--method simclr ...] [--steps 200] [--davis] [--out runs/dense]
+python benchmarks/dense.py [--method simclr dinov2+gram:0.5 ...] [--steps 200] [--davis] [--out runs/dense]
 
 Each method trains on the images of CIFAR-10 with the encoder that fits it (as in methods_images.py), seed 0, at the defaults. Pooled: kNN
 (k = 20) on 5,000 images of the test part, with 10,000 of the training part as bank. Dense: the same frozen encoder at 128 x 128 on
@@ -50,7 +50,7 @@ SIDE = 128
 BATCH = 128
 BANK, QUERIES = 10_000, 5_000
 FEW = ("ibot", "dinov2", "msn")  # 64 samples a step: their many crops and tokens take most of the time
-LEFT_OUT = ("feature_distillation",)  # needs a teacher
+LEFT_OUT = ("feature_distillation", "gram")  # need a teacher, and a method beside
 TASK = {"binary": True, "train": "frozen", "head": "linear", "scratch": False, "lr": LINEAR_LR}
 TASK |= {"steps": 200, "batch_size": 16, "validation": 0.25}
 HEAD = ["method", "encoder", "kNN", "mIoU, linear head", "mIoU, k-means", "pixel accuracy, k-means"]
@@ -58,8 +58,9 @@ Row = dict[str, Any]
 
 
 def trained(method: str, steps: int, place: Path) -> None:
-    loop: Row = {"steps": steps, "batch_size": 64 if method in FEW else BATCH, "evaluate_every": 0}
-    loop |= dict(knob.split("=", 1) for knob in KNOBS.get(method, []))
+    first = method.partition("+")[0]  # of a hybrid such as dinov2+gram:0.5
+    loop: Row = {"steps": steps, "batch_size": 64 if first in FEW else BATCH, "evaluate_every": 0}
+    loop |= dict(knob.split("=", 1) for knob in KNOBS.get(first, []))
     images = place.parent / "images.parquet"  # without labels: the run ends without an evaluation of its own
     if not images.exists():
         parquet.write_table(parquet.read_table(DATA / "cifar10" / "train.parquet", columns=["image"]), images)
