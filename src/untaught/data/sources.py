@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from untaught.core import Modality, UserError
-from untaught.data import arrays, folders, frames, lists, table_files, tables, texts, ts
+from untaught.data import arrays, folders, frames, idx, lists, table_files, tables, texts, ts
 from untaught.data.addresses import Address, address_facts, address_name, expand, is_pattern, is_remote
 from untaught.data.delimited import OPTIONS
 from untaught.data.identity import file_facts
@@ -126,6 +126,8 @@ def _open_path(data: str | Path, modality: Modality, choice: Choice, progress: P
         return folders.open_files([path], modality, str(path), arranged=False)
     if path.suffix.lower() in (".npy", ".npz"):
         return at_rest(arrays.open_file(path, modality, choice), [facts])
+    if idx.is_idx(path):
+        return at_rest(idx.open_idx([path], modality, choice, path.name), [facts])
     if table_files.kind_of(path):
         opened, _ = table_files.read_files([path], modality.suffixes, None, choice.reading)
         return at_rest(tables.open_tables(opened, modality, [facts], str(path), choice), [facts])
@@ -161,6 +163,8 @@ def _open_folder(path: Path, modality: Modality, choice: Choice, progress: Progr
     if listed := [member for member in members if ts.is_ts(member) and folders.is_record(member, modality)]:
         choice.refuse(f"a folder of {modality.noun}")
         return at_rest(ts.open_ts(listed, modality, str(path)), [file_facts(member) for member in listed])
+    if found := [member for member in members if idx.is_idx(member)]:
+        return at_rest(idx.open_idx(found, modality, choice, str(path)), [file_facts(member) for member in found])
     plain, marker = _beside(choice, modality)
     source = folders.open_folder(path, modality, listing, marker)
     if source is not None:
