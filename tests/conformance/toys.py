@@ -45,6 +45,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the
 }
 KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more samples than there are here
     "CPC": {"rows": 1, "group": 2},
+    "DiscreteVAE": {"codes": 64},
     "Gram": {"start": 0.0},
     "MoCo": {"queue": 8},
     "NNCLR": {"queue": 8},
