@@ -19,5 +19,10 @@ ENCODERS: dict[str, tuple[str, str]] = {  # name -> ("module:function", descript
     "conv_series": ("untaught.encoders.conv_series:ConvSeries", "dilated convolutions over time, for series of any length"),
     "patch_series": ("untaught.encoders.patch_series:PatchSeries", "a transformer with 4 blocks on patches of a series"),
     "conv_mel": ("untaught.encoders.conv_mel:ConvMel", "residual convolutions on log-mel spectrograms of any length"),
-    "transformers/NAME": ("untaught.encoders.language:language", "any transformers language model, by folder or by name on the hub"),
+    "wav2vec2": ("untaught.encoders.speech:wav2vec2", "transformers' wav2vec 2.0, 4 blocks of width 256, for waveforms"),
+    "hubert": ("untaught.encoders.speech:hubert", "transformers' HuBERT, 4 blocks of width 256, for waveforms"),
+    "transformers/NAME": (
+        "untaught.encoders.checkpoints:checkpoint",
+        "any language model of transformers, wav2vec 2.0, HuBERT or WavLM, by folder or by name on the hub",
+    ),
 }

@@ -32,7 +32,10 @@ DROPOUTS = (  # names in configurations
     *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
 )
 PLAIN = ("sdpa", "untaught")  # attention implementations with boolean masks
-SUITED = (*IN_LAYERS, "electra", "distilbert", "modernbert", "bart", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")  # for ours
+SUITED = (
+    *IN_LAYERS,
+    *("electra", "distilbert", "modernbert", "bart", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "wav2vec2", "hubert"),
+)  # for ours
 
 
 @in_range
@@ -232,7 +235,7 @@ class LanguageEncoder(Encoder):
     def __init__(self, language: Any) -> None:
         super().__init__()
         config = language.config
-        _suit(language)
+        suit(language)
         self._language = [language]  # in a list, so that the head is not a submodule
         self.model: Any = language.base_model
         self.seq2seq = bool(getattr(config, "is_encoder_decoder", False))
@@ -354,7 +357,7 @@ class LanguageEncoder(Encoder):
         return self.model.get_decoder()(input_ids=ids, encoder_hidden_states=memory, encoder_attention_mask=mask).last_hidden_state
 
 
-def _suit(language: Any) -> None:
+def suit(language: Any) -> None:
     """Replaces operations by equivalent, faster ones: fused tanh GELU, dropout, and (on a CPU) attention by plain matrix products."""
     for module in list(language.modules()):
         for name, part in module.named_children():

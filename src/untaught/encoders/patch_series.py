@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.blocks.transformer import Transformer, sine_positions
-from untaught.core import Encoder, Features, UserError, View
+from untaught.core import Encoder, Features, Local, UserError, View
+from untaught.ops.gradient import scaled_gradient
 from untaught.ranges import Few, Width, in_range
 
 TOKENS = 20  # approximate number in the longest series, if patch is not given
@@ -20,7 +21,7 @@ TOKENS = 20  # approximate number in the longest series, if patch is not given
 class PatchSeries(Encoder):
     """x (B,T,C), valid (B,T) -> pooled (B,D), tokens and layers (B,N,D), N = ceil(T / patch); a token is valid if any time step is."""
 
-    offers = frozenset({"tokens", "layers", "any_size"})
+    offers = frozenset({"tokens", "layers", "local", "any_size"})
 
     @in_range
     def __init__(
@@ -36,6 +37,7 @@ class PatchSeries(Encoder):
         super().__init__()
         if width % heads:
             raise UserError(f"encoder.width={width}: must be a multiple of its {heads} heads")
+        self.local_width = width
         self.width, self.patch = width, max(1, round(length / TOKENS)) if patch is None else patch
         self.inside = nn.Linear(channels * self.patch, width)
         self.transformer = Transformer(width, depth, heads)
@@ -61,6 +63,12 @@ class PatchSeries(Encoder):
         if valid is not None:
             valid = F.pad(valid, (0, behind)).reshape(x.shape[0], count, self.patch).any(2)
         return tokens, valid
+
+    def local(self, view: View, gradient: float = 1.0) -> Local:
+        """The local features are the tokens."""
+        tokens, valid = self.embed(view)
+        tokens = scaled_gradient(tokens, gradient)
+        return Local(tokens, F.layer_norm(tokens, tokens.shape[2:]), tokens, valid)
 
     def context(
         self,

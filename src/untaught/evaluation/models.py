@@ -164,11 +164,10 @@ def _transformers(name: str, modality: Modality) -> EvaluatedModel:
 
 
 def _with_own_files(name: str, modality: Modality, brought: Options) -> EvaluatedModel:
-    """A checkpoint that brings its own preprocessing files (a tokenizer)."""
+    """A checkpoint that brings its own preprocessing: a tokenizer, a sample rate."""
 
     def given(data: Dataset) -> Options:
-        assert modality.learn is not None
-        own, _ = modality.learn((), {**data.prep.settings, **brought})
+        own = brought if modality.learn is None else modality.learn((), {**data.prep.settings, **brought})[0]
         if any(own[key] != data.prep.settings[key] for key in brought):
             what = " and ".join(brought)
             raise UserError(f"transformers/{name} has another {what} than the data; evaluate it separately, or evaluate a run of it")

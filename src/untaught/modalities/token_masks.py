@@ -1,14 +1,19 @@
-"""Masked views of sequences, x (B,T,C), valid (B,T): runs of tokens of `patch` time steps each are hidden, or predicted."""
+"""Masked views of sequences, x (B,T,...), valid (B,T): runs of tokens are hidden, or predicted.
+
+A token is `patch` time steps, or, where `window` is given, a frame of `window` steps that begins every `patch` steps.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.core import Options, UserError, View
 from untaught.ops.counter_rng import CounterRNG
+from untaught.ops.framing import valid_frames
 from untaught.ops.masking import first
 
 
@@ -48,10 +53,32 @@ def target_runs(view: View, rng: CounterRNG, options: Options) -> View:
     return replace(view, mask=targets.any(1), meta={**(view.meta or {}), "targets": targets})
 
 
+def masked_spans(view: View, rng: CounterRNG, options: Options) -> View:
+    """Masks spans of `length` tokens that start at a share `starts` of the tokens and may overlap. Baevski et al. 2020, section 3.1,
+    https://arxiv.org/abs/2006.11477
+
+    Spans are at most half as long as their sample, and never cover all of it. meta["places"] (B,M): M token positions, the masked ones
+    first, in order. M is the same for every view of this length.
+    """
+    tokens = tokens_of(view, options)
+    count, number = tokens.sum(1), tokens.shape[1]
+    length = ((count + 1) // 2).clamp(min=1, max=options["length"])
+    starts = (options["starts"] * count + rng.uniform()).floor().long().clamp(min=1).minimum((count - 1) // length)
+    place = torch.arange(number, device=tokens.device)
+    noise = rng.uniform(number).masked_fill(place > (count - length).unsqueeze(1), -1.0)
+    rank = (-noise).argsort(dim=1, stable=True).argsort(dim=1)
+    before = F.pad((rank < starts.unsqueeze(1)).long().cumsum(1), (1, 0))  # starts before each place
+    mask = before[:, 1:] > before.gather(1, (place + 1 - length.unsqueeze(1)).clamp(min=0))
+    most = min((int(options["starts"] * number) + 1) * options["length"], number)
+    return replace(view, mask=mask, meta={**(view.meta or {}), "places": first(mask, most)})
+
+
 def tokens_of(view: View, options: Options) -> Tensor:
     """A mask of the tokens that are not all padding (B,N)."""
     if not options["patch"]:
         raise UserError("patch=0: this encoder has no tokens; give patch, or use the encoder patch_series")
+    if options.get("window"):
+        return valid_frames(view.valid, options["window"], options["patch"])
     return view.valid.unflatten(1, (-1, options["patch"])).any(2)
 
 

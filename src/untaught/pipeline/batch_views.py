@@ -118,7 +118,8 @@ class BatchViews:
         modality = self.modality
         source = open_source(sample, modality, encoding=self._overrides_of_data.get("encoding"))
         records = peek(source, SAMPLE)
-        planned = plan(source, records, modality, self._overrides_of_data)
+        wanted = {key: value for role in self.method.roles().values() for key, value in modality.wants(role.needs).items()}
+        planned = plan(source, records, modality, wanted | self._overrides_of_data)
         batch, _ = batch_of(records, planned)
         self.prep = planned.fitted(batch)
         options = view_options(self._names, self.prep, self._overrides, self.method)

@@ -51,7 +51,8 @@ def save_encoder(encoder: Encoder, folder: Path, config: Options, prep: Preproce
         config = {**config, **origin}
     if foreign := getattr(encoder, "foreign_config", None):
         config = {**foreign(), **config}
-    save_network(_network(encoder, config), folder, config, prep.files)
+    foreign_files = getattr(encoder, "foreign_files", dict)
+    save_network(_network(encoder, config), folder, config, {**prep.files, **foreign_files()})
     return config
 
 

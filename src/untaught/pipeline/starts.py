@@ -42,6 +42,8 @@ class Start:
             found |= own.expects(f"transformers/{self.encoder}")  # the folder contains the files of a checkpoint
         elif isinstance(self.encoder, str):
             found = own.expects(self.encoder)
+        elif self.encoder is None:
+            found = own.wants(self.role.needs)
         return {f"{prefix}{key}": value for key, value in found.items()}
 
     def named(self, prep: Preprocessor) -> Start:

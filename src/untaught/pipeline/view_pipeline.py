@@ -96,6 +96,8 @@ class Views:
         for name, options in _read(role, zip(self.names, self.options, strict=True)):
             if options.get("patch") == 0:
                 options["patch"] = patch or encoder.stride
+            if options.get("window") == 0:
+                options["window"] = encoder.window
             if options.get("stride") == 0:
                 options["stride"] = patch or encoder.stride
             changes = self.prep.modality.suit(options, patch) if patch and "any_size" in encoder.offers else {}

@@ -27,7 +27,7 @@ MEASURED = Path(untaught.methods.__file__).with_name("measured.yaml")  # written
 VENUES = {"CVPR", "ECCV", "ICCV", "ICLR", "ICML", "JMLR", "NeurIPS", "Science", "TMLR"}  # may follow the authors
 GAIN = 0.01  # accuracy above random init, below which a method counts as having learned nothing
 
-INPUT = {"channels", "size", "vocabulary", "length", "special"}  # encoder arguments that come from the data
+INPUT = {"channels", "size", "vocabulary", "length", "special", "rate"}  # encoder arguments that come from the data
 
 
 def method_cards(name: str | None = None) -> list[Options]:

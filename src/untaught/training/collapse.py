@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from untaught.blocks.codes import CodeHead
+from untaught.blocks.codes import CodeHead, GroupedCodes
 from untaught.blocks.prototypes import PrototypeHead
 from untaught.blocks.teacher import Teacher
 from untaught.core import Batch, Method, Role, Terms, UserError, View
@@ -53,6 +53,7 @@ class FeatureStats:
     confusion: float | None  # share of other samples' second views nearer to a sample's first view than its own: 0 at best, 0.5 by chance
     used: int | None = None  # prototypes that are nearest to at least one sample
     codes: int | None = None  # discrete codes chosen at a place of at least one sample
+    code_perplexity: float | None = None  # the same, by the entropy of their frequencies
 
 
 @dataclass(frozen=True)
@@ -272,13 +273,14 @@ class CollapseDetector:
         """Statistics of each head with one output vector per sample, on the first two views, and the loss, both as in training."""
         outputs: dict[str, list[Tensor]] = {}
         used: dict[str, int] = {}
-        codes: dict[str, int] = {}
+        codes: dict[str, Tensor] = {}  # how often each chosen code is
         rows = len(self.read[0])
 
         def see(name: str, head: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
-            if isinstance(head, CodeHead):
-                codes.setdefault(name, len(head.chosen(out[:rows]).unique()))
-                out = out.float().softmax(1).mean((2, 3))  # how often each code is chosen in a sample
+            if isinstance(head, CodeHead | GroupedCodes):
+                counted = [value[:rows] for value in inputs[1:]]  # what is valid, if anything may be invalid
+                codes.setdefault(name, head.chosen(out[:rows], *counted).unique(return_counts=True)[1])
+                out = head.chances(out, *inputs[1:])
             if not isinstance(out, Tensor) or out.ndim != 2:  # a head may read tokens as well
                 return
             if isinstance(head, PrototypeHead):
@@ -299,7 +301,10 @@ class CollapseDetector:
         for name, outs in outputs.items():
             if (count := sum(map(len, outs)) // rows) > 0:
                 parts = _normalised(torch.cat(outs)[: rows * min(count, 2)]).split(rows)
-                stats[name] = replace(_stats(parts[0], *(parts if count > 1 else ())), used=used.get(name), codes=codes.get(name))
+                found = _stats(parts[0], *(parts if count > 1 else ()))
+                if name in codes:
+                    found = replace(found, codes=len(codes[name]), code_perplexity=_perplexity(codes[name]))
+                stats[name] = replace(found, used=used.get(name))
         return stats, loss
 
     def _terms(self, views: list[View], progress: float) -> Terms:
@@ -507,6 +512,11 @@ def _probing(method: Method, bf16: bool, device: torch.device, training: bool) -
 def _normalised(x: Tensor) -> Tensor:
     """x (N,D) -> L2-normalised; 0 where not finite, so that a check never ends a run."""
     return F.normalize(x.float()).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _perplexity(counts: Tensor) -> float:
+    """The exponential of the entropy of frequencies (K,)."""
+    return float(torch.special.entr(counts / counts.sum().clamp(min=1)).sum().exp())
 
 
 def _stats(x: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> FeatureStats:

@@ -31,6 +31,7 @@ from untaught.blocks.dense_decoder import DenseDecoder
 from untaught.blocks.maps import map_shapes, read
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.counter_rng import CounterRNG
+from untaught.ops.discrete_codes import gumbel
 from untaught.ops.likelihood import LEVELS, MARGIN, discretised_logit_laplace, kl_to_uniform, logit_laplace
 from untaught.ranges import Positives, Share, Size, Weight, in_range
 
@@ -93,7 +94,7 @@ class DiscreteVAE(Method):
         """Standard Gumbel noise (B, codes, h, w), different for every step and sample."""
         assert view.meta is not None
         draws = CounterRNG(self.seed, 0, (self.step << 32) + view.meta["index"], 0).uniform(self.codes.out_channels, *self.grid)
-        return -(-draws.clamp(min=2.0**-25).log()).log()
+        return gumbel(draws)
 
     @torch.no_grad()
     def solve(self, views: list[View]) -> Tensor:

@@ -6,22 +6,41 @@ samples themselves, x (B,T), for encoders such as wav2vec 2.0. Frames come every
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from untaught.core import Modality, Options, Preprocessor
-from untaught.modalities.audio.augment import augmented, blocks, masked, multiblock, whole
+from untaught.modalities.audio.augment import augmented, blocks, feature_spans, masked, multiblock, spans, whole
 from untaught.modalities.audio.decode import LONG, RATES, cut, decode, fit, plan, raw
 from untaught.modalities.audio.presets import STILL, check, presets
 from untaught.modalities.audio.spectrogram_plots import PRETEXTS, render
+from untaught.storage.safe_load import read_json
+from untaught.storage.speech_input import PREPROCESSOR, speech_input
+
+
+WAVEFORMS, LOG_MEL = ("wav2vec2", "hubert"), ("conv_mel", "patch_series")  # encoders by their input
 
 
 def encoder_for(settings: Options, needs: frozenset[str]) -> str:
-    return "patch_series" if needs else "conv_mel"
+    return "wav2vec2" if settings["input"] == "waveform" else "patch_series" if needs else "conv_mel"
 
 
 def encoder_arguments(settings: Options) -> Options:
-    """Bands as channels; the longest recording in frames."""
+    """Of waveforms the rate; of spectrograms the bands as channels, and the longest recording in frames."""
+    if settings["input"] == "waveform":
+        return {"rate": settings["rate"]}
     return {"channels": settings["mels"], "length": round(settings["seconds"] * settings["rate"]) // settings["hop"] + 1}
+
+
+def expects(encoder: str) -> Options:
+    """The form of the input; of a checkpoint also its rate and normalisation. Nothing for a folder of ours that reads spectrograms."""
+    family, _, place = encoder.partition("/")
+    if family != "transformers" or not place:
+        return {"input": "waveform"} if encoder in WAVEFORMS else {"input": "log_mel"} if encoder in LOG_MEL else {}
+    folder = Path(place)
+    if (folder / "config.json").exists() and not (folder / PREPROCESSOR).exists() and "modality" in read_json(folder / "config.json", None):
+        return {}
+    return {"input": "waveform", **speech_input(place)}
 
 
 def export(prep: Preprocessor) -> Options:
@@ -52,6 +71,8 @@ AUDIO = Modality(
         **dict.fromkeys(("global", "global2", "local", "light"), augmented),
         **dict.fromkeys(("masked", "global_masked"), masked),
         **dict.fromkeys(("blocks", "global_blocks", "global2_blocks"), blocks),
+        "spans": spans,
+        "feature_spans": feature_spans,
         "multiblock": multiblock,
     },
     raw=raw,
@@ -64,5 +85,7 @@ AUDIO = Modality(
     kind=lambda settings: (settings["rate"], settings["mels"]),
     method="simclr",
     batch=128,
-    knobs={"rate": Annotated[int, RATES], "segment": Annotated[float, LONG], "input": Literal["log_mel", "waveform"]},
+    expects=expects,
+    wants=lambda needs: {"input": "waveform"} if "local" in needs else {},
+    knobs={"rate": Annotated[int, RATES], "segment": Annotated[float, LONG], "input": Literal["log_mel", "waveform"], "standardise": bool},
 )

@@ -9,6 +9,7 @@ https://arxiv.org/abs/1904.08779). A mixture depends on the other samples of the
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -16,21 +17,22 @@ from torch import Tensor
 
 from untaught.core import Batch, Options, Preprocessor, View
 from untaught.modalities.audio.decode import spectrogram, waves
-from untaught.modalities.token_masks import masked_runs, masked_tokens, target_runs
+from untaught.modalities.token_masks import masked_runs, masked_spans, masked_tokens, target_runs, tokens_of
 from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.interpolation import linear_at
-from untaught.ops.log_mel import FLOOR, frames
+from untaught.ops.log_mel import FLOOR, cepstra, deltas, frames
 
 ECHO = 0.3  # seconds of reverberation
 DECAY = 7.0  # of its amplitude over that time, as an exponent: 60 dB
 FLOOR_LOG = math.log(FLOOR)
+COEFFICIENTS = 13  # of a frame, as in HuBERT
 SLOPE = 4.0  # of a band filter, in nepers per octave
 
 
 def whole(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
     """All of every recording: x (B,F,M) log-mel, or (B,T) samples with input=waveform."""
     wave, count = waves(batch)
-    return _waveform(wave, count) if options["input"] == "waveform" else _normalised(*_log_mel(wave, count, prep), options, prep)
+    return _waveform(wave, count, prep) if options["input"] == "waveform" else _normalised(*_log_mel(wave, count, prep), options, prep)
 
 
 def augmented(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
@@ -41,7 +43,7 @@ def augmented(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocesso
     wave = _disturbed(wave, count, rng, options, rate)
     meta = {"span": torch.stack([start, start + count], 1) / rate}
     if options["input"] == "waveform":
-        view = _waveform(wave, count)
+        view = _waveform(wave, count, prep)
         return View(view.x, view.valid, meta=meta)
     x, number = _log_mel(wave, count, prep)
     if options["mix"]:
@@ -64,6 +66,32 @@ def masked(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) 
 def blocks(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
     """Masks runs of tokens in a share of the samples: see `masked_runs`."""
     return masked_runs(augmented(batch, rng, options, prep), rng, options)
+
+
+def spans(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
+    """Masks spans of tokens: see `masked_spans`."""
+    return masked_spans(augmented(batch, rng, options, prep), rng, options)
+
+
+def feature_spans(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
+    """Masks spans of tokens; the target is 13 cepstral coefficients at the centre of every token with their deltas and the deltas of these
+    (B,N,39); target_valid (B,N,39) is False beyond the end."""
+    view = spans(batch, rng, options, prep)
+    settings, tokens = prep.settings, tokens_of(view, options)
+    if options["input"] == "waveform":
+        count, x = frames(view.valid.sum(1), settings["hop"]), spectrogram(view.x, settings)
+        centre = torch.arange(tokens.shape[1], device=x.device) * options["patch"] + options["window"] / 2
+        at = (centre / settings["hop"]).round().long()
+    else:
+        count, x = view.valid.sum(1), view.x
+        at = torch.arange(tokens.shape[1], device=x.device) * options["patch"] + options["patch"] // 2
+    assert isinstance(count, Tensor)
+    x = cepstra(x, COEFFICIENTS)
+    slope = deltas(x, count)
+    x = torch.cat([x, slope, deltas(slope, count)], 2)
+    at = torch.minimum(at, (count - 1).unsqueeze(1)).unsqueeze(2).expand(-1, -1, x.shape[2])
+    target = x.gather(1, at)
+    return replace(view, target=target, target_valid=tokens.unsqueeze(2).expand_as(target))
 
 
 def multiblock(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
@@ -188,8 +216,10 @@ def _hidden(x: Tensor, number: Tensor, rng: CounterRNG, options: Options) -> Ten
     return torch.where(hidden, 0.0, x)
 
 
-def _waveform(wave: Tensor, count: Tensor) -> View:
-    """With mean 0 and variance 1 in each recording, as for wav2vec 2.0."""
+def _waveform(wave: Tensor, count: Tensor, prep: Preprocessor) -> View:
+    """With mean 0 and variance 1 in each recording, as for wav2vec 2.0, unless standardise=false."""
     valid = torch.arange(wave.shape[1], device=wave.device) < count.unsqueeze(1)
+    if not prep.settings.get("standardise", True):
+        return View(wave, valid)
     centred = torch.where(valid, wave - wave.sum(1, keepdim=True) / count.unsqueeze(1), 0.0)
     return View(centred / _level(centred, count).clamp(min=1e-5), valid)

@@ -16,7 +16,9 @@ STILL: Options = {
     "mel_mask": 0.15,
 }
 AUGMENTED = {**WAVEFORM, **SPECTROGRAM}
-TOKENS: Options = {"patch": 0}
+TOKENS: Options = {"patch": 0, "window": 0}
+SPANS: Options = {"starts": 0.065, "length": 10}
+VALUES = ("masked", "global_masked")  # views whose target is the values of tokens, which those of waveforms share with their neighbours
 RUNS: Options = {"rates": (0.1, 0.5), "masking": 0.5, "span": 3}
 VIEWS: dict[str, Options] = {
     "whole": {},
@@ -29,10 +31,12 @@ VIEWS: dict[str, Options] = {
     "global_masked": {"scale": (0.6, 1.0), **AUGMENTED, **TOKENS, "rate": 0.15, "span": 1},
     "global_blocks": {"scale": (0.6, 1.0), **AUGMENTED, **TOKENS, **RUNS},
     "global2_blocks": {"scale": (0.6, 1.0), **AUGMENTED, **TOKENS, **RUNS},
+    "spans": {"scale": (0.9, 1.0), **STILL, **TOKENS, **SPANS},
+    "feature_spans": {"scale": (0.9, 1.0), **STILL, **TOKENS, **SPANS},
     "multiblock": {"scale": (0.9, 1.0), **STILL, **TOKENS, "targets": 4, "target_scale": (0.15, 0.2)},
 }
 LONGEST = 10.0  # seconds of a training view
-SHARES = ("polarity", "reverb", "band", "noise", "mix", "shift", "time_mask", "mel_mask", "rate", "rates", "masking")
+SHARES = ("polarity", "reverb", "band", "noise", "mix", "shift", "time_mask", "mel_mask", "rate", "rates", "masking", "starts")
 RANGES = {
     "scale": Within(0.01, 1),  # duration of the crop as a share of the recording's: minimum, maximum
     "longest": LONG,  # seconds of a crop at most
@@ -41,7 +45,9 @@ RANGES = {
     "gain": Within(0, 60),  # dB
     **dict.fromkeys(("stretch", "zoom"), Within(0, 2)),
     "masks": Within(0, 16),
-    "patch": Within(0, 1 << 12),  # frames per token; 0: the encoder's
+    "patch": Within(0, 1 << 12),  # frames per token, of waveforms samples between tokens; 0: the encoder's
+    "window": Within(0, 1 << 16),  # samples of a token of a waveform; 0: the encoder's
+    "length": Within(1, 1 << 12),  # of a masked span, in tokens
     "span": Within(1, 1 << 12),  # approximate length of a masked run in tokens
     "targets": Within(1, 64),
     "target_scale": Within(0.01, 1),
@@ -59,7 +65,7 @@ def presets(settings: Options) -> dict[str, Options]:
     return {
         name: {key: value for key, value in options.items() if key not in SPECTROGRAM}
         for name, options in made.items()
-        if "patch" not in options
+        if name not in VALUES
     }
 
 

@@ -32,7 +32,7 @@ def render(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
         x = spectrogram(x, prep.settings)
         hop = prep.settings["hop"]
         valid = F.pad(valid, (0, x.shape[1] * hop - valid.shape[1])).unflatten(1, (-1, hop)).any(2)
-    shown = valid if view.mask is None else valid & ~view.mask.cpu().repeat_interleave(options["patch"], 1)
+    shown = valid if view.mask is None else valid & ~_of_frames(view.mask.cpu(), x.shape[1], options, prep)
     low, high = (x.masked_fill(~valid.unsqueeze(2), fill).flatten(1) for fill in (float("inf"), float("-inf")))
     low, high = low.amin(1).view(-1, 1, 1), high.amax(1).view(-1, 1, 1)
     level = ((x - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
@@ -43,6 +43,14 @@ def render(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
     anchors = torch.tensor(ANCHORS, dtype=torch.float32)
     colours = torch.lerp(anchors[below], anchors[below + 1], (place - below).unsqueeze(3))
     return torch.where(shown[:, None, :, None], colours, 215.0).round().byte().numpy()
+
+
+def _of_frames(mask: Tensor, count: int, options: Options, prep: Preprocessor) -> Tensor:
+    """A mask of tokens (B,N) -> of a spectrogram's frames (B,count)."""
+    if not options.get("window"):
+        return mask.repeat_interleave(options["patch"], 1)
+    at = (torch.arange(count) * prep.settings["hop"] - options["window"] / 2) / options["patch"]
+    return mask[:, at.round().long().clamp(0, mask.shape[1] - 1)]
 
 
 def filled(view: View, options: Options) -> Tensor:
