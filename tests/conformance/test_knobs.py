@@ -28,7 +28,7 @@ from untaught.methods import METHODS
 from untaught.pipeline.view_pipeline import view_options
 from untaught.ranges import Few, Positive, Share, Size, Within, in_range, options_of, plain
 
-INPUT = {"channels", "size", "vocabulary", "length", "special"}  # what the data says
+INPUT = {"channels", "size", "vocabulary", "length", "special", "rate"}  # what the data says
 OWNERS: dict[str, Any] = {
     "loop": TrainConfig,
     "trial": Trial,

@@ -32,6 +32,7 @@ NAMES = os.environ.get("UNTAUGHT_METHODS", ",".join(METHODS)).split(",")
 CLASSES: dict[str, type[Method]] = {name: method_class(name) for name in NAMES}
 PAIRED = {"simclr", "vicreg", "byol"}  # of the methods that compare views of a sample, those that are asked on text: all would take long
 SERIES = {"dino", "mae", "data2vec"}  # those that are asked all on series and audio; other padding is asked of every method
+SPEECH = {"wav2vec2", "hubert"}
 
 NOT_THE_SLOPE = {  # methods whose gradient is not the loss's own, by a stop-gradient that is part of the algorithm, and of what
     "simsiam": "algorithm 1: of the projections that are predicted",
@@ -40,6 +41,7 @@ NOT_THE_SLOPE = {  # methods whose gradient is not the loss's own, by a stop-gra
     "swav": "section 3: of the assignments",
     "msn": "of the prototypes in the target",
     "deep_infomax": "of the critic in the encoder's term, of the summaries in the critic's",
+    "wav2vec2": "section 3.3: of the choice of codes, straight-through",
     "vicregl": "of the choice of matches, by which the loss jumps",
 }
 
@@ -48,8 +50,10 @@ def meets(name: str, cls: type[Method], kind: str) -> bool:
     """Whether the method is asked on this modality: it offers the views; on text, ours are asked that read words, and the paired ones."""
     if not set(cls.views) <= set(MODALITIES[kind].views):
         return False
+    if kind == "waveform":
+        return name in SPEECH
     if kind in ("series", "audio"):
-        return name in SERIES or name not in METHODS
+        return name in SERIES | SPEECH or name not in METHODS
     return kind in ("image", "image_text") or name in PAIRED or name not in METHODS or "words" in cls.needs
 
 
@@ -338,14 +342,15 @@ NUMBERS = {"autoencoder"}  # methods that reconstruct numbers, and refuse text
 PADDED = [
     (name, kind)
     for name, cls in CLASSES.items()
-    for kind in ("text", "series", "audio", "image_text")
+    for kind in ("text", "series", "audio", "waveform", "image_text")
     if name not in PICTURES
     and not (name in NUMBERS and kind == "text")
     and not (kind in ("series", "audio") and "causal" in cls.needs)
+    and (kind != "waveform" or name in SPEECH | {"data2vec"})
     and set(cls.views) <= set(MODALITIES[kind].views)
 ]
-GARBAGE = {"text": 9, "series": 7.5, "audio": 7.5, "image_text": 9}
-FIELD = {"text": "ids", "series": "values", "audio": "wave", "image_text": "text.ids"}  # the ragged field of a batch
+GARBAGE = {"text": 9, "series": 7.5, "audio": 7.5, "waveform": 7.5, "image_text": 9}
+FIELD = {"text": "ids", "series": "values", "audio": "wave", "waveform": "wave", "image_text": "text.ids"}  # the ragged field of a batch
 
 
 def longer(view: View, kind: str, patch: int, more: int) -> View:

@@ -22,6 +22,7 @@ from untaught.encoders.language import bart, bert, gpt, modernbert
 from untaught.encoders.patch_series import PatchSeries
 from untaught.encoders.pixelcnn import PixelCNN
 from untaught.encoders.pixelrnn import PixelRNN
+from untaught.encoders.speech import wav2vec2
 from untaught.encoders.timm import vit_causal, vit_mini
 from untaught.methods import Gram
 from untaught.methods.composite import Hybrid
@@ -41,16 +42,19 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the
     "text": {"global.delete": 0.2, "global2.delete": 0.2},
     "series": {},
     "audio": {},
+    "waveform": {},
     "image_text": {},
 }
 KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more samples than there are here
     "CPC": {"rows": 1, "group": 2},
     "DiscreteVAE": {"codes": 64},
     "Gram": {"start": 0.0},
+    "HuBERT": {"units": 6, "later_units": 5, "masked": 0.8, "gradient": 1.0},
     "MoCo": {"queue": 8},
     "NNCLR": {"queue": 8},
     "VICRegL": {"width": 32, "local_width": 32},
     "WMSE": {"width": 8},
+    "Wav2Vec2": {"codes": 6, "negatives": 8},
 }
 
 
@@ -80,6 +84,8 @@ def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
         )
     if modality == "audio":
         return PatchSeries(channels=16, length=26, patch=2, width=32, depth=2, heads=2) if needs else ConvMel(channels=16, width=8, depth=1)
+    if modality == "waveform":
+        return wav2vec2(rate=8000, width=32, depth=2, heads=2, channels=8)
     if "recurrent" in needs:
         return PixelRNN(channels=3, size=16, width=24, depth=1)
     if "causal_maps" in needs:
@@ -205,13 +211,24 @@ def toy_prep(modality: str, batch: Batch | None = None) -> Preprocessor:
         settings: Any = {"image": dict(IMAGE_SETTINGS), "text": text_prep().settings, "ragged": ["text.ids", "text.lengths"]}
         files = {f"text.{name}": content for name, content in text_prep().files.items()}
         return Preprocessor(IMAGE_TEXT, settings, files=files).fitted(batch or image_text_batch())
-    kinds = {"series": (SERIES, SERIES_SETTINGS), "audio": (AUDIO, AUDIO_SETTINGS), "image": (IMAGE, IMAGE_SETTINGS)}
+    kinds = {
+        "series": (SERIES, SERIES_SETTINGS),
+        "audio": (AUDIO, AUDIO_SETTINGS),
+        "waveform": (AUDIO, AUDIO_SETTINGS | {"input": "waveform"}),
+        "image": (IMAGE, IMAGE_SETTINGS),
+    }
     kind, settings = kinds[modality]
     return Preprocessor(kind, dict(settings)).fitted(batch or BATCHES[modality]())
 
 
-BATCHES = {"image": image_batch, "text": text_batch, "series": series_batch, "audio": audio_batch, "image_text": image_text_batch}
-MODALITIES: dict[str, Modality] = {"image": IMAGE, "text": TEXT, "series": SERIES, "audio": AUDIO, "image_text": IMAGE_TEXT}
+BATCHES = {
+    **{"image": image_batch, "text": text_batch, "series": series_batch},
+    **{"audio": audio_batch, "waveform": audio_batch, "image_text": image_text_batch},
+}
+MODALITIES: dict[str, Modality] = {
+    **{"image": IMAGE, "text": TEXT, "series": SERIES, "audio": AUDIO, "image_text": IMAGE_TEXT},
+    "waveform": AUDIO,  # input=waveform, for encoders of these
+}
 
 
 def toy_knobs(cls: Any) -> dict[str, Any]:

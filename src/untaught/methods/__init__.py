@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the table below is what coun
     from untaught.methods.autoregression.pixelcnn import PixelCNN as PixelCNN
     from untaught.methods.autoregression.pixelrnn import PixelRNN as PixelRNN
     from untaught.methods.clustering.deepcluster import DeepCluster as DeepCluster
+    from untaught.methods.clustering.hubert import HuBERT as HuBERT
     from untaught.methods.clustering.swav import SwAV as SwAV
     from untaught.methods.contrastive.clip import CLIP as CLIP
     from untaught.methods.contrastive.cpc import CPC as CPC
@@ -84,6 +85,7 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports n
     "gram": "untaught.methods.distillation.gram:Gram",
     "swav": "untaught.methods.clustering.swav:SwAV",
     "deepcluster": "untaught.methods.clustering.deepcluster:DeepCluster",
+    "hubert": "untaught.methods.clustering.hubert:HuBERT",
     "vicreg": "untaught.methods.decorrelation.vicreg:VICReg",
     "vicregl": "untaught.methods.decorrelation.vicregl:VICRegL",
     "lejepa": "untaught.methods.decorrelation.lejepa:LeJEPA",

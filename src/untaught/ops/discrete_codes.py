@@ -44,3 +44,13 @@ def code_perplexity(scores: Tensor, counted: Tensor) -> Tensor:
     """scores (B,M,G,V), counted (B,M) bool -> a scalar: the number of codes in use, by the entropy of the frequencies of the most probable
     ones, summed over groups; from G to G * V."""
     return perplexity(F.one_hot(scores.argmax(-1), scores.shape[-1]).float(), counted).sum()
+
+
+def standardised(x: Tensor, counted: Tensor) -> Tensor:
+    """x (B,M,C), counted (B,M) bool -> the same with mean 0 and variance 1 in every channel, over the counted places of all processes."""
+    with torch.autocast(x.device.type, enabled=False):
+        x, weight = x.float(), counted.float().unsqueeze(2)
+        count = gather(weight.sum()[None]).sum().clamp(min=1)
+        mean = gather((x * weight).sum((0, 1))[None]).sum(0) / count
+        variance = gather(((x - mean).square() * weight).sum((0, 1))[None]).sum(0) / count
+        return (x - mean) * torch.rsqrt(variance + 1e-5)

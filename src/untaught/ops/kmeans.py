@@ -1,4 +1,5 @@
-"""Spherical k-means: L2-normalised vectors, nearest by cosine. Dhillon, Modha 2001, https://doi.org/10.1023/A:1007612920971"""
+"""k-means by distance (Lloyd 1982, https://doi.org/10.1109/TIT.1982.1056489) and by cosine, of L2-normalised vectors (Dhillon, Modha 2001,
+https://doi.org/10.1023/A:1007612920971)."""
 
 from __future__ import annotations
 
@@ -27,6 +28,25 @@ def spherical_kmeans(x: Tensor, centroids: Tensor, iterations: int) -> tuple[Ten
         if i < iterations:
             centroids = torch.where(sums.any(1, keepdim=True), F.normalize(sums), centroids)
     return centroids, torch.cat(nearest)
+
+
+@torch.no_grad()
+def kmeans(x: Tensor, centroids: Tensor, iterations: int) -> Tensor:
+    """x (N,D) and initial centroids (K,D) -> the centroids after `iterations`; one that is nearest to no row stays unchanged."""
+    for _ in range(iterations):
+        sums, counts = torch.zeros_like(centroids), centroids.new_zeros(len(centroids), 1)
+        for part in x.split(max(1, PART // len(centroids))):
+            chosen = F.one_hot(nearest(part, centroids), len(centroids)).to(part)
+            sums += chosen.T @ part
+            counts += chosen.sum(0).unsqueeze(1)
+        centroids = torch.where(counts > 0, sums / counts.clamp(min=1), centroids)
+    return centroids
+
+
+def nearest(x: Tensor, centroids: Tensor) -> Tensor:
+    """x (...,D), centroids (K,D) -> the number of the nearest centroid (...), by Euclidean distance."""
+    with torch.autocast(x.device.type, enabled=False):
+        return (x @ centroids.T - centroids.square().sum(1) / 2).argmax(-1)
 
 
 def centroid_cross_entropy(z: Tensor, centroids: Tensor, clusters: Tensor, temperature: float = 0.1) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from untaught.blocks.codes import GroupedCodes
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.counter_rng import CounterRNG
-from untaught.ops.discrete_codes import code_perplexity, diversity, gumbel, straight_through
+from untaught.ops.discrete_codes import code_perplexity, diversity, gumbel, standardised, straight_through
 from untaught.ops.masking import mask_tokens, masked_mean, take
 from untaught.ops.sampled_negatives import other_places, sampled_info_nce
 from untaught.ranges import Few, Positive, Positives, Share, Size, Weight, in_range
@@ -64,6 +64,7 @@ class Wav2Vec2(Method):
         distinct: bool = True,  # whether negatives with the codes of the positive are left out
         relaxation: Positives = (2.0, 0.5),  # temperature of the relaxed choice of codes: at first, at last
         relaxation_share: Share = 0.69,  # share of the training in which it falls
+        standardise: bool = False,  # whether local features are standardised over the batch before codes are chosen
         gradient: Weight = 0.1,  # factor on the gradients of the layers that read the input
     ) -> None:
         super().__init__()
@@ -75,6 +76,7 @@ class Wav2Vec2(Method):
         self.vectors = nn.Parameter(torch.rand(groups, codes, code_width // groups))
         self.target, self.predicted = nn.Linear(code_width, width), nn.Linear(encoder.width, width)
         self.negatives, self.temperature, self.distinct = negatives, temperature, distinct
+        self.standardise = standardise
         self.weights, self.gradient = (diversity, penalty), gradient
         self.relaxation, self.relaxation_share = relaxation, relaxation_share
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
@@ -92,7 +94,10 @@ class Wav2Vec2(Method):
         count, counted = masked.sum(1), masked.gather(1, at)
         counted = counted & (count > 1).unsqueeze(1)  # a single place has no negatives
 
-        scores = self.codes(take(local.normed, at), counted).float()
+        features = take(local.normed, at)
+        if self.standardise:
+            features = standardised(features, counted)
+        scores = self.codes(features, counted).float()
         noise = gumbel(rng.uniform(*scores.shape[1:])) if self.training else 0.0
         chosen = straight_through(scores + noise, self.relaxed(progress))
         target = torch.einsum("bmgv,gvd->bmgd", chosen, self.vectors).flatten(2)

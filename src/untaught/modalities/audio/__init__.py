@@ -17,7 +17,6 @@ from untaught.modalities.audio.spectrogram_plots import PRETEXTS, render
 from untaught.storage.safe_load import read_json
 from untaught.storage.speech_input import PREPROCESSOR, speech_input
 
-
 WAVEFORMS, LOG_MEL = ("wav2vec2", "hubert"), ("conv_mel", "patch_series")  # encoders by their input
 
 
