@@ -73,7 +73,7 @@ def test_wav2vec2_is_equations_3_and_4(distinct: bool) -> None:
             assert m not in others
             if distinct:
                 others = [other for other in others if codes[other] != codes[m]]
-            cosine = [float(F.cosine_similarity(context[b, t], quantised[i], dim=0)) / 0.1 for i in (m, *others)]
+            cosine = [F.cosine_similarity(context[b, t], quantised[i], dim=0).item() / 0.1 for i in (m, *others)]
             loss += math.log(sum(math.exp(c) for c in cosine)) - cosine[0]
             number += 1
             chances += scores[b, t].softmax(-1)
@@ -119,8 +119,9 @@ def test_wav2vec2_is_transformers(training: bool, monkeypatch: pytest.MonkeyPatc
     model = twin(method).train(training)
     rng = CounterRNG(0, 0, view.meta["index"], 0)
     noise, at = gumbel(rng.uniform(12, GROUPS, CODES)), view.meta["places"]
-    drawn = rng.uniform(12, NEGATIVES) if training else CounterRNG(0, 0, view.meta["index"], 0).uniform(12, NEGATIVES)
-    places = other_places(drawn, view.mask.sum(1))
+    if not training:
+        rng = CounterRNG(0, 0, view.meta["index"], 0)  # in eval mode there is no noise, and negatives are drawn first
+    places = other_places(rng.uniform(12, NEGATIVES), view.mask.sum(1))
     negatives = torch.zeros(ROWS, 30, NEGATIVES, dtype=torch.long)
     noises = torch.zeros(ROWS, 30, GROUPS, CODES)
     for b in range(ROWS):
