@@ -246,3 +246,22 @@ def test_the_hub_is_asked_again_only_when_the_last_thread_is_out() -> None:
     assert constants.HF_HUB_OFFLINE is True
     second.__exit__(None, None, None)
     assert constants.HF_HUB_OFFLINE is before
+
+
+@pytest.mark.parametrize("kind", ["transformers", "torch"])
+def test_encoders_of_waveforms_are_exported(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    encoder: Any = build_encoder("wav2vec2", {"rate": 8000}, {"width": 16, "depth": 1, "heads": 2, "channels": 4}).eval()
+    save_network(encoder.model, tmp_path, encoder.foreign_config(), {})  # type: ignore[arg-type]
+    x = torch.randn(3, 1500)
+    valid = torch.arange(1500) < torch.tensor([[1500], [700], [90]])
+    with torch.no_grad():
+        config = {"model_type": "wav2vec2", "encoder": "wav2vec2"}
+        said = formats.FORMATS[kind](encoder, config, tmp_path, (torch.where(valid, x, 0.0), valid))
+        assert said.deviation < 1e-4
+        if kind == "torch":
+            program = torch.export.load(said.path).module()
+            for steps in (201, 4000):
+                x, valid = torch.randn(4, steps), torch.arange(steps) < torch.tensor([[steps], [steps - 7], [200], [1]])
+                torch.testing.assert_close(program(x, valid), encoder(View(x, valid)), atol=1e-5, rtol=1e-4)

@@ -172,7 +172,7 @@ class SpeechEncoder(Encoder):
             x = F.linear(windows(x, kernel, stride), layer.conv.weight.transpose(1, 2).flatten(1), layer.conv.bias)
             norm = getattr(layer, "layer_norm", None)
             if isinstance(norm, nn.GroupNorm):
-                x = norm_over_time(x, norm, None if valid is None else valid_frames(valid, window, hop))
+                x = norm_over_time(x, norm, None if valid is None else valid_frames(valid, window, hop, x.shape[1]))
             elif norm is not None:
                 x = norm(x)
             x = layer.activation(x)
@@ -180,7 +180,7 @@ class SpeechEncoder(Encoder):
         projection = self.model.feature_projection
         normed = projection.layer_norm(raw) if hasattr(projection, "layer_norm") else raw
         tokens = projection.dropout(projection.projection(normed))
-        return Local(raw, normed, tokens, None if valid is None else valid_frames(valid, self.window, self.patch)[:, : x.shape[1]])
+        return Local(raw, normed, tokens, None if valid is None else valid_frames(valid, self.window, self.patch, x.shape[1]))
 
     def context(
         self,
@@ -235,7 +235,7 @@ def norm_over_time(x: Tensor, norm: nn.GroupNorm, valid: Tensor | None) -> Tenso
     """x (B,N,C), valid (B,N) -> the same, each channel normalised by its mean and variance over the valid frames of its sample."""
     with torch.autocast(x.device.type, enabled=False):
         x = x.float()
-        weight = torch.ones_like(x[:, :, :1]) if valid is None else valid[:, : x.shape[1]].unsqueeze(2).float()
+        weight = torch.ones_like(x[:, :, :1]) if valid is None else valid.unsqueeze(2).float()
         count = weight.sum(1, keepdim=True)
         mean = (x * weight).sum(1, keepdim=True) / count
         variance = ((x - mean).square() * weight).sum(1, keepdim=True) / count

@@ -104,7 +104,7 @@ def _traced(encoder: Encoder, x: Inputs) -> tuple[Inputs, Options]:
 
 def _shortest(encoder: Encoder) -> int:
     """The minimum time steps (including padding) of a traced program: tracers assume that dynamic axes (here: tokens) exceed 1."""
-    return max(2, (getattr(encoder, "patch", 0) or encoder.stride) + 1)
+    return max(2, (encoder.window or getattr(encoder, "patch", 0) or encoder.stride) + 1)
 
 
 def _lengthened(encoder: Encoder, x: Inputs) -> Inputs:
@@ -124,10 +124,15 @@ def _transformers(encoder: Encoder, config: Options, folder: Path, x: Inputs) ->
     from untaught.encoders.transformers import NO_CODE, library
 
     model = library().AutoModel.from_pretrained(str(folder), use_safetensors=True, **NO_CODE).eval()
-    ids, valid = x if len(x) == 2 else (x[0], torch.ones_like(x[0], dtype=torch.bool))
-    body = model.get_encoder() if model.config.is_encoder_decoder else model
-    tokens = body(input_ids=ids, attention_mask=valid.long()).last_hidden_state
-    mean = (tokens * valid.unsqueeze(2)).sum(1) / valid.sum(1, keepdim=True)
+    given, valid = x if len(x) == 2 else (x[0], torch.ones_like(x[0], dtype=torch.bool))
+    if given.is_floating_point():  # waveforms, one at a time: a norm over time would see padding
+        alone = (wave[own] for wave, own in zip(given, valid, strict=True))
+        padded = (F.pad(wave, (0, max(encoder.window - len(wave), 0))) for wave in alone)
+        mean = torch.cat([model(wave[None]).last_hidden_state.mean(1) for wave in padded])
+    else:
+        body = model.get_encoder() if model.config.is_encoder_decoder else model
+        tokens = body(input_ids=given, attention_mask=valid.long()).last_hidden_state
+        mean = (tokens * valid.unsqueeze(2)).sum(1) / valid.sum(1, keepdim=True)
     deviation = check_parity("transformers' model", encoder, mean, x, LIMITS["transformers"])
     load = f"transformers.AutoModel.from_pretrained('{folder}')"
     return Exported(folder, "transformers", load, deviation, len(x[0]), "its tokens' mean")

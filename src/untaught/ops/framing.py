@@ -11,10 +11,10 @@ def frame_count(length: int, window: int, hop: int) -> int:
     return max(length - window, 0) // hop + 1
 
 
-def valid_frames(valid: Tensor, window: int, hop: int) -> Tensor:
+def valid_frames(valid: Tensor, window: int, hop: int, number: int | None = None) -> Tensor:
     """valid (B,T) bool, true up to some length -> (B,N) bool, true for windows of valid samples only, and for the first one of every
-    sequence that has any sample."""
+    sequence that has any sample. number: N, if it is known."""
     count = valid.sum(1, keepdim=True)
     last = (count - window).clamp(min=0) // hop
-    place = torch.arange(frame_count(valid.shape[1], window, hop), device=valid.device)
+    place = torch.arange(frame_count(valid.shape[1], window, hop) if number is None else number, device=valid.device)
     return (place <= last) & (count > 0)

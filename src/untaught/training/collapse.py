@@ -338,7 +338,7 @@ class CollapseDetector:
                 scored = view.mask if view.mask is not None else view.target_valid
                 same = view.x == view.target
                 return float((same if scored is None else same[scored]).float().mean())
-            if view.mask is not None and view.x.is_floating_point():
+            if view.mask is not None and view.x.is_floating_point() and view.x.ndim > 2:  # tokens of waveforms overlap
                 grid = _mask_grid(view)
                 places = view.x.shape[1:2] if len(grid) == 1 else view.x.shape[2:]  # of series (B,T,C), of images (B,C,H,W)
                 masked = F.interpolate(view.mask.float().unflatten(1, grid).unsqueeze(1), places)  # nearest
