@@ -68,7 +68,18 @@ def pictures(channels: int = 3, size: int = 32) -> Tensor:
 
 def test_the_table_has_no_encoder_that_is_not_tested_here() -> None:
     images = {"conv_small", "vit_mini", "vit_causal", "timm/NAME", "pixelcnn", "pixelrnn"}
-    assert set(ENCODERS) == {*images, *FAMILIES, "conv_series", "patch_series", "conv_mel", "wav2vec2", "hubert", "mlp", "transformers/NAME"}
+    assert set(ENCODERS) == {
+        *images,
+        *FAMILIES,
+        "conv_series",
+        "patch_series",
+        "patch_causal",
+        "conv_mel",
+        "wav2vec2",
+        "hubert",
+        "mlp",
+        "transformers/NAME",
+    }
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 32), (3, 48), (4, 96)])

@@ -1,4 +1,4 @@
-"""wav2vec 2.0 and HuBERT against the papers' equations in plain loops, and against transformers' Wav2Vec2ForPreTraining."""
+"""wav2vec 2.0, HuBERT and CPC on sequences against the papers' equations in plain loops, and against Wav2Vec2ForPreTraining."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 
-from untaught.core import Facts, View
+from untaught.core import Facts, UserError, View
+from untaught.encoders.patch_series import PatchSeries, patch_causal
 from untaught.encoders.speech import wav2vec2
-from untaught.methods import HuBERT, Wav2Vec2
+from untaught.methods import CPC, HuBERT, Wav2Vec2
 from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.discrete_codes import diversity, gumbel, straight_through
 from untaught.ops.framing import valid_frames
@@ -271,3 +272,64 @@ def test_kmeans_finds_what_lies_together() -> None:
 
     found = KMeans(3, init=x[[3, 4, 60]].numpy(), n_init=1, max_iter=3, tol=0, algorithm="lloyd").fit(x.numpy())
     torch.testing.assert_close(kmeans(x, x[[3, 4, 60]], 3), torch.from_numpy(found.cluster_centers_), rtol=1e-4, atol=1e-4)
+
+
+# -------------------------------------------------------------------------------------------------------------------- CPC
+
+
+def sequences(more: int = 0) -> View:
+    """Of 10, 6 and 3 tokens of two steps each."""
+    valid = torch.arange(20 + 2 * more) < torch.tensor([[20], [12], [6]])
+    return View(torch.where(valid.unsqueeze(2), torch.randn(3, 20, 4).repeat(1, 2, 1)[:, : 20 + 2 * more], 7.5), valid)
+
+
+def cpc() -> Any:
+    encoder = patch_causal(channels=4, length=20, width=16, depth=2, heads=2, patch=2)
+    return CPC(encoder, Facts(rows=3, views={"light": sequences()}), rows=3, width=5)
+
+
+def test_cpc_is_equation_4_of_tokens_some_steps_later() -> None:
+    method, view = cpc(), sequences()
+    tokens, valid = method.encoder.embed(view)
+    context, target = method.encoder.context(tokens, valid).tokens, method.target(tokens)
+    keys = [(b, t) for b in range(3) for t in range(10) if valid[b, t]]
+    means = []
+    for ahead, prediction in enumerate(method.predictions, 1):
+        losses = []
+        for b, t in keys:
+            if (b, t + ahead) in keys:
+                scores = {key: 0.1 * (prediction(context[b, t]) @ target[key]).item() for key in keys}
+                losses.append(math.log(sum(map(math.exp, scores.values()))) - scores[b, t + ahead])
+        means.append(sum(losses) / len(losses))
+    assert method([view], 0.0)["info_nce"].item() == pytest.approx(sum(means) / 3, rel=1e-4)
+
+
+def test_padding_does_not_change_cpc() -> None:
+    method = cpc()
+    view = sequences()
+    wide = View(F.pad(view.x, (0, 0, 0, 6), value=7.5), F.pad(view.valid, (0, 6)))
+    torch.testing.assert_close(method([wide], 0.0)["info_nce"], method([view], 0.0)["info_nce"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_causal_encoder_of_patches_sees_nothing_that_comes_later() -> None:
+    encoder = patch_causal(channels=4, length=20, width=16, depth=2, heads=2, patch=2).eval()
+    x = torch.randn(2, 20, 4)
+    want = encoder.features(View(x), ("tokens",)).tokens
+    assert want is not None
+    for t in range(1, 10):
+        other = x.clone()
+        other[:, 2 * t :] = 3.0
+        found = encoder.features(View(other), ("tokens",)).tokens
+        assert found is not None
+        torch.testing.assert_close(found[:, :t], want[:, :t], atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(found[:, t:], want[:, t:], atol=1e-3)
+    order = torch.tensor([3, 0, 2])
+    tokens, _ = encoder.embed(View(x))
+    some = encoder.context(tokens[:, order], at=order.expand(2, -1)).tokens
+    again = encoder.context(tokens[:, [0, 2, 3]], at=torch.tensor([[0, 2, 3]] * 2)).tokens
+    torch.testing.assert_close(some[:, [1, 2, 0]], again, atol=1e-5, rtol=1e-4)  # type: ignore[index]
+
+
+def test_cpc_on_sequences_asks_for_a_causal_encoder() -> None:
+    with pytest.raises(UserError, match="needs an encoder that offers tokens and causal; PatchSeries offers .*give --encoder patch_causal"):
+        CPC(PatchSeries(channels=4, length=20, patch=2), Facts(rows=3, views={"light": sequences()}))

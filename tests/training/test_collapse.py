@@ -119,6 +119,22 @@ BROKEN: dict[str, tuple[str, Measures, str]] = {
         measures({"codes": replace(sight(20.0, 0.1), codes=60)}, {"codes": replace(sight(30.0, 0.4), codes=3)}),
         "the codes of all samples are the same 3 (before training 60)",
     ),
+    "wav2vec2 as its authors train it, on 50 minutes of speech": (
+        "codes",
+        measures(
+            {"codes": replace(sight(50.0, 0.7), codes=300, code_perplexity=60.0)},
+            {"codes": replace(sight(30.0, 0.6), codes=2, code_perplexity=1.0)},
+        ),
+        "the codes of all samples are the same 2 (before training 300)",
+    ),
+    "wav2vec2 that has hardly any codes left": (
+        "codes",
+        measures(
+            {"codes": replace(sight(50.0, 0.7), codes=300, code_perplexity=60.0)},
+            {"codes": replace(sight(30.0, 0.6), codes=60, code_perplexity=2.9)},
+        ),
+        "the codes in use, by the entropy of their frequencies, are 2.9 (before training 60)",
+    ),
     "no progress": (
         "stuck",
         measures({}, {}, first_loss=4.841, loss=4.835),

@@ -18,6 +18,7 @@ ENCODERS: dict[str, tuple[str, str]] = {  # name -> ("module:function", descript
     "mlp": ("untaught.encoders.mlp:Mlp", "linear layers with BatchNorm and ReLU on a sample's numbers"),
     "conv_series": ("untaught.encoders.conv_series:ConvSeries", "dilated convolutions over time, for series of any length"),
     "patch_series": ("untaught.encoders.patch_series:PatchSeries", "a transformer with 4 blocks on patches of a series"),
+    "patch_causal": ("untaught.encoders.patch_series:patch_causal", "patch_series in which a token attends to itself and those before"),
     "conv_mel": ("untaught.encoders.conv_mel:ConvMel", "residual convolutions on log-mel spectrograms of any length"),
     "wav2vec2": ("untaught.encoders.speech:wav2vec2", "transformers' wav2vec 2.0, 4 blocks of width 256, for waveforms"),
     "hubert": ("untaught.encoders.speech:hubert", "transformers' HuBERT, 4 blocks of width 256, for waveforms"),

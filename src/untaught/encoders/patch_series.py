@@ -32,6 +32,7 @@ class PatchSeries(Encoder):
         width: Width = 96,
         depth: Few = 4,
         heads: Few = 4,
+        causal: bool = False,  # whether a token attends only to itself and those before
         patch: Few | None = None,  # time steps per token; if none, the longest series has about 20 tokens
     ) -> None:
         super().__init__()
@@ -41,6 +42,8 @@ class PatchSeries(Encoder):
         self.width, self.patch = width, max(1, round(length / TOKENS)) if patch is None else patch
         self.inside = nn.Linear(channels * self.patch, width)
         self.transformer = Transformer(width, depth, heads)
+        self.causal = causal
+        self.offers = PatchSeries.offers | ({"causal"} if causal else set())
 
     @property
     def blocks(self) -> nn.Module:
@@ -78,8 +81,8 @@ class PatchSeries(Encoder):
         causal: bool = False,
         want: tuple[str, ...] = ("tokens",),
     ) -> Features:
-        if causal:
-            raise UserError("patch_series is bidirectional; causal methods need a decoder such as gpt")
+        if causal and not self.causal:
+            raise UserError("patch_series is bidirectional; causal methods need the encoder patch_causal")
         if at is None:
             positions = sine_positions((tokens.shape[1],), self.width).to(tokens)
         else:
@@ -89,6 +92,10 @@ class PatchSeries(Encoder):
             positions = F.pad(torch.cat([angle.sin(), angle.cos()], 2), (0, self.width - 2 * share)).to(tokens)
         x, layers = tokens + positions, []
         mask = None if valid is None else valid[:, None, None, :]
+        if self.causal:
+            order = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0) if at is None else at
+            before = (order.unsqueeze(2) >= order.unsqueeze(1)).unsqueeze(1)  # (B,1,N,N)
+            mask = before if mask is None else before & mask
         for block in self.transformer.blocks:
             x = block(x, mask)
             layers.append(x)
@@ -97,3 +104,11 @@ class PatchSeries(Encoder):
         if "pooled" in want:
             pooled = x.mean(1) if valid is None else (x * valid.unsqueeze(2)).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
         return Features(pooled, x if "tokens" in want else None, valid, layers if "layers" in want else None)
+
+
+@in_range
+def patch_causal(
+    *, channels: int = 1, length: int = 128, width: Width = 96, depth: Few = 4, heads: Few = 4, patch: Few | None = None
+) -> Encoder:
+    """PatchSeries in which a token attends only to itself and those before."""
+    return PatchSeries(channels=channels, length=length, width=width, depth=depth, heads=heads, patch=patch, causal=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from untaught.ops.gather import gather
 from untaught.ops.groups import groups
 from untaught.ops.info_nce import both, info_nce, own_rows
+from untaught.ops.masking import masked_mean
 
 
 def queue_info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
@@ -79,6 +80,26 @@ def patch_info_nce(predicted: Tensor, target: Tensor, below: int, group: int = 1
         logits = queries @ keys.mT
     place = torch.arange(keys.shape[1], device=keys.device).view(-1, height * width)[:, below * width :]
     return F.cross_entropy(logits.flatten(0, 1), place.flatten().repeat(len(keys)))
+
+
+def later_info_nce(predicted: Tensor, target: Tensor, valid: Tensor, ahead: int, group: int = 16, scale: float = 0.1) -> Tensor:
+    """CPC's loss on sequences. van den Oord, Li, Vinyals 2018, equation 4, https://arxiv.org/abs/1807.03748
+
+    predicted, target (B,T,E), valid (B,T) bool -> a scalar: the prediction at t, times scale, has its positive at t + ahead of the target;
+    all other valid places of its group of at least `group` samples are negatives. The mean over places whose positive is valid.
+    """
+    length = target.shape[1] - ahead
+    if length < 1:
+        return 0 * predicted.float().sum()
+    predicted, target = (groups(z.float(), group) for z in (predicted, target))  # (G,n,T,E)
+    seen = groups(valid, group)
+    counted = (seen[:, :, :length] & seen[:, :, ahead:]).flatten()
+    queries, keys = (scale * predicted[:, :, :length]).flatten(1, 2), target.flatten(1, 2)
+    with torch.autocast(keys.device.type, enabled=False):
+        logits = (queries @ keys.mT).masked_fill(~seen.flatten(1).unsqueeze(1), torch.finfo(torch.float32).min)
+    place = torch.arange(keys.shape[1], device=keys.device).view(-1, target.shape[2])[:, ahead:]
+    losses = F.cross_entropy(logits.flatten(0, 1), place.flatten().repeat(len(keys)), reduction="none")
+    return masked_mean(torch.where(counted, losses, 0.0), counted)
 
 
 def jensen_shannon(summary: Tensor, vectors: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class FeatureStats:
     confusion: float | None  # share of other samples' second views nearer to a sample's first view than its own: 0 at best, 0.5 by chance
     used: int | None = None  # prototypes that are nearest to at least one sample
     codes: int | None = None  # discrete codes chosen at a place of at least one sample
-    code_perplexity: float | None = None  # the same, by the entropy of their frequencies
+    code_perplexity: float | None = None  # the same by the entropy of their frequencies, on average over groups of codes
 
 
 @dataclass(frozen=True)
@@ -170,11 +170,16 @@ def _prototypes(m: Measures) -> str:
 
 
 def _codes(m: Measures) -> str:
-    """The discrete codes of a grid: a healthy discrete_vae uses many, one whose divergence weighs too much a few."""
+    """The discrete codes of a grid: a healthy discrete_vae uses many, one whose divergence weighs too much a few. Of a group of codes of
+    wav2vec2 on 50 minutes of speech, by the entropy of their frequencies: 1.0 after 120 steps as the authors' code trains, 42 in
+    short runs."""
     for name, head in m.heads.items():
         first = m.first_heads[name]
         if head.codes is not None and first.codes is not None and head.codes <= USED < first.codes / 2:
             return f"the {name} of all samples are the same {head.codes} (before training {first.codes})"
+        now, then = head.code_perplexity, first.code_perplexity
+        if now is not None and then is not None and now <= USED < then / 2:
+            return f"the {name} in use, by the entropy of their frequencies, are {now:.1f} (before training {then:.0f})"
     return ""
 
 
@@ -211,7 +216,12 @@ RULES = (  # causes before their symptoms: the first broken rule is the verdict
     Rule("narrow", _narrow, "a lower temperature, or a term that decorrelates dimensions; or a lower lr (now {lr:g})"),
     Rule("noise", _noise, "a term that pulls the views of a sample together, or weaker augmentations"),
     Rule("prototypes", _prototypes, "centring or Sinkhorn-Knopp, which balance the use of the prototypes"),
-    Rule("codes", _codes, "a lower weight of the codes' divergence from the uniform distribution, or a longer rise of that weight"),
+    Rule(
+        "codes",
+        _codes,
+        "a lower weight of the codes' divergence from the uniform distribution, or a longer rise of that weight; for wav2vec2, "
+        "defaults=short, or a higher weight of the diversity of codes",
+    ),
     Rule("stuck", _stuck, "the method's default temperature, or a higher lr (now {lr:g})"),
 )
 
@@ -274,11 +284,13 @@ class CollapseDetector:
         outputs: dict[str, list[Tensor]] = {}
         used: dict[str, int] = {}
         codes: dict[str, Tensor] = {}  # how often each chosen code is
+        groups: dict[str, int] = {}  # of codes
         rows = len(self.read[0])
 
         def see(name: str, head: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
             if isinstance(head, CodeHead | GroupedCodes):
                 counted = [value[:rows] for value in inputs[1:]]  # what is valid, if anything may be invalid
+                groups[name] = head.groups
                 codes.setdefault(name, head.chosen(out[:rows], *counted).unique(return_counts=True)[1])
                 out = head.chances(out, *inputs[1:])
             if not isinstance(out, Tensor) or out.ndim != 2:  # a head may read tokens as well
@@ -303,7 +315,7 @@ class CollapseDetector:
                 parts = _normalised(torch.cat(outs)[: rows * min(count, 2)]).split(rows)
                 found = _stats(parts[0], *(parts if count > 1 else ()))
                 if name in codes:
-                    found = replace(found, codes=len(codes[name]), code_perplexity=_perplexity(codes[name]))
+                    found = replace(found, codes=len(codes[name]), code_perplexity=_perplexity(codes[name]) / groups[name])
                 stats[name] = replace(found, used=used.get(name))
         return stats, loss
 

@@ -1,6 +1,7 @@
-"""CPC, contrastive predictive coding, on images. van den Oord, Li, Vinyals 2018. https://arxiv.org/abs/1807.03748
-as in the pseudo-code of Henaff et al., ICML 2020, https://arxiv.org/abs/1905.09272
+"""CPC, contrastive predictive coding. van den Oord, Li, Vinyals 2018. https://arxiv.org/abs/1807.03748
+on images as in the pseudo-code of Henaff et al., ICML 2020, https://arxiv.org/abs/1905.09272
 
+On images:
 Views:  one light crop and flip, cut into a 7 x 7 grid of patches that overlap by half, as in the papers (3 x 3 for views smaller than
         64 pixels); the encoder sees each patch alone.
 Heads:  a context network of five residual convolutional blocks (1x1, 1x3, 2x1 upwards, 1x1, with ReLU), whose output at a position
@@ -17,6 +18,10 @@ keeps its own.
 Optimizer and learning rate are the first paper's; the rate is constant there.
 The exported encoder maps a full image to one vector, where the papers average patch vectors. BatchNorm's running statistics are
 therefore taken from full views, in a pass without gradient.
+On sequences (sound, series, text; section 3.1 of the first paper) the encoder must be causal, as patch_causal is: its output at a token is
+the context, from which one linear layer per distance predicts a linear target projection of the tokens up to `rows` later; negatives are the
+other tokens of the sequence and of its group. Differs from the paper: the context is the encoder's own, a transformer's, which is exported;
+there a GRU's over strided convolutions, of which 12 steps are predicted.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
-from untaught.ops.contrastive import patch_info_nce
+from untaught.ops.contrastive import later_info_nce, patch_info_nce
 from untaught.ranges import Few, Size, Within, in_range
 
 BLOCKS, SCALE = 5, 0.1
@@ -67,28 +72,48 @@ class CPC(Method):
         facts: Facts,
         *,
         grid: Annotated[int, Within(2, 64)] | None = None,  # patches along a side; 7, or 3 for views smaller than 64 pixels, if none
-        rows: Few = 5,  # how many rows below are predicted, at most
-        group: Size = 16,  # images (or slightly more) whose patches are each other's negatives
+        rows: Few = 5,  # how many rows below (of sequences: tokens ahead) are predicted, at most
+        group: Size = 16,  # samples (or slightly more) whose patches are each other's negatives
         hidden: Size | None = None,  # units of the context network's hidden layers; a quarter of the encoder's width if none
         width: Size = 64,  # dimensions in which patches are compared
     ) -> None:
         super().__init__()
         example = next(iter(facts.views.values()))
+        self.encoder, self.group, self.grid = encoder, group, None
         if example.x.ndim != 4:
-            raise UserError("CPC cuts images into patches, but these samples are not images; allowed: image")
+            if not {"tokens", "causal"} <= encoder.offers:
+                offered = ", ".join(sorted(encoder.offers)) or "pooled vectors only"
+                raise UserError(
+                    f"CPC on sequences needs an encoder that offers tokens and causal; {type(encoder).__name__} offers {offered}; "
+                    "give --encoder patch_causal, of texts gpt"
+                )
+            self.predictions = nn.ModuleList(nn.Linear(encoder.width, width) for _ in range(rows))
+            self.target = nn.Linear(encoder.width, width)
+            return
         grid = (7 if example.x.shape[-1] >= SMALL else 3) if grid is None else grid
         hidden = max(1, encoder.width // 4) if hidden is None else hidden
         self.stride = patch_stride(example, grid, encoder)
-        self.encoder, self.context = encoder, ContextNetwork(encoder.width, hidden)
+        self.context = ContextNetwork(encoder.width, hidden)
         self.predictions = nn.ModuleList(nn.Conv2d(encoder.width, width, 1) for _ in range(min(rows, grid - 1)))
         self.target = nn.Conv2d(encoder.width, width, 1)
-        self.grid, self.group = grid, group
+        self.grid = grid
 
     def forward(self, views: list[View], progress: float) -> Terms:
+        if self.grid is None:
+            return {"info_nce": self.ahead(views[0])}
         vectors = self.encode(views[0]).unflatten(0, (-1, self.grid, self.grid)).permute(0, 3, 1, 2)
         context, target = self.context(vectors), self.target(vectors)
         losses = [patch_info_nce(p(context), target, below, self.group, SCALE) for below, p in enumerate(self.predictions, 1)]
         return {"info_nce": torch.stack(losses).mean()}
+
+    def ahead(self, view: View) -> Tensor:
+        """The loss of a sequence."""
+        tokens, valid = self.encoder.embed(view)
+        context, target = self.encoder.context(tokens, valid, causal=True).tokens, self.target(tokens)
+        assert context is not None
+        valid = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if valid is None else valid
+        losses = [later_info_nce(p(context), target, valid, step, self.group, SCALE) for step, p in enumerate(self.predictions, 1)]
+        return torch.stack(losses).mean()
 
     def encode(self, view: View) -> Tensor:
         """-> (B*h*w, D), the patch vectors. BatchNorm's running statistics are taken from the full view."""

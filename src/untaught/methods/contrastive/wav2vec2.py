@@ -41,10 +41,8 @@ class Wav2Vec2(Method):
         "weight_decay": 0.01,
         "schedule": "linear",
         "warmup": 0.08,
-        "distinct": True,
-        "codes": 320,
     }
-    short = {}
+    short = {"codes": 64, "distinct": False, "standardise": True, "diversity": 0.3, "penalty": 0.1}
     step: Tensor  # () int64, steps taken
 
     @in_range

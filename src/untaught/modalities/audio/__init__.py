@@ -17,11 +17,13 @@ from untaught.modalities.audio.spectrogram_plots import PRETEXTS, render
 from untaught.storage.safe_load import read_json
 from untaught.storage.speech_input import PREPROCESSOR, speech_input
 
-WAVEFORMS, LOG_MEL = ("wav2vec2", "hubert"), ("conv_mel", "patch_series")  # encoders by their input
+WAVEFORMS, LOG_MEL = ("wav2vec2", "hubert"), ("conv_mel", "patch_series", "patch_causal")  # encoders by their input
 
 
 def encoder_for(settings: Options, needs: frozenset[str]) -> str:
-    return "wav2vec2" if settings["input"] == "waveform" else "patch_series" if needs else "conv_mel"
+    if settings["input"] == "waveform":
+        return "wav2vec2"
+    return "patch_causal" if "causal" in needs else "patch_series" if needs else "conv_mel"
 
 
 def encoder_arguments(settings: Options) -> Options:
