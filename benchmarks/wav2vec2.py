@@ -132,12 +132,7 @@ def theirs(method: Any, x: Tensor, bf16: bool) -> Callable[[], int]:
 
     model = twin(method).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
-    shape = (
-        len(x),
-        method.encoder.grid_of(x.shape[1])
-        if hasattr(method.encoder, "grid_of")
-        else (x.shape[1] - method.encoder.window) // method.encoder.patch + 1,
-    )
+    shape = len(x), (x.shape[1] - method.encoder.window) // method.encoder.patch + 1
 
     def step() -> int:
         mask = _compute_mask_indices(shape, 0.65, 10)
@@ -306,21 +301,18 @@ def show(out: Path) -> None:
     rows = [json.loads(line) for line in (out / "runs.jsonl").read_text().splitlines()]
     lines = [
         [
-            str(row["seed"]),
-            str(row["steps"]),
+            *(str(row["seed"]), str(row["steps"])),
             f"{row['code_perplexity']:.0f} of {row['codes']} ({row['code_perplexity'] / row['codes']:.0%})",
-        ]
-        + [
-            f"{row['loss'][0]:.2f} to {row['loss'][1]:.2f}",
+            f"{row['contrastive'][0]:.2f} to {row['contrastive'][1]:.2f}",
             f"{row['accuracy']:.0%}",
             f"{row['linear']:.1%} ({row['linear_random_init']:.1%})",
+            row["verdict"],
         ]
-        + [row["verdict"]]
         for row in rows
     ]
-    print(table(["seed", "steps", "code perplexity", "loss", "accuracy", "linear probe (random init)", "health"], lines))
-    held = all(row["code_perplexity"] >= SHARE * row["codes"] and row["loss"][1] < row["loss"][0] for row in rows)
-    print(f"\ncode perplexity at least {SHARE:.0%} and loss falling in every run: {'yes' if held else 'no'}; ", end="")
+    print(table(["seed", "steps", "code perplexity", "contrastive loss", "accuracy", "linear probe (random init)", "health"], lines))
+    held = all(row["code_perplexity"] >= SHARE * row["codes"] and row["contrastive"][1] < row["contrastive"][0] for row in rows)
+    print(f"\ncode perplexity at least {SHARE:.0%} and contrastive loss falling in every run: {'yes' if held else 'no'}; ", end="")
     print(f"probe above random init in {sum(row['linear'] > row['linear_random_init'] for row in rows)} of {len(rows)}")
 
 

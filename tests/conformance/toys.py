@@ -222,11 +222,19 @@ def toy_prep(modality: str, batch: Batch | None = None) -> Preprocessor:
 
 
 BATCHES = {
-    **{"image": image_batch, "text": text_batch, "series": series_batch},
-    **{"audio": audio_batch, "waveform": audio_batch, "image_text": image_text_batch},
+    "image": image_batch,
+    "text": text_batch,
+    "series": series_batch,
+    "audio": audio_batch,
+    "waveform": audio_batch,
+    "image_text": image_text_batch,
 }
 MODALITIES: dict[str, Modality] = {
-    **{"image": IMAGE, "text": TEXT, "series": SERIES, "audio": AUDIO, "image_text": IMAGE_TEXT},
+    "image": IMAGE,
+    "text": TEXT,
+    "series": SERIES,
+    "audio": AUDIO,
+    "image_text": IMAGE_TEXT,
     "waveform": AUDIO,  # input=waveform, for encoders of these
 }
 

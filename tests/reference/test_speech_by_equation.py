@@ -78,7 +78,7 @@ def test_wav2vec2_is_equations_3_and_4(distinct: bool) -> None:
             loss += math.log(sum(math.exp(c) for c in cosine)) - cosine[0]
             number += 1
             chances += scores[b, t].softmax(-1)
-    entropies = [-sum(float(p) * math.log(float(p)) for p in chances[g] / number) for g in range(GROUPS)]
+    entropies = [-sum(p * math.log(p) for p in (chances[g] / number).tolist()) for g in range(GROUPS)]
     assert number == int(view.mask.sum())
     assert terms["contrastive"].item() == pytest.approx(loss / number, rel=1e-4)
     want = 0.1 * (GROUPS * CODES - sum(map(math.exp, entropies))) / (GROUPS * CODES)
@@ -113,8 +113,14 @@ def test_wav2vec2_is_transformers(training: bool, monkeypatch: pytest.MonkeyPatc
     """The same loss and the same gradients, on the same masks, negatives and noise; theirs are sums, ours means."""
     method, view = built(
         Wav2Vec2,
-        **{"groups": GROUPS, "codes": CODES, "code_width": 8, "width": 6, "negatives": NEGATIVES},
-        **{"distinct": True, "gradient": 1.0, "penalty": 0.0},
+        groups=GROUPS,
+        codes=CODES,
+        code_width=8,
+        width=6,
+        negatives=NEGATIVES,
+        distinct=True,
+        gradient=1.0,
+        penalty=0.0,
     )
     method.train(training)
     model = twin(method).train(training)
@@ -331,5 +337,7 @@ def test_a_causal_encoder_of_patches_sees_nothing_that_comes_later() -> None:
 
 
 def test_cpc_on_sequences_asks_for_a_causal_encoder() -> None:
-    with pytest.raises(UserError, match="needs an encoder that offers tokens and causal; PatchSeries offers .*give --encoder patch_causal"):
+    with pytest.raises(
+        UserError, match=r"needs an encoder that offers tokens and causal; PatchSeries offers .*give --encoder patch_causal"
+    ):
         CPC(PatchSeries(channels=4, length=20, patch=2), Facts(rows=3, views={"light": sequences()}))

@@ -10,8 +10,8 @@ from untaught.ops.masking import masked_mean
 
 
 def other_places(unit: Tensor, count: Tensor) -> Tensor:
-    """unit (B,M,K) uniform in [0,1), count (B,) <= M -> (B,M,K) int64: K of the first `count` places of the sequence, with repetition, never
-    place m itself. Meaningless for m >= count, and if count is 1."""
+    """unit (B,M,K) uniform in [0,1), count (B,) <= M -> (B,M,K) int64: for each place K of the first `count`, with repetition, never the
+    place itself. Meaningless for m >= count, and if count is 1."""
     own = torch.arange(unit.shape[1], device=unit.device).view(1, -1, 1)
     drawn = (unit * (count.view(-1, 1, 1) - 1)).floor().long()
     return (drawn + (drawn >= own)).clamp(max=unit.shape[1] - 1)
@@ -20,9 +20,9 @@ def other_places(unit: Tensor, count: Tensor) -> Tensor:
 def sampled_info_nce(
     predicted: Tensor, target: Tensor, negatives: Tensor, counted: Tensor, temperature: float, excluded: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """predicted, target (B,M,E), normalised here; negatives (B,M,K), places in the same sequence; counted (B,M) bool -> two scalars: the mean
-    of -log softmax of the cosines / temperature at the own target, among it and the negatives (equation 3); and the share of counted places
-    where no negative is as near as the own target.
+    """predicted, target (B,M,E), normalised here; negatives (B,M,K), places in the same sequence; counted (B,M) bool -> two scalars: the
+    mean of -log softmax of the cosines / temperature at the own target, among it and the negatives (equation 3); and the share of counted
+    places where no negative is as near as the own target.
 
     excluded (B,M,M) bool: places (second axis) that are left out as negatives of a place (first axis).
     """

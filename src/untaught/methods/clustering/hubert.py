@@ -5,15 +5,16 @@ Views:  one part of a recording, spans of whose tokens are masked, with classica
 Heads:  a linear layer from the encoder's tokens to `width` dimensions, and a vector for each unit there. Both are discarded after training,
         as is the mask token.
 Loss:   cross-entropy of each masked token's unit, by cosines at temperature 0.1 (equation 3), averaged over masked tokens, and, with a
-        weight of 1 - `masked`, over all others (section 3.3); plus 10 times the mean square of the local features, whose gradients are
+        weight of 1 - `masked`, over all others (equation 2); plus 10 times the mean square of the local features, whose gradients are
         scaled by 0.1 (both from the authors' code).
 Units are clusters by k-means: in the first phase, from the first epoch on, of the target features; in each later phase of the output of a
 layer in the middle of a copy of the encoder, taken when the phase is due (phases are of equal length) and clustered before the next epoch.
 A run whose epoch is longer than a phase therefore has fewer phases. With another unit for every token, the vectors of units begin anew.
-Differs from the paper: features are standardised before clustering; units are those of the part of the recording that is seen, not of all of
-it; a later phase goes on from the weights of the one before, not from random ones; a phase has no length of its own (there 250,000 and
-400,000 updates).
-"unit_perplexity" is logged: the number of units in use, by the entropy of their frequencies in the batch; "accuracy" is that of masked tokens.
+Differs from the paper: features are standardised before clustering; units are those of the part of the recording that is seen, not of
+all of it; a later phase goes on from the weights of the one before, not from random ones; phases have no lengths of their own (there
+250,000 and 400,000 updates).
+"unit_perplexity" is logged: the number of units in use, by the entropy of their frequencies in the batch; "accuracy" is that of masked
+tokens.
 """
 
 from __future__ import annotations
@@ -154,8 +155,8 @@ class HuBERT(Method):
         return {**terms, "accuracy": right, "unit_perplexity": used}
 
     def cross_entropy(self, tokens: Tensor, units: Tensor, counted: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """tokens (B,M,D), units and counted (B,M) -> two scalars: the mean loss, NaN before the first clustering, and the share of tokens whose
-        unit is the most probable."""
+        """tokens (B,M,D), units and counted (B,M) -> two scalars: the mean loss, NaN before the first clustering, and the share of tokens
+        whose unit is the most probable."""
         x = self.predicted(tokens).float()
         with torch.autocast(x.device.type, enabled=False):
             scores = F.normalize(x, dim=-1) @ F.normalize(self.vectors[:count]).T / self.temperature

@@ -18,9 +18,9 @@ keeps its own.
 Optimizer and learning rate are the first paper's; the rate is constant there.
 The exported encoder maps a full image to one vector, where the papers average patch vectors. BatchNorm's running statistics are
 therefore taken from full views, in a pass without gradient.
-On sequences (sound, series, text; section 3.1 of the first paper) the encoder must be causal, as patch_causal is: its output at a token is
-the context, from which one linear layer per distance predicts a linear target projection of the tokens up to `rows` later; negatives are the
-other tokens of the sequence and of its group. Differs from the paper: the context is the encoder's own, a transformer's, which is exported;
+On sequences (sound, series, text; section 3.1 of the first paper) the encoder must be causal, as patch_causal is: its output at a token
+is the context, from which one linear layer per distance predicts a linear target projection of the tokens up to `rows` later; negatives
+are the other tokens of the sequence and of its group. Differs from the paper: the context is the encoder's own, a transformer's, which is exported;
 there a GRU's over strided convolutions, of which 12 steps are predicted.
 """
 

@@ -10,9 +10,10 @@ Loss:   at every masked token, InfoNCE (equation 3) of the encoder's output and 
 Codes are chosen with Gumbel noise and a straight-through softmax, whose temperature falls from 2 to 0.5 in the first 69% of the training
 (the paper: by 0.999995 per update, of 400,000); in eval mode without noise.
 The diversity is 1 less the perplexity of the mean softmax over the number of codes, as in the authors' code; equation 4 has the entropy.
-The weight of the penalty is from their code too. Their code leaves out negatives with the same codes as the positive (`distinct`), which the
-paper does not mention. Then a quantiser that chooses the same codes everywhere has no negatives and a loss of 0: this is how training
-collapses on small data. Short runs keep these negatives, so that the same codes everywhere are the worst choice, not the best.
+The weight of the penalty is from their code too, which leaves out negatives with the same codes as the positive (`distinct`); the paper
+does not mention it. Then a quantiser that chooses the same codes everywhere has no negatives and a loss of 0: so training collapses on
+little data (50 minutes of speech: to one code per group in 120 steps). Short runs keep these negatives, so that the same codes everywhere
+are the worst choice and not the best, and standardise the local features, which at random init hardly differ from frame to frame.
 "code_perplexity" is logged: the number of codes in use, by the entropy of their frequencies in the batch, summed over groups. "accuracy" is
 the share of masked places whose own target is the nearest. Negatives and noise depend on the step and the sample alone.
 """
