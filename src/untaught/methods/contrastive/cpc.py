@@ -20,8 +20,8 @@ The exported encoder maps a full image to one vector, where the papers average p
 therefore taken from full views, in a pass without gradient.
 On sequences (sound, series, text; section 3.1 of the first paper) the encoder must be causal, as patch_causal is: its output at a token
 is the context, from which one linear layer per distance predicts a linear target projection of the tokens up to `rows` later; negatives
-are the other tokens of the sequence and of its group. Differs from the paper: the context is the encoder's own, a transformer's, which is exported;
-there a GRU's over strided convolutions, of which 12 steps are predicted.
+are the other tokens of the sequence and of its group. Differs from the paper: the context is the encoder's own, a transformer's, which is
+exported; there a GRU's over strided convolutions, of which 12 steps are predicted.
 """
 
 from __future__ import annotations
