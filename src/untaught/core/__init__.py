@@ -1,6 +1,6 @@
 """The types that methods, encoders and modalities exchange. Imports no other part of the package."""
 
-from untaught.core.encoder import Encoder, Features, Local, Rows, Want
+from untaught.core.encoder import Encoder, Features, Rows, Want
 from untaught.core.errors import UserError, reason
 from untaught.core.method import ExtractFeatures, Facts, FrozenEncoder, Method, Role, Terms
 from untaught.core.modality import Files, Modality, Options, Preprocessor, Pretext, Record
@@ -14,7 +14,6 @@ __all__ = [
     "Features",
     "Files",
     "FrozenEncoder",
-    "Local",
     "Method",
     "Modality",
     "Options",

@@ -23,16 +23,6 @@ class Features:
     maps: list[Tensor] | None = None  # (B,Di,hi,wi), fine to coarse
 
 
-@dataclass
-class Local:
-    """What each token is made of: its own span of the input, before tokens attend to each other."""
-
-    raw: Tensor  # (B,N,C), outputs of the layers that read the input
-    normed: Tensor  # (B,N,C), the same with LayerNorm
-    tokens: Tensor  # (B,N,D), as from `embed`
-    valid: Tensor | None  # (B,N)
-
-
 class Rows(Protocol):
     """Causal maps of images that are completed row by row. It begins at the first row."""
 
@@ -49,13 +39,9 @@ class Encoder(nn.Module):
     """Maps a view to vectors. `offers` names the abilities beyond pooled vectors."""
 
     width: int
-    offers: frozenset[str] = (
-        frozenset()
-    )  # tokens layers local maps attention causal bidirectional any_size words decoder causal_maps recurrent
+    offers: frozenset[str] = frozenset()  # tokens layers local maps attention causal bidirectional any_size words decoder causal_maps ...
     layered: bool = False  # whether it is evaluated as a weighted sum of its layers
     stride: int = 0  # pixels per position of its last map; 0 if unknown
-    window: int = 0  # time steps of a token where tokens overlap; 0: they don't
-    local_width: int = 0  # channels of its local features; 0 without "local"
 
     def forward(self, view: View) -> Tensor:
         """-> (B, width), pooled as trained."""
@@ -69,11 +55,6 @@ class Encoder(nn.Module):
 
     def embed(self, view: View) -> tuple[Tensor, Tensor | None]:
         """-> tokens (B,N,D) and their validity (B,N), without position embeddings. Only with "tokens"."""
-        raise NotImplementedError
-
-    def local(self, view: View, gradient: float = 1.0) -> Local:
-        """The tokens and the features that they are projections of; gradients of the layers below these are multiplied by `gradient`.
-        Only with "local"."""
         raise NotImplementedError
 
     def context(

@@ -111,9 +111,7 @@ class Modality:
     files: tuple[str, ...] = ()  # names of the fitted files
     check_files: Callable[[Options, Files], None] = lambda settings, files: None  # raises UserError if they do not match the settings
     expects: Callable[[str], Options] = lambda encoder: {}  # encoder name -> settings it requires
-    wants: Callable[[frozenset[str]], Options] = (
-        lambda needs: {}
-    )  # abilities that the encoder must offer -> settings with which the default encoder does
+    wants: Callable[[frozenset[str]], Options] = lambda needs: {}  # abilities to offer -> settings with which the default encoder does
     shown: Callable[[Preprocessor, Options], Preprocessor] | None = None  # adapted to an external model: {"size", "mean", "std"}
     adapted: Callable[[View, Preprocessor, Preprocessor], View] = (
         _alike  # (view, the data's, another encoder's) -> the view as that encoder expects it; raises UserError, the encoder's name aside

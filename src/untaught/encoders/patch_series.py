@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from untaught.blocks.local import Local
 from untaught.blocks.transformer import Transformer, sine_positions
-from untaught.core import Encoder, Features, Local, UserError, View
+from untaught.core import Encoder, Features, UserError, View
 from untaught.ops.gradient import scaled_gradient
 from untaught.ranges import Few, Width, in_range
 

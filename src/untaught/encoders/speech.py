@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from untaught.core import Encoder, Features, Files, Local, Options, UserError, View
+from untaught.blocks.local import Local
+from untaught.core import Encoder, Features, Files, Options, UserError, View
 from untaught.encoders.language import DROPOUTS, suit
 from untaught.encoders.transformers import NO_CODE, check_complete, check_weights, library, or_fault
 from untaught.ops.framing import valid_frames

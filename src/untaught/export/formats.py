@@ -104,7 +104,7 @@ def _traced(encoder: Encoder, x: Inputs) -> tuple[Inputs, Options]:
 
 def _shortest(encoder: Encoder) -> int:
     """The minimum time steps (including padding) of a traced program: tracers assume that dynamic axes (here: tokens) exceed 1."""
-    return max(2, (encoder.window or getattr(encoder, "patch", 0) or encoder.stride) + 1)
+    return max(2, (getattr(encoder, "window", 0) or getattr(encoder, "patch", 0) or encoder.stride) + 1)
 
 
 def _lengthened(encoder: Encoder, x: Inputs) -> Inputs:
@@ -127,7 +127,7 @@ def _transformers(encoder: Encoder, config: Options, folder: Path, x: Inputs) ->
     given, valid = x if len(x) == 2 else (x[0], torch.ones_like(x[0], dtype=torch.bool))
     if given.is_floating_point():  # waveforms, one at a time: a norm over time would see padding
         alone = (wave[own] for wave, own in zip(given, valid, strict=True))
-        padded = (F.pad(wave, (0, max(encoder.window - len(wave), 0))) for wave in alone)
+        padded = (F.pad(wave, (0, max(getattr(encoder, "window", 0) - len(wave), 0))) for wave in alone)
         mean = torch.cat([model(wave[None]).last_hidden_state.mean(1) for wave in padded])
     else:
         body = model.get_encoder() if model.config.is_encoder_decoder else model

@@ -97,7 +97,7 @@ class Views:
             if options.get("patch") == 0:
                 options["patch"] = patch or encoder.stride
             if options.get("window") == 0:
-                options["window"] = encoder.window
+                options["window"] = getattr(encoder, "window", 0)
             if options.get("stride") == 0:
                 options["stride"] = patch or encoder.stride
             changes = self.prep.modality.suit(options, patch) if patch and "any_size" in encoder.offers else {}

@@ -20,12 +20,13 @@ tokens.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from untaught.blocks.local import HasLocal
 from untaught.blocks.teacher import Teacher
 from untaught.blocks.units import Units
 from untaught.core import Encoder, ExtractFeatures, Facts, Method, Terms, UserError, View
@@ -138,7 +139,7 @@ class HuBERT(Method):
         (view,) = views
         assert view.mask is not None
         assert view.meta is not None
-        local = self.encoder.local(view, self.gradient)
+        local = cast(HasLocal, self.encoder).local(view, self.gradient)
         valid = torch.ones_like(view.mask) if local.valid is None else local.valid
         masked = view.mask & valid
         tokens = self.encoder.context(mask_tokens(local.tokens, masked, self.mask), local.valid).tokens

@@ -20,10 +20,13 @@ the share of masked places whose own target is the nearest. Negatives and noise 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from untaught.blocks.codes import GroupedCodes
+from untaught.blocks.local import HasLocal
 from untaught.core import Encoder, Facts, Method, Terms, UserError, View
 from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.discrete_codes import code_perplexity, diversity, gumbel, standardised, straight_through
@@ -71,7 +74,7 @@ class Wav2Vec2(Method):
             raise UserError(f"code_width={code_width}: must be a multiple of its {groups} groups")
         self.encoder, self.seed = encoder, facts.seed
         self.mask = nn.Parameter(torch.rand(encoder.width))
-        self.codes = GroupedCodes(encoder.local_width, groups, codes)
+        self.codes = GroupedCodes(cast(HasLocal, encoder).local_width, groups, codes)
         self.vectors = nn.Parameter(torch.rand(groups, codes, code_width // groups))
         self.target, self.predicted = nn.Linear(code_width, width), nn.Linear(encoder.width, width)
         self.negatives, self.temperature, self.distinct = negatives, temperature, distinct
@@ -85,7 +88,7 @@ class Wav2Vec2(Method):
         assert view.mask is not None
         assert view.meta is not None
         rng = CounterRNG(self.seed, 0, (self.step << 32) + view.meta["index"], 0)
-        local = self.encoder.local(view, self.gradient)
+        local = cast(HasLocal, self.encoder).local(view, self.gradient)
         masked = view.mask if local.valid is None else view.mask & local.valid
         tokens = self.encoder.context(mask_tokens(local.tokens, masked, self.mask), local.valid).tokens
         assert tokens is not None
