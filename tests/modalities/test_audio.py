@@ -385,3 +385,57 @@ def test_the_encoder_does_not_see_padding() -> None:
     torch.testing.assert_close(every[1:2], alone, atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="a multiple of 16, not 40"):
         ConvMel(channels=40)
+
+
+# ------------------------------------------------------------------------------------------------------- views of waveforms
+
+
+def waveform(name: str, **options: Any) -> tuple[View, dict[str, Any], Preprocessor]:
+    prep = prep_of(records(), input="waveform")
+    own = prep.presets()[name] | {"scale": (1.0, 1.0), "patch": 160, "window": 200, **options}
+    batch, _ = batch_of(records(), prep)
+    return AUDIO.views[name](batch, CounterRNG(0, 0, batch["index"], 0), own, prep), own, prep
+
+
+def test_views_of_waveforms_have_no_options_of_spectrograms_and_no_values_of_tokens() -> None:
+    presets = prep_of(records(), input="waveform").presets()
+    assert {"spans", "feature_spans", "blocks", "multiblock", "global", "whole"} <= presets.keys()
+    assert not presets.keys() & {"masked", "global_masked"}
+    assert not {"mix", "zoom", "masks"} & presets["spans"].keys()
+
+
+def test_a_waveform_is_standardised_unless_its_encoder_reads_it_as_it_is() -> None:
+    found, _, _ = waveform("spans")
+    for x, valid in zip(found.x, found.valid, strict=True):
+        assert float(x[valid].mean()) == pytest.approx(0, abs=1e-4)
+        assert float(x[valid].square().mean()) == pytest.approx(1, abs=1e-3)
+    prep = prep_of(records(), input="waveform", standardise=False)
+    loud = view("whole", records(), prep).x
+    assert float(loud[0].abs().max()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_features_of_tokens_are_cepstra_and_their_deltas_at_the_middle_of_each_frame() -> None:
+    found, _, prep = waveform("feature_spans")
+    assert found.target is not None
+    assert found.target_valid is not None
+    assert found.mask is not None
+    assert found.target.shape == (*found.mask.shape, 39)
+    for row, valid in enumerate(found.valid):
+        wave = found.x[row, valid][None]
+        x = cepstra(log_mel(wave, RATE, 64, 200, 80), 13)
+        count = torch.tensor([x.shape[1]])
+        slope = deltas(x, count)
+        x = torch.cat([x, slope, deltas(slope, count)], 2)[0]
+        number = (wave.shape[1] - 200) // 160 + 1
+        assert found.target_valid[row].all(1).sum() == number
+        for n in range(number):  # the frame's middle is at 160 n + 100 samples, that of the spectrogram's at 80 m
+            torch.testing.assert_close(found.target[row, n], x[round((160 * n + 100) / 80)], atol=1e-3, rtol=1e-3)
+
+
+def test_pictures_of_waveforms_show_their_masks() -> None:
+    found, options, prep = waveform("spans", starts=0.2, length=3)
+    assert found.mask is not None
+    pixels = AUDIO.render(found, options, prep)
+    grey = (pixels == 215).all(3).all(1)
+    shown = found.mask[0].float().repeat_interleave(2)
+    assert float(grey[0].mean()) == pytest.approx(float(shown.mean()), abs=0.12)
