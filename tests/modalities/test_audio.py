@@ -415,7 +415,7 @@ def test_a_waveform_is_standardised_unless_its_encoder_reads_it_as_it_is() -> No
 
 
 def test_features_of_tokens_are_cepstra_and_their_deltas_at_the_middle_of_each_frame() -> None:
-    found, _, prep = waveform("feature_spans")
+    found, _, _ = waveform("feature_spans")
     assert found.target is not None
     assert found.target_valid is not None
     assert found.mask is not None
