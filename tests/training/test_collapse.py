@@ -159,6 +159,12 @@ HEALTHY = {
         {"head": sight(44, 0.8, None, None)}, {"head": sight(9, 0.9, None, None)}, first_loss=1.7, loss=3.7
     ),
     "dino": measures({"head": replace(sight(48.0, 0.85), used=36)}, {"head": replace(sight(19.6, 0.59), used=9)}),
+    "wav2vec2 in a short run": measures(
+        {"codes": replace(sight(28.2, 0.859, None, None), codes=123, code_perplexity=47.0)},
+        {"codes": replace(sight(28.9, 0.868, None, None), codes=127, code_perplexity=57.1)},
+        first_loss=4.77,
+        loss=4.41,
+    ),
     "a long run": measures(step=10_000, moved=8.0),
     "mae": measures({}, {}, shown=0.0, first_loss=1.21, loss=0.86),
     "mlm": measures({}, {}, shown=0.13, first_loss=7.7, loss=7.1, distinct=0.9),
