@@ -104,7 +104,8 @@ def _traced(encoder: Encoder, x: Inputs) -> tuple[Inputs, Options]:
 
 def _shortest(encoder: Encoder) -> int:
     """The minimum time steps (including padding) of a traced program: tracers assume that dynamic axes (here: tokens) exceed 1."""
-    return max(2, (getattr(encoder, "window", 0) or getattr(encoder, "patch", 0) or encoder.stride) + 1)
+    step = getattr(encoder, "patch", 0) or encoder.stride
+    return max(2, step + (getattr(encoder, "window", 0) or 1))
 
 
 def _lengthened(encoder: Encoder, x: Inputs) -> Inputs:
