@@ -14,6 +14,7 @@ from untaught.modalities.audio.augment import augmented, blocks, feature_spans, 
 from untaught.modalities.audio.decode import LONG, RATES, cut, decode, fit, plan, raw
 from untaught.modalities.audio.presets import STILL, check, presets
 from untaught.modalities.audio.spectrogram_plots import PRETEXTS, render
+from untaught.modalities.audio.transcripts import transcripts
 from untaught.storage.safe_load import read_json
 from untaught.storage.speech_input import PREPROCESSOR, speech_input
 
@@ -49,12 +50,13 @@ def export(prep: Preprocessor) -> Options:
     return own | {key: [float(value) for value in prep.statistics[key]] for key in ("mean", "std")}
 
 
+FIELDS = {
+    "audio": ("audio", "sound", "recording", "speech", "clip", "wav", "wave", "waveform", "file", "filename", "file_name", "path", "x")
+}
 AUDIO = Modality(
     name="audio",
     noun="recordings",
-    fields={
-        "audio": ("audio", "sound", "recording", "speech", "clip", "wav", "wave", "waveform", "file", "filename", "file_name", "path", "x")
-    },
+    fields=FIELDS,
     suffixes=frozenset([".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"]),
     extras={
         "start": ("onset", "begin", "start_time"),
@@ -89,4 +91,5 @@ AUDIO = Modality(
     expects=expects,
     wants=lambda needs: {"input": "waveform"} if "local" in needs else {},
     knobs={"rate": Annotated[int, RATES], "segment": Annotated[float, LONG], "input": Literal["log_mel", "waveform"], "standardise": bool},
+    targets={"transcripts": transcripts(FIELDS)},
 )
