@@ -311,6 +311,7 @@ def evaluate(
     columns: dict[str, str] | None = None,
     label: str | None = None,
     split: str | None = None,
+    group: str | None = None,
     batch_size: int = 256,
     out: PathArgument | None = None,
     task: str | None = None,
@@ -323,18 +324,22 @@ def evaluate(
 
     encoder, against: a run, a run or encoder folder, "timm/NAME", "timm/NAME=WEIGHTS", "transformers/NAME", or a module that maps images
     (B,C,H,W) to (B,D). data: labelled, as for `pretrain`; by default the run's own. The encoder at random init ("random_init") and the
-    "raw" data are always evaluated as baselines. Labels are used only for scores. task: "classify", "multilabel" or "regress", for a class,
-    several classes or a number per sample; by default as the labels are read; "tag", "segment" or "transcribe": a linear head trained on
-    the frozen encoder, with random init as the baseline; for masks also pixel colours, and k-means without labels; "verify": whether two
-    samples have one label, by the cosines of pairs: equal error rate; "propagate": of videos (a folder or .zip of their frames), the masks
-    of the first frame carried to the others; J and F of DAVIS, beside the first mask, unchanged. knobs: preprocessing of an encoder that
-    was not trained here, e.g. length=64 (tokens of a text); of the task, e.g. binary=True, trials="pairs.csv". Raises
+    "raw" data are always evaluated as baselines. Labels are used only for scores. group: a column (speaker, patient, run) whose values are
+    left out one by one: probes are fitted on all others and scored on it; rows of the mean have "groups", those of one group "group".
+    task: "classify", "multilabel" or "regress", for a class, several classes or a number per sample; by default as the labels are read;
+    "tag", "segment" or "transcribe": a linear head trained on the frozen encoder, with random init as the baseline; for masks also pixel
+    colours, and k-means without labels; "verify": whether two samples have one label, by the cosines of pairs: equal error rate;
+    "propagate": of videos (a folder or .zip of their frames), the masks of the first frame carried to the others; J and F of DAVIS, beside
+    the first mask, unchanged. knobs: preprocessing of an encoder that was not trained here, e.g. length=64 (tokens of a text); of the
+    task, e.g. binary=True, trials="pairs.csv". Raises
     UserError, one line, for every fault that the caller can fix.
     """
     from untaught.downstream import TASKS
     from untaught.evaluation.evaluate import KINDS
     from untaught.evaluation.evaluate import evaluate as measure
 
+    if group and task is not None and task not in KINDS:
+        raise UserError(f"--group leaves groups out of the probes of {', '.join(KINDS)}; --task {task} has none, leave it out")
     if task == "propagate":
         given = {"columns": columns, "label": label, "split": split}
         return _propagate(encoder, data, against, modality, _place(out), given, _dotted(knobs))
@@ -342,7 +347,14 @@ def evaluate(
         return _frozen(encoder, data, against, task, _place(out), columns=columns, label=label, split=split, knobs=_dotted(knobs))
     plain = [(one.model, one.path) if isinstance(one, Run) and not one.roles else getattr(one, "path", one) for one in (encoder, *against)]
     place = _place(out)
-    how: dict[str, Any] = {"modality": modality, "columns": columns, "label": label, "split": split, "batch_size": batch_size}
+    how: dict[str, Any] = {
+        "modality": modality,
+        "columns": columns,
+        "label": label,
+        "split": split,
+        "group": group,
+        "batch_size": batch_size,
+    }
     rows = measure(plain[0], data, against=plain[1:], out=place, task=task, knobs=knobs, **how)
     if place is None and isinstance(encoder, Run | str | PathLike):
         refresh(encoder.path if isinstance(encoder, Run) else Path(encoder))

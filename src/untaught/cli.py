@@ -31,6 +31,8 @@ Columns = Annotated[
     str | None,
     typer.Option(help="column of a field: image=photo; for csv also separator=tab, quote=none, header=no, encoding=cp1252"),
 ]
+Group = Annotated[str | None, typer.Option(help="column of speakers, patients, runs ...: none is in two splits")]
+Without = Annotated[str | None, typer.Option(metavar="COLUMN=VALUE", help="leave these rows out, e.g. speaker=theo")]
 Encoders = Annotated[
     list[str] | None,
     typer.Option(help="see: untaught encoders; or the encoder/ of an earlier run; with several encoders, repeat as image=NAME"),
@@ -64,6 +66,8 @@ def pretrain(
     columns: Columns = None,
     label: Annotated[str | None, typer.Option(help="column of labels, used only for scores")] = None,
     split: Annotated[str | None, typer.Option(help="column with train, val or test")] = None,
+    group: Group = None,
+    without: Without = None,
     resume: Annotated[bool, typer.Option("--resume", help="resume from the newest checkpoint of --out, if there is one")] = False,
     seeds: Annotated[int | None, typer.Option(help="number of training seeds, run as --out/seed-S; reports mean and range")] = None,
     again: Annotated[Path | None, typer.Option("--from", help="repeat the run of a run.yaml or run folder")] = None,
@@ -79,7 +83,8 @@ def pretrain(
     if again is None and data is None and not (resume and out and seeds is None):
         raise api.UserError("no data given; pass a folder, a table or builtin:digits, or --out RUN --resume")
     places = {key: value for key, value in {"devices": devices, "nodes": nodes, "strategy": strategy}.items() if value is not None}
-    how: dict[str, Any] = {"encoder": _encoders(encoder), "modality": modality, "columns": _pairs(columns), "label": label, "split": split}
+    how: dict[str, Any] = {"encoder": _encoders(encoder), "modality": modality, "label": label, "split": split}
+    how["columns"] = _columns_of(columns, group, without)
     how |= {"data": data, "method": method, "out": out, "resume": resume, "again": again}
     if seeds is not None:
         api.pretrain_seeds(**how, seeds=seeds, **_own(_knobs(knobs) | places, api.pretrain_seeds))
@@ -94,6 +99,9 @@ def evaluate(
     against: Annotated[list[str] | None, typer.Option(help="an encoder to compare with; timm/NAME=FILE loads weights from a file")] = None,
     label: Annotated[str | None, typer.Option(help="column of labels")] = None,
     split: Annotated[str | None, typer.Option(help="column with train, val or test")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="column of speakers, patients, runs ...: leave each out once, instead of a split")
+    ] = None,
     columns: Columns = None,
     modality: Modality = None,
     batch_size: Annotated[int, typer.Option(help="batch size for encoding")] = 256,
@@ -123,6 +131,7 @@ def evaluate(
         columns=_pairs(columns),
         label=label,
         split=split,
+        group=group,
         batch_size=batch_size,
         out=out,
         task=task,
@@ -163,13 +172,15 @@ def finetune(
     columns: Columns = None,
     label: Annotated[str | None, typer.Option(help="column of labels")] = None,
     split: Annotated[str | None, typer.Option(help="column with train, val or test")] = None,
+    group: Group = None,
+    without: Without = None,
 ) -> None:
     """Fine-tune an encoder, and compare with training from scratch. untaught finetune runs/cells --data labelled/ --task classify"""
     from untaught import api
 
     if not data:
         raise api.UserError("no labelled data given; pass --data FOLDER, or a table")
-    how: dict[str, Any] = {"out": out, "columns": _pairs(columns), "label": label, "split": split}
+    how: dict[str, Any] = {"out": out, "columns": _columns_of(columns, group, without), "label": label, "split": split}
     api.finetune(run, data, task, **how, **_own(_knobs(knobs), api.Run.finetune))
 
 
@@ -377,6 +388,12 @@ def _encoders(given: list[str] | None) -> str | dict[str, str] | None:
 
 def _pairs(text: str | None) -> dict[str, str] | None:
     return _knobs(text.split(",")) if text is not None else None
+
+
+def _columns_of(text: str | None, group: str | None, without: str | None) -> dict[str, str] | None:
+    """--columns, --group and --without as one choice of columns, None if none is given."""
+    more = {name: value for name, value in (("group", group), ("without", without)) if value is not None}
+    return {**(_pairs(text) or {}), **more} or None if more else _pairs(text)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from untaught.core import Modality, Record, UserError
 from untaught.data.identity import content_hash, file_facts, fingerprint
 from untaught.data.label_sets import is_matrix
 from untaught.data.labels import Naming, name_labels
-from untaught.data.parts import PARTS, Choice, Part, Source, sort_parts
+from untaught.data.parts import GROUP, PARTS, Choice, Part, Source, sort_parts
 from untaught.data.tones import PITCHES, tones
 
 DATA = ("x", "data", "images", "arr_0")
@@ -244,7 +244,7 @@ def _by_key(arrays: dict[str, Any], modality: Modality, choice: Choice, where: s
     for part in dict.fromkeys(part for part, _ in keys.values()):
         here = {rest.lower(): key for key, (own, rest) in keys.items() if own == part}
         values = {}
-        for field, usual in (modality.fields | modality.extras).items():
+        for field, usual in (modality.fields | modality.extras | ({GROUP: ()} if GROUP in choice.columns else {})).items():
             allowed = (choice.columns[field],) if field in choice.columns else (field, *usual, *(DATA if field in modality.fields else ()))
             key = next((here[name.lower()] for name in allowed if name.lower() in here), None)
             if key is not None:

@@ -177,13 +177,18 @@ def hold_out(labels: np.ndarray, seed: int, share: float = 0.2, least: int = 1, 
     """(N,) bool: a share (at least `least` rows) of every class with two or more rows; for numeric labels, a share of all rows; for label
     sets (N,K), classes are the rows' rarest ones.
 
-    groups (N,): rows of one group are held out together, by the label of its first row.
+    groups (N,): rows of one group are held out together. If each has one label, it is held out by that label; if not, a share of all
+    groups is.
     """
     labels = rarest(labels) if labels.ndim == 2 else labels
     if groups is not None:
         _, first, own = np.unique(groups, return_index=True, return_inverse=True)
         if len(first) < len(labels):
-            return hold_out(labels[first], seed, share, least)[own.reshape(-1)]
+            own, each = own.reshape(-1), labels[first]
+            known = np.isfinite(labels) if labels.dtype.kind == "f" else labels >= 0
+            if labels.dtype.kind != "f" and (labels != each[own])[known].any():
+                each = np.where(np.bincount(own, known) > 0, 0, -1)
+            return hold_out(each, seed, share, least)[own]
     draws = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
     strata = (

@@ -22,6 +22,7 @@ PARTS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
     **dict.fromkeys(("test", "testing"), TEST),
 }
+GROUP = "group"  # of a record: those of one speaker, patient or recording belong together
 PEEKED = 8  # shards inspected to plan with
 
 

@@ -14,7 +14,8 @@ from untaught.data.addresses import Address, address_facts, address_name, expand
 from untaught.data.delimited import OPTIONS
 from untaught.data.identity import file_facts
 from untaught.data.label_sets import OPTION as LABEL_SEPARATOR
-from untaught.data.parts import Choice, Part, Source, at_rest, peek
+from untaught.data.parts import GROUP, Choice, Part, Source, at_rest, peek
+from untaught.data.row_filter import OPTION as WITHOUT
 from untaught.data.table import Table
 
 __all__ = ["Part", "Source", "open_source", "peek"]
@@ -46,10 +47,10 @@ def open_source(
     encoding: of text files, which is needed to split them into lines. Nothing is downloaded unless named explicitly (hf:NAME, s3://...).
     Raises UserError for data that cannot be opened.
     """
-    if unknown := set(columns or {}) - {*modality.fields, *modality.extras, *OPTIONS}:
-        allowed = f"{', '.join([*modality.fields, *modality.extras])}, and of csv and json {', '.join(OPTIONS)}"
+    if unknown := set(columns or {}) - {*modality.fields, *modality.extras, GROUP, WITHOUT, *OPTIONS}:
+        allowed = f"{', '.join([*modality.fields, *modality.extras, GROUP, WITHOUT])}, and of csv and json {', '.join(OPTIONS)}"
         raise UserError(f"--columns {sorted(unknown)[0]}=... is not a field of {modality.noun}; allowed: {allowed}")
-    fields = {key: value for key, value in (columns or {}).items() if key in modality.fields or key in modality.extras}
+    fields = {key: value for key, value in (columns or {}).items() if key in (*modality.fields, *modality.extras, GROUP, WITHOUT)}
     named = {"data": data, "--label": label, "--split": split, **{f"--columns {field}": name for field, name in fields.items()}}
     many = {f"data {i}": name for i, name in enumerate(data)} if isinstance(data, list | tuple) else {}
     for what, name in (named | many).items():

@@ -84,6 +84,11 @@ class Store:
         """Size on disk."""
         return sum(path.stat().st_size for path in self.folder.iterdir())
 
+    @property
+    def group_names(self) -> dict[int, str]:
+        """Group -> name, of up to 1,000 groups; rows without a group are not in it."""
+        return {int(group): name for group, name in self.manifest.get("groups", {}).items()}
+
     def names(self, index: np.ndarray) -> list[str]:
         starts, ends = self._name_offsets[index], self._name_offsets[index + 1]
         return [self._names[start:end].tobytes().decode("utf-8", "surrogateescape") for start, end in zip(starts, ends, strict=True)]
@@ -261,6 +266,7 @@ def _write(
         "labelled": values is not None,
         "skipped": (begun.skipped + source.skipped)[:NAMED],
         "skipped_count": {"unreadable": begun.failed, "passed over": len(source.skipped)},
+        "groups": begun.groups,
         "statistics": {},
         "contents": fingerprint([hashes, own, values, classes]),
         "checksums": checksums,

@@ -16,7 +16,9 @@ from untaught.data.identity import change_time, content_hash, file_facts, finger
 from untaught.data.label_column import LABELS, count_values, find_labels, label_doubts, number_of
 from untaught.data.label_sets import OPTION, indicator_columns, join_indicators, split_labels
 from untaught.data.labels import is_missing
-from untaught.data.parts import PARTS, Choice, Part, Shard, Source, sort_parts
+from untaught.data.parts import GROUP, PARTS, Choice, Part, Shard, Source, sort_parts
+from untaught.data.row_filter import OPTION as WITHOUT
+from untaught.data.row_filter import without
 from untaught.data.table import Table, rows_of
 
 
@@ -32,10 +34,11 @@ def open_tables(
     facts: metadata to fingerprint; None: the contents of the columns read. Raises UserError.
     """
     tables = sort_parts(tables)
-    if modality.numbered and not choice.columns:
-        tables = {
-            part: [join_numbered(table, modality, {choice.label, choice.split}) for table in members] for part, members in tables.items()
-        }
+    if left_out := choice.columns.get(WITHOUT):
+        tables = without(tables, left_out, where)
+    if modality.numbered and not choice.columns.keys() - {GROUP, WITHOUT}:
+        taken = {choice.label, choice.split, choice.columns.get(GROUP)}
+        tables = {part: [join_numbered(table, modality, taken) for table in members] for part, members in tables.items()}
     everything = [table for part in tables.values() for table in part]
     first = everything[0]
     split = asked_column(choice.split, "split", first, where)
@@ -44,13 +47,15 @@ def open_tables(
     first = everything[0]
     chosen = {name: choose_column(name, first, modality, choice.columns) for name in modality.fields}
     chosen |= extra_columns(first, modality, choice.columns)
+    if (group := asked_column(choice.columns.get(GROUP), GROUP, first, where)) is not None:
+        chosen[GROUP] = group
     for name, column in chosen.items():
         if other := next((one for one, same in chosen.items() if same == column and one != name), None):
             raise UserError(f"column {column} of {where} would be both the {other} and the {name}; give --columns {name}=NAME")
     for table in everything:  # a test split may be unlabelled
         if missing := {*chosen.values(), *([split] if split else [])} - set(table.columns):
             raise UserError(f"{table.name} has no column {sorted(missing)[0]}, unlike {first.name}; give files with the same columns")
-    listings = {column for column in chosen.values() if lists_files(everything, column, modality)}
+    listings = {column for name, column in chosen.items() if name != GROUP and lists_files(everything, column, modality)}
     many = [chosen[name] for name in modality.fields if name in modality.several]
     if many and (keys := [column for column in chosen.values() if column in listings and column not in many]):
         tables = {part: [grouped_rows(table, keys[0], many) for table in members] for part, members in tables.items()}
@@ -74,6 +79,8 @@ def open_tables(
                 record: Record = {
                     name: _value(_named(row[column], table, column), table, column in listings) for name, column in chosen.items()
                 }
+                if (own := record.pop(GROUP, None)) not in (None, ""):
+                    record[GROUP] = str(own)
                 if label is not None:
                     record["label"] = number(row.get(label))
                 files = [row[column] for column in chosen.values() if column in listings or column in table.media]
@@ -114,7 +121,7 @@ def open_tables(
     if facts is None:
         facts = [content_hash(_content(tables, [*chosen.values(), *filter(None, (label, split))]))]
     reading = [sorted(choice.reading.items())] if choice.reading else []
-    facts = [*facts, *stamps.values(), *reading]  # changes of these also change the fingerprint
+    facts = [*facts, *stamps.values(), *reading, *([WITHOUT, left_out] if left_out else [])]  # changes of these also change the fingerprint
     note = ", ".join(f"{name} from column {column}" + (" (paths)" if column in listings else "") for name, column in chosen.items())
     note += f", label from column {label}" if label else ", without labels"
     note += f" ({naming.note})" if naming and naming.note else ""

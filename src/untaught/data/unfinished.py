@@ -20,7 +20,7 @@ from untaught.data.target import TARGET
 
 PROGRESS, LABELS = "progress.json", "labels.jsonl"
 EVERY = 5.0  # seconds between two saves
-NAMED = 1000  # skipped records kept by name
+NAMED = 1000  # skipped records, and groups, kept by name
 OWN = ("part", "name", "hash", "number", "group")
 
 
@@ -43,6 +43,7 @@ class Unfinished:
     def _begin(self, state: dict[str, Any]) -> None:
         self.part, self.record, self.done, self.failed = (state.get(key, 0) for key in ("part", "record", "done", "failed"))
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in state.get("skipped", [])]
+        self.groups: dict[str, str] = state.get("groups", {})  # the first names, by hash
         own, begun = state.get("own", {}), state.get("columns", {})
         if own and set(own) != set(OWN):
             raise ValueError("was begun by another version")
@@ -68,9 +69,11 @@ class Unfinished:
         self.own["hash"].append(np.array([digest_of_row(_own(arrays)) for _, arrays in good], np.uint64))
         self.own["number"].append(np.array(numbers, np.int64))
         groups = [record.get("group", number) for number, (record, _) in zip(numbers, good, strict=True)]
-        self.own["group"].append(
-            np.array([xxhash.xxh3_64_intdigest(repr(group).encode("utf-8", "replace")) for group in groups], np.uint64)
-        )
+        hashes = [xxhash.xxh3_64_intdigest(repr(group).encode("utf-8", "replace")) for group in groups]
+        self.own["group"].append(np.array(hashes, np.uint64))
+        for (record, _), group in zip(good, hashes, strict=True):
+            if "group" in record and len(self.groups) < NAMED:
+                self.groups[str(group)] = str(record["group"])
         if good:
             self.labels.write(json.dumps([_plain(record.get("label")) for record, _ in good]) + "\n")
         self.done += len(good)
@@ -87,7 +90,7 @@ class Unfinished:
             file.save()
         self.labels.flush()
         os.fsync(self.labels.fileno())
-        state = {key: getattr(self, key) for key in ("part", "record", "done", "failed", "skipped")}
+        state = {key: getattr(self, key) for key in ("part", "record", "done", "failed", "skipped", "groups")}
         state |= {key: {name: column.state for name, column in getattr(self, key).items()} for key in ("own", "columns")}
         partial = self.folder / f"{PROGRESS}.partial"
         partial.write_text(json.dumps({**state, "labels": self.labels.tell()}), "utf-8")

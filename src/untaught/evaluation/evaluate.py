@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +17,11 @@ from untaught.config.overrides import parse, unknown
 from untaught.config.registry import modality_named
 from untaught.console import say, warn
 from untaught.core import Modality, Options, Preprocessor, UserError
+from untaught.data.parts import GROUP, TRAIN
 from untaught.evaluation import low_label
 from untaught.evaluation.evaluator import Scorer, merge_rows, read_rows
-from untaught.evaluation.metrics import metric_of
+from untaught.evaluation.left_out_groups import Groups, leave_each_out
+from untaught.evaluation.metrics import is_main, metric_of
 from untaught.evaluation.models import EvaluatedModel, open_model, random_init_encoder
 from untaught.evaluation.pairs import PairScorer, random_init_heads
 from untaught.evaluation.verification import PAIRS, Verifier
@@ -49,6 +52,7 @@ def evaluate(
     columns: dict[str, str] | None = None,
     label: str | None = None,
     split: str | None = None,
+    group: str | None = None,
     batch_size: Samples = 256,
     out: Path | None = None,
     task: str | None = None,
@@ -60,12 +64,13 @@ def evaluate(
     The rows are written to evaluation.json of the run, or to `out`, a folder or a .json file. task: "classify", "multilabel" or "regress",
     for a class, several classes or a number per sample; by default as the labels are read, numbers if any is not an integer; "verify":
     whether two samples have one label, for pairs drawn from the held-out part (`pairs` of one label and of two) or listed in the file
-    `trials`. knobs: modality knobs such as length=64, for a model that was not trained here. Raises UserError.
+    `trials`. group: a column whose values (speakers, patients, runs) are left out one by one; the data's splits are then not used.
+    knobs: modality knobs such as length=64, for a model that was not trained here. Raises UserError.
     """
 
     if isinstance(target, str | os.PathLike) and roles_in(Path(target)):
-        if against or label:
-            option = "--against" if against else "--label"
+        if against or label or group:
+            option = "--against" if against else "--label" if label else "--group"
             raise UserError(
                 f"{option}: {target} has several encoders, evaluated by retrieval; give a single encoder, e.g. {_a_role(target)}"
             )
@@ -95,7 +100,9 @@ def evaluate(
         data, columns, label, split = _own_data(model, target)
 
     seed = known.seed if known else 0
-    dataset = _open(model, data, columns, label, split, known, own, chosen)
+    if group:
+        columns = {**(columns or {}), GROUP: group}
+    dataset = _open(model, data, columns, label, split, known, own, chosen, whole=group is not None)
     networks: list[tuple[str, EvaluatedModel, nn.Module]] = [("encoder", model, model.build(dataset))]
     random_init = model.random_init(dataset)
     if random_init is None:
@@ -112,20 +119,24 @@ def evaluate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scorer = Scorer(dataset, model.view, device, has_bfloat16(device.type), seed, batch_size, _kind_of(task, "trials" in pairing))
     measure: Callable[..., list[Options]] = scorer.battery
-    if task == VERIFY:
+    if group:
+        groups = Groups.of(scorer, group)
+        groups.announce(scorer, known)
+        measure = partial(leave_each_out, scorer, groups)
+    elif task == VERIFY:
         verifier = Verifier(scorer, Path(pairing["trials"]) if "trials" in pairing else None, pairing.get("pairs", PAIRS), seed)
         say(f"split     {dataset.how_split}")
         say(f"trials    {verifier.about}")
         measure = verifier.measure
     else:
         print_labels(scorer)
-    for peer in peers:
+    for peer in () if group else peers:
         _warn_seen(peer, scorer)
     rows: list[Options] = []
     for name, owner, network in networks:
         rows += measure(name, network.to(device), _views(owner, dataset))
         network.cpu()
-    if scorer.possible or task == VERIFY:
+    if scorer.possible or group or task == VERIFY:
         rows += measure("raw", None)
     if place is not None:
         merge_rows(place, rows)
@@ -234,9 +245,10 @@ def _open(
     known: SeenRows | None,
     own: bool,
     chosen: Options | None = None,
+    whole: bool = False,
 ) -> Dataset:
     """Opens the data with the encoder's preprocessing and prints what that changes. known: the run's rows; own: whether the data are
-    the run's; chosen: settings, for an encoder that has none."""
+    the run's; chosen: settings, for an encoder that has none; whole: not split."""
     modality = model.modality
     overrides = {key: value for key, value in model.shown_as.items() if key in modality.knobs} | model.overrides | (chosen or {})
     dataset = open_dataset(data, model.prep or modality, columns=columns, label=label, split=split, overrides=overrides)
@@ -246,7 +258,8 @@ def _open(
     for key, (found, takes) in differing(dataset.peeked, model.prep).items() if model.prep else ():
         say(f"input     {modality.noun} converted from {key} {found} to {takes}, as in training")
     divide = known.divider(dataset, own) if known else None
-    dataset.open(False, 0, divide)
+    everything = lambda store: ({TRAIN: np.arange(len(store))}, "not split")  # noqa: E731
+    dataset.open(False, 0, everything if whole else divide)
     return dataset
 
 
@@ -291,20 +304,33 @@ PROBES = {"knn20": "kNN k=20", "knn200": "kNN k=200", "kmeans": "k-means", "spec
 
 
 def as_text(rows: list[Options], width: int) -> str:
-    """A table: a column per encoder, a line per score with half its 95% interval; if that is too wide, a paragraph per score."""
+    """A table: a column per encoder, a line per score with half its 95% interval; if that is too wide, a paragraph per score. With groups
+    left out, a second one has a line per group."""
+    single = [row for row in rows if "group" in row]
+    if single:
+        count = len({row["group"] for row in single})
+        means = _table([row for row in rows if "group" not in row], width, f"over the {count} groups", _what)
+        probe = next((row["probe"] for row in single if row["probe"] in ("linear", "ridge")), "")
+        main = [row for row in single if row["probe"] == probe and row["labels"] == "all" and is_main(row["metric"])]
+        title = f"{probe} {metric_of(main[0]['metric']).title}, the group left out" if main else ""
+        return f"{means}\n\n{title}\n{_table(main, width, 'over its rows', lambda row: row['group'])}" if main else means
+    return _table(rows, width, "over label draws and test rows", _what)
+
+
+def _table(rows: list[Options], width: int, over: str, what: Callable[[Options], str]) -> str:
     shown = [name for name in dict.fromkeys(row["features"] for row in rows) if name != "encoder"]
     names: list[str] = ["encoder", *shown]
     cells: dict[str, dict[str, str]] = {}
     for row in rows:
-        cells.setdefault(_what(row), {})[row["features"]] = _cell(row)
+        cells.setdefault(what(row), {})[row["features"]] = _cell(row)
     headings = [HEADINGS[name] if name in HEADINGS else name.removeprefix("against:") for name in names]
-    table = [["", *headings], *([what, *(found.get(name, "") for name in names)] for what, found in cells.items())]
+    table = [["", *headings], *([line, *(found.get(name, "") for name in names)] for line, found in cells.items())]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if sum(widths) + 2 * len(widths) <= width:
         lines = ["  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]) for line in table]
     else:
         lines = list(_paragraphs(table, headings))
-    return "\n".join(line.rstrip() for line in [*lines, "", "+- half a 95% interval over label draws and test rows; shares in percent"])
+    return "\n".join(line.rstrip() for line in [*lines, "", f"+- half a 95% interval {over}; shares in percent"])
 
 
 def _paragraphs(table: list[list[str]], headings: list[str]) -> Iterator[str]:

@@ -53,6 +53,8 @@ class Scorer:
         self.view = used_view(dataset.prep, export_view)
         self.pick = np.random.default_rng(seed)
         self.held_out: str | None = None
+        self.shared: np.ndarray | None = None  # sorted rows whose features are encoded once for all choices of bank and queries
+        self.found: dict[str, Any] = {}  # their features, by note
         labels = dataset.store.labels if dataset.store else None
         self.kind = kind or _kind_of(labels)
         self.targets = self._targets()  # (N,) class indices, -1 if missing; (N,K) 0 and 1, -1 if missing; or numbers, NaN if missing
@@ -136,10 +138,13 @@ class Scorer:
         """Features and targets of the bank, then of the queries."""
         return self.features(encoder, bank), self.labels(bank), self.features(encoder, queries), self.labels(queries)
 
-    def battery(self, features: str, encoder: nn.Module | None, views: tuple[Views, Views | None] | None = None) -> list[Options]:
+    def battery(
+        self, features: str, encoder: nn.Module | None, views: tuple[Views, Views | None] | None = None, label_free: bool = True
+    ) -> list[Options]:
         """Rows of all probes, named `features`; raw features (without a spectrum) if there is no encoder.
 
-        views: the view that this encoder reads, if not the scorer's own, and two views of a sample for the alignment.
+        label_free: whether to measure the spectrum. views: the view that this encoder reads, if not the scorer's own, and two views of a
+        sample for the alignment.
         """
         view, paired = views or (self.view, None)
         queries = self.queries
@@ -149,12 +154,13 @@ class Scorer:
         if self.possible:
             encoded.train, encoded.train_targets = self.features(encoder, self.bank, view, features), self.labels(self.bank)
             encoded.test_targets = self.labels(queries)
-        if encoder is not None and paired is not None:
+        label_free = label_free and encoder is not None
+        if label_free and paired is not None:
             encoded.pairs = self._pairs(encoder, queries[:: -(-len(queries) // PAIRED)], paired)
         rows: list[Options] = []
         with progress_bar(f"measuring {features}") as bar:
-            task = bar.add_task("", total=steps(encoded, encoder is not None), note="")
-            for done, (coming, found) in enumerate(battery(encoded, label_free=encoder is not None)):
+            task = bar.add_task("", total=steps(encoded, label_free), note="")
+            for done, (coming, found) in enumerate(battery(encoded, label_free)):
                 rows += found
                 bar.update(task, completed=done, note=coming)
         if encoder is not None and self.possible and not isinstance(encoder, layers.Mixed):
@@ -190,6 +196,13 @@ class Scorer:
 
     def features(self, encoder: nn.Module | None, rows: np.ndarray, view: Views | None = None, note: str = "") -> np.ndarray:
         """Features (n,D) float32 of these store rows; with a `note`, a progress bar is shown under that name."""
+        if self.shared is not None and note and not isinstance(encoder, layers.Mixed):
+            if note not in self.found:
+                self.found[note] = self._encoded(encoder, self.shared, view, note)
+            return self.found[note][np.searchsorted(self.shared, rows)]
+        return self._encoded(encoder, rows, view, note)
+
+    def _encoded(self, encoder: nn.Module | None, rows: np.ndarray, view: Views | None, note: str) -> Any:
         if encoder is None:
             raw = self.dataset.modality.raw
             parts = ((batch["index"].numpy(), raw(batch, self.dataset.prep)) for batch in self._batches(rows, note))
@@ -270,7 +283,7 @@ def is_row(row: Any) -> bool:
     """Whether a parsed value is a row of an evaluation."""
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("features", "probe", "labels", "metric")):
         return False
-    if not isinstance(row.get("data"), str | None):
+    if not isinstance(row.get("data"), str | None) or not isinstance(row.get("group"), str | None):
         return False
     return isinstance(row.get("seed", 0), int) and all(type(number) in (int, float) for number in _numbers(row))
 

@@ -17,6 +17,7 @@ from untaught.data.addresses import data_names
 from untaught.data.column import pad
 from untaught.data.decoding import decode
 from untaught.data.loader import Loader, hold
+from untaught.data.parts import GROUP, TRAIN
 from untaught.data.pieces import cut_source
 from untaught.data.runs import Runs
 from untaught.data.sources import Source, open_source
@@ -40,6 +41,7 @@ class Dataset:
     store: Store | None = None
     parts: dict[str, np.ndarray] = field(default_factory=dict)  # rows of the store by split
     how_split: str = ""
+    group: str | None = None  # the column of groups, if one was named
     runs: tuple[str, int] | None = None  # field and sample length, if samples are fixed-length chunks of a token stream
 
     @property
@@ -70,8 +72,22 @@ class Dataset:
         print_skipped([s for s in self.store.skipped if s not in source.skipped], modality.noun, self.store.left_out)
         self.prep = replace(self.prep, statistics=self.store.statistics)
         self.parts, self.how_split = divide(self.store) if divide else self.store.parts(seed)
+        if self.group and self.store.local_shards and len(self.parts) > 1:
+            self._refuse_shared_groups()
         self._warn_repeated()
         return False
+
+    def _refuse_shared_groups(self) -> None:
+        """Raises UserError if the data's own splits share a group."""
+        assert self.store is not None
+        for part in self.parts.keys() - {TRAIN}:
+            shared = np.intersect1d(self.store.groups[self.parts[part]], self.store.groups[self.parts[TRAIN]])
+            if len(shared):
+                name = self.store.group_names.get(int(shared[0]), "one without a name")
+                raise UserError(
+                    f"{len(shared):,} groups of column {self.group}, e.g. {name}, are in both train and {part} of the data's own split; "
+                    "leave out --group, or give a split by group"
+                )
 
     def _warn_repeated(self) -> None:
         """Warns of held-out samples that also occur in the training split under another name."""
@@ -150,7 +166,7 @@ def open_dataset(
     prep.presets()  # raises UserError for impossible settings of a run file
     names = data_names(data)
     name = f"in memory: {source.what}" if names is None else names if isinstance(names, str) else ", ".join(names)
-    return Dataset(name, prep, source, records)
+    return Dataset(name, prep, source, records, group=(columns or {}).get(GROUP))
 
 
 def adapted(records: list[Record], prep: Preprocessor) -> Preprocessor:

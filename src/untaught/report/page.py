@@ -187,6 +187,8 @@ def _battery(scores: Sequence[Options]) -> list[Options]:
     """Scores grouped by probe, labels, metric and data: the encoder first, then its baselines, with intervals on one scale."""
     groups: dict[tuple[str, str, str, str], list[Options]] = {}
     for row in scores:
+        if "group" in row:  # one of those left out; the mean has a row of its own
+            continue
         groups.setdefault((row["probe"], str(row["labels"]), row["metric"], row.get("data", "")), []).append(row)
     several = len({data for *_, data in groups}) > 1
     order = ["encoder", "random_init", "raw", "copy"]
@@ -220,7 +222,7 @@ def _bar(row: Options) -> Options:
 def _label_curves(scores: Sequence[Options]) -> list[tuple[str, Any, list[Curve]]]:
     """The main metric against the number of labels: a plot for every probe, and data, that was given fewer labels than all."""
     result = []
-    scores = [row for row in scores if is_main(row["metric"]) and "seed" not in row]
+    scores = [row for row in scores if is_main(row["metric"]) and "seed" not in row and "group" not in row]
     several = len({row.get("data") for row in scores}) > 1
     kinds = lambda row: (row["probe"], row["metric"], row.get("data"))  # noqa: E731
     for kind in dict.fromkeys(map(kinds, scores)):

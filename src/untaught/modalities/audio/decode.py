@@ -154,8 +154,8 @@ def plan(records: list[Record], overrides: Options) -> Options:
 
 
 def cut(record: Record, settings: Options) -> list[Record]:
-    """Pieces of at most `segment` seconds and of equal duration, with `start` and `end` in seconds, in one group; a shorter or
-    unreadable recording is not cut."""
+    """Pieces of at most `segment` seconds and of equal duration, with `start` and `end` in seconds, in one group (the
+    recording's own, else its name); a shorter or unreadable recording is not cut."""
     try:
         _, low, high = extent(record, settings["rate"])
     except (ValueError, OSError):  # reported when it is decoded
@@ -166,7 +166,9 @@ def cut(record: Record, settings: Options) -> list[Record]:
         return [record]
     ends = [low + (high - low) * i / count for i in range(count + 1)]
     name = str(record.get("name"))
-    return [record | {"start": a, "end": b, "name": f"{name} {a:.2f}-{b:.2f} s", "group": name} for a, b in pairwise(ends)]
+    return [
+        record | {"start": a, "end": b, "name": f"{name} {a:.2f}-{b:.2f} s", "group": record.get("group", name)} for a, b in pairwise(ends)
+    ]
 
 
 def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
