@@ -150,7 +150,7 @@ def theirs(method: Any, x: Tensor, bf16: bool) -> Callable[[], int]:
 
 
 def equal_losses(rows: int, seconds: float) -> tuple[float, float]:
-    """Contrastive plus weighted diversity loss of a masked frame, ours and transformers', in eval mode (codes without noise)."""
+    """Contrastive loss of a masked frame, ours and transformers', in eval mode (codes without noise)."""
     from untaught.core import Preprocessor
     from untaught.modalities.audio import AUDIO
     from untaught.ops.counter_rng import CounterRNG
@@ -182,7 +182,7 @@ def equal_losses(rows: int, seconds: float) -> tuple[float, float]:
     with torch.no_grad():
         terms = method([view], 0.5)
         found = twin(method).eval()(view.x, mask_time_indices=view.mask, sampled_negative_indices=negatives)
-    return float(terms["contrastive"] + terms["diversity"]), float(found.loss / view.mask.sum())
+    return float(terms["contrastive"]), float(found.contrastive_loss / view.mask.sum())
 
 
 def step(rounds: int, rows: int, seconds: float) -> None:

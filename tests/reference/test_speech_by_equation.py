@@ -83,7 +83,7 @@ def test_wav2vec2_is_equations_3_and_4(distinct: bool) -> None:
     assert terms["contrastive"].item() == pytest.approx(loss / number, rel=1e-4)
     want = 0.1 * (GROUPS * CODES - sum(map(math.exp, entropies))) / (GROUPS * CODES)
     assert terms["diversity"].item() == pytest.approx(want, rel=1e-4)
-    square = [float(local.raw[b, t].square().mean()) for b in range(ROWS) for t in range(30) if local.valid[b, t]]
+    square = [local.raw[b, t].square().mean().item() for b in range(ROWS) for t in range(30) if local.valid[b, t]]
     assert terms["penalty"].item() == pytest.approx(10 * sum(square) / len(square), rel=1e-4)
 
 

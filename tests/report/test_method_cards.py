@@ -17,6 +17,7 @@ from untaught.config.overrides import sort_knobs
 from untaught.config.registry import method_class
 from untaught.config.train_config import TrainConfig
 from untaught.methods import METHODS
+from untaught.modalities.audio import AUDIO
 from untaught.modalities.image import IMAGE
 from untaught.modalities.image_text import IMAGE_TEXT
 from untaught.modalities.text import TEXT
@@ -93,8 +94,8 @@ def test_every_card_is_whole_and_its_example_is_understood(name: str) -> None:
     (card,) = cards.method_cards(name)
     assert all(card[key] for key in ("family", "paper", "views", "needs", "link", "header"))
     assert all(knob["meaning"] for knob in card["knobs"].values())
-    modality = next(kind for kind in (IMAGE, TEXT, IMAGE_TEXT) if set(method_class(name).views) <= set(kind.views))
-    data = {"image": "photos/", "text": "documents/ --modality text", "image_text": "pairs/ --modality image_text"}[modality.name]
+    modality = next(kind for kind in (IMAGE, TEXT, AUDIO, IMAGE_TEXT) if set(method_class(name).views) <= set(kind.views))
+    data = "photos/" if modality is IMAGE else f"{modality.noun}/ --modality {modality.name}"
     title = name if method_class(name).alone else f"dinov2+{name}:0.5"
     begin = f"untaught pretrain {data} --method {title} "
     assert card["example"].startswith(begin)

@@ -1,4 +1,4 @@
-"""wav2vec 2.0. Baevski, Zhou, Mohamed, Auli, NeurIPS 2020. https://arxiv.org/abs/2006.11477
+"""wav2vec2. Baevski, Zhou, Mohamed, Auli, NeurIPS 2020. https://arxiv.org/abs/2006.11477
 
 Views:  one part of a recording, spans of whose tokens are masked (the view carries the mask).
 Heads:  a linear layer to the scores of `codes` in each of `groups`; a vector for each code; a linear layer from the chosen codes' vectors,
