@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +33,11 @@ from untaught.pipeline.pretrained import Pretrained, resized, save_network
 from untaught.pipeline.seen_rows import SeenRows
 from untaught.pipeline.view_pipeline import view_options
 from untaught.storage.atomic import make_room
+from untaught.storage.cells import plain_cells
 from untaught.storage.run_dir import claim_path
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 def finetune(
@@ -66,14 +71,17 @@ def finetune(
     tuner.describe()
     outcomes: dict[str, list[np.ndarray]] = {}
     saved: Any = None
+    beside: Any = None
     with tempfile.TemporaryDirectory() as scratch:
         for draw in range(trial.draws):
             for features in ("encoder", "random_init") if tuner.compares else ("encoder",):
                 trained = tuner.train(features, draw, Path(scratch))
-                if tuner.test is not None:
-                    outcomes.setdefault(features, []).append(trained.outcome(*tuner.predictions(trained, tuner.test)))
+                predicted = tuner.predictions(trained, tuner.test) if tuner.test is not None else None
+                if predicted is not None:
+                    outcomes.setdefault(features, []).append(trained.outcome(*predicted))
                 if features == "encoder" and draw == 0:
                     saved = trained
+                    beside = trained.beside(*predicted, dataset.names(tuner.test)) if predicted is not None else None
         measured = {features: cls.metrics(each) for features, each in outcomes.items()}
         rows = score_rows(measured, trial, layers.train, dataset.name)
         described = {"untaught": untaught.__version__, "task": task, **saved.facts}
@@ -81,9 +89,10 @@ def finetune(
         described |= {key: config[key] for key in ("encoder_arguments",) if key in config}
         described |= {"knobs": dict(knobs or {}), "resolved": tuner.resolved, "scores": rows}
         metrics = (Path(scratch) / "encoder" / "metrics.jsonl").read_text()
+        files = {"metrics.jsonl": metrics.encode(), **prep.files} | ({} if beside is None else {"predictions.csv": as_csv(beside)})
         folder = claim_path(out or place / "finetuned")  # only now: another fine-tuning may have ended in the meantime
         try:
-            save_network(saved.network, folder, described, {"metrics.jsonl": metrics.encode(), **prep.files})
+            save_network(saved.network, folder, described, files)
         except BaseException:
             folder.rmdir()  # still empty: it is replaced as a whole
             raise
@@ -92,10 +101,20 @@ def finetune(
             merge_rows(place / "evaluation.json", rows)
         if tuner.test is not None:
             print_scores(measured, cls, tuner.truth[tuner.test], trial.draws, modality.noun)
+            if wrong := cls.verdict(np.concatenate(outcomes["encoder"])):
+                warn(wrong)
         if out and folder != out:
             warn(f"{out} was written by another process meanwhile; this model is in {folder}")
         say(f"model     {folder}; use it with: untaught predict {folder} DATA -o predictions.csv")
     return folder, Pretrained(saved.network.eval(), described, prep)
+
+
+def as_csv(table: pyarrow.Table) -> bytes:
+    from pyarrow import csv
+
+    written = io.BytesIO()
+    csv.write_csv(plain_cells(table), written)
+    return written.getvalue()
 
 
 def open_tuner(
@@ -121,15 +140,16 @@ def open_tuner(
     trial, train_config, layers = Trial(**sorted_knobs["trial"]), TrainConfig(**loop), TrainedLayers(**sorted_knobs["layers"])
     if trial.amount[1] and not cls.by_class:
         raise UserError(f"labels={trial.labels}: --task {task} has no classes; use labels=all or a share such as 1%")
-    if cls.needs - encoder.offers:
+    if missing := cls.missing(encoder):
         raise UserError(
-            f"--task {task} requires an encoder with {', '.join(sorted(cls.needs))}; {config['encoder']} offers {_offers(encoder)}"
+            f"--task {task} requires an encoder with {', '.join(sorted(missing))}; {config['encoder']} offers {_offers(encoder)}"
         )
     reading, target = cls.reading(prep), cls.target_of(modality)
     if target and label:
         columns, label = {**(columns or {}), target.name: label}, None
     names = tuple(name if name in modality.views else config["view"] for name in cls.views)
-    options = view_options(names, prep, sorted_knobs["view"])
+    usual = {f"{name}.{key}": value for name in names for key, value in (target.training if target else {}).items()}
+    options = view_options(names, prep, usual | sorted_knobs["view"])
     place = path.parent if path.name == "encoder" else path
     known = SeenRows.of(place) if (place / "run.yaml").exists() else None  # rows the encoder was trained on are not held out
     dataset = open_dataset(data, reading, columns=columns, label=label, split=split)

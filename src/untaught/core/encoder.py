@@ -39,7 +39,7 @@ class Encoder(nn.Module):
     """Maps a view to vectors. `offers` names the abilities beyond pooled vectors."""
 
     width: int
-    offers: frozenset[str] = frozenset()  # tokens layers maps attention causal bidirectional any_size words decoder causal_maps recurrent
+    offers: frozenset[str] = frozenset()  # tokens sequence layers maps attention causal bidirectional any_size words decoder causal_maps recurrent
     layered: bool = False  # whether it is evaluated as a weighted sum of its layers
     stride: int = 0  # pixels per position of its last map; 0 if unknown
 

@@ -27,5 +27,7 @@ class Target:
     ragged: tuple[str, ...] = ()  # columns whose rows differ in length
     learn: Callable[[Iterable[Record], Options], Options] = lambda records, settings: {}  # entries of the settings, from labelled records
     whole: Options = field(default_factory=dict)  # options of the view for prediction, besides the encoder's
+    training: Options = field(default_factory=dict)  # options of the view for training that differ from its defaults
+    settings: Options = field(default_factory=dict)  # by which records with this target are read, where they differ from the encoder's
     endings: tuple[str, ...] = ()  # for target files: suffixes of their stem (x.jpg, x_mask.png) ...
     folders: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # ... or folders of records and of targets (images/x.jpg, masks/x.png)

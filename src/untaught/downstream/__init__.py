@@ -5,5 +5,6 @@ TASKS: dict[str, str] = {  # name -> "module:class"
     "multilabel": "untaught.downstream.multilabel:Multilabel",
     "segment": "untaught.downstream.segment:Segment",
     "tag": "untaught.downstream.tag:Tag",
+    "transcribe": "untaught.downstream.transcribe:Transcribe",
     "regress": "untaught.downstream.regress:Regress",
 }

@@ -74,7 +74,9 @@ class Task(Method):
         fields = {name: usual for name, usual in target.fields.items() if labelled or name != target.name}
         name, paired = f"{modality.name}+{target.name}", target if target.endings else None
         modality = replace(modality, name=name, fields=fields, decode=target.decode, paired=paired)
-        settings = {**prep.settings, "ragged": [*prep.ragged, *target.ragged]} if target.ragged else prep.settings
+        settings = {**prep.settings, **target.settings}
+        if target.ragged:
+            settings["ragged"] = [*prep.ragged, *target.ragged]
         return replace(prep, modality=modality, settings=settings)
 
     @classmethod
@@ -85,6 +87,11 @@ class Task(Method):
             offered = ", ".join(modality.targets) or "labels only"
             raise UserError(f"{cls.__name__} needs {cls.target}, which modality {modality.name} does not offer; it offers {offered}")
         return modality.targets[cls.target]
+
+    @classmethod
+    def missing(cls, encoder: Encoder) -> frozenset[str]:
+        """Abilities that the encoder would have to offer, and doesn't."""
+        return cls.needs - encoder.offers
 
     @classmethod
     def used_view(cls, prep: Preprocessor, name: str) -> Views:
@@ -105,8 +112,12 @@ class Task(Method):
 
     @classmethod
     def learned(cls, targets: Targets, train: np.ndarray, encoder: Encoder, example: View) -> Options:
-        """The task's facts, from its training rows (by number), the encoder and a view of one sample."""
+        """The task's facts, from its training rows (by number), the encoder and a view of the first of these rows."""
         return targets.facts
+
+    def remarks(self) -> list[str]:
+        """What the user should know of the network before it is trained on the first draw."""
+        return []
 
     @classmethod
     def advice(cls, targets: Targets, train: np.ndarray, knobs: Options) -> str:
@@ -159,6 +170,15 @@ class Task(Method):
     def metrics(cls, outcomes: Sequence[np.ndarray]) -> dict[str, Measured]:
         """Scores with intervals, from one outcome per draw on the same test samples."""
         return measure(cls.scores, list(outcomes), (0.0, 1.0) if cls.percent else (-np.inf, np.inf))
+
+    @classmethod
+    def verdict(cls, outcome: np.ndarray) -> str:
+        """What is wrong with a network that has these results on the test part, and what to do; "" if nothing is."""
+        return ""
+
+    def beside(self, predictions: Predictions, truth: np.ndarray, names: Sequence[str]) -> pyarrow.Table | None:
+        """The targets of the test part beside their predictions, for predictions.csv in the model's folder; None: no such file."""
+        return None
 
     @classmethod
     def spared(cls, targets: np.ndarray) -> tuple[str, ...]:

@@ -149,7 +149,10 @@ class Tuner:
         torch.manual_seed(train_config.seed + draw)
         encoder = build_from(self.config, self.prep) if fresh else copy.deepcopy(self.encoder)
         layers = TrainedLayers(layer_decay=1.0) if fresh else self.layers
-        task = self.cls.built(encoder, self.cls.learned(self.targets, rows, encoder, self.example()), self.knobs, layers)
+        task = self.cls.built(encoder, self.cls.learned(self.targets, rows, encoder, self.example(rows[:1])), self.knobs, layers)
+        if not fresh and draw == 0:
+            for said in task.remarks():
+                say(said)
         views: Any = Targeted(Views(self.names, self.prep, self.options, train_config.seed + draw), self.targets.follow)
         store = self.dataset.store
         assert store is not None
@@ -184,12 +187,12 @@ class Tuner:
         say(f"trained   {title}: {stopped} in {trainer.seconds:.0f} s" + (f", validation loss {best.least:.3f}" if best else ""))
         return task
 
-    def example(self) -> View:
-        """The view of one sample, as the network is used."""
+    def example(self, rows: np.ndarray) -> View:
+        """The view of some samples, as the network is used."""
         store = self.dataset.store
         assert store is not None
-        batch = {name: torch.from_numpy(values) for name, values in store.gather(self.pool[:1]).items()}
-        return self.used({**batch, "index": torch.from_numpy(self.pool[:1])}, 0)[0]
+        batch = {name: torch.from_numpy(values) for name, values in store.gather(rows).items()}
+        return self.used({**batch, "index": torch.from_numpy(rows)}, 0)[0]
 
     def predictions(self, task: Task, rows: np.ndarray) -> tuple[Predictions, np.ndarray]:
         """What a task predicts of rows of the store (n,), and their targets."""

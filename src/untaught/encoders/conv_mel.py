@@ -31,9 +31,9 @@ class _Convolution(nn.Module):
 
 
 class ConvMel(Encoder):
-    """x (B,F,M), valid (B,F) -> (B, 16 * width); any length."""
+    """x (B,F,M), valid (B,F) -> (B, 16 * width), and as tokens the vectors of all spans of 8 frames; any length."""
 
-    offers = frozenset({"any_size"})
+    offers = frozenset({"any_size", "sequence"})
 
     @in_range
     def __init__(self, *, channels: int = 64, length: int = 100, width: Width = 32, depth: Few = 1) -> None:
@@ -66,4 +66,5 @@ class ConvMel(Encoder):
                 x = convolution(x, seen)
         x = self.out(x.flatten(2))
         mean = (x * valid.unsqueeze(2)).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
-        return Features(pooled=mean + x.masked_fill(~valid.unsqueeze(2), float("-inf")).amax(1))
+        pooled = mean + x.masked_fill(~valid.unsqueeze(2), float("-inf")).amax(1)
+        return Features(pooled, x if "tokens" in want else None, valid)

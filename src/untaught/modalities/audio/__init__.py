@@ -13,6 +13,7 @@ from untaught.modalities.audio.augment import augmented, blocks, masked, multibl
 from untaught.modalities.audio.decode import LONG, RATES, cut, decode, fit, plan, raw
 from untaught.modalities.audio.presets import STILL, check, presets
 from untaught.modalities.audio.spectrogram_plots import PRETEXTS, render
+from untaught.modalities.audio.transcripts import transcripts
 
 
 def encoder_for(settings: Options, needs: frozenset[str]) -> str:
@@ -29,12 +30,13 @@ def export(prep: Preprocessor) -> Options:
     return own | {key: [float(value) for value in prep.statistics[key]] for key in ("mean", "std")}
 
 
+FIELDS = {
+    "audio": ("audio", "sound", "recording", "speech", "clip", "wav", "wave", "waveform", "file", "filename", "file_name", "path", "x")
+}
 AUDIO = Modality(
     name="audio",
     noun="recordings",
-    fields={
-        "audio": ("audio", "sound", "recording", "speech", "clip", "wav", "wave", "waveform", "file", "filename", "file_name", "path", "x")
-    },
+    fields=FIELDS,
     suffixes=frozenset([".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"]),
     extras={
         "start": ("onset", "begin", "start_time"),
@@ -65,4 +67,5 @@ AUDIO = Modality(
     method="simclr",
     batch=128,
     knobs={"rate": Annotated[int, RATES], "segment": Annotated[float, LONG], "input": Literal["log_mel", "waveform"]},
+    targets={"transcripts": transcripts(FIELDS)},
 )
