@@ -96,13 +96,15 @@ def finetune(
         except BaseException:
             folder.rmdir()  # still empty: it is replaced as a whole
             raise
+    if outcomes and (wrong := cls.verdict(np.concatenate(outcomes["encoder"]))):
+        warn(wrong)
     if record:
         if rows and ours:
             merge_rows(place / "evaluation.json", rows)
         if tuner.test is not None:
             print_scores(measured, cls, tuner.truth[tuner.test], trial.draws, modality.noun)
-            if wrong := cls.verdict(np.concatenate(outcomes["encoder"])):
-                warn(wrong)
+        for found in saved.findings():
+            say(found)
         if out and folder != out:
             warn(f"{out} was written by another process meanwhile; this model is in {folder}")
         say(f"model     {folder}; use it with: untaught predict {folder} DATA -o predictions.csv")

@@ -4,12 +4,15 @@ The head is initialised from a linear probe on the frozen encoder (Kumar et al.,
 random head, the first steps distort the features). Class imbalance: weights in inverse proportion to class frequency, or logit
 adjustment (Menon et al., ICLR 2021, https://arxiv.org/abs/2007.07314, equation 10). Probabilities are calibrated by temperature
 scaling (Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599, section 4.2).
+
+With read=layers the head reads a weighted sum of all layers, averaged over valid tokens, with weights learned beside it; with
+train=frozen this is SUPERB's protocol (Yang et al., Interspeech 2021, https://arxiv.org/abs/2105.01051, section 2.2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,9 +23,10 @@ from untaught.core import Encoder, Modality, Options, Terms, UserError, View
 from untaught.data.labels import doubts
 from untaught.data.store import Store
 from untaught.downstream.labels import follow_labels, labels_of
-from untaught.downstream.network import Network, TrainedLayers
+from untaught.downstream.network import Network, TrainedLayers, WeightedLayers, pooled
 from untaught.downstream.task import Predictions, Targets, Task, array
 from untaught.evaluation.calibration import best_temperature, calibration_error, cross_entropy, softmax
+from untaught.evaluation.layers import Averaged, averaged
 from untaught.ranges import in_range
 
 if TYPE_CHECKING:
@@ -30,14 +34,16 @@ if TYPE_CHECKING:
 
 PROBE_C = 0.1  # of the logistic regression on standardised features
 COLDEST = 1e-3  # lowest calibration temperature; the highest is its inverse
+MOST = 1000  # layers
 UNLIKELY = -10.0  # the head's bias for a class without a training sample
 UNBALANCED = 3  # ratio of the largest class to the smallest, above which the user gets advice
 
 
 class Classify(Task):
-    """facts: the `classes`, the `counts` of their training samples, the calibration `temperature`."""
+    """facts: the `classes`, the `counts` of their training samples, the calibration `temperature`; with read=layers the `layer_weights`."""
 
     by_class = True
+    meaning = ("read",)
 
     @in_range
     def __init__(
@@ -47,10 +53,13 @@ class Classify(Task):
         layers: TrainedLayers | None = None,
         *,
         balance: Literal["none", "weights", "logits"] = "none",
+        read: Literal["pooled", "layers"] = "pooled",  # pooled vectors, or a weighted sum of all layers, with learned weights
     ) -> None:
         super().__init__(encoder, facts)
         self.classes, self.temperature = _checked(facts)
-        self.network = Network(encoder, nn.Linear(encoder.width, len(self.classes)), layers)
+        self.read, linear = read, nn.Linear(encoder.width, len(self.classes))
+        head, source = (WeightedLayers(linear, _count(facts)), averaged) if read == "layers" else (linear, pooled)
+        self.network = Network(encoder, head, layers, source)
         counts = torch.tensor(facts.get("counts", [1] * len(self.classes))).float().clamp(min=1)
         self.weights: Tensor | None
         self.priors: Tensor | None
@@ -68,9 +77,8 @@ class Classify(Task):
         if labels.ndim == 2:
             raise UserError("a sample has several classes; use --task multilabel")
         truth = np.asarray(labels, np.int64)
-        return Targets(
-            truth >= 0, truth, follow_labels(truth), {"classes": store.classes, "temperature": 1.0}, f"{len(store.classes)} classes, "
-        )
+        facts = {"classes": store.classes, "temperature": 1.0, "read": knobs.get("read", "pooled")}
+        return Targets(truth >= 0, truth, follow_labels(truth), facts, f"{len(store.classes)} classes, ")
 
     @classmethod
     def check_targets(cls, targets: Targets, train: np.ndarray, test: np.ndarray | None, noun: str) -> list[str]:
@@ -86,7 +94,17 @@ class Classify(Task):
 
     @classmethod
     def learned(cls, targets: Targets, train: np.ndarray, encoder: Encoder, example: View) -> Options:
-        return {**targets.facts, "counts": np.bincount(targets.strata[train], minlength=len(targets.facts["classes"])).tolist()}
+        facts = {**targets.facts, "counts": np.bincount(targets.strata[train], minlength=len(targets.facts["classes"])).tolist()}
+        if facts["read"] == "layers":
+            if "layers" not in encoder.offers:
+                offered = ", ".join(sorted(encoder.offers)) or "pooled vectors only"
+                raise UserError(f"read=layers requires an encoder with layers; {type(encoder).__name__} offers {offered}")
+            training = encoder.training
+            with torch.no_grad():
+                count = averaged(encoder.eval(), example).shape[1]
+            encoder.train(training)
+            facts["layer_weights"] = [1 / count] * count
+        return facts
 
     @classmethod
     def advice(cls, targets: Targets, train: np.ndarray, knobs: Options) -> str:
@@ -98,7 +116,18 @@ class Classify(Task):
 
     @property
     def facts(self) -> Options:
-        return {"classes": list(self.classes), "temperature": self.temperature}
+        facts = {"classes": list(self.classes), "temperature": self.temperature}
+        return facts if self.read == "pooled" else {**facts, "read": self.read, "layer_weights": self.layer_weights}
+
+    @property
+    def layer_weights(self) -> list[float]:
+        """Of the layers from the input to the output; [] if the head reads pooled vectors."""
+        head = self.network.head
+        return [round(weight, 4) for weight in head.weights.tolist()] if isinstance(head, WeightedLayers) else []
+
+    def findings(self) -> list[str]:
+        weights = self.layer_weights
+        return ["layers    " + " + ".join(f"{weight:.2f} x {i}" for i, weight in enumerate(weights, 1))] if weights else []
 
     # ------------------------------------------------------------------------------------------------------ training
 
@@ -113,11 +142,17 @@ class Classify(Task):
             logits = logits + self.priors
         return {"cross_entropy": F.cross_entropy(logits, view.target, self.weights), "train_accuracy": right}
 
+    @property
+    def probed(self) -> nn.Module:
+        return self.network.encoder if self.read == "pooled" else Averaged(self.network.encoder)
+
     def begin(self, encode: Callable[[], np.ndarray], targets: np.ndarray) -> None:
-        """Initialises the head from a linear probe: encode() -> pooled vectors (N,D), targets (N,) int."""
+        """Initialises the head from a linear probe: encode() -> pooled vectors (N,D), or layers (N,L*D), targets (N,) int."""
         from sklearn.linear_model import LogisticRegression
 
         features, truth = encode(), targets
+        if self.read == "layers":
+            features = features.reshape(len(features), -1, self.network.encoder.width).mean(1)  # the weights are equal
         mean, std = features.mean(0), features.std(0) + 1e-6
         balanced = "balanced" if self.weights is not None or self.priors is not None else None
         probe = LogisticRegression(C=PROBE_C, max_iter=200, class_weight=balanced).fit((features - mean) / std, truth)
@@ -125,9 +160,11 @@ class Classify(Task):
         weight, bias = np.zeros((len(self.classes), features.shape[1])), np.full(len(self.classes), UNLIKELY)
         bias[probe.classes_] = 0
         weight[known], bias[known] = probe.coef_ / std, probe.intercept_ - (probe.coef_ / std) @ mean
+        head = self.network.head
+        linear: Any = head.linear if isinstance(head, WeightedLayers) else head
         with torch.no_grad():
-            self.network.head.weight.copy_(torch.from_numpy(weight))  # type: ignore[operator,union-attr]
-            self.network.head.bias.copy_(torch.from_numpy(bias))  # type: ignore[operator,union-attr]
+            linear.weight.copy_(torch.from_numpy(weight))
+            linear.bias.copy_(torch.from_numpy(bias))
 
     # --------------------------------------------------------------------------------------------------- predictions
 
@@ -191,6 +228,13 @@ def _checked(facts: Options) -> tuple[tuple[str, ...], float]:
     if type(temperature) is bool or not isinstance(temperature, int | float) or not COLDEST <= temperature <= 1 / COLDEST:
         raise UserError(f"its temperature is {str(temperature)[:40]}; it must be a number from {COLDEST:g} to {1 / COLDEST:g}")
     return tuple(classes), float(temperature)
+
+
+def _count(facts: Options) -> int:
+    weights = facts.get("layer_weights")
+    if not isinstance(weights, list) or not 1 <= len(weights) <= MOST:
+        raise UserError(f"its layer_weights are {str(weights)[:40]}; one for each layer is needed")
+    return len(weights)
 
 
 def _listed(names: list[str]) -> str:

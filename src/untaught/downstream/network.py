@@ -15,6 +15,9 @@ from untaught.encoders.layers import layer_numbers
 from untaught.ranges import Few, Within, check
 
 
+WEIGHT_RATE = 0.02  # learning rate of the weights of layers: their softmax needs large steps
+
+
 @dataclass(frozen=True)
 class TrainedLayers:
     """Which layers of an encoder learn beside its head, and how fast."""
@@ -54,6 +57,21 @@ def maps(encoder: Encoder, view: View) -> list[Tensor]:
     return [m.float() for m in found]
 
 
+class WeightedLayers(nn.Module):
+    """Averaged layers (B,L,D) -> linear(their weighted sum); the weights (L,) are a softmax of free parameters, equal at first."""
+
+    def __init__(self, linear: nn.Module, count: int) -> None:
+        super().__init__()
+        self.free, self.linear = nn.Parameter(torch.zeros(count)), linear
+
+    @property
+    def weights(self) -> Tensor:
+        return self.free.softmax(0)
+
+    def forward(self, layers: Tensor) -> Tensor:
+        return self.linear((layers * self.weights.unsqueeze(1)).sum(1))
+
+
 class Network(nn.Module):
     """view -> head(read(encoder, view)) in float32, where `read` gives pooled vectors, tokens or maps.
 
@@ -88,6 +106,7 @@ class Network(nn.Module):
 
     def groups(self, prefix: str) -> dict[str, dict[str, Any]]:
         """Optimizer overrides by parameter name: a layer learns at `layer_decay` times the rate of the one above it, the head at the full
-        one."""
+        one, weights of layers at a rate of their own."""
         decay = self.layers.layer_decay
-        return {f"{prefix}encoder.{name}": {"lr_scale": decay ** (self.depth - number)} for name, number in self.numbers.items()}
+        found = {f"{prefix}encoder.{name}": {"lr_scale": decay ** (self.depth - number)} for name, number in self.numbers.items()}
+        return {**found, f"{prefix}head.free": {"lr": WEIGHT_RATE}} if isinstance(self.head, WeightedLayers) else found

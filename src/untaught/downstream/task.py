@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from untaught.core import Batch, Encoder, Method, Modality, Options, Preprocessor, UserError, View
 from untaught.data.store import Store
@@ -119,6 +120,10 @@ class Task(Method):
         """What the user should know of the network before it is trained on the first draw."""
         return []
 
+    def findings(self) -> list[str]:
+        """What the trained network shows of the encoder, for the user."""
+        return []
+
     @classmethod
     def advice(cls, targets: Targets, train: np.ndarray, knobs: Options) -> str:
         """A line of advice on the training rows of the first draw, or ""."""
@@ -143,8 +148,14 @@ class Task(Method):
         """With the knobs that its facts have settled; of a saved task's facts, without its weights. Raises UserError for wrong facts."""
         return cls(encoder, facts, layers, **{**(knobs or {}), **{name: facts[name] for name in cls.meaning if name in facts}})
 
+    @property
+    def probed(self) -> nn.Module:
+        """The network whose vectors `begin` reads."""
+        return self.network.encoder
+
     def begin(self, encode: Callable[[], np.ndarray], targets: np.ndarray) -> None:
-        """Initialises the head from a probe of the frozen encoder: encode() -> pooled vectors (n,D), strata (n,). Default: random init."""
+        """Initialises the head from a probe of the frozen encoder: encode() -> vectors of `probed` (n,D), strata (n,). Default: random
+        init."""
 
     @abstractmethod
     def predict(self, view: View) -> Predictions:

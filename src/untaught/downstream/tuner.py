@@ -171,7 +171,7 @@ class Tuner:
         trainer = Trainer(step, views, loader, folder, names, **watched, resumable=False, evaluations=EVALUATIONS, title=title)
         if self.trial.probe and not fresh:
             probed = np.sort(np.random.default_rng(draw).permutation(rows)[:PROBED])
-            task.begin(lambda: self.pooled(encoder, probed), self.truth[probed])
+            task.begin(lambda: self.pooled(task.probed, probed), self.truth[probed])
             if best:
                 best()  # the probe itself may be the best
         trainer.run()

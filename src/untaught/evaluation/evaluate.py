@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from untaught.evaluation.evaluator import Scorer, merge_rows, read_rows
 from untaught.evaluation.metrics import metric_of
 from untaught.evaluation.models import EvaluatedModel, open_model, random_init_encoder
 from untaught.evaluation.pairs import PairScorer, random_init_heads
+from untaught.evaluation.verification import PAIRS, Verifier
 from untaught.ops.precision import has_bfloat16
 from untaught.pipeline.dataset import Dataset, differing, open_dataset
 from untaught.pipeline.infer import chosen_modality
@@ -28,11 +29,13 @@ from untaught.pipeline.preprocessor import load
 from untaught.pipeline.pretrained import encoder_folder, load_encoders, roles_in
 from untaught.pipeline.seen_rows import SeenRows
 from untaught.pipeline.view_pipeline import Views
-from untaught.ranges import Samples, in_range
+from untaught.ranges import Samples, Within, check, in_range
 from untaught.storage.atomic import make_room
 from untaught.storage.run_dir import data_of, read_run
 
 KINDS = {"classify": "classes", "multilabel": "multilabel", "regress": "numbers"}  # target kind by task
+VERIFY = "verify"  # the task that compares pairs of samples
+TRIALS: dict[str, Any] = {"trials": str, "pairs": Annotated[int, Within(1, 1_000_000)]}  # its knobs
 PAIR = "global"  # two draws of this view measure the alignment
 
 
@@ -55,8 +58,9 @@ def evaluate(
 
     A run with several encoders is evaluated by retrieval between them, on held-out pairs.
     The rows are written to evaluation.json of the run, or to `out`, a folder or a .json file. task: "classify", "multilabel" or "regress",
-    for a class, several classes or a number per sample; by default as the labels are read, numbers if any is not an integer.
-    knobs: modality knobs such as length=64, for a model that was not trained here. Raises UserError.
+    for a class, several classes or a number per sample; by default as the labels are read, numbers if any is not an integer; "verify":
+    whether two samples have one label, for pairs drawn from the held-out part (`pairs` of one label and of two) or listed in the file
+    `trials`. knobs: modality knobs such as length=64, for a model that was not trained here. Raises UserError.
     """
 
     if isinstance(target, str | os.PathLike) and roles_in(Path(target)):
@@ -73,9 +77,12 @@ def evaluate(
         return chosen_modality(modality, data, columns)
 
     model = dataclasses.replace(open_model(target, kind), name="encoder")
-    chosen = _settings_knobs(model, knobs or {})
-    if task is not None and task not in KINDS:
-        raise unknown("task", task, KINDS)
+    knobs = knobs or {}
+    pairing = {name: parse(name, knobs[name], kind) for name, kind in TRIALS.items() if task == VERIFY and name in knobs}
+    check(pairing, TRIALS)
+    chosen = _settings_knobs(model, {name: value for name, value in knobs.items() if name not in pairing})
+    if task is not None and task not in (*KINDS, VERIFY):
+        raise unknown("task", task, (*KINDS, VERIFY))
     peers = [open_model(peer, lambda: model.modality) for peer in against]
     for peer, given in zip(peers, against, strict=True):
         peer.name = f"against:{given if isinstance(given, str | os.PathLike) else peer.name}"
@@ -103,20 +110,34 @@ def evaluate(
         networks.append((peer.name, peer, peer.build(dataset)))
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scorer = Scorer(dataset, model.view, device, has_bfloat16(device.type), seed, batch_size, KINDS[task] if task else None)
-    print_labels(scorer)
+    scorer = Scorer(dataset, model.view, device, has_bfloat16(device.type), seed, batch_size, _kind_of(task, "trials" in pairing))
+    measure: Callable[..., list[Options]] = scorer.battery
+    if task == VERIFY:
+        verifier = Verifier(scorer, Path(pairing["trials"]) if "trials" in pairing else None, pairing.get("pairs", PAIRS), seed)
+        say(f"split     {dataset.how_split}")
+        say(f"trials    {verifier.about}")
+        measure = verifier.measure
+    else:
+        print_labels(scorer)
     for peer in peers:
         _warn_seen(peer, scorer)
     rows: list[Options] = []
     for name, owner, network in networks:
-        rows += scorer.battery(name, network.to(device), _views(owner, dataset))
+        rows += measure(name, network.to(device), _views(owner, dataset))
         network.cpu()
-    if scorer.possible:
-        rows += scorer.battery("raw", None)
+    if scorer.possible or task == VERIFY:
+        rows += measure("raw", None)
     if place is not None:
         merge_rows(place, rows)
         say(f"wrote     {place}")
     return rows
+
+
+def _kind_of(task: str | None, listed: bool) -> str | None:
+    """The target kind of a task; None: as the labels are read. listed: whether pairs of samples are listed, without use of labels."""
+    if task == VERIFY:
+        return None if listed else "classes"
+    return KINDS[task] if task else None
 
 
 def evaluate_pairs(
@@ -266,7 +287,7 @@ def _place_in(run: Path, out: Path | None) -> Path:
 # ------------------------------------------------------------------------------------------------------- rows as text
 
 HEADINGS: dict[str, str] = {"chance": "chance", "random_init": "random init", "raw": "raw data", "copy": "first mask"}
-PROBES = {"knn20": "kNN k=20", "knn200": "kNN k=200", "kmeans": "k-means", "spectrum": "", "retrieval": ""}
+PROBES = {"knn20": "kNN k=20", "knn200": "kNN k=200", "kmeans": "k-means", "spectrum": "", "retrieval": "", "verification": ""}
 
 
 def as_text(rows: list[Options], width: int) -> str:

@@ -62,7 +62,7 @@ class Scorer:
         self.possible = not self.why_not
         if not self.possible:  # the spectrum needs no labels
             parts = dataset.parts
-            self.queries = self._some(parts.get(held_out_part(parts) or "train", np.arange(0)), QUERIES)
+            self.queries = self.some(parts.get(held_out_part(parts) or "train", np.arange(0)), QUERIES)
 
     def _choose_rows(self) -> str:
         """Chooses bank, queries and watched rows -> the reason why labels can't be used, or ""."""
@@ -79,8 +79,8 @@ class Scorer:
         if len(np.unique(self.labels(train), axis=0)) < 2:
             same = "are of one class" if self.kind == "classes" else "have the same label"
             return f"all {len(train):,} labelled training rows {same}"
-        self.bank, self.queries = self._some(train, BANK), self._some(labelled[self.held_out], QUERIES)
-        watched = self.pick.permutation(self._some(train, WATCHED))
+        self.bank, self.queries = self.some(train, BANK), self.some(labelled[self.held_out], QUERIES)
+        watched = self.pick.permutation(self.some(train, WATCHED))
         cut = max(1, len(watched) // 6)
         self.watched = np.sort(watched[cut:]), np.sort(watched[:cut])
         return ""
@@ -117,7 +117,8 @@ class Scorer:
             return found + set_doubts(self.labels(self.bank), self.labels(self.queries), store.classes, f"{noun} of {self.held_out}")
         return found + doubts(self.labels(self.bank), self.labels(self.queries), store.classes, f"{noun} of {self.held_out}")
 
-    def _some(self, rows: np.ndarray, most: int) -> np.ndarray:
+    def some(self, rows: np.ndarray, most: int) -> np.ndarray:
+        """At most so many of the rows, drawn by the seed, in order."""
         return rows if len(rows) <= most else np.sort(self.pick.choice(rows, most, replace=False))
 
     # ------------------------------------------------------------------------------------------------------- scores
@@ -129,7 +130,7 @@ class Scorer:
 
     def knn(self, features: str, encoder: nn.Module | None) -> list[Options]:
         """kNN rows on the held-out part, named `features`; raw features if there is no encoder."""
-        return self._named(features, PROBES[self.kind].neighbours(*self._both(encoder, self.bank, self.queries)))
+        return self.named(features, PROBES[self.kind].neighbours(*self._both(encoder, self.bank, self.queries)))
 
     def _both(self, encoder: nn.Module | None, bank: np.ndarray, queries: np.ndarray) -> tuple[Any, np.ndarray, Any, np.ndarray]:
         """Features and targets of the bank, then of the queries."""
@@ -158,13 +159,13 @@ class Scorer:
                 bar.update(task, completed=done, note=coming)
         if encoder is not None and self.possible and not isinstance(encoder, layers.Mixed):
             rows += self._inner(encoder, view, features)
-        return self._named(features, rows)
+        return self.named(features, rows)
 
     def _inner(self, encoder: Any, view: Views, name: str) -> list[dict[str, Any]]:
         """The probe on the best inner layer, chosen on some training rows; [] if the pooled vectors are better, or it has no layers."""
         if not {"layers", "maps"} & getattr(encoder, "offers", frozenset()):
             return []
-        rows, every = self._some(self.bank, layers.ROWS), layers.InnerAndPooled(encoder)
+        rows, every = self.some(self.bank, layers.ROWS), layers.InnerAndPooled(encoder)
         found = self.features(every, rows, view, f"layers of {name}")
         candidates = np.split(found, np.cumsum(every.widths)[:-1], axis=1)
         best, count = layers.best_inner(candidates, self.labels(rows), seed=0), len(candidates) - 1
@@ -176,7 +177,8 @@ class Scorer:
         train, test = (self.features(chosen, each, view, f"layer {best + 1} of {name}") for each in (self.bank, self.queries))
         return PROBES[self.kind].inner(train, self.labels(self.bank), test, self.labels(self.queries))
 
-    def _named(self, features: str, rows: list[dict[str, Any]]) -> list[Options]:
+    def named(self, features: str, rows: list[dict[str, Any]]) -> list[Options]:
+        """Rows as in evaluation.json, with the names of the features and of the data."""
         data = self.dataset.name
         return [{"features": features, **{key: _short(value) for key, value in row.items()}, "data": data} for row in rows]
 
@@ -199,7 +201,7 @@ class Scorer:
 
     def _mixed(self, encoder: Any, view: Views, name: str) -> nn.Module:
         """The encoder as a sum of its layers, with weights learned on some training rows."""
-        rows = self._some(self.bank, layers.ROWS)
+        rows = self.some(self.bank, layers.ROWS)
         found = self.features(layers.Averaged(encoder), rows, view, f"layers of {name}")
         weights, scales = layers.choose(found.reshape(len(rows), -1, encoder.width), self.labels(rows), seed=0)
         say(f"layers    {name}: " + " + ".join(f"{weight:.2f} x {i}" for i, weight in enumerate(weights.tolist(), 1) if weight))

@@ -32,6 +32,11 @@ METRICS = {
     "entity_precision": Metric("entity precision", True),
     "entity_recall": Metric("entity recall", True),
     "word_accuracy": Metric("word accuracy", True),
+    "wer": Metric("word error rate", True),
+    "cer": Metric("character error rate", True),
+    "blank_share": Metric("blank frames", True),
+    "eer": Metric("equal error rate", True),
+    "min_dcf": Metric("least detection cost"),
     "rankme": Metric("RankMe"),
 }
 MAIN = ("accuracy", "map", "r2", "entity_f1", "miou", "word_accuracy", "j&f")  # the first that a probe has is its main metric
