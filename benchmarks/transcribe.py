@@ -125,9 +125,7 @@ def pretrained(folder: Path, asked: argparse.Namespace, name: str) -> ut.Run:
     if asked.also:
         data += unpacked(asked.also, folder)
     given = {key.replace(".", "__"): value for key, value in knobs(asked.pretraining).items()}
-    return ut.pretrain(
-        data, asked.method, encoder=asked.encoder, out=run, modality="audio", resume=run.exists(), seed=asked.seed, **given
-    )
+    return ut.pretrain(data, asked.method, encoder=asked.encoder, out=run, modality="audio", resume=run.exists(), seed=asked.seed, **given)
 
 
 def unpacked(names: list[str], folder: Path) -> list[str]:

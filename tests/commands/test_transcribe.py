@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,8 @@ def listing(folder: Path, texts: list[str], parts: list[str], **columns: list[An
 
 def words(count: int, seed: int) -> list[str]:
     random = np.random.default_rng(seed)
-    return [" ".join("".join(random.choice(list("abc"), random.integers(1, 4))) for _ in range(random.integers(1, 3))) for _ in range(count)]
+    word = lambda: "".join(random.choice(list("abc"), random.integers(1, 4)))  # noqa: E731
+    return [" ".join(word() for _ in range(random.integers(1, 3))) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 import untaught as ut
 from untaught.core import UserError
-from untaught.evaluation.verification import Curve, Trials, cosines, draw_trials, read_trials, verification_rows
+from untaught.evaluation.verification import Curve, cosines, draw_trials, read_trials, verification_rows
 
 
 def eer(same: list[float], different: list[float]) -> float:

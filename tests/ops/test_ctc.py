@@ -42,9 +42,9 @@ def beam_by_loops(log: Tensor, beam: int) -> tuple[Prefix, float]:
                     found[prefix][0] += (blank + symbol) * chance
                 elif prefix and number == prefix[-1]:
                     found[prefix][1] += symbol * chance
-                    found[*prefix, number][1] += blank * chance
+                    found[(*prefix, number)][1] += blank * chance
                 else:
-                    found[*prefix, number][1] += (blank + symbol) * chance
+                    found[(*prefix, number)][1] += (blank + symbol) * chance
         best = sorted(found.items(), key=lambda item: -sum(item[1]))[:beam]
         kept = {prefix: (blank, symbol) for prefix, (blank, symbol) in best}
     prefix, chances = max(kept.items(), key=lambda item: sum(item[1]))

@@ -36,10 +36,13 @@ class Rows(Protocol):
 
 
 class Encoder(nn.Module):
-    """Maps a view to vectors. `offers` names the abilities beyond pooled vectors."""
+    """Maps a view to vectors. `offers` names the abilities beyond pooled vectors.
+
+    With "tokens", all that needs it below is there; with "sequence", `features` alone gives tokens, one for each span of time, in order.
+    """
 
     width: int
-    offers: frozenset[str] = frozenset()  # tokens sequence layers maps attention causal bidirectional any_size words decoder causal_maps recurrent
+    offers: frozenset[str] = frozenset()  # tokens layers maps attention causal bidirectional any_size words decoder causal_maps recurrent
     layered: bool = False  # whether it is evaluated as a weighted sum of its layers
     stride: int = 0  # pixels per position of its last map; 0 if unknown
 

@@ -14,7 +14,6 @@ from untaught.core import Encoder, View
 from untaught.encoders.layers import layer_numbers
 from untaught.ranges import Few, Within, check
 
-
 WEIGHT_RATE = 0.02  # learning rate of the weights of layers: their softmax needs large steps
 
 

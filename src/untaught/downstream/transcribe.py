@@ -126,8 +126,8 @@ class Transcribe(Task):
         short, count = self.unaligned
         if short:
             found.append(
-                f"output    about {short:,} of {count:,} transcripts to learn from need more frames than their recordings have, and are not "
-                f"learned from; choose frames={2 * self.frames}, units=words or an encoder with shorter tokens"
+                f"output    about {short:,} of {count:,} transcripts to learn from need more frames than their recordings have and teach "
+                f"nothing; choose frames={2 * self.frames}, units=words or an encoder with shorter tokens"
             )
         return found
 
@@ -278,8 +278,8 @@ def tokens_in_time(encoder: Encoder, view: View) -> tuple[Tensor, Tensor | None]
     """(B,N,D) float32 in order of time, and their validity (B,N). Raises UserError for an encoder whose tokens lie on a grid."""
     if "tokens" in encoder.offers and len(grid := encoder.grid(view)) != 1:
         raise UserError(
-            f"the tokens of {type(encoder).__name__} lie on a grid of {' x '.join(map(str, grid))}; --task transcribe needs tokens in time, "
-            "as of patch_series or conv_mel"
+            f"the tokens of {type(encoder).__name__} lie on a grid of {' x '.join(map(str, grid))}; --task transcribe needs tokens in "
+            "time, as of patch_series or conv_mel"
         )
     found = encoder.features(view, want=("tokens",))
     assert found.tokens is not None

@@ -46,7 +46,7 @@ def prefix_beam(log: Tensor, length: Tensor, beam: int) -> tuple[Tensor, Tensor]
     count, steps, size = log.shape
     log = log.float()
     prefixes = torch.zeros(count, 1, steps, dtype=torch.long, device=log.device)
-    hashes, last, ends = (torch.zeros(count, 1, dtype=torch.long, device=log.device) for _ in range(3))  # of each prefix; `ends`: its length
+    hashes, last, ends = prefixes.new_zeros(3, count, 1).unbind()  # of each prefix: its hash, last symbol and length
     blank, symbol = log.new_zeros(count, 1), log.new_full((count, 1), NEVER)  # of paths that end in a blank, and in the last symbol
     symbols = torch.arange(size, device=log.device)
     for step in range(steps):
