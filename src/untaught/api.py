@@ -324,10 +324,11 @@ def evaluate(
     encoder, against: a run, a run or encoder folder, "timm/NAME", "timm/NAME=WEIGHTS", "transformers/NAME", or a module that maps images
     (B,C,H,W) to (B,D). data: labelled, as for `pretrain`; by default the run's own. The encoder at random init ("random_init") and the
     "raw" data are always evaluated as baselines. Labels are used only for scores. task: "classify", "multilabel" or "regress", for a class,
-    several classes or a number per sample; by default as the labels are read; "tag" or "segment": a linear head trained on the frozen
-    encoder, with random init as the baseline; for masks also pixel colours, and k-means without labels; "propagate": of videos (a folder
-    or .zip of their frames), the masks of the first frame carried to the others; J and F of DAVIS, beside the first mask, unchanged. knobs:
-    preprocessing of an encoder that was not trained here, e.g. length=64 (tokens of a text); of the task, e.g. binary=True. Raises
+    several classes or a number per sample; by default as the labels are read; "tag", "segment" or "transcribe": a linear head trained on
+    the frozen encoder, with random init as the baseline; for masks also pixel colours, and k-means without labels; "verify": whether two
+    samples have one label, by the cosines of pairs: equal error rate; "propagate": of videos (a folder or .zip of their frames), the masks
+    of the first frame carried to the others; J and F of DAVIS, beside the first mask, unchanged. knobs: preprocessing of an encoder that
+    was not trained here, e.g. length=64 (tokens of a text); of the task, e.g. binary=True, trials="pairs.csv". Raises
     UserError, one line, for every fault that the caller can fix.
     """
     from untaught.downstream import TASKS

@@ -101,7 +101,8 @@ def evaluate(
     task: Annotated[
         str | None,
         typer.Option(
-            help="classify, multilabel or regress: kind of labels; tag or segment: a head on the frozen encoder; propagate: masks in videos"
+            help="classify, multilabel or regress: kind of labels; tag, segment or transcribe: a head on the frozen encoder; verify: pairs "
+            "of samples; propagate: masks in videos"
         ),
     ] = None,
     as_json: Json = False,
@@ -153,7 +154,10 @@ def finetune(
     ] = None,
     data: Annotated[str, typer.Option(help="labelled data: class folders, a table, arrays")] = "",
     task: Annotated[
-        str, typer.Option(help="classify; multilabel for several classes each; regress for a number; segment for masks; tag for words")
+        str,
+        typer.Option(
+            help="classify; multilabel for several classes each; regress for a number; segment for masks; tag for words; transcribe for speech"
+        ),
     ] = "classify",
     out: Annotated[Path | None, typer.Option(help="folder of the model; default RUN/finetuned")] = None,
     columns: Columns = None,

@@ -285,3 +285,28 @@ def test_pictures_of_another_kind_are_converted_and_said(
     said = capfd.readouterr().err
     assert "the images have channels 3, size 48; they are converted to channels 1, size 16, as the encoder was trained" in said
     assert len(model.predict(large)) == 40
+
+
+def test_a_weighted_sum_of_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """Layers of a transformer: the head reads their softmax-weighted sum, and the weights move, are said, and stay with the model."""
+    monkeypatch.setenv("UNTAUGHT_CACHE", str(tmp_path / "cache"))
+    random = np.random.default_rng(0)
+    truth = np.arange(80) % 2
+    waves = (np.sin(np.arange(64) * (0.3 + 0.5 * truth[:, None])) + 0.3 * random.normal(size=(80, 64))).astype(np.float32)
+    options: dict[str, Any] = {"encoder__width": 16, "encoder__depth": 3, "encoder__patch": 8, "precision": "float32"}
+    run = ut.pretrain(waves, "vicreg", encoder="patch_series", modality="series", out=tmp_path / "run", steps=1, batch_size=16, **options)
+    given: dict[str, Any] = {"train": "frozen", "read": "layers", "scratch": False, "validation": 0, "precision": "float32"}
+    parts = np.where(np.arange(80) < 56, "train", "test")
+    table = {"series": list(waves), "label": truth, "split": parts}
+    model = run.finetune(table, out=tmp_path / "model", split="split", steps=40, lr=1e-3, **given)
+    weights = model.config["layer_weights"]
+    assert len(weights) == 3
+    assert sum(weights) == pytest.approx(1, abs=1e-3)
+    assert max(weights) - min(weights) > 0.02, "they are learned at a rate of their own"
+    assert "layers    " + " + ".join(f"{weight:.2f} x {i}" for i, weight in enumerate(weights, 1)) in capfd.readouterr().err
+    assert model.scores[0]["mean"] > 0.8
+    one, other = (each.predict(waves[56:]) for each in (model, ut.load(model.path)))
+    assert list(one["label"]) == list(other["label"])
+    conv = ut.pretrain(waves, "vicreg", encoder="conv_series", modality="series", out=tmp_path / "conv", **TINY)
+    with pytest.raises(ut.UserError, match="read=layers requires an encoder with layers; ConvSeries offers any_size"):
+        conv.finetune(table, out=tmp_path / "no", split="split", steps=2, **given)

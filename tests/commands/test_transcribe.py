@@ -86,3 +86,35 @@ def test_tones_are_read(run: ut.Run, tmp_path: Path, capfd: Any) -> None:
     found = pd.read_csv(table)
     assert list(found["transcript"]) == list(beside["prediction"]), "new data are transcribed as the test part was"
     assert found["confidence"].between(0.3, 1).all()
+
+
+def test_what_is_wrong_with_transcripts_is_counted_or_said(run: ut.Run, tmp_path: Path, capfd: Any) -> None:
+    short: dict[str, Any] = {"steps": 2, **TINY}
+    texts = ["ab", "ba", "", "abab", "bx", "a"]
+    data = listing(tmp_path / "data", texts, ["train"] * 4 + ["test"] * 2)
+    capfd.readouterr()
+    model = run.finetune(data, "transcribe", out=tmp_path / "model", label="transcript", split="part", **{**short, "batch_size": 2})
+    said = capfd.readouterr().err
+    assert "skipped 1 that are not readable recordings: 002.wav: has no transcript" in said
+    assert "1 symbols in 1 of 2 recordings to test are unseen in training ('x'): they count as errors" in said
+    assert model.config["symbols"] == ["a", "b"]
+    renamed = data.with_name("renamed.csv")
+    renamed.write_text(data.read_text().replace("transcript", "said"))
+    with pytest.raises(ut.UserError, match="recognised as the transcript; its columns are file, said, part: give --columns"):
+        run.finetune(renamed, "transcribe", out=tmp_path / "no", split="part", **short)
+    empty = listing(tmp_path / "empty", ["", "", "", ""], ["train", "train", "test", "test"])
+    with pytest.raises(ut.UserError, match=r"none of the first 4 recordings can be read: 000.wav \(has no transcript\)"):
+        run.finetune(empty, "transcribe", out=tmp_path / "no", label="transcript", split="part", **short)
+    with pytest.raises(ut.UserError, match="transcript"):
+        run.finetune(tmp_path / "data" / "000.wav", "transcribe", out=tmp_path / "no", **short)
+    with pytest.raises(ut.UserError, match="labels=10/class: --task transcribe has no classes"):
+        run.finetune(data, "transcribe", out=tmp_path / "no", label="transcript", labels="10/class", **short)
+
+
+def test_the_frozen_encoder_is_measured_beside_random_init(run: ut.Run, tmp_path: Path) -> None:
+    texts = words(30, 2)
+    data = listing(tmp_path / "data", texts, ["train"] * 24 + ["test"] * 6)
+    how: dict[str, Any] = {"label": "transcript", "split": "part", "out": tmp_path / "scores.json"}
+    rows = ut.evaluate(run, data, task="transcribe", steps=4, precision="float32", validation=0, batch_size=8, units="words", **how)
+    assert {(row["features"], row["probe"]) for row in rows} == {("encoder", "frozen"), ("random_init", "frozen")}
+    assert {row["metric"] for row in rows} == {"wer", "cer", "blank_share"}

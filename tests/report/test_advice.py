@@ -37,6 +37,11 @@ def knn(*values: float) -> list[dict[str, Any]]:
     return [{"step": 50 + i, "epoch": 500, "knn20": value} for i, value in enumerate(values)]
 
 
+def transcribed(blank_share: float, wer: float) -> list[dict[str, Any]]:
+    rates = {"wer": wer, "blank_share": blank_share}
+    return [*facts().scores, *(score("encoder", mean, "finetune") | {"metric": name} for name, mean in rates.items())]
+
+
 CASES = {  # what differs -> what the advice says
     "slow data": (facts(shares=(0.4, 0.1, 0.5)), "40% of the time was spent waiting for data"),
     "costly views": (facts(shares=(0.0, 0.6, 0.4)), "60% of the time was spent on views"),
@@ -44,6 +49,7 @@ CASES = {  # what differs -> what the advice says
     "falling": (facts(loss=[5 - 0.1 * i for i in range(41)]), "the loss was still falling, from 2.15 to 1.35"),
     "rising": (facts(rows=[*facts().rows, *knn(0.6, 0.65)]), "kNN was still rising, from 60.0% to 65.0%"),
     "below raw": (facts(scores=[score("encoder", 0.5), score("raw", 0.7), score("encoder", 0.9, "finetune")]), "raw features 70.0%"),
+    "all blank": (facts(scores=transcribed(0.97, 1.0)), "97% of frames are blank and WER is 100% (finetune)"),
     "beaten": (
         facts(scores=[score("encoder", 0.5), score("against:timm/x", 0.8), score("encoder", 0.9, "finetune")]),
         "timm/x reaches 80.0%",

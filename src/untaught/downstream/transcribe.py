@@ -203,12 +203,7 @@ class Transcribe(Task):
     @classmethod
     def verdict(cls, outcome: np.ndarray) -> str:
         scores = cls.scores(outcome)
-        if scores["blank_share"] < BLANKS or scores["wer"] < WRONG:
-            return ""
-        return (
-            f"{scores['blank_share']:.0%} of frames are blank and WER is {scores['wer']:.0%}: the network has collapsed to blanks, as CTC "
-            "does before it learns; train longer (steps=), with a larger lr=, with more labels, or all layers (train=full)"
-        )
+        return ": ".join(collapsed(scores["blank_share"], scores["wer"]))
 
     def table(self, predictions: Predictions) -> pyarrow.Table:
         """row, name, transcript, and confidence: the mean probability of the best symbol of a frame."""
@@ -272,6 +267,17 @@ class Spoken:
             return replace(view, target=torch.where(inside, own[at.clamp(max=len(own) - 1)], -1))
 
         return follow
+
+
+def collapsed(blank_share: float, wer: float) -> tuple[str, str] | tuple[()]:
+    """What shows that a network has collapsed to blanks, and what to do; () if it has not."""
+    if blank_share < BLANKS or wer < WRONG:
+        return ()
+    found = f"{blank_share:.0%} of frames are blank and WER is {wer:.0%}"
+    return found, (
+        "the network has collapsed to blanks, as CTC does before it learns; train longer (steps=), with a larger lr=, with more labels, or "
+        "all layers (train=full)"
+    )
 
 
 def tokens_in_time(encoder: Encoder, view: View) -> tuple[Tensor, Tensor | None]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from untaught.downstream.transcribe import collapsed
 from untaught.evaluation.metrics import LEADING, shown
 from untaught.report.run_summary import RunSummary
 
@@ -22,7 +23,7 @@ class Advice(NamedTuple):
 
 def advise(summary: RunSummary) -> list[Advice]:
     """The most urgent first; empty if no measurement calls for advice."""
-    return [*_health(summary), *_baselines(summary), *_length(summary), *_speed(summary), *_labels(summary)]
+    return [*_health(summary), *_transcripts(summary), *_baselines(summary), *_length(summary), *_speed(summary), *_labels(summary)]
 
 
 def _health(summary: RunSummary) -> list[Advice]:
@@ -30,6 +31,17 @@ def _health(summary: RunSummary) -> list[Advice]:
     if last.get("verdict") != "collapsing":
         return []
     return [Advice(str(last.get("try") or "try a lower lr, or another method"), f"collapsing at step {step}: {last.get('because', '')}")]
+
+
+def _transcripts(summary: RunSummary) -> list[Advice]:
+    """Of fine-tunings that transcribe: all blank is the collapse of CTC."""
+    found = []
+    for rates in [row for row in summary.scores if row["features"] == "encoder" and row["metric"] == "wer"]:
+        same = ("features", "probe", "labels", "data")
+        blanks = next((r for r in summary.scores if r["metric"] == "blank_share" and all(r.get(k) == rates.get(k) for k in same)), None)
+        if blanks is not None and (verdict := collapsed(blanks["mean"], rates["mean"])):
+            found.append(Advice(verdict[1], f"{verdict[0]} ({rates['probe']})"))
+    return found
 
 
 def _baselines(summary: RunSummary) -> list[Advice]:

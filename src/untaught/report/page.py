@@ -29,6 +29,7 @@ PROBES = {
     "ridge-inner": "Ridge regression, best inner layer",
     "frozen": "Linear head on the frozen encoder",
     "retrieval": "Retrieval",
+    "verification": "Pairs of samples",
     "finetune": "Fine-tuned",
     "finetune-partial": "Fine-tuned, last layers",
     "finetune-frozen": "Frozen, trained head",
