@@ -156,7 +156,7 @@ def finetune(
     task: Annotated[
         str,
         typer.Option(
-            help="classify; multilabel for several classes each; regress for a number; segment for masks; tag for words; transcribe for speech"
+            help="classify; multilabel for several classes each; regress for a number; segment for masks; tag for words; transcribe: speech"
         ),
     ] = "classify",
     out: Annotated[Path | None, typer.Option(help="folder of the model; default RUN/finetuned")] = None,
