@@ -81,7 +81,8 @@ def finetune(
                     outcomes.setdefault(features, []).append(trained.outcome(*predicted))
                 if features == "encoder" and draw == 0:
                     saved = trained
-                    beside = trained.beside(*predicted, dataset.names(tuner.test)) if predicted is not None else None
+                    if predicted is not None and tuner.test is not None:
+                        beside = trained.beside(*predicted, dataset.names(tuner.test))
         measured = {features: cls.metrics(each) for features, each in outcomes.items()}
         rows = score_rows(measured, trial, layers.train, dataset.name)
         described = {"untaught": untaught.__version__, "task": task, **saved.facts}
