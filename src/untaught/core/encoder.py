@@ -36,10 +36,7 @@ class Rows(Protocol):
 
 
 class Encoder(nn.Module):
-    """Maps a view to vectors. `offers` names the abilities beyond pooled vectors.
-
-    With "tokens", all that needs it below is there; with "sequence", `features` alone gives tokens, one for each span of time, in order.
-    """
+    """Maps a view to vectors. `offers` names abilities beyond pooled vectors; "sequence": `features` gives tokens in order of time."""
 
     width: int
     offers: frozenset[str] = frozenset()  # tokens layers maps attention causal bidirectional any_size words decoder causal_maps recurrent
