@@ -105,13 +105,11 @@ class Modality:
         None
     )  # ragged field read as one stream, and its length per sample
     learn: Callable[[Iterable[Record], Options], tuple[Options, Files]] | None = None  # fits what decoding requires (a tokenizer)
-    resized: dict[str, Callable[[Options, Any], Options]] = field(
-        default_factory=dict
-    )  # knobs that an encoder of any size may be used with at another value than in pretraining -> (settings, value) -> settings
+    resized: dict[str, Any] = field(default_factory=dict)  # knob that an encoder of any size may get at another value -> fn(settings, value)
     files: tuple[str, ...] = ()  # names of the fitted files
     check_files: Callable[[Options, Files], None] = lambda settings, files: None  # raises UserError if they do not match the settings
     expects: Callable[[str], Options] = lambda encoder: {}  # encoder name -> settings it requires
-    wants: Callable[[frozenset[str]], Options] = lambda needs: {}  # abilities to offer -> settings with which the default encoder does
+    wants: Callable[[frozenset[str]], Options] = lambda needs: {}  # an encoder's abilities -> settings with which the default one has them
     shown: Callable[[Preprocessor, Options], Preprocessor] | None = None  # adapted to an external model: {"size", "mean", "std"}
     adapted: Callable[[View, Preprocessor, Preprocessor], View] = (
         _alike  # (view, the data's, another encoder's) -> the view as that encoder expects it; raises UserError, the encoder's name aside
