@@ -101,11 +101,9 @@ class Modality:
         True
     )  # whether readable records are of this modality, for inference of the modality
     adapt: Callable[[list[Record], Options], Options] = lambda records, settings: settings  # (new records, settings) -> settings for them
-    runs: Callable[[list[Options]], tuple[str, int] | None] = lambda views: (
-        None
-    )  # ragged field read as one stream, and its length per sample
+    runs: Callable[[list[Options]], tuple[str, int] | None] = lambda views: None  # ragged field read as one stream; length per sample
     learn: Callable[[Iterable[Record], Options], tuple[Options, Files]] | None = None  # fits what decoding requires (a tokenizer)
-    resized: dict[str, Any] = field(default_factory=dict)  # knob that an encoder of any size may get at another value -> fn(settings, value)
+    resized: dict[str, Any] = field(default_factory=dict)  # knob that an any-size encoder may get at another value -> fn(settings, value)
     files: tuple[str, ...] = ()  # names of the fitted files
     check_files: Callable[[Options, Files], None] = lambda settings, files: None  # raises UserError if they do not match the settings
     expects: Callable[[str], Options] = lambda encoder: {}  # encoder name -> settings it requires
