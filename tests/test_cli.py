@@ -161,7 +161,15 @@ def test_evaluate_hands_on_all_that_is_said(tmp_path: Path, monkeypatch: pytest.
         return [{"mean": 0.5}]
 
     monkeypatch.setattr(api, "evaluate", measured)
-    said = {"label": "kind", "split": "fold", "modality": "text", "batch_size": 7, "out": tmp_path / "e.json", "task": "regress"}
+    said = {
+        "label": "kind",
+        "split": "fold",
+        "modality": "text",
+        "batch_size": 7,
+        "out": tmp_path / "e.json",
+        "task": "regress",
+        "group": "user",
+    }
     cli.evaluate("runs/cells", "d.csv", against=["timm/resnet18"], columns="text=body", as_json=True, **said)  # type: ignore[arg-type]
     assert asked == [(("runs/cells", "d.csv"), said | {"against": ["timm/resnet18"], "columns": {"text": "body"}})]
     assert json.loads(capsys.readouterr().out) == [{"mean": 0.5}]

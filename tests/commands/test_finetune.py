@@ -229,7 +229,7 @@ def test_text_among_measured_labels_makes_classes() -> None:
         ({"last": 0}, "last=0: must be a whole number from 1 to 1,000"),
         ({"balanse": "weights"}, "unknown knob balanse; did you mean balance?"),
         ({"light__scale": 7}, "light.scale=7: must be 2 comma-separated numbers"),
-        ({"size": 64}, "unknown knob size;"),
+        ({"sizes": 64}, "unknown knob sizes; did you mean size"),
         ({"batch_size": 500}, "batch_size=500 is larger than the labels, 384 to learn from"),
         ({"task": "clasify"}, "unknown task clasify; did you mean classify?"),
         ({"task": "regress", "labels": "5/class"}, "labels=5/class: --task regress has no classes"),

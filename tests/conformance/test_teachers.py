@@ -48,9 +48,13 @@ TAUGHT: dict[str, tuple[str, Momentum]] = {  # which network is kept, and the mo
     "msn": ("teacher", linear(0.996, 1.0)),  # Assran et al. 2022: the target encoder
     "ijepa": ("teacher", linear(0.996, 1.0)),  # Assran et al. 2023, appendix A: the target encoder, linearly to 1
     "gram": ("student", constant(0.999)),  # Simeoni et al. 2025: the partner's network is kept
+    "hubert": ("student", constant(0.0)),  # Hsu et al. 2021: units are of a copy, taken when a phase begins
     "data2vec": ("teacher", constant(0.9998)),  # the authors' command: --ema_decay .9998 --ema_start_at 0
 }
-ANCHORED = {"gram"}  # with snapshots of a teacher, which stand still between: see tests/reference/test_gram_by_equation.py
+ANCHORED = {
+    "gram",
+    "hubert",
+}  # with snapshots, which stand still between: tests/reference/test_gram_by_equation.py, test_speech_by_equation.py
 each_taught = pytest.mark.parametrize("name", [name for name in TAUGHT if name in CLASSES and name not in ANCHORED])
 
 

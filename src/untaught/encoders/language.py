@@ -32,10 +32,8 @@ DROPOUTS = (  # names in configurations
     *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
 )
 PLAIN = ("sdpa", "untaught")  # attention implementations with boolean masks
-SUITED = (
-    *IN_LAYERS,
-    *("electra", "distilbert", "modernbert", "bart", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "wav2vec2", "hubert"),
-)  # for ours
+SUITED = (*IN_LAYERS, "electra", "distilbert", "modernbert", "bart", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")  # for ours
+SPEECH = ("wav2vec2", "hubert")  # likewise
 
 
 @in_range
@@ -366,7 +364,7 @@ def suit(language: Any) -> None:
             elif type(part) is nn.Dropout:
                 setattr(module, name, Dropout(part.p))
     hub, config = library(), language.config
-    if torch.cuda.is_available() or config.model_type not in SUITED or not hasattr(hub, "AttentionMaskInterface"):
+    if torch.cuda.is_available() or config.model_type not in (*SUITED, *SPEECH) or not hasattr(hub, "AttentionMaskInterface"):
         return
     if config._attn_implementation != "sdpa":  # the user's own choice
         return

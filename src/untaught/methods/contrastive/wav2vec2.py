@@ -46,7 +46,7 @@ class Wav2Vec2(Method):
         "schedule": "linear",
         "warmup": 0.08,
     }
-    short = {"codes": 64, "distinct": False, "standardise": True, "diversity": 0.3, "penalty": 0.1}
+    short = {"codes": 64, "distinct": False, "standardise_features": True, "diversity": 0.3, "penalty": 0.1}
     step: Tensor  # () int64, steps taken
 
     @in_range
@@ -66,7 +66,7 @@ class Wav2Vec2(Method):
         distinct: bool = True,  # whether negatives with the codes of the positive are left out
         relaxation: Positives = (2.0, 0.5),  # temperature of the relaxed choice of codes: at first, at last
         relaxation_share: Share = 0.69,  # share of the training in which it falls
-        standardise: bool = False,  # whether local features are standardised over the batch before codes are chosen
+        standardise_features: bool = False,  # whether local features are standardised over the batch before codes are chosen
         gradient: Weight = 0.1,  # factor on the gradients of the layers that read the input
     ) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Wav2Vec2(Method):
         self.vectors = nn.Parameter(torch.rand(groups, codes, code_width // groups))
         self.target, self.predicted = nn.Linear(code_width, width), nn.Linear(encoder.width, width)
         self.negatives, self.temperature, self.distinct = negatives, temperature, distinct
-        self.standardise = standardise
+        self.standardise_features = standardise_features
         self.weights, self.gradient = (diversity, penalty), gradient
         self.relaxation, self.relaxation_share = relaxation, relaxation_share
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
@@ -97,7 +97,7 @@ class Wav2Vec2(Method):
         counted = counted & (count > 1).unsqueeze(1)  # a single place has no negatives
 
         features = take(local.normed, at)
-        if self.standardise:
+        if self.standardise_features:
             features = standardised(features, counted)
         scores = self.codes(features, counted).float()
         noise = gumbel(rng.uniform(*scores.shape[1:])) if self.training else 0.0
