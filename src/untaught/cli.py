@@ -32,7 +32,7 @@ Columns = Annotated[
     typer.Option(help="column of a field: image=photo; for csv also separator=tab, quote=none, header=no, encoding=cp1252"),
 ]
 Group = Annotated[str | None, typer.Option(help="column of speakers, patients, runs ...: none is in two splits")]
-Without = Annotated[str | None, typer.Option(metavar="COLUMN=VALUE", help="leave these rows out, e.g. speaker=theo")]
+Without = Annotated[str | None, typer.Option(metavar="COLUMN=VALUE", help="leave these rows out, e.g. speaker=george")]
 Encoders = Annotated[
     list[str] | None,
     typer.Option(help="see: untaught encoders; or the encoder/ of an earlier run; with several encoders, repeat as image=NAME"),

@@ -39,7 +39,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wav2vec2_makes_an_encoder_that_transformers_reads_and_other_methods_go_on_with(tones: Path, tmp_path: Path) -> None:
-    run = trained(tones, "wav2vec2", tmp_path / "a", steps=2, codes=8, **SMALL, **FEW)
+    run = trained(tones, "wav2vec2", tmp_path / "a", steps=2, codes=8, **SMALL, **FEW)  # type: ignore[arg-type]
     found = load_encoder(run)
     assert found.prep.settings["input"] == "waveform"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").open()]
@@ -53,7 +53,7 @@ def test_wav2vec2_makes_an_encoder_that_transformers_reads_and_other_methods_go_
         theirs = AutoModel.from_pretrained(folder).eval()(**given).last_hidden_state.mean(1)[0]
     own = torch.from_numpy(np.asarray(vectors_of(Embedder(found, str(next((tones / "250").glob("*.wav"))))), np.float32))[0]
     assert torch.nn.functional.cosine_similarity(own, theirs, dim=0) > 0.999  # ours in bfloat16 where the machine has it
-    again = trained(tones, "hubert", tmp_path / "b", encoder=str(run), steps=1, units=4, batch_size=8, **FEW)
+    again = trained(tones, "hubert", tmp_path / "b", encoder=str(run), steps=1, units=4, batch_size=8, **FEW)  # type: ignore[arg-type]
     assert load_encoder(again).network.width == 16
 
 

@@ -220,17 +220,17 @@ def test_hubert_is_equation_3(masked: float) -> None:
     method, view = clustered(masked=masked)
     terms = method([view], 0.0)
     local = method.encoder.local(view)
-    hidden = torch.where(view.mask.unsqueeze(2), method.mask, local.tokens)
+    hidden = torch.where(view.mask.unsqueeze(2), method.mask, local.tokens)  # type: ignore[union-attr]
     out = method.predicted(method.encoder.context(hidden, local.valid).tokens)
     losses: dict[bool, list[float]] = {True: [], False: []}
     for b in range(ROWS):
         for t in range(30):
             if not local.valid[b, t]:
                 continue
-            described = (view.target[b, t] - method.first.mean) / method.first.deviation
+            described = (view.target[b, t] - method.first.mean) / method.first.deviation  # type: ignore[index]
             unit = min(range(4), key=lambda k: float((described - method.first.centroids[k]).square().sum()))
             powers = [math.exp(float(F.cosine_similarity(out[b, t], method.vectors[k], dim=0)) / 0.1) for k in range(4)]
-            losses[bool(view.mask[b, t])].append(-math.log(powers[unit] / sum(powers)))
+            losses[bool(view.mask[b, t])].append(-math.log(powers[unit] / sum(powers)))  # type: ignore[index]
     assert terms["masked"].item() == pytest.approx(masked * sum(losses[True]) / len(losses[True]), rel=1e-4)
     if masked < 1:
         assert terms["unmasked"].item() == pytest.approx((1 - masked) * sum(losses[False]) / len(losses[False]), rel=1e-4)
@@ -245,12 +245,12 @@ def test_huberts_later_units_are_of_a_copys_layer_and_stay_while_the_encoder_mov
     method.after_step(0.4)
     assert (method.now, method.taken) == (1, 0)
     method.after_step(0.5)
-    method.before_epoch(1, lambda what, place: (view.meta["index"], getattr(method, what)(view)))
+    method.before_epoch(1, lambda what, place: (view.meta["index"], getattr(method, what)(view)))  # type: ignore[index]
     assert (int(method.phase), int(method.copies)) == (2, 1)
     want = ((layer - method.later.mean) / method.later.deviation).unsqueeze(2) - method.later.centroids
     units, count = method.units_of(view)
     assert count == 3
-    assert torch.equal(units[view.target_valid[:, :, 0]], want.square().sum(3).argmin(2)[view.target_valid[:, :, 0]])
+    assert torch.equal(units[view.target_valid[:, :, 0]], want.square().sum(3).argmin(2)[view.target_valid[:, :, 0]])  # type: ignore[index]
     with torch.no_grad():
         for p in method.encoder.parameters():
             p.mul_(1.1)
@@ -276,7 +276,7 @@ def test_kmeans_finds_what_lies_together() -> None:
     assert nearest(x, centroids).tolist() == [0] * 50 + [1] * 50 + [2] * 50
     from sklearn.cluster import KMeans
 
-    found = KMeans(3, init=x[[3, 4, 60]].numpy(), n_init=1, max_iter=3, tol=0, algorithm="lloyd").fit(x.numpy())
+    found = KMeans(3, init=x[[3, 4, 60]].numpy(), n_init=1, max_iter=3, tol=0, algorithm="lloyd").fit(x.numpy())  # type: ignore[arg-type]
     torch.testing.assert_close(kmeans(x, x[[3, 4, 60]], 3), torch.from_numpy(found.cluster_centers_), rtol=1e-4, atol=1e-4)
 
 

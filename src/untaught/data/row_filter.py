@@ -1,4 +1,4 @@
-"""Rows of tables that are left out by the value of a column: `--without speaker=theo`."""
+"""Rows of tables that are left out by the value of a column: `--without speaker=george`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def without(tables: dict[str, list[Table]], given: str, where: str) -> dict[str,
     """
     name, equals, value = given.partition("=")
     if not (name and equals and value):
-        raise UserError(f"--without {given}: must be COLUMN=VALUE, e.g. --without speaker=theo")
+        raise UserError(f"--without {given}: must be COLUMN=VALUE, e.g. --without speaker=george")
     first = next(iter(tables.values()))[0]
     column = asked_column(name, f"without {name}=VALUE: a column", first, where)
     assert column is not None

@@ -155,7 +155,7 @@ class Scorer:
             encoded.train, encoded.train_targets = self.features(encoder, self.bank, view, features), self.labels(self.bank)
             encoded.test_targets = self.labels(queries)
         label_free = label_free and encoder is not None
-        if label_free and paired is not None:
+        if encoder is not None and label_free and paired is not None:
             encoded.pairs = self._pairs(encoder, queries[:: -(-len(queries) // PAIRED)], paired)
         rows: list[Options] = []
         with progress_bar(f"measuring {features}") as bar:
