@@ -35,23 +35,21 @@ from torch import Tensor
 
 DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data"))
 LOOP = {"batch_size": 64, "spans.longest": 1.5, "evaluate_every": 0}
+RATE = 16_000  # samples a second, of the measured step
 LAST = 0.1  # share of the steps over which the final code perplexity is averaged
 SHARE = 0.25  # of the codes, the least perplexity that the figure asks for
 
 # ------------------------------------------------------------------------------------------------------------- step
 
 
-def stepping(rows: int, seconds: float) -> dict[str, Callable[[], int]]:
-    """A training step of each contestant, on the same waveforms."""
-    from untaught.config.train_config import TrainConfig
+def input_of(rows: int, seconds: float) -> tuple[dict[str, Tensor], Any]:
+    """Waveforms and the masked views of them that both contestants read."""
     from untaught.core import Preprocessor
     from untaught.modalities.audio import AUDIO
     from untaught.pipeline.view_pipeline import Views, view_options
-    from untaught.training.step import TrainingStep
 
-    rate = 16_000
-    settings = {
-        "rate": rate,
+    own = {
+        "rate": RATE,
         "seconds": seconds,
         "segment": 30.0,
         "input": "waveform",
@@ -60,10 +58,18 @@ def stepping(rows: int, seconds: float) -> dict[str, Callable[[], int]]:
         "hop": 160,
         "ragged": ["wave"],
     }
-    batch = waves(rows, round(seconds * rate))
-    prep = Preprocessor(AUDIO, settings, {"mean": [0.0], "std": [1.0]})
+    prep = Preprocessor(AUDIO, own, {"mean": [0.0], "std": [1.0]})
     views = Views(("spans",), prep, view_options(("spans",), prep, {"spans.scale": (1.0, 1.0)}), seed=0)
-    method = ours(rate, views, batch)
+    return waves(rows, round(seconds * RATE)), views
+
+
+def stepping(rows: int, seconds: float) -> dict[str, Callable[[], int]]:
+    """A training step of each contestant, on the same waveforms."""
+    from untaught.config.train_config import TrainConfig
+    from untaught.training.step import TrainingStep
+
+    batch, views = input_of(rows, seconds)
+    method = ours(views, batch)
     views.fit_encoder(method.encoder)
     step, at = TrainingStep(method, TrainConfig(steps=1000, lr=5e-4, optimizer="adamw", batch_size=rows)), [0]
 
@@ -84,13 +90,13 @@ def waves(rows: int, length: int) -> dict[str, Tensor]:
     return {"wave": wave, "wave_valid": torch.ones(rows, length, dtype=torch.bool), "index": torch.arange(rows)}
 
 
-def ours(rate: int, views: Any, batch: dict[str, Tensor], **knobs: Any) -> Any:
+def ours(views: Any, batch: dict[str, Tensor], **knobs: Any) -> Any:
     from untaught.core import Facts
     from untaught.encoders.speech import wav2vec2
     from untaught.methods import Wav2Vec2
 
     torch.manual_seed(0)
-    encoder = wav2vec2(rate=rate)
+    encoder = wav2vec2(rate=RATE)
     views.fit_encoder(encoder)
     return Wav2Vec2(encoder, Facts(rows=len(batch["index"]), views={"spans": views(batch, 0)[0]}), **knobs)
 
@@ -151,26 +157,11 @@ def theirs(method: Any, x: Tensor, bf16: bool) -> Callable[[], int]:
 
 def equal_losses(rows: int, seconds: float) -> tuple[float, float]:
     """Contrastive loss of a masked frame, ours and transformers', in eval mode (codes without noise)."""
-    from untaught.core import Preprocessor
-    from untaught.modalities.audio import AUDIO
     from untaught.ops.counter_rng import CounterRNG
     from untaught.ops.sampled_negatives import other_places
-    from untaught.pipeline.view_pipeline import Views, view_options
 
-    settings = {
-        "rate": 16_000,
-        "seconds": seconds,
-        "segment": 30.0,
-        "input": "waveform",
-        "mels": 64,
-        "window": 400,
-        "hop": 160,
-        "ragged": ["wave"],
-    }
-    batch = waves(rows, round(seconds * 16_000))
-    prep = Preprocessor(AUDIO, settings, {"mean": [0.0], "std": [1.0]})
-    views = Views(("spans",), prep, view_options(("spans",), prep, {"spans.scale": (1.0, 1.0)}), seed=0)
-    method = ours(16_000, views, batch, distinct=True).eval()
+    batch, views = input_of(rows, seconds)
+    method = ours(views, batch, distinct=True).eval()
     (view,) = views(batch, 0)
     assert view.mask is not None and view.meta is not None  # noqa: PT018
     at, count = view.meta["places"], view.mask.sum(1)
