@@ -7,6 +7,8 @@ https://arxiv.org/abs/1408.2873, Algorithm 1, without a language model.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,65 +42,76 @@ def greedy(log: Tensor, length: Tensor) -> Tensor:
     return best.new_zeros(len(best), log.shape[1] + 1).scatter_(1, place, torch.where(kept, best, BLANK))[:, :-1]
 
 
+class _Beam(NamedTuple):
+    """The K prefixes kept of each sample."""
+
+    prefixes: Tensor  # (B,K,T) symbols, 0 behind the last
+    hashes: Tensor  # (B,K)
+    last: Tensor  # (B,K) last symbol
+    ends: Tensor  # (B,K) length
+    blank: Tensor  # (B,K) log-probability of the paths that end in a blank
+    symbol: Tensor  # (B,K) and of those that end in the last symbol
+
+
 def prefix_beam(log: Tensor, length: Tensor, beam: int) -> tuple[Tensor, Tensor]:
     """The most probable labelling that is found by keeping `beam` prefixes per frame: log (B,T,V), length (B,) -> symbols (B,T), 0 behind
     the last, and the log-probability (B,) of all of its paths that were kept."""
-    count, steps, size = log.shape
     log = log.float()
-    prefixes = torch.zeros(count, 1, steps, dtype=torch.long, device=log.device)
-    hashes, last, ends = prefixes.new_zeros(3, count, 1).unbind()  # of each prefix: its hash, last symbol and length
-    blank, symbol = log.new_zeros(count, 1), log.new_full((count, 1), NEVER)  # of paths that end in a blank, and in the last symbol
-    symbols = torch.arange(size, device=log.device)
-    for step in range(steps):
-        now = log[:, step]
-        total = torch.logaddexp(blank, symbol)
-        # Stays: a blank, or the last symbol once more.
-        stays_blank = total + now[:, :1]
-        repeated = symbol + now.gather(1, last)
-        stays_symbol = torch.where(last == BLANK, NEVER, repeated)
-        # Grows by each symbol; by its own last one only behind a blank.
-        grows = torch.where(symbols == last.unsqueeze(2), blank.unsqueeze(2), total.unsqueeze(2)) + now.unsqueeze(1)
-        grows[:, :, BLANK] = NEVER
-        # A prefix that grows into another one of the beam adds to that one.
-        grown = hashes.unsqueeze(2) * FACTOR + symbols + SHIFT  # (B,K,V)
-        into = grown.gather(2, last.unsqueeze(1).expand(-1, last.shape[1], -1))  # (B,from,to): `from` grown by the last symbol of `to`
-        same = (into == hashes.unsqueeze(1)) & (ends.unsqueeze(2) + 1 == ends.unsqueeze(1))
-        moved = grows.gather(2, last.unsqueeze(1).expand(-1, last.shape[1], -1)).masked_fill(~same, NEVER)
-        stays_symbol = torch.logaddexp(stays_symbol, moved.logsumexp(1))
-        taken = torch.zeros_like(grows, dtype=torch.bool)
-        taken.scatter_reduce_(2, last.unsqueeze(1).expand_as(same), same, "amax")
-        grows = grows.masked_fill(taken, NEVER)
+    prefixes = torch.zeros(len(log), 1, log.shape[1], dtype=torch.long, device=log.device)
+    none = prefixes[:, :, 0]
+    blank = log.new_zeros(none.shape)
+    kept = _Beam(prefixes, none, none, none, blank, torch.full_like(blank, NEVER))
+    for step in range(log.shape[1]):
+        grown = _grown(kept, log[:, step], beam)
+        kept = _chosen(step < length, grown, kept)
+    score, first = torch.logaddexp(kept.blank, kept.symbol).max(1)
+    return kept.prefixes.gather(1, first.view(-1, 1, 1).expand(-1, 1, log.shape[1])).squeeze(1), score
 
-        scores = torch.cat([torch.logaddexp(stays_blank, stays_symbol), grows.flatten(1)], 1)
-        best, chosen = scores.topk(min(beam, scores.shape[1]), 1)
-        old = last.shape[1]
-        stayed = chosen < old
-        parent = torch.where(stayed, chosen, (chosen - old) // size)
-        new = torch.where(stayed, last.gather(1, parent), (chosen - old) % size)
-        number = ends.gather(1, parent)
-        after = prefixes.gather(1, parent.unsqueeze(2).expand(-1, -1, steps))
-        after = torch.where((torch.arange(steps, device=log.device) == number.unsqueeze(2)) & ~stayed.unsqueeze(2), new.unsqueeze(2), after)
-        state = (
-            torch.where(stayed, stays_blank.gather(1, parent), NEVER),
-            torch.where(stayed, stays_symbol.gather(1, parent), grows.flatten(1).gather(1, (chosen - old).clamp(min=0))),
-            torch.where(stayed, hashes.gather(1, parent), hashes.gather(1, parent) * FACTOR + new + SHIFT),
-            new,
-            torch.where(best > NEVER / 2, number + ~stayed, NONE),  # what can't be must not pass for a prefix that is also there
-        )
-        going = (step < length).unsqueeze(1)
-        before = (blank, symbol, hashes, last, ends)
-        wide = state[0].shape[1]
-        blank, symbol, hashes, last, ends = (
-            torch.where(going, one, _widened(other, wide, filling))
-            for one, other, filling in zip(state, before, (NEVER, NEVER, 0, 0, NONE), strict=True)
-        )
-        prefixes = torch.where(going.unsqueeze(2), after, _widened(prefixes, wide, 0))
+
+def _grown(kept: _Beam, now: Tensor, beam: int) -> _Beam:
+    """The best prefixes after one more frame, whose log-probabilities are `now` (B,V)."""
+    prefixes, hashes, last, ends, blank, symbol = kept
+    old, size = last.shape[1], now.shape[1]
+    symbols = torch.arange(size, device=now.device)
     total = torch.logaddexp(blank, symbol)
-    score, first = total.max(1)
-    return prefixes.gather(1, first.view(-1, 1, 1).expand(-1, 1, steps)).squeeze(1), score
+    # Stays: a blank, or the last symbol once more.
+    stays_blank = total + now[:, :1]
+    stays_symbol = (symbol + now.gather(1, last)).masked_fill(last == BLANK, NEVER)
+    # Grows by each symbol; by its own last one only behind a blank.
+    grows = torch.where(symbols == last.unsqueeze(2), blank.unsqueeze(2), total.unsqueeze(2)) + now.unsqueeze(1)
+    grows[:, :, BLANK] = NEVER
+    # A prefix that grows into another one of the beam adds to that one.
+    longer = hashes.unsqueeze(2) * FACTOR + symbols + SHIFT  # (B,K,V)
+    of_each = last.unsqueeze(1).expand(-1, old, -1)
+    same = (longer.gather(2, of_each) == hashes.unsqueeze(1)) & (ends.unsqueeze(2) + 1 == ends.unsqueeze(1))  # (B,from,to)
+    moved = grows.gather(2, of_each).masked_fill(~same, NEVER)
+    stays_symbol = torch.logaddexp(stays_symbol, moved.logsumexp(1))
+    taken = torch.zeros_like(grows, dtype=torch.bool)
+    taken.scatter_reduce_(2, of_each, same, "amax")
+    grows = grows.masked_fill(taken, NEVER).flatten(1)
+
+    scores = torch.cat([torch.logaddexp(stays_blank, stays_symbol), grows], 1)
+    best, chosen = scores.topk(min(beam, scores.shape[1]), 1)
+    stayed = chosen < old
+    born = (chosen - old).clamp(min=0)
+    parent = torch.where(stayed, chosen, born // size)
+    new = torch.where(stayed, last.gather(1, parent), born % size)
+    number, hashed = ends.gather(1, parent), hashes.gather(1, parent)
+    after = prefixes.gather(1, parent.unsqueeze(2).expand(-1, -1, prefixes.shape[2]))
+    here = torch.arange(prefixes.shape[2], device=now.device) == number.unsqueeze(2)
+    return _Beam(
+        prefixes=torch.where(here & ~stayed.unsqueeze(2), new.unsqueeze(2), after),
+        hashes=torch.where(stayed, hashed, hashed * FACTOR + new + SHIFT),
+        last=new,
+        ends=(number + ~stayed).masked_fill(best <= NEVER / 2, NONE),  # what can't be must not pass for a prefix that is also there
+        blank=stays_blank.gather(1, parent).masked_fill(~stayed, NEVER),
+        symbol=torch.where(stayed, stays_symbol.gather(1, parent), grows.gather(1, born)),
+    )
 
 
-def _widened(x: Tensor, wide: int, filling: float) -> Tensor:
-    """x (B,K, ...) -> (B,wide, ...)."""
-    missing = wide - x.shape[1]
-    return x if missing <= 0 else torch.cat([x, x.new_full((len(x), missing, *x.shape[2:]), filling)], 1)
+def _chosen(going: Tensor, after: _Beam, before: _Beam) -> _Beam:
+    """`after` for the samples (B,) that go on, `before`, made as wide, for those that have ended."""
+    missing = after.last.shape[1] - before.last.shape[1]
+    fillings = (0, 0, 0, NONE, NEVER, NEVER)  # in the order of the fields
+    wide = [torch.cat([x, x.new_full((len(x), missing, *x.shape[2:]), filling)], 1) for x, filling in zip(before, fillings, strict=True)]
+    return _Beam(*(torch.where(going.view(-1, *[1] * (new.dim() - 1)), new, old) for new, old in zip(after, wide, strict=True)))
