@@ -27,6 +27,13 @@ PRELOADED = [
 ]
 
 
+def draw_maps_quickly() -> None:
+    """Maps of embeddings become those of principal components: t-SNE takes longer than these trainings, and has tests of its own."""
+    from untaught.evaluation import plane
+
+    plane.FEW = sys.maxsize
+
+
 @dataclass
 class Running:
     process: BaseProcess
@@ -114,6 +121,7 @@ def _child(arguments: list[str], files: tuple[Path, Path], cwd: Path, variables:
     import torch
 
     torch.set_num_threads(1)
+    draw_maps_quickly()
     sys.argv = ["untaught", *arguments]
     from untaught.cli import main
 

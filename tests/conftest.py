@@ -40,6 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_maps() -> None:
+    command.draw_maps_quickly()
+
+
 @pytest.fixture(scope="session")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> command.Cli:
     """Runs `untaught ARGUMENTS`, with a cache of the session's own."""

@@ -53,17 +53,17 @@ def test_it_profiles_trains_in_legs_and_scores_once(
         return (lambda: rows.exists() and rows.stat().st_size > 0) if len(legs) == 1 else (lambda: False)
 
     monkeypatch.setattr(gpu, "leg_over", over)
-    words = ["--data", str(data), "--out", str(out), "--methods", "simclr", "--encoder", "conv_small", "--epochs", "40", "--batch", "16"]
+    words = ["--data", str(data), "--out", str(out), "--methods", "simclr", "--encoder", "conv_small", "--epochs", "10", "--batch", "16"]
     words += ["--validation", "8", "--leg", "99", "encoder.width=4", "log_every=1"]
     gpu.main(words)
     assert legs == [99, 99]
     trained = [json.loads(line) for line in rows.read_text().splitlines()]
-    assert [row["step"] for row in trained] == list(range(1, 81))  # 40 of the 48 images train: two steps an epoch
+    assert [row["step"] for row in trained] == list(range(1, 21))  # 40 of the 48 images train: two steps an epoch
     profiled = json.loads((out / "profile" / "simclr.json").read_text())
     assert profiled["data"] + profiled["views"] + profiled["compute"] == pytest.approx(1)
     assert min(profiled[key] for key in ("waiting", "free", "limit")) > 0
     printed = capsys.readouterr().out
-    assert "| simclr | 40 " in printed
+    assert "| simclr | 10 " in printed
     assert "simclr: knn20 " in printed
     assert "nan" not in printed
 

@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from untaught.evaluation import plane as module
 from untaught.evaluation.knn import knn_accuracy
 from untaught.evaluation.plane import plane
+
+
+@pytest.fixture(autouse=True)
+def with_tsne(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other tests do without."""
+    monkeypatch.setattr(module, "FEW", 12)
 
 
 def test_groups_stay_together() -> None:
