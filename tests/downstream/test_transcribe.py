@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from untaught.core import Options, Preprocessor, UserError, View
 from untaught.downstream.transcribe import TEXT, Outputs, Transcribe
@@ -17,7 +19,7 @@ from untaught.encoders.patch_series import PatchSeries
 from untaught.evaluation.error_rates import edits, error_counts
 from untaught.modalities.audio import AUDIO
 from untaught.modalities.audio.transcripts import text_of
-from untaught.ops.ctc import greedy
+from untaught.ops.ctc import ctc_loss, greedy
 
 FACTS: Options = {"symbols": ["a", "b"], "vocabulary": ["a", "b", "x"]}
 
@@ -91,6 +93,44 @@ def test_other_padding_is_the_same_loss_and_the_same_gradients(encoder: str) -> 
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
 
 
+def test_the_head_begins_with_the_same_probabilities_everywhere() -> None:
+    log, _ = Outputs(8, 5, 2)((torch.randn(2, 6, 8), None))
+    torch.testing.assert_close(log.exp(), torch.tensor([0.8, 0.05, 0.05, 0.05, 0.05]).expand(2, 12, 5))
+
+
+def test_tokens_are_normalised_over_what_is_valid() -> None:
+    torch.manual_seed(0)
+    head, tokens, valid = Outputs(8, 3, 1), 5 + 3 * torch.randn(2, 6, 8), torch.arange(6) < torch.tensor([[6], [2]])
+    nn.init.normal_(head.scores.weight)
+    rows = torch.cat([tokens[0], tokens[1, :2]])
+    normal = (rows - rows.mean(0)) / (rows.var(0, unbiased=False) + 1e-5).sqrt()
+    expected = head.scores(normal).log_softmax(1)
+    padded = torch.where(valid.unsqueeze(2), tokens, 1e6)
+    torch.testing.assert_close(head((padded, valid))[0][valid], expected)
+    torch.testing.assert_close(head.norm.running_mean, 0.1 * rows.mean(0))
+    used = head.eval()((padded, valid))[0][1, 1]  # by moving averages
+    mean, var = 0.1 * rows.mean(0), 0.9 + 0.1 * rows.var(0)
+    torch.testing.assert_close(used, head.scores((tokens[1, 1] - mean) / (var + 1e-5).sqrt()).log_softmax(0))
+    assert head.train()((tokens[:1, :1], None))[0].isfinite().all(), "one token alone"
+
+
+def test_the_head_leaves_the_stage_of_blanks_soon() -> None:
+    """Its tokens have a large mean in common, as those of encoders do, and what they say is small beside it."""
+    torch.manual_seed(0)
+    symbols = torch.randint(1, 4, (32, 4))
+    shown = torch.stack([symbols, torch.zeros_like(symbols)], 2).flatten(1)  # a silent token behind each
+    tokens = 3 * torch.randn(16) + 0.1 * F.one_hot(shown, 4).float() @ torch.randn(4, 16)
+    head = Outputs(16, 4, 1)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
+    for _ in range(60):
+        log, length = head((tokens, None))
+        optimizer.zero_grad()
+        ctc_loss(log, length, symbols).mean().backward()
+        optimizer.step()
+    found = head.eval()((tokens, None))[0].argmax(2)
+    assert (found == shown).float().mean() > 0.95
+
+
 def test_the_head_puts_out_several_frames_for_a_token() -> None:
     torch.manual_seed(0)
     head = Outputs(8, 3, 4)
@@ -98,8 +138,10 @@ def test_the_head_puts_out_several_frames_for_a_token() -> None:
     log, length = head((tokens, valid))
     assert log.shape == (2, 20, 3)
     assert length.tolist() == [20, 8]
-    torch.testing.assert_close(log[0, 4:8], head.scores(tokens[0, 1]).view(4, 3).log_softmax(1))
     assert head((tokens, None))[1].tolist() == [20, 20]
+    nn.init.normal_(head.scores.weight)
+    log, _ = head.eval()((tokens, valid))
+    torch.testing.assert_close(log[0, 4:8], head.scores(head.norm(tokens[0, 1:2])[0]).view(4, 3).log_softmax(1))
 
 
 # ------------------------------------------------------------------------------------------------------- the targets

@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.core import Batch, Encoder, Modality, Options, Terms, UserError, View
@@ -37,13 +39,15 @@ MOST = 100_000  # symbols
 SPARE = 1.2  # frames over those that a transcript needs: none is blank with 1
 FITTING = 0.99  # share of the training transcripts that have these frames
 FINEST = 64  # frames of a token, at most
+BLANK_FIRST = 0.8  # probability of the blank at first
+HEAD_RATE = 10.0  # learning rate of the head over that of the encoder's last layer
 BLANKS, WRONG = 0.9, 0.9  # blank share and WER from which a network has collapsed to blanks
 
 
 class Transcribe(Task):
     """facts: the `symbols` by number, from 1, and the `frames` of a token."""
 
-    lr = 1e-3  # its head starts from random init
+    lr = 1e-3
     target = "transcripts"
     meaning = ("units", "beam", "frames")
 
@@ -130,6 +134,10 @@ class Transcribe(Task):
                 f"nothing; choose frames={2 * self.frames}, units=words or an encoder with shorter tokens"
             )
         return found
+
+    @cached_property
+    def groups(self) -> dict[str, dict[str, Any]]:  # type: ignore[override]
+        return {**self.network.groups("network."), "network.head.": {"lr_scale": HEAD_RATE}}
 
     @property
     def facts(self) -> Options:
@@ -293,19 +301,37 @@ def tokens_in_time(encoder: Encoder, view: View) -> tuple[Tensor, Tensor | None]
 
 
 class Outputs(nn.Module):
-    """Tokens (B,N,D), valid (B,N) first -> log-probabilities (B, N*frames, V) of the blank (0) and all symbols, and valid frames (B,)."""
+    """Tokens (B,N,D), valid (B,N) first -> log-probabilities (B, N*frames, V) of the blank (0) and all symbols, and valid frames (B,).
+
+    Every channel has mean 0 and variance 1 over valid tokens (BatchNorm without weights), and all frames begin with the same probabilities.
+    Otherwise the mean of the tokens takes the first steps, the output becomes all blank, and stays so for hundreds of steps.
+    """
 
     def __init__(self, width: int, size: int, frames: int) -> None:
         super().__init__()
         self.frames = frames
-        self.scores = nn.Linear(width, frames * size)
+        self.norm, self.scores = nn.BatchNorm1d(width, affine=False), nn.Linear(width, frames * size)
+        nn.init.zeros_(self.scores.weight)
+        first = torch.full((size,), (1 - BLANK_FIRST) / (size - 1))
+        first[BLANK] = BLANK_FIRST
+        with torch.no_grad():
+            self.scores.bias.copy_(first.log().repeat(frames))
 
     def forward(self, found: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
         tokens, valid = found
         count, longest = tokens.shape[:2]
-        log = self.scores(tokens).view(count, longest * self.frames, -1).log_softmax(2)
+        log = self.scores(self._normalised(tokens, valid)).view(count, longest * self.frames, -1).log_softmax(2)
         length = torch.full((count,), longest, device=tokens.device) if valid is None else valid.sum(1)
         return log, length * self.frames
+
+    def _normalised(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        if not self.training:
+            return self.norm(tokens.flatten(0, 1)).view_as(tokens)
+        kept = tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if valid is None else valid
+        found = tokens[kept]
+        # One token alone has no variance.
+        found = self.norm(found) if len(found) > 1 else F.batch_norm(found, self.norm.running_mean, self.norm.running_var)
+        return torch.zeros_like(tokens).masked_scatter(kept.unsqueeze(2), found)
 
 
 def _blanks(log: Tensor, length: Tensor) -> Tensor:
