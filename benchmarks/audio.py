@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 import os
 import statistics
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +47,13 @@ DATA = Path(os.environ.get("UNTAUGHT_DATA", "../shared/data"))
 TASKS = ("words", "speakers", "emotions", "scenes")
 SETTINGS = ("1/class", "5/class", "10/class", "all")
 CHOSEN_ON = ("jackson", "lucas")  # speakers that validate the settings for words
+QUIET = {"global.noise": 0, "global.reverb": 0, "global.band": 0}
 FINAL: dict[str, dict[str, Any]] = {
-    "words": {"method": "simclr", "steps": 300},
-    "speakers": {"method": "simclr", "steps": 300},
-    "emotions": {"method": "simclr", "steps": 150},
-    "scenes": {"method": "simclr", "steps": 150},
+    "words": {"method": "simclr", "steps": 400, "batch_size": 64, "normalise": "recording", **QUIET},
+    "emotions": {"method": "simclr", "steps": 150, "batch_size": 32, "global.scale": (0.4, 0.6)},
+    "scenes": {"method": "simclr", "steps": 150, "batch_size": 32, "global.scale": (0.4, 0.6)},
 }
+FINAL["speakers"] = FINAL["words"]
 MELS, COEFFICIENTS, WARPED, HOP = 64, 20, 13, 0.01  # bands, cepstral coefficients of statistics and of warping, seconds
 Rows = list[dict[str, Any]]
 Guess = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # training rows, their classes, test rows -> classes
@@ -104,7 +104,13 @@ def folds(rows: Rows, task: str, choosing: bool) -> Iterator[tuple[str, str, Row
             without = set(CHOSEN_ON) if choosing else {speaker} if task == "words" else set(speakers[number // 2 * 2 : number // 2 * 2 + 2])
             others = [row for row in known if row["group"] != speaker]
             seen = [row for row in known if row["group"] not in without]
-            yield f"unseen {speaker}", f"{task}-without-{'-'.join(sorted(without))}", seen, others, [r for r in known if r["group"] == speaker]
+            yield (
+                f"unseen {speaker}",
+                f"{task}-without-{'-'.join(sorted(without))}",
+                seen,
+                others,
+                [r for r in known if r["group"] == speaker],
+            )
     if task != "emotions" and not choosing:
         name = "scenes" if task == "scenes" else "fsdd"
         yield "official split", f"{name}-official", train, train, [row for row in rows if row["split"] != "train"]
@@ -112,7 +118,7 @@ def folds(rows: Rows, task: str, choosing: bool) -> Iterator[tuple[str, str, Row
 
 def write(rows: Rows, file: Path) -> Path:
     with file.open("w", newline="") as to:
-        writer = csv.DictWriter(to, ["file", "label", "group", "split"], lineterminator="\n")
+        writer = csv.DictWriter(to, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return file
@@ -125,26 +131,35 @@ def source(out: Path, task: str) -> Path:
 # ------------------------------------------------------------------------------------------------------------------ ours
 
 
-def encoder(out: Path, folder: Path, reads: str, seen: Rows, how: dict[str, Any], tag: str) -> ut.Run:
+def tag(how: dict[str, Any]) -> str:
+    return " ".join(f"{value}" if key == "method" else f"{key}={value}" for key, value in how.items())
+
+
+def encoder(out: Path, folder: Path, reads: str, seen: Rows, how: dict[str, Any]) -> ut.Run:
     """The run, pretrained unless it is there."""
-    run = out / "runs" / f"{reads}-{tag}"
+    run = out / "runs" / f"{reads} {tag(how)}"
     if not (run / "seconds").exists():
-        data = write([row | {"split": "train"} for row in seen], folder / f"{reads}.csv")
+        data = write([{"file": row["file"]} for row in seen], folder / f"{reads}.csv")
         began = time.process_time()
-        ut.pretrain(data, out=run, split="split", resume=run.exists(), **{"evaluate_every": 0, "health_every": 0, **how})
+        ut.pretrain(data, out=run, resume=run.exists(), **{"evaluate_every": 0, "health_every": 0, **how})
         (run / "seconds").write_text(f"{time.process_time() - began:.0f}")
     return ut.Run(run)
 
 
-def measured(run: ut.Run, folder: Path, part: str, train: Rows, test: Rows) -> Iterator[dict[str, Any]]:
-    """Scores of the encoder, of its random init and of raw features with a logistic regression."""
+def ours(
+    out: Path, folder: Path, how: dict[str, Any], reads: str, seen: Rows, part: str, train: Rows, test: Rows
+) -> Iterator[dict[str, Any]]:
+    """Scores of the encoder, pretrained on the rows `seen`, and of its random init."""
+    run = encoder(out, folder, reads, seen, how)
+    name = part.replace(" ", "-")
     rows = [row | {"split": "train"} for row in train] + [row | {"split": "test"} for row in test]
-    data = write(rows, folder / f"{part.replace(' ', '-')}.csv")
-    found = run.evaluate(data, label="label", split="split", task="classify", out=run.path / f"{part.replace(' ', '-')}.json")
-    for row in found:
-        if row["metric"] == "accuracy" and row["probe"] in ("linear", "linear-inner", "knn20") and row["labels"] in SETTINGS:
-            kept = {key: row[key] for key in ("labels", "mean", "low", "high", "draws")}
-            yield {"features": row["features"], "probe": row["probe"], **kept}
+    data = write(rows, folder / f"{name}.csv")
+    for row in run.evaluate(data, label="label", split="split", task="classify", out=run.path / f"{name}.json"):
+        known = row["probe"] in ("linear", "linear-inner", "knn20") and row["labels"] in SETTINGS and row["features"] != "raw"
+        if row["metric"] == "accuracy" and known:
+            features = "random init" if row["features"] == "random_init" else how["method"]
+            kept = {key: row[key] for key in ("probe", "labels", "mean", "low", "high", "draws")}
+            yield {"features": features, **kept, "seconds": int((run.path / "seconds").read_text())}
 
 
 # ------------------------------------------------------------------------------------------------------------- classical
@@ -206,7 +221,9 @@ class Sounds:
 
 def _warp(x: np.ndarray, others: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """x (T,C), others (N,S,C) of these lengths (N,) -> cost of the best warping path to each (N,), over the sum of both lengths."""
-    cost = np.sqrt(np.maximum((x**2).sum(1)[:, None, None] + (others**2).sum(2).T - 2 * np.einsum("tc,nsc->tsn", x, others, optimize=True), 0))
+    cost = np.sqrt(
+        np.maximum((x**2).sum(1)[:, None, None] + (others**2).sum(2).T - 2 * np.einsum("tc,nsc->tsn", x, others, optimize=True), 0)
+    )
     total = np.empty_like(cost)
     total[0] = cost[0].cumsum(0)
     for i in range(1, len(x)):
@@ -236,7 +253,11 @@ def fitted(x: np.ndarray, kind: str) -> Guess:
         if kind == "forest":
             return RandomForestClassifier(500, random_state=0).fit(x[rows], classes).predict(x[test])
         few = np.unique(classes, return_counts=True)[1].min() < 5
-        model, grid = (LinearSVC(), [1e-4, 1e-3, 1e-2, 1e-1, 1.0]) if kind == "svm" else (LogisticRegression(max_iter=300), [1e-3, 1e-2, 1e-1, 1.0])
+        model, grid = (
+            (LinearSVC(max_iter=5000), [1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+            if kind == "svm"
+            else (LogisticRegression(max_iter=300), [1e-3, 1e-2, 1e-1, 1.0])
+        )
         name = type(model).__name__.lower()
         scaled = make_pipeline(StandardScaler(), model)
         return (scaled if few else GridSearchCV(scaled, {f"{name}__C": grid}, cv=5)).fit(x[rows], classes).predict(x[test])
@@ -285,15 +306,19 @@ def table(rows: Rows) -> str:
         own = [row for row in rows if row["task"] == task and row["part"].split()[0] == kind]
         parts = list(dict.fromkeys(row["part"] for row in own))
         lines += [f"\n{task}, {', '.join(parts)}\n", f"| features | probe | {' | '.join(SETTINGS)} |", "|---" * (2 + len(SETTINGS)) + "|"]
-        for name, probe in dict.fromkeys((row["features"], row.get("probe", "")) for row in own):
+        for name, probe, run in dict.fromkeys((row["features"], row.get("probe", ""), row.get("run", "")) for row in own):
             cells = []
             for labels in SETTINGS:
-                found = [row for row in own if (row["features"], row.get("probe", ""), row["labels"]) == (name, probe, labels)]
+                found = [
+                    row
+                    for row in own
+                    if row["labels"] == labels and (row["features"], row.get("probe", ""), row.get("run", "")) == (name, probe, run)
+                ]
                 mean, half = over_parts(found) if len(found) else (0, 0)
                 short = f" ({len(found)} of {len(parts)})" if len(found) < len(parts) else ""
-                each = " [" + " ".join(f"{100 * row['mean']:.0f}" for row in found) + "]" if 1 < len(found) else ""
+                each = " [" + " ".join(f"{100 * row['mean']:.0f}" for row in found) + "]" if len(found) > 1 else ""
                 cells.append(f"{100 * mean:.1f} +- {100 * half:.1f}{each}{short}" if found else "")
-            lines.append(f"| {name} | {probe} | {' | '.join(cells)} |")
+            lines.append(f"| {name}{f' ({run})' if run else ''} | {probe} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -316,34 +341,26 @@ def main() -> None:
         print(table(there))
         return
 
-    def keep(about: dict[str, str], rows: Callable[[], Iterable[dict[str, Any]]]) -> None:
-        if any(all(row.get(key) == value for key, value in about.items()) for row in there):
-            return
-        new = [about | row for row in rows()]
-        with file.open("a") as to:
-            to.writelines(json.dumps(row) + "\n" for row in new)
-        for row in new:
-            print(json.dumps(row), flush=True)
+    def keep(about: dict[str, str], rows: Iterator[dict[str, Any]]) -> None:
+        if not any(about.items() <= row.items() for row in there):
+            new = [about | row for row in rows]
+            with file.open("a") as to:
+                to.writelines(json.dumps(row) + "\n" for row in new)
+            for row in new:
+                print(json.dumps(row), flush=True)
 
     for task in asked.tasks:
         rows, folder = listing(asked.out, task), source(asked.out, task)
-        sounds = Sounds(folder, rows) if asked.what == "classical" else None
-        peers = baselines(sounds, task) if sounds else {}
+        if asked.what == "classical":
+            sounds = Sounds(folder, rows)
+            for name, guess in baselines(sounds, task).items():
+                for part, _, _, train, test in folds(rows, task, choosing):
+                    keep({"task": task, "part": part, "features": name}, classical(guess, sounds, train, test))
+            continue
         how = {"method": asked.method, **dict(knob.split("=", 1) for knob in asked.knobs)} if choosing else FINAL[task]
-        tag = "-".join(f"{value}" if key == "method" else f"{key}={value}" for key, value in how.items()).replace("/", "+")
         for part, reads, seen, train, test in folds(rows, task, choosing):
-            if sounds:
-                for name, guess in peers.items():
-                    keep({"task": task, "part": part, "features": name}, lambda guess=guess: classical(guess, sounds, train, test))
-                continue
-
-            def ours(part: str = part, reads: str = reads, seen: Rows = seen, train: Rows = train, test: Rows = test) -> Iterator[dict[str, Any]]:
-                run = encoder(asked.out, folder, ("choose-" if choosing else "") + reads, seen, how, tag)
-                for row in measured(run, folder, part, train, test):
-                    features = {"encoder": tag if choosing else how["method"], "random_init": "random init", "raw": "raw"}[row["features"]]
-                    yield row | {"features": features, "seconds": int((run.path / "seconds").read_text())}
-
-            keep({"task": task, "part": part, "run": tag}, ours)
+            pretrained = ("choose " if choosing else "") + reads
+            keep({"task": task, "part": part, "run": tag(how)}, ours(asked.out, folder, how, pretrained, seen, part, train, test))
 
 
 if __name__ == "__main__":
