@@ -50,8 +50,8 @@ CHOSEN_ON = ("jackson", "lucas")  # speakers that validate the settings for word
 QUIET = {"global.noise": 0, "global.reverb": 0, "global.band": 0}
 FINAL: dict[str, dict[str, Any]] = {
     "words": {"method": "simclr", "steps": 400, "batch_size": 64, "normalise": "recording", **QUIET},
-    "emotions": {"method": "simclr", "steps": 150, "batch_size": 32, "global.scale": (0.4, 0.6)},
-    "scenes": {"method": "simclr", "steps": 150, "batch_size": 32, "global.scale": (0.4, 0.6)},
+    "emotions": {"method": "simclr", "steps": 80, "batch_size": 32, "global.scale": (0.4, 0.6), "global.zoom": 0, "global.shift": 0},
+    "scenes": {"method": "simclr", "steps": 120, "batch_size": 32, "global.scale": (0.4, 0.6)},
 }
 FINAL["speakers"] = FINAL["words"]
 MELS, COEFFICIENTS, WARPED, HOP = 64, 20, 13, 0.01  # bands, cepstral coefficients of statistics and of warping, seconds
