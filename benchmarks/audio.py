@@ -291,10 +291,10 @@ def classical(guess: Guess, sounds: Sounds, train: Rows, test: Rows) -> Iterator
 
 
 def over_parts(rows: Rows) -> tuple[float, float]:
-    """Mean of scores of several parts, and half its 95% interval (Student's t); of one part, that of its row."""
+    """Mean of scores of several parts, and half its 95% interval (Student's t); of one or two parts, the widest of a row."""
     means = [row["mean"] for row in rows]
-    if len(means) == 1:
-        return means[0], max(rows[0]["high"] - means[0], means[0] - rows[0]["low"])
+    if len(means) < 3:
+        return statistics.mean(means), max(max(row["high"] - row["mean"], row["mean"] - row["low"]) for row in rows)
     return statistics.mean(means), float(stdtrit(len(means) - 1, 0.975)) * statistics.stdev(means) / len(means) ** 0.5
 
 
