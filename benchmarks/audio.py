@@ -327,6 +327,7 @@ def main() -> None:
     parser.add_argument("what", choices=("choose", "final", "classical", "table"))
     parser.add_argument("out", type=Path)
     parser.add_argument("tasks", nargs="*", help=", ".join(TASKS))
+    parser.add_argument("--parts", nargs="*", default=[], help="only these, e.g. 'unseen george' 'official split'")
     parser.add_argument("--method", default="simclr", help="of choose")
     parser.add_argument("--knobs", nargs="*", default=[], help="of choose: key=value")
     parser.add_argument("--file", choices=("choose", "final"), default="final", help="of classical and table")
@@ -351,14 +352,15 @@ def main() -> None:
 
     for task in asked.tasks:
         rows, folder = listing(asked.out, task), source(asked.out, task)
+        parts = [fold for fold in folds(rows, task, choosing) if not asked.parts or fold[0] in asked.parts]
         if asked.what == "classical":
             sounds = Sounds(folder, rows)
             for name, guess in baselines(sounds, task).items():
-                for part, _, _, train, test in folds(rows, task, choosing):
+                for part, _, _, train, test in parts:
                     keep({"task": task, "part": part, "features": name}, classical(guess, sounds, train, test))
             continue
         how = {"method": asked.method, **dict(knob.split("=", 1) for knob in asked.knobs)} if choosing else FINAL[task]
-        for part, reads, seen, train, test in folds(rows, task, choosing):
+        for part, reads, seen, train, test in parts:
             pretrained = ("choose " if choosing else "") + reads
             keep({"task": task, "part": part, "run": tag(how)}, ours(asked.out, folder, how, pretrained, seen, part, train, test))
 
