@@ -404,6 +404,19 @@ def test_views_of_waveforms_have_no_options_of_spectrograms_and_no_values_of_tok
     assert not {"mix", "zoom", "masks"} & presets["spans"].keys()
 
 
+def test_a_recording_is_normalised_by_itself_whatever_its_gain_and_padding() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
+    loud, quiet = ([{"audio": encoded(gain * noise[:n]), "name": str(n)} for n in (4000, 900)] for gain in (1.0, 0.25))
+    prep = prep_of(loud, normalise="recording")
+    found, other, alone = (view("whole", each, prep) for each in (loud, quiet, loud[1:]))
+    for x, valid in zip(found.x, found.valid, strict=True):
+        assert float(x[valid].mean(0).abs().max()) < 1e-4
+        assert float(x[valid].square().mean()) == pytest.approx(1, abs=1e-3)
+        assert not x[~valid].any()
+    assert float((other.x - found.x).abs().mean()) < 0.01
+    assert torch.allclose(alone.x[0], found.x[1, : alone.x.shape[1]], atol=1e-4)
+
+
 def test_a_waveform_is_standardised_unless_its_encoder_reads_it_as_it_is() -> None:
     found, _, _ = waveform("spans")
     for x, valid in zip(found.x, found.valid, strict=True):

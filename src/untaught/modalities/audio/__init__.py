@@ -90,6 +90,12 @@ AUDIO = Modality(
     batch=128,
     expects=expects,
     wants=lambda needs: {"input": "waveform"} if "local" in needs else {},
-    knobs={"rate": Annotated[int, RATES], "segment": Annotated[float, LONG], "input": Literal["log_mel", "waveform"], "standardise": bool},
+    knobs={
+        "rate": Annotated[int, RATES],
+        "segment": Annotated[float, LONG],
+        "input": Literal["log_mel", "waveform"],
+        "normalise": Literal["data", "recording"],
+        "standardise": bool,
+    },
     targets={"transcripts": transcripts(FIELDS)},
 )

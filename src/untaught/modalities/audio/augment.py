@@ -25,6 +25,7 @@ from untaught.ops.log_mel import FLOOR, cepstra, deltas, frames
 ECHO = 0.3  # seconds of reverberation
 DECAY = 7.0  # of its amplitude over that time, as an exponent: 60 dB
 FLOOR_LOG = math.log(FLOOR)
+FLAT = 0.1  # least standard deviation of a recording's log-mel spectrogram that is made 1
 COEFFICIENTS = 13  # of a frame, as in HuBERT
 SLOPE = 4.0  # of a band filter, in nepers per octave
 
@@ -195,10 +196,16 @@ def _resized(x: Tensor, number: Tensor, rng: CounterRNG, options: Options) -> tu
 
 
 def _normalised(x: Tensor, number: Tensor, options: Options, prep: Preprocessor) -> View:
-    """With mean 0 and standard deviation 1 over the training part; padded to a multiple of `patch` frames."""
+    """With mean 0 and standard deviation 1 over the training part, or, with normalise=recording, with mean 0 in every band and standard
+    deviation 1 in each recording; padded to a multiple of `patch` frames."""
     valid = _before(number, x)
-    (mean,), (std,) = prep.statistics["mean"], prep.statistics["std"]
-    x = torch.where(valid, (x - mean) / std, 0.0)
+    if prep.settings.get("normalise") == "recording":
+        x = torch.where(valid, x, 0.0)
+        x = torch.where(valid, x - x.sum(1, keepdim=True) / number.view(-1, 1, 1), 0.0)
+        x = x / (x.square().sum((1, 2)) / (number * x.shape[2])).sqrt().clamp(min=FLAT).view(-1, 1, 1)
+    else:
+        (mean,), (std,) = prep.statistics["mean"], prep.statistics["std"]
+        x = torch.where(valid, (x - mean) / std, 0.0)
     behind = -x.shape[1] % (options.get("patch") or 1)
     return View(F.pad(x, (0, 0, 0, behind)), F.pad(valid.squeeze(2), (0, behind)))
 

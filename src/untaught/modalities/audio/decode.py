@@ -145,6 +145,7 @@ def plan(records: list[Record], overrides: Options) -> Options:
         "seconds": round(min(longest, segment), 3),
         "segment": segment,
         "input": form,
+        "normalise": overrides.get("normalise") or "data",
         "standardise": True if (given := overrides.get("standardise")) is None else bool(given),
         "mels": MELS,
         "window": round(WINDOW * rate),
