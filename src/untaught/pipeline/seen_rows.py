@@ -117,7 +117,8 @@ class SeenRows:
     def queries(self, store: Store, labels: np.ndarray) -> np.ndarray:
         """(N,) bool: whole groups that the run held out, and 20% of those that it doesn't know, or all if that is none, by labels (N,)
         or (N,K). It was trained on no sample of them."""
-        assert self.trained is not None and self.held_out is not None
+        assert self.trained is not None
+        assert self.held_out is not None
         trained, held_out = (np.isin(store.groups, store.groups[np.isin(store.hashes, rows)]) for rows in (self.trained, self.held_out))
         known = trained | held_out
         missing = -1 if labels.dtype.kind == "i" else np.nan

@@ -189,9 +189,7 @@ def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
     if not np.isfinite(samples).all():
         raise ValueError("has NaN or infinite samples")
     if (peak := float(np.abs(samples).max(initial=0.0))) > LOUDEST:
-        raise ValueError(
-            f"has samples of up to {peak:.3g}, where full scale is 1; divide them by their full scale (by 32768 if it was 16-bit)"
-        )
+        raise ValueError(f"has samples of up to {peak:.3g}, where full scale is 1; divide them, by 32768 if they were 16-bit")
     wave = samples.mean(1) if samples.shape[1] > 1 else samples[:, 0]
     if own != rate:
         wave = soxr.resample(wave, own, rate)
