@@ -36,7 +36,7 @@ def sound(text: str, random: np.random.Generator) -> np.ndarray:
     return (wave + 0.01 * random.normal(size=len(wave))).astype(np.float32)
 
 
-def listing(folder: Path, texts: list[str], parts: list[str], **columns: list[Any]) -> Path:
+def listing(folder: Path, texts: list[str], parts: list[str]) -> Path:
     """A listing of recordings with `transcript` and `part`; "" has a sound as well."""
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -109,6 +109,16 @@ def test_what_is_wrong_with_transcripts_is_counted_or_said(run: ut.Run, tmp_path
         run.finetune(tmp_path / "data" / "000.wav", "transcribe", out=tmp_path / "no", **short)
     with pytest.raises(ut.UserError, match="labels=10/class: --task transcribe has no classes"):
         run.finetune(data, "transcribe", out=tmp_path / "no", label="transcript", labels="10/class", **short)
+
+
+def test_speakers_are_held_out_whole_even_where_pretraining_heard_them(tmp_path: Path, capfd: Any) -> None:
+    data = listing(tmp_path / "data", words(20, 3), [f"s{number % 5}" for number in range(20)])
+    tiny: dict[str, Any] = {"encoder__width": 32, "encoder__depth": 1, "encoder__patch": 4, "precision": "float32"}
+    run = ut.pretrain(data, "vicreg", encoder="patch_series", out=tmp_path / "run", modality="audio", steps=1, batch_size=8, **tiny)
+    capfd.readouterr()
+    model = run.finetune(data, "transcribe", out=tmp_path / "model", columns={"group": "part"}, **{**TINY, "steps": 2, "batch_size": 4})
+    assert "was trained on 4 of the 4 recordings held out, without their labels" in " ".join(capfd.readouterr().err.split())
+    assert len({int(Path(file).stem) % 5 for file in pd.read_csv(model.path / "predictions.csv")["file"]}) == 1
 
 
 def test_the_frozen_encoder_is_measured_beside_random_init(run: ut.Run, tmp_path: Path) -> None:

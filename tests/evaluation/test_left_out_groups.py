@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from untaught.evaluation.evaluator import Scorer, read_rows
 from untaught.evaluation.left_out_groups import Groups, leave_each_out, over_groups
 from untaught.modalities.image import IMAGE
 from untaught.pipeline.dataset import Dataset, open_dataset
+from untaught.pipeline.infer import chosen_modality
 
 GROUPS, EACH, SIDE = 5, 18, 16
 
@@ -166,3 +168,40 @@ def test_evaluate_by_group_says_what_pretraining_saw(tmp_path: Path, capsys: pyt
     run.report()
     with pytest.raises(UserError, match="no column voice"):
         run.evaluate(voices(), label="label", group="voice")
+
+
+def test_finetuning_keeps_groups_whole_whatever_pretraining_saw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny: dict[str, Any] = {"steps": 2, "batch_size": 8, "precision": "float32"}
+    short = {**tiny, "scratch": False, "validation": 0, "label": "label", "columns": {"group": "speaker"}}
+    frame = voices()
+    seen = {}
+    for name, columns in (("mixed", None), ("four", {"without": "speaker=s3"})):
+        run = ut.pretrain(frame, "simclr", label="label", columns=columns, out=tmp_path / name, encoder__width=8, **tiny)
+        capsys.readouterr()
+        run.finetune(frame, out=tmp_path / f"{name}_model", **short)
+        seen[name] = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"skipping 1\d of 18 images of val: .* was trained on them", seen["mixed"]), "images of one speaker are held out"
+    assert "split 80/20 by group, seed 0: train 72, val " in seen["mixed"]
+    assert "was trained on in train, the new ones split 80/20: train 72, val 18" in seen["four"], (
+        "the speaker that pretraining did not see is held out"
+    )
+
+
+def test_a_split_by_group_is_said_to_be_one() -> None:
+    dataset = opened(voices())
+    assert dataset.store is not None
+    assert dataset.store.parts(0)[1].startswith("80/20 by group, seed 0: train 72, val 18")
+    alone = opened(voices().assign(speaker="s0"))
+    assert alone.store is not None
+    assert "too few labels or groups to hold some out" in alone.store.parts(0)[1]
+
+
+def test_what_names_no_groups_is_refused(tmp_path: Path) -> None:
+    frame = voices()
+    with pytest.raises(UserError, match="no label of speaker s0 occurs in another group"):
+        Groups.of(scorer(opened(frame.assign(label=frame["speaker"]))), "speaker")
+    np.save(tmp_path / "images.npy", np.zeros((20, 16, 16), np.uint8))
+    with pytest.raises(UserError, match="--group needs a table"):
+        open_dataset(tmp_path / "images.npy", IMAGE, columns={"group": "speaker"}, label=None, split=None)
+    with pytest.raises(UserError, match=r"^no column voice in the table; its columns are image, label, speaker: give --group NAME$"):
+        chosen_modality(None, frame, {"group": "voice"})

@@ -85,6 +85,11 @@ def test_every_format_is_the_same_sound(kind: dict[str, str], limit: int) -> Non
     assert np.abs(found[middle] - want[middle]).max() <= limit + 1
 
 
+def test_samples_a_little_above_full_scale_are_clipped() -> None:
+    sound = 3 * tone(0.5)
+    assert np.abs(decoded(encoded(sound, subtype="FLOAT")) / 32768 - np.clip(sound, -1, 1)).max() < 1e-4
+
+
 def test_channels_are_averaged_and_rates_resampled() -> None:
     stereo = np.stack([tone(0.5, 440, 48_000), np.zeros(24_000, np.float32)], 1)
     found = decoded(encoded(stereo, 48_000)) / 32768
@@ -112,6 +117,10 @@ def test_arrays_are_samples_with_a_rate() -> None:
         (encoded(np.zeros(4000, np.float32)), "is silent"),
         (encoded(tone(3 / RATE)), r"is 3 samples long, 0\.375 ms; at least 20 ms"),
         (encoded(np.array([0.1, np.nan, 0.2] * 400, np.float32), subtype="FLOAT"), "NaN or infinite"),
+        (encoded(tone(0.5), 100), "has a sample rate of 100 Hz; it must be from 1,000 to 384,000"),
+        (encoded(tone(0.5), 10**9), "has a sample rate of 1,000,000,000 Hz"),
+        ({"array": tone(0.5), "sampling_rate": 10}, "has a sample rate of 10 Hz"),
+        (32768 * tone(0.5), r"has samples of up to 1\.64e\+04, where full scale is 1; divide them"),
         (np.zeros((2, 3, 4), np.float32), "is not a recording"),
         (7, "int is not a recording"),
     ],

@@ -193,15 +193,19 @@ def _offers(encoder: Encoder) -> str:
 
 
 def _divider(dataset: Dataset, known: SeenRows | None, seed: int, fields: bool) -> Callable[[Store], Parts]:
-    """Splits the rows. fields: targets are fields, not labels; data without parts then hold out 20% of the rows that the encoder was not
-    trained on."""
+    """Splits the rows. fields: targets are fields, not labels; data without parts then hold out rows as if all had one label."""
 
     def divide(store: Store) -> Parts:
         rows, how = known.divider(dataset, own=False)(store) if known else store.parts(seed)
         if not fields or len(rows) > 1 or store.labels is not None:
             return rows, how
-        unseen = ~np.isin(store.hashes, known.trained) if known is not None and known.trained is not None else np.ones(len(store), bool)
-        held_out = hold_out(np.where(unseen, 0, -1), seed, groups=store.groups) & unseen
+        one = np.zeros(len(store), np.int64)
+        held_out = hold_out(one, seed, groups=store.groups)
+        if known is not None and known.trained is not None and ((new := known.queries(store, one)).any() or not dataset.group):
+            held_out = new
+        elif known is not None and (count := known.seen(store, np.flatnonzero(held_out))):
+            noun = dataset.modality.noun
+            warn(f"{known.folder} was trained on {count:,} of the {int(held_out.sum()):,} {noun} held out, without their labels")
         if not held_out.any():
             return rows, how
         rows = {TRAIN: np.flatnonzero(~held_out), VAL: np.flatnonzero(held_out)}

@@ -95,6 +95,7 @@ class Choice:
         for option, value in vars(self).items():
             if value:
                 option = f"columns {next(iter(self.reading))}" if option == "reading" else option
+                option = GROUP if option == "columns" and [*self.columns] == [GROUP] else option
                 raise UserError(f"--{option} needs a table (parquet, csv, json), but {where} has no columns; remove the option")
 
 

@@ -100,10 +100,12 @@ class Store:
         if self.labels is None:
             return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: no labels, no split"
         held_out = hold_out(self.labels, seed, groups=self.groups)
+        grouped = len(np.unique(self.groups)) < len(self)
         if not held_out.any():
-            return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: too few labels to hold some out"
+            lack = "labels or groups" if grouped else "labels"
+            return {TRAIN: np.arange(len(self))}, f"all {len(self):,} rows are training rows: too few {lack} to hold some out"
         rows = {TRAIN: np.flatnonzero(~held_out), VAL: np.flatnonzero(held_out)}
-        how = "stratified by label, " if self.classes else ""
+        how = "by group, " if grouped else "stratified by label, " if self.classes else ""
         return rows, f"80/20 {how}seed {seed}: {sizes(rows)}"
 
     @property

@@ -15,7 +15,7 @@ from untaught.data.grouped_rows import grouped_rows
 from untaught.data.identity import change_time, content_hash, file_facts, fingerprint
 from untaught.data.label_column import LABELS, count_values, find_labels, label_doubts, number_of
 from untaught.data.label_sets import OPTION, indicator_columns, join_indicators, split_labels
-from untaught.data.labels import is_missing
+from untaught.data.labels import class_name, is_missing
 from untaught.data.parts import GROUP, PARTS, Choice, Part, Shard, Source, sort_parts
 from untaught.data.row_filter import OPTION as WITHOUT
 from untaught.data.row_filter import without
@@ -45,10 +45,9 @@ def open_tables(
     tables, label = _label_sets(tables, choice, where)
     everything = [table for part in tables.values() for table in part]
     first = everything[0]
+    group = asked_column(choice.columns.get(GROUP), GROUP, first, where)
     chosen = {name: choose_column(name, first, modality, choice.columns) for name in modality.fields}
-    chosen |= extra_columns(first, modality, choice.columns)
-    if (group := asked_column(choice.columns.get(GROUP), GROUP, first, where)) is not None:
-        chosen[GROUP] = group
+    chosen |= extra_columns(first, modality, choice.columns) | ({GROUP: group} if group is not None else {})
     for name, column in chosen.items():
         if other := next((one for one, same in chosen.items() if same == column and one != name), None):
             raise UserError(f"column {column} of {where} would be both the {other} and the {name}; give --columns {name}=NAME")
@@ -79,8 +78,8 @@ def open_tables(
                 record: Record = {
                     name: _value(_named(row[column], table, column), table, column in listings) for name, column in chosen.items()
                 }
-                if (own := record.pop(GROUP, None)) not in (None, ""):
-                    record[GROUP] = str(own)
+                if (own := class_name(record.pop(GROUP, None))) is not None:
+                    record[GROUP] = own
                 if label is not None:
                     record["label"] = number(row.get(label))
                 files = [row[column] for column in chosen.values() if column in listings or column in table.media]

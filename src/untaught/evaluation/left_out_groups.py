@@ -54,8 +54,10 @@ class Groups:
             warn(f"skipping {missing:,} {noun} without a value in column {column}")
         for name in found:
             others = np.concatenate([other for key, other in found.items() if key != name])
-            if len(np.unique(scorer.labels(others), axis=0)) < 2:
+            if len(learned := np.unique(scorer.labels(others), axis=0)) < 2:
                 raise UserError(f"without {column} {name}, all labels are the same; nothing can be learned from the other groups")
+            if store.classes and learned.ndim == 1 and not np.isin(scorer.labels(found[name]), learned).any():
+                raise UserError(f"no label of {column} {name} occurs in another group, so that none can be learned; give another column")
         return cls(column, found)
 
     @property

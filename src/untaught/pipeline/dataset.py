@@ -162,7 +162,8 @@ def open_dataset(
     records = peek(source)
     prep = adapted(records, reading) if isinstance(reading, Preprocessor) else plan(source, records, modality, overrides or {})
     if (cut := modality.cut) is not None:
-        source = cut_source(source, lambda record: cut(record, prep.settings), sorted(prep.settings.items()))
+        pieces = cut_source(source, lambda record: cut(record, prep.settings), sorted(prep.settings.items()))
+        source, records = pieces, records if pieces is source else peek(pieces)
     prep.presets()  # raises UserError for impossible settings of a run file
     names = data_names(data)
     name = f"in memory: {source.what}" if names is None else names if isinstance(names, str) else ", ".join(names)

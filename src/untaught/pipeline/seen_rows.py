@@ -91,18 +91,17 @@ class SeenRows:
     def other(self, store: Store, fingerprint: str, noun: str) -> Parts:
         """Splits of data named by the user: the run's training samples are never queries; its held-out samples still are."""
         rows, how = store.parts(self.seed)
-        if store.contents == self.contents:
+        held_out = [store.hashes[numbers] for part, numbers in rows.items() if part != TRAIN]
+        split = np.unique(np.concatenate(held_out)) if held_out else np.arange(0)
+        if store.contents == self.contents and (self.held_out is None or np.array_equal(split, self.held_out)):  # else by other groups
             return rows, how
         if self.trained is None or self.held_out is None:
             return self._streamed(store, rows, how)
         trained = np.isin(store.hashes, self.trained)
-        held_out = np.isin(store.hashes, self.held_out) & ~trained
-        if not (trained.any() or held_out.any()):
+        if not (trained.any() or np.isin(store.hashes, self.held_out).any()):
             return rows, how
         if not store.local_shards and store.labels is not None:
-            seen = (trained | held_out)[(..., *[None] * (store.labels.ndim - 1))]
-            labels = np.where(seen, -1 if store.labels.dtype.kind == "i" else np.nan, store.labels)
-            queries = held_out | (hold_out(labels, self.seed, groups=store.groups) & ~trained)
+            queries = self.queries(store, store.labels)
             if queries.any():
                 rows = {TRAIN: np.flatnonzero(~queries), VAL: np.flatnonzero(queries)}
                 return rows, f"{int(trained.sum()):,} that {self.folder} was trained on in train, the new ones split 80/20: {sizes(rows)}"
@@ -114,6 +113,18 @@ class SeenRows:
             elif seen:
                 warn(f"{self.folder} was trained on all {seen:,} {noun} of {part}: its scores are on training samples")
         return rows, how
+
+    def queries(self, store: Store, labels: np.ndarray) -> np.ndarray:
+        """(N,) bool: whole groups that the run held out, and 20% of those that it doesn't know, or all if that is none, by labels (N,)
+        or (N,K). It was trained on no sample of them."""
+        assert self.trained is not None
+        assert self.held_out is not None
+        trained, held_out = (np.isin(store.groups, store.groups[np.isin(store.hashes, rows)]) for rows in (self.trained, self.held_out))
+        known = trained | held_out
+        missing = -1 if labels.dtype.kind == "i" else np.nan
+        new = hold_out(np.where(known[(..., *[None] * (labels.ndim - 1))], missing, labels), self.seed, groups=store.groups)
+        queries = (held_out | new) & ~trained
+        return queries if queries.any() else ~known
 
     def divider(self, dataset: Dataset, own: bool) -> Callable[[Store], Parts]:
         """The function store -> splits, for the run's own data or for other data."""

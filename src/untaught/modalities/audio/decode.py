@@ -29,6 +29,7 @@ WINDOW, HOP = 0.025, 0.010  # seconds
 MELS = 64
 CEPSTRA = 20
 FITTED = 1 << 24  # samples that statistics are fitted on
+LOUDEST = 4.0  # of full scale 1: floating-point samples may exceed it a little, and are then clipped
 RATES, LONG = Within(1000, 384_000), Within(SHORTEST, LONGEST)
 
 
@@ -91,6 +92,7 @@ def _array(record: Record, rate: int | None) -> tuple[np.ndarray, int] | None:
         raise ValueError(f"an array of shape {value.shape} is not a recording; (samples,), (channels, samples) is allowed")
     if rate is None:
         raise UserError("arrays of samples have no sample rate; give rate=16000 or whatever it is, in Hz")
+    _check(value.size, rate)
     if value.dtype.kind in "ui":
         bits = 8 * value.dtype.itemsize
         half = 2.0 ** (bits - 1)
@@ -104,18 +106,19 @@ def extent(record: Record, rate: int | None = None) -> tuple[int, float, float]:
     if (found := _array(record, rate)) is not None:
         samples, own = found
         return own, *span(record, len(samples) / own)
-    info = _info(record["audio"])
+    file = _file(record["audio"])
+    with _reading():
+        info = soundfile().info(file)
+    _check(info.frames, info.samplerate)
     return info.samplerate, *span(record, info.frames / info.samplerate)
 
 
-def _info(value: Any) -> Any:
-    """libsndfile's description of a file: samplerate, channels, frames. Raises ValueError or OSError."""
-    file = _file(value)
-    with _reading():
-        info = soundfile().info(file)
-    if info.frames < 1 or info.samplerate < 1:
+def _check(samples: int, rate: int) -> None:
+    """Raises ValueError for a recording without samples or with an impossible rate."""
+    if samples < 1:
         raise ValueError("has no samples")
-    return info
+    if rate not in RATES:
+        raise ValueError(f"has a sample rate of {rate:,} Hz; it must be {RATES}")
 
 
 def span(record: Record, seconds: float) -> tuple[float, float]:
@@ -186,6 +189,8 @@ def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
         samples, own = _read(record)
     if not np.isfinite(samples).all():
         raise ValueError("has NaN or infinite samples")
+    if (peak := float(np.abs(samples).max(initial=0.0))) > LOUDEST:
+        raise ValueError(f"has samples of up to {peak:.3g}, where full scale is 1; divide them, by 32768 if they were 16-bit")
     wave = samples.mean(1) if samples.shape[1] > 1 else samples[:, 0]
     if own != rate:
         wave = soxr.resample(wave, own, rate)
@@ -204,8 +209,7 @@ def _read(record: Record) -> tuple[np.ndarray, int]:
         opened = soundfile().SoundFile(file)
     with opened:
         rate, length = opened.samplerate, opened.frames
-        if length < 1:
-            raise ValueError("has no samples")
+        _check(length, rate)
         low, high = span(record, length / rate)
         if high - low > LONGEST:
             raise ValueError(
