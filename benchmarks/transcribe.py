@@ -94,6 +94,8 @@ def build(out: Path, unseen: str, minutes: list[float], part: str, seed: int) ->
     if all((folder / f"{name:g}.csv").exists() for name in minutes):
         return folder
     every = recordings()
+    if unseen not in (speakers := {row["speaker"] for row in every}):
+        raise SystemExit(f"--unseen {unseen}: must be one of {', '.join(sorted(speakers))}")
     others = list(strings([row for row in every if row["speaker"] != unseen and row["split"] == "train"], seed))
     if part == "val":
         cut = len(others) // 5
