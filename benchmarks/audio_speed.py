@@ -201,7 +201,9 @@ def packed(folder: Path, cache: Path) -> None:
     from untaught.data.store import pack
 
     def anonymous() -> float:
-        return next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+        return next(
+            int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")
+        )
 
     before = peak = anonymous()
 

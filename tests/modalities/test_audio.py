@@ -23,7 +23,7 @@ from untaught.modalities.audio.augment import _band, _resized
 from untaught.modalities.audio.decode import plan, raw
 from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.log_mel import FLOOR, cepstra, deltas, log_mel
-from untaught.pipeline.dataset import batch_of
+from untaught.pipeline.dataset import batch_of, open_dataset
 
 soundfile = pytest.importorskip("soundfile")
 RATE = 8000
@@ -200,6 +200,13 @@ def test_long_recordings_are_cut_and_stay_in_one_split(tmp_path: Path) -> None:
         assert held
         assert not held & train
     assert cut_source(source, lambda record: [record], 0) is source
+
+
+def test_examples_of_a_long_recording_are_pieces_of_it(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", tone(1.0), RATE)
+    dataset = open_dataset(tmp_path / "long.wav", AUDIO, columns=None, label=None, split=None, overrides={"segment": 0.4})
+    assert [record["end"] - record["start"] for record in dataset.peeked] == pytest.approx([1 / 3] * 3)
+    assert batch_of(dataset.peeked, dataset.prep)[0]["wave"].shape == (3, 2667)
 
 
 # -------------------------------------------------------------------------------------------------------- spectrograms

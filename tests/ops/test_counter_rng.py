@@ -129,3 +129,16 @@ def test_order_is_a_permutation_and_every_one_as_likely() -> None:
     counts = counts[counts > 0]
     assert len(counts) == 24
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+
+
+def test_draws_in_parts_are_those_of_the_whole_batch() -> None:
+    index, wide = torch.arange(5), 1 << 15
+    whole = CounterRNG(3, 1, index, 2)
+    drawn = whole.normal(wide), whole.uniform()
+    for row in range(5):
+        alone = CounterRNG(3, 1, index[row : row + 1], 2)
+        assert torch.equal(alone.normal(wide)[0], drawn[0][row])
+        assert torch.equal(alone.uniform()[0], drawn[1][row])
+    rows = torch.arange(5.0)
+    made = CounterRNG(3, 1, index, 2).by_rows(2, lambda part, own: own + part.uniform(), rows)
+    assert torch.equal(made, rows + CounterRNG(3, 1, index, 2).uniform())

@@ -6,13 +6,16 @@ The hash is splitmix64 (Steele, Lea, Flood, OOPSLA 2014) on wrapping int64 arith
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 _MASK = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
+_CACHED = 1 << 16  # values drawn at once on a CPU: more leave its caches
 
 
 def _signed(x: int) -> int:
@@ -30,9 +33,9 @@ def mix(x: int) -> int:
 
 def _mix(x: Tensor) -> Tensor:
     """`mix` on int64 tensors of any shape; right shifts are made logical by masking."""
-    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _signed(0x94D049BB133111EB)
-    return x ^ ((x >> 31) & ((1 << 33) - 1))
+    x = (x >> 30).bitwise_and_((1 << 34) - 1).bitwise_xor_(x).mul_(_signed(0xBF58476D1CE4E5B9))
+    x = (x >> 27).bitwise_and_((1 << 37) - 1).bitwise_xor_(x).mul_(_signed(0x94D049BB133111EB))
+    return (x >> 31).bitwise_and_((1 << 33) - 1).bitwise_xor_(x)
 
 
 class CounterRNG:
@@ -64,8 +67,22 @@ class CounterRNG:
 
     def normal(self, *shape: int) -> Tensor:
         """-> (B, *shape) float32, standard normal (Box and Muller)."""
+        each = max(1, _CACHED // math.prod(shape)) if self.keys.device.type == "cpu" else len(self.keys)
+        if each < len(self.keys):
+            return self.by_rows(each, lambda part: part.normal(*shape))
         radius = (-2 * (1 - self.uniform(*shape)).log()).sqrt()
         return radius * (2 * math.pi * self.uniform(*shape)).cos()
+
+    def by_rows(self, each: int, make: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """make(rng, *rows) for `each` samples at a time, with the draws of the whole batch, concatenated; rows (B, ...)."""
+        parts = []
+        for keys in self.keys.split(each):
+            part = copy.copy(self)
+            part.keys = keys
+            parts.append(part)
+        made = torch.cat([make(part, *some) for part, *some in zip(parts, *(one.split(each) for one in rows), strict=True)])
+        self.count = parts[0].count
+        return made
 
     def chance(self, probability: float) -> Tensor:
         """-> (B,) bool, true with the given probability."""

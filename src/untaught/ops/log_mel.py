@@ -16,6 +16,7 @@ from torch import Tensor
 
 FLOOR = 1e-6  # added to the power of a band; a full-scale sine has about 1e4
 LOWEST = 50.0  # Hz, lower end of the lowest filter
+CACHED = 1 << 19  # values of frames transformed at once on a CPU: three times as fast as all at once, which leave its caches
 
 
 def frames(samples: int | Tensor, hop: int) -> int | Tensor:
@@ -27,11 +28,17 @@ def log_mel(wave: Tensor, rate: int, mels: int, window: int, hop: int) -> Tensor
     """wave (B,T) in -1..1 -> (B, T // hop + 1, mels) float32, the natural logarithm of each band's power."""
     with torch.autocast(wave.device.type, enabled=False):
         size = fft_size(window)
-        wave = F.pad(wave.float(), (size // 2, size // 2))
         hann = torch.hann_window(window, device=wave.device)
-        spectrum = torch.stft(wave, size, hop, window, hann, center=False, return_complex=True)  # (B, size/2+1, frames)
-        power = spectrum.real.square() + spectrum.imag.square()
-        return (power.transpose(1, 2) @ _filters_on(rate, size, mels, wave.device) + FLOOR).log()
+        filters = _filters_on(rate, size, mels, wave.device)
+
+        def some(rows: Tensor) -> Tensor:
+            rows = F.pad(rows.float(), (size // 2, size // 2))
+            spectrum = torch.stft(rows, size, hop, window, hann, center=False, return_complex=True)  # (B, size/2+1, frames)
+            power = spectrum.real.square() + spectrum.imag.square()
+            return (power.transpose(1, 2) @ filters + FLOOR).log()
+
+        each = max(1, CACHED // ((wave.shape[1] // hop + 1) * size)) if wave.device.type == "cpu" else len(wave)
+        return torch.cat([some(rows) for rows in wave.split(each)]) if each < len(wave) else some(wave)
 
 
 def fft_size(window: int) -> int:

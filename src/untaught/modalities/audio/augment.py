@@ -28,6 +28,7 @@ FLOOR_LOG = math.log(FLOOR)
 FLAT = 0.1  # least standard deviation of a recording's log-mel spectrogram that is made 1
 COEFFICIENTS = 13  # of a frame, as in HuBERT
 SLOPE = 4.0  # of a band filter, in nepers per octave
+CACHED = 1 << 16  # samples disturbed at once on a CPU: more leave its caches
 
 
 def whole(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
@@ -118,6 +119,9 @@ def _cropped(wave: Tensor, count: Tensor, rng: CounterRNG, options: Options, rat
 
 def _disturbed(wave: Tensor, count: Tensor, rng: CounterRNG, options: Options, rate: int) -> Tensor:
     """wave (B,S), 0 from sample `count` (B,) on -> the same with polarity, reverberation, band filter, noise and gain."""
+    each = max(1, CACHED // max(wave.shape[1], 1))
+    if wave.device.type == "cpu" and each < len(wave):
+        return rng.by_rows(each, lambda part, some, own: _disturbed(some, own, part, options, rate), wave, count)
     valid = torch.arange(wave.shape[1], device=wave.device) < count.unsqueeze(1)
     level = _level(wave, count)
     if options["polarity"]:
