@@ -67,7 +67,7 @@ class CounterRNG:
 
     def normal(self, *shape: int) -> Tensor:
         """-> (B, *shape) float32, standard normal (Box and Muller)."""
-        each = max(1, _CACHED // math.prod(shape)) if self.keys.device.type == "cpu" else len(self.keys)
+        each = max(1, _CACHED // max(math.prod(shape), 1)) if self.keys.device.type == "cpu" else len(self.keys)
         if each < len(self.keys):
             return self.by_rows(each, lambda part: part.normal(*shape))
         radius = (-2 * (1 - self.uniform(*shape)).log()).sqrt()
