@@ -19,7 +19,7 @@ from untaught.data.sources import open_source
 from untaught.data.store import pack
 from untaught.encoders.conv_mel import ConvMel
 from untaught.modalities.audio import AUDIO
-from untaught.modalities.audio.augment import _band, _resized
+from untaught.modalities.audio.augment import _band, _fast_size, _resized
 from untaught.modalities.audio.decode import plan, raw
 from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.log_mel import FLOOR, cepstra, deltas, log_mel
@@ -312,12 +312,17 @@ def test_noise_has_the_ratio_that_is_given() -> None:
 
 
 def test_a_band_filter_passes_what_lies_between() -> None:
-    response = _band(257, CounterRNG(0, 0, torch.arange(50), 0), 1.0, 16_000)
+    response = _band(257, CounterRNG(0, 0, torch.arange(50), 0), 16_000)
     assert response.shape == (50, 257)
     assert float(response.amax(1).min()) > 0.85
     assert float(response[:, 0].max()) < 0.01
     assert float(response[:, -1].min()) < 0.01
-    assert torch.equal(_band(9, CounterRNG(0, 0, torch.arange(3), 0), 0.0, 16_000), torch.ones(3, 9))
+
+
+@pytest.mark.parametrize("least", [1, 2, 7, 11, 600, 4097, 36_800])
+def test_transforms_have_the_smallest_fast_size(least: int) -> None:
+    sizes = [m << power for m in (1, 3, 5, 9, 15) for power in range(20)]
+    assert _fast_size(least) == min(size for size in sizes if size >= least)
 
 
 def test_a_shift_moves_bands_and_a_stretch_moves_frames() -> None:

@@ -142,3 +142,13 @@ def test_draws_in_parts_are_those_of_the_whole_batch() -> None:
     rows = torch.arange(5.0)
     made = CounterRNG(3, 1, index, 2).by_rows(2, lambda part, own: own + part.uniform(), rows)
     assert torch.equal(made, rows + CounterRNG(3, 1, index, 2).uniform())
+
+
+def test_draws_of_some_rows_are_those_of_the_whole_batch_and_change_no_later_ones() -> None:
+    whole, x = CounterRNG(3, 1, INDEX, 2), torch.arange(float(len(INDEX))).unsqueeze(1)
+    drawn, after = whole.uniform(2), whole.uniform()
+    for chosen in (INDEX % 3 == 0, INDEX < 0, INDEX >= 0):
+        part = CounterRNG(3, 1, INDEX, 2)
+        made = part.on_rows(chosen, lambda rng, own, more: own + more * rng.uniform(2), x.expand(-1, 2), x)
+        assert torch.equal(made, torch.where(chosen.unsqueeze(1), x + x * drawn, x))
+        assert torch.equal(part.uniform(), after)

@@ -8,6 +8,7 @@ https://arxiv.org/abs/1904.08779). A mixture depends on the other samples of the
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 
@@ -127,25 +128,42 @@ def _disturbed(wave: Tensor, count: Tensor, rng: CounterRNG, options: Options, r
     if options["polarity"]:
         wave = torch.where(rng.chance(options["polarity"]).unsqueeze(1), -wave, wave)
     if options["reverb"] or options["band"]:
-        echo = round(ECHO * rate) if options["reverb"] else 0
-        size = 1 << (wave.shape[1] + echo - 1).bit_length()
-        spectrum = torch.fft.rfft(wave, size)
-        if options["reverb"]:
-            fall = (-DECAY * torch.arange(1, echo + 1, device=wave.device) / echo).exp()
-            tail = rng.normal(echo) * fall / fall.square().sum().sqrt()
-            wet = (rng.uniform() * rng.chance(options["reverb"])).unsqueeze(1)
-            spectrum = spectrum * torch.fft.rfft(torch.cat([torch.ones_like(wet), wet * tail], 1), size)
-        if options["band"]:
-            spectrum = spectrum * _band(spectrum.shape[1], rng, options["band"], rate)
-        wave = torch.where(valid, torch.fft.irfft(spectrum, size)[:, : wave.shape[1]], 0.0)
-        wave = wave * (level / _level(wave, count).clamp(min=1e-7))
+        wet, banded = rng.uniform() * rng.chance(options["reverb"]), rng.chance(options["band"])
+        filtered = functools.partial(_filtered, options=options, rate=rate)
+        wave = rng.on_rows((wet > 0) | banded, filtered, wave, valid, level, wet, banded)
     if options["noise"]:
         low, high = options["snr"]
-        loudness = level * 10 ** (-rng.uniform(low=low, high=high).unsqueeze(1) / 20) * rng.chance(options["noise"]).unsqueeze(1)
-        wave = torch.where(valid, wave + loudness * rng.normal(wave.shape[1]), 0.0)
+        loudness = level * 10 ** (-rng.uniform(low=low, high=high).unsqueeze(1) / 20)
+        wave = rng.on_rows(rng.chance(options["noise"]), _noisy, wave, valid, loudness)
     if options["gain"]:
         wave = wave * 10 ** (options["gain"] * rng.uniform(low=-1.0).unsqueeze(1) / 20)
     return wave
+
+
+def _filtered(
+    rng: CounterRNG, wave: Tensor, valid: Tensor, level: Tensor, wet: Tensor, banded: Tensor, *, options: Options, rate: int
+) -> Tensor:
+    """wave (B,S) with an echo of relative level `wet` (B,), and, where `banded` (B,), a band filter; at the same level (B,1) as before."""
+    echo = round(ECHO * rate) if options["reverb"] else 0
+    size = _fast_size(wave.shape[1] + echo)
+    spectrum = torch.fft.rfft(wave, size)
+    if options["reverb"]:
+        fall = (-DECAY * torch.arange(1, echo + 1, device=wave.device) / echo).exp()
+        tail = rng.normal(echo) * fall / fall.square().sum().sqrt()
+        spectrum = spectrum * torch.fft.rfft(torch.cat([torch.ones_like(level), wet.unsqueeze(1) * tail], 1), size)
+    if options["band"]:
+        spectrum = spectrum * torch.where(banded.unsqueeze(1), _band(spectrum.shape[1], rng, rate), 1.0)
+    wave = torch.where(valid, torch.fft.irfft(spectrum, size)[:, : wave.shape[1]], 0.0)
+    return wave * (level / _level(wave, valid.sum(1)).clamp(min=1e-7))
+
+
+def _noisy(rng: CounterRNG, wave: Tensor, valid: Tensor, loudness: Tensor) -> Tensor:
+    return torch.where(valid, wave + loudness * rng.normal(wave.shape[1]), 0.0)
+
+
+def _fast_size(least: int) -> int:
+    """The smallest size from `least` on that Fourier transforms are fast at: a power of 2, or 3, 5, 9 or 15 times one."""
+    return min(m << (-(-least // m) - 1).bit_length() for m in (1, 3, 5, 9, 15))
 
 
 def _level(wave: Tensor, count: Tensor) -> Tensor:
@@ -153,14 +171,13 @@ def _level(wave: Tensor, count: Tensor) -> Tensor:
     return (wave.square().sum(1) / count).sqrt().unsqueeze(1)
 
 
-def _band(bins: int, rng: CounterRNG, probability: float, rate: int) -> Tensor:
+def _band(bins: int, rng: CounterRNG, rate: int) -> Tensor:
     """The response (B,bins) of a filter that passes what lies between two random frequencies: 50 to 800 Hz, and 1/8 to 1 of the highest."""
     top = rate / 2
     octave = torch.linspace(0, top, bins, device=rng.keys.device).clamp(min=1.0).log2()
     low = math.log2(50) + 4 * rng.uniform().unsqueeze(1)
     high = math.log2(top) - 3 * rng.uniform().unsqueeze(1)
-    passed = torch.sigmoid(SLOPE * (octave - low)) * torch.sigmoid(SLOPE * (high - octave))
-    return torch.where(rng.chance(probability).unsqueeze(1), passed, 1.0)
+    return torch.sigmoid(SLOPE * (octave - low)) * torch.sigmoid(SLOPE * (high - octave))
 
 
 # ---------------------------------------------------------------------------------------------------------- spectrogram
