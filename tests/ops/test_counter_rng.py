@@ -149,6 +149,6 @@ def test_draws_of_some_rows_are_those_of_the_whole_batch_and_change_no_later_one
     drawn, after = whole.uniform(2), whole.uniform()
     for chosen in (INDEX % 3 == 0, INDEX < 0, INDEX >= 0):
         part = CounterRNG(3, 1, INDEX, 2)
-        made = part.on_rows(chosen, lambda rng, own, more: own + more * rng.uniform(2), x.expand(-1, 2), x)
+        made = part.on_rows(chosen, 2, lambda rng, own, more: own + more * rng.uniform(2), x.expand(-1, 2), x)
         assert torch.equal(made, torch.where(chosen.unsqueeze(1), x + x * drawn, x))
         assert torch.equal(part.uniform(), after)

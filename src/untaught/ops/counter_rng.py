@@ -84,15 +84,16 @@ class CounterRNG:
         self.count = parts[0].count
         return made
 
-    def on_rows(self, chosen: Tensor, make: Callable[..., Tensor], x: Tensor, *rows: Tensor) -> Tensor:
+    def on_rows(self, chosen: Tensor, each: int, make: Callable[..., Tensor], x: Tensor, *rows: Tensor) -> Tensor:
         """x (B, ...), and make(rng, x, *rows) of the samples chosen (B,), with the draws of the whole batch. Only these are computed on a
-        CPU, all on other devices, which would have to wait for their number."""
+        CPU, `each` at a time, and all at once on other devices, which would have to wait for their number."""
         if self.keys.device.type != "cpu":
             return torch.where(chosen.view(-1, *[1] * (x.dim() - 1)), make(self, x, *rows), x)
         some = bool(chosen.any())
         at, part = chosen.nonzero().squeeze(1) if some else torch.zeros(1, dtype=torch.long), copy.copy(self)
         part.keys = self.keys[at]
-        made = make(part, x[at], *(one[at] for one in rows))  # of the first sample if of none: later draws must not depend on the choice
+        # Of the first one if of none: later draws must not depend on the choice.
+        made = part.by_rows(each, make, x[at], *(one[at] for one in rows))
         self.count = part.count
         return x.index_copy(0, at, made) if some else x
 

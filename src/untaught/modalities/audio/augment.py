@@ -29,7 +29,7 @@ FLOOR_LOG = math.log(FLOOR)
 FLAT = 0.1  # least standard deviation of a recording's log-mel spectrogram that is made 1
 COEFFICIENTS = 13  # of a frame, as in HuBERT
 SLOPE = 4.0  # of a band filter, in nepers per octave
-CACHED = 1 << 16  # samples disturbed at once on a CPU: more leave its caches
+CACHED = 1 << 18  # samples disturbed at once on a CPU: more leave its caches
 
 
 def whole(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
@@ -121,8 +121,6 @@ def _cropped(wave: Tensor, count: Tensor, rng: CounterRNG, options: Options, rat
 def _disturbed(wave: Tensor, count: Tensor, rng: CounterRNG, options: Options, rate: int) -> Tensor:
     """wave (B,S), 0 from sample `count` (B,) on -> the same with polarity, reverberation, band filter, noise and gain."""
     each = max(1, CACHED // max(wave.shape[1], 1))
-    if wave.device.type == "cpu" and each < len(wave):
-        return rng.by_rows(each, lambda part, some, own: _disturbed(some, own, part, options, rate), wave, count)
     valid = torch.arange(wave.shape[1], device=wave.device) < count.unsqueeze(1)
     level = _level(wave, count)
     if options["polarity"]:
@@ -130,11 +128,11 @@ def _disturbed(wave: Tensor, count: Tensor, rng: CounterRNG, options: Options, r
     if options["reverb"] or options["band"]:
         wet, banded = rng.uniform() * rng.chance(options["reverb"]), rng.chance(options["band"])
         filtered = functools.partial(_filtered, options=options, rate=rate)
-        wave = rng.on_rows((wet > 0) | banded, filtered, wave, valid, level, wet, banded)
+        wave = rng.on_rows((wet > 0) | banded, each, filtered, wave, valid, level, wet, banded)
     if options["noise"]:
         low, high = options["snr"]
         loudness = level * 10 ** (-rng.uniform(low=low, high=high).unsqueeze(1) / 20)
-        wave = rng.on_rows(rng.chance(options["noise"]), _noisy, wave, valid, loudness)
+        wave = rng.on_rows(rng.chance(options["noise"]), each, _noisy, wave, valid, loudness)
     if options["gain"]:
         wave = wave * 10 ** (options["gain"] * rng.uniform(low=-1.0).unsqueeze(1) / 20)
     return wave
@@ -158,7 +156,8 @@ def _filtered(
 
 
 def _noisy(rng: CounterRNG, wave: Tensor, valid: Tensor, loudness: Tensor) -> Tensor:
-    return torch.where(valid, wave + loudness * rng.normal(wave.shape[1]), 0.0)
+    white = rng.uniform(wave.shape[1], low=-(3**0.5), high=3**0.5)  # of variance 1; normal draws take four times as long
+    return torch.where(valid, wave + loudness * white, 0.0)
 
 
 def _fast_size(least: int) -> int:
