@@ -47,6 +47,7 @@ def expects(encoder: str) -> Options:
 
 def export(prep: Preprocessor) -> Options:
     own = {key: prep.settings[key] for key in ("rate", "input", "mels", "window", "hop")}
+    own["normalise"] = prep.settings.get("normalise", "data")
     return own | {key: [float(value) for value in prep.statistics[key]] for key in ("mean", "std")}
 
 
