@@ -50,7 +50,7 @@ CHOSEN_ON = ("jackson", "lucas")  # speakers that validate the settings for word
 QUIET = {"global.noise": 0, "global.reverb": 0, "global.band": 0}
 FINAL: dict[str, dict[str, Any]] = {
     "words": {"method": "simclr", "steps": 400, "batch_size": 64, "normalise": "recording", **QUIET},
-    "emotions": {"method": "simclr", "steps": 80, "batch_size": 32, "global.scale": (0.4, 0.6), "global.zoom": 0, "global.shift": 0},
+    "emotions": {"method": "simclr", "steps": 50, "batch_size": 32, "global.scale": (0.4, 0.6), "global.zoom": 0, "global.shift": 0},
     "scenes": {"method": "simclr", "steps": 120, "batch_size": 32, "global.scale": (0.4, 0.6)},
 }
 FINAL["speakers"] = FINAL["words"]
