@@ -312,7 +312,7 @@ def over_parts(rows: Rows) -> tuple[float, float]:
 
 def table(rows: Rows) -> str:
     """Markdown, a table for each task and kind of part: means over its parts in %, with half a 95% interval."""
-    lines = []
+    lines, rows = [], sorted(rows, key=lambda row: row["part"])
     kinds = dict.fromkeys((row["task"], row["part"].split()[0]) for row in rows)
     for task, kind in kinds:
         own = [row for row in rows if row["task"] == task and row["part"].split()[0] == kind]
