@@ -10,7 +10,8 @@ them. emotions: `emodb`, each speaker left out of the probes (`--group`); pretra
 official split. Pretraining reads the training rows of a part without labels; probes and baselines are fitted on these, or on few of them,
 ten draws.
 choose: reads no test row. words: takes 5 and later; two speakers of four, CHOSEN_ON, validate, so that the other two have no part in the
-choice; scenes: a third of the training clips validates. emotions and speakers take the settings of words.
+choice; scenes: a third of the training clips validates. speakers take the settings of words; those of emotions
+were not tuned.
 Rows are appended to OUT/{choose,final}.jsonl; those that are there are not measured again.
 """
 

@@ -38,6 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from untaught.core import Preprocessor
 from untaught.modalities.audio import AUDIO
+from untaught.modalities.audio.augment import DECAY, ECHO, SLOPE
 from untaught.modalities.audio.decode import plan
 from untaught.ops.log_mel import FLOOR, mel_filters
 from untaught.pipeline.dataset import batch_of
@@ -98,7 +99,8 @@ class OneByOne(Dataset):
         if draw.random() < o["polarity"]:
             wave = -wave
         if draw.random() < o["reverb"]:
-            tail = draw.standard_normal(RATE // 4, np.float32) * np.exp(-6.9 * np.linspace(0, 1, RATE // 4, dtype=np.float32))
+            count = round(ECHO * RATE)
+            tail = draw.standard_normal(count, np.float32) * np.exp(-DECAY * np.linspace(0, 1, count, dtype=np.float32))
             tail /= math.sqrt(np.square(tail).sum())
             size = 1 << (long + len(tail)).bit_length()
             echo = np.concatenate([np.ones(1, np.float32), draw.uniform() * tail])
@@ -106,7 +108,7 @@ class OneByOne(Dataset):
         if draw.random() < o["band"]:
             octave = np.log2(np.maximum(np.linspace(0, RATE / 2, long // 2 + 1), 1.0))
             low, high = math.log2(50) + 4 * draw.random(), math.log2(RATE / 2) - 3 * draw.random()
-            passed = 1 / (1 + np.exp(-8 * (octave - low))) / (1 + np.exp(-8 * (high - octave)))
+            passed = 1 / (1 + np.exp(-SLOPE * (octave - low))) / (1 + np.exp(-SLOPE * (high - octave)))
             wave = np.fft.irfft(np.fft.rfft(wave) * passed, long).astype(np.float32)
         wave = wave * (level / max(math.sqrt(np.square(wave).mean()), 1e-7))
         if draw.random() < o["noise"]:

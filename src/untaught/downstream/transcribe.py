@@ -39,7 +39,7 @@ MOST = 100_000  # symbols
 SPARE = 1.2  # frames over those that a transcript needs: none is blank with 1
 FITTING = 0.99  # share of the training transcripts that have these frames
 FINEST = 64  # frames of a token, at most
-BLANK_FIRST = 0.8  # probability of the blank at first
+BLANK_FIRST = 0.8  # initial probability of the blank
 HEAD_RATE = 10.0  # learning rate of the head over that of the encoder's last layer
 BLANKS, WRONG = 0.9, 0.9  # blank share and WER from which a network has collapsed to blanks
 
@@ -303,8 +303,8 @@ def tokens_in_time(encoder: Encoder, view: View) -> tuple[Tensor, Tensor | None]
 class Outputs(nn.Module):
     """Tokens (B,N,D), valid (B,N) first -> log-probabilities (B, N*frames, V) of the blank (0) and all symbols, and valid frames (B,).
 
-    Every channel has mean 0 and variance 1 over valid tokens (BatchNorm without weights), and all frames begin with the same probabilities.
-    Otherwise the mean of the tokens takes the first steps, the output becomes all blank, and stays so for hundreds of steps.
+    Every channel has mean 0 and variance 1 over valid tokens (BatchNorm without weights), and all frames start with the same probabilities.
+    Otherwise the first steps are spent on the tokens' mean, and the output stays all blank for hundreds of steps.
     """
 
     def __init__(self, width: int, size: int, frames: int) -> None:

@@ -92,7 +92,7 @@ class CounterRNG:
         some = bool(chosen.any())
         at, part = chosen.nonzero().squeeze(1) if some else torch.zeros(1, dtype=torch.long), copy.copy(self)
         part.keys = self.keys[at]
-        # Of the first one if of none: later draws must not depend on the choice.
+        # If none is chosen, one is computed and dropped: later draws must not depend on the choice.
         made = part.by_rows(each, make, x[at], *(one[at] for one in rows))
         self.count = part.count
         return x.index_copy(0, at, made) if some else x
