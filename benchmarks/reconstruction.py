@@ -5,7 +5,7 @@ python benchmarks/reconstruction.py runs/vae fashion_mnist --test               
 
 The data set, cifar10 or fashion_mnist, lies in $UNTAUGHT_DATA; its last tenth of the training part is held out, with --test too.
 Features: kNN (k = 20) and the linear probe on the pooled vectors, with every fifth training image as bank; 95% intervals by image.
-Restored images: mean PSNR over 200 held-out images, of the whole image (corrupted), or of the masked pixels (masked), with 95% intervals by
+Restored images: mean PSNR over 200 held-out images, of the masked or destroyed pixels, or of the whole image (noise), with 95% intervals by
 image. The classical methods are told which pixels are destroyed or masked, the network is not told which are destroyed. Needs
 scikit-image. Densities: mean bits per dimension of all held-out images, one draw of the latents each.
 """
@@ -75,11 +75,13 @@ def batch_of(images: np.ndarray) -> Batch:
 
 
 def train(folder: Path, name: str, images: np.ndarray, method: str, minutes: float, knobs: Options) -> None:
+    """Trains for `minutes`, or for the steps that the knobs name."""
     data = folder.parent / f"{name}.npz"
     data.parent.mkdir(parents=True, exist_ok=True)
     if not data.exists():
         np.savez(data, images=images)
-    given = {"size": images.shape[-1], "minutes": minutes, "evaluate_every": 0, "channels_first": True, **knobs}
+    length = {} if "steps" in knobs else {"minutes": minutes}
+    given = {"size": images.shape[-1], **length, "evaluate_every": 0, "channels_first": True, **knobs}
     ut.pretrain(str(data), method=method, out=folder, **given)
 
 
@@ -151,7 +153,7 @@ def restored(method: Method, views: Views, images: np.ndarray) -> list[list[str]
     guesses = {"network": unnormalised(answer, prep), "corrupted input": corrupted}
     if options["corruption"] == "masking":
         hidden = (corrupted != clean).any(1, keepdim=True)
-        guesses |= filled(clean, hidden)
+        return _psnrs(guesses | filled(clean, hidden), clean, hidden)
     return _psnrs(guesses | filtered(corrupted), clean, None)
 
 

@@ -134,8 +134,7 @@ def test_what_was_measured_is_on_the_card_and_the_rest_is_blank(written: Any) ->
         "(random init 43.0%), with 1% of the labels 40.0%; peak memory 1400 MiB; time per image 1.25 (1.2 to 1.31) times simclr's, "
         "950.4 (900 to 1010) images/s (median and range of 3 rounds)"
     )
-    assert "| 52.3% (+15.7), 1 min |" in cards.index_page()
-    assert "Data: CIFAR-10." in cards.index_page()
+    assert "| 52.3% (+15.7), 1 min | CIFAR-10 |" in cards.index_page()
     assert f"Measured: {said}." in cards.method_page("byol")
     assert "Measured: not yet." in cards.method_page("simclr")
 
@@ -151,12 +150,15 @@ def test_half_an_entry_is_half_a_sentence(written: Any) -> None:
     written({"byol": {key: FOUND[key] for key in ("data", "minutes", "encoder", "knn20", "untrained_knn20")}})
     assert cards.method_cards("byol")[0]["measured"] == "after 1 minute on CIFAR-10 (conv_small): kNN 52.3% (random init 36.6%)"
     assert cards.method_cards()[1]["cost"] == ""
+    written({"byol": {"data": "photos", "minutes": 2, "encoder": "conv_small", "recall10": 0.2, "untrained_recall10": 0.25}})
+    assert cards.method_cards("byol")[0]["score"] == "20.0% (-5.0), 2 min, text to image recall@10"
 
 
 def test_the_file_that_is_shipped_is_of_our_methods_and_whole() -> None:
     for name, entry in cards.measured().items():
         assert name in METHODS
-        assert {"data", "minutes", "encoder", "knn20", "untrained_knn20"} <= entry.keys() <= FOUND.keys()
+        assert {"data", "minutes", "encoder"} <= entry.keys() <= {*FOUND, "recall10", "untrained_recall10"}
+        assert any({probe, f"untrained_{probe}"} <= entry.keys() for probe in cards.PROBES)
 
 
 # ------------------------------------------------------------------------------------------------------------------ pages

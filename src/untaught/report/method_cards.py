@@ -25,6 +25,7 @@ from untaught.storage.safe_load import read_yaml
 
 MEASURED = Path(untaught.methods.__file__).with_name("measured.yaml")  # written by benchmarks/measured.py
 VENUES = {"CVPR", "ECCV", "ICCV", "ICLR", "ICML", "JMLR", "NeurIPS", "Science", "TMLR"}  # may follow the authors
+PROBES = {"knn20": "kNN", "linear": "linear probe", "recall10": "text to image recall@10"}
 GAIN = 0.01  # accuracy above random init, below which a method counts as having learned nothing
 
 INPUT = {"channels", "size", "vocabulary", "length", "special", "rate"}  # encoder arguments that come from the data
@@ -59,9 +60,8 @@ def _card(name: str, cls: type[Method], package: str, whole: bool) -> Options:
         "views": _counted(cls.views),
         "needs": _needs(cls),
         "cost": f"{found['speed']['cost'][0]:.2g}" if "speed" in found else "",
-        "score": f"{found['knn20']:.1%} ({100 * (found['knn20'] - found['untrained_knn20']):+.1f}), {found['minutes']:g} min"
-        if found
-        else "",
+        "score": _score(found),
+        "data": found.get("data", "").partition(",")[0],
         "package": package,
         "link": " ".join(re.findall(r"https?://[^\s,]+", header.split("\n\n")[0])),
     }
@@ -71,6 +71,15 @@ def _card(name: str, cls: type[Method], package: str, whole: bool) -> Options:
         card |= {"example": _example(name, cls, knobs), "measured": judged(found), "knobs": knobs, "settings": _settings(cls)}
         card |= {"photographs": _joined(cls.view_presets.get("photo", {})), "header": "\n" + header}
     return card
+
+
+def _score(found: Options) -> str:
+    """The first of its scores, and the gain over random init; "" without measurements."""
+    probe = next((probe for probe in PROBES if probe in found), None)
+    if probe is None:
+        return ""
+    what = "" if probe == "knn20" else f", {PROBES[probe]}"
+    return f"{found[probe]:.1%} ({100 * (found[probe] - found[f'untrained_{probe}']):+.1f}), {found['minutes']:g} min{what}"
 
 
 def _settings(cls: type[Method]) -> Options:
@@ -129,8 +138,8 @@ def _written(value: Any) -> str:
 
 @cache
 def measured() -> dict[str, Options]:
-    """Method -> results of a run: data, minutes, seeds, encoder, batch, steps, peak_mib, knn20, untrained_knn20, linear,
-    untrained_linear, one_percent, health; and its speed over several rounds on an idle machine: rounds, pictures_per_second and cost
+    """Method -> results of a run: data, minutes, seeds, encoder, batch, steps, peak_mib, scores of PROBES and untrained_knn20 ...,
+    one_percent, health; and its speed over several rounds on an idle machine: rounds, pictures_per_second and cost
     (time per image relative to simclr with the same encoder and batch), each as (median, lowest, highest)."""
     return read_yaml(MEASURED, None) or {}
 
@@ -142,11 +151,11 @@ def judged(found: Options) -> str:
     length = f"{found['minutes']:g} minute{'s' if found['minutes'] != 1 else ''}"
     how = [found["encoder"], *(f"{key} {found[key]}" for key in ("batch", "steps", "seeds") if key in found)]
     results = []
-    for probe, label in (("knn20", "kNN"), ("linear", "linear probe"), ("one_percent", "with 1% of the labels")):
+    for probe, label in (*PROBES.items(), ("one_percent", "with 1% of the labels")):
         if probe in found:
             baseline = f" (random init {found[f'untrained_{probe}']:.1%})" if f"untrained_{probe}" in found else ""
             results.append(f"{label} {found[probe]:.1%}{baseline}")
-    gains = [found[probe] - found[f"untrained_{probe}"] for probe in ("knn20", "linear") if probe in found]
+    gains = [found[probe] - found[f"untrained_{probe}"] for probe in PROBES if probe in found]
     parts = [f"after {length} on {found['data']} ({', '.join(how)}): {', '.join(results)}"]
     if max(gains) < GAIN:
         parts.append("no better than random init: it needs more time or more data")
@@ -196,18 +205,16 @@ def index_page() -> str:
     """The table of our methods."""
     rows = [
         [f"[`{card['name']}`]({card['name']}.md)", card["family"], f"[{card['paper']}]({card['link'].split()[0]})", card["views"]]
-        + [card[key] for key in ("needs", "cost", "score")]
+        + [card[key] for key in ("needs", "cost", "score", "data")]
         for card in method_cards()
         if card["package"] == OURS
     ]
     rows.sort(key=lambda row: (row[1], row[0]))
-    data = list(dict.fromkeys(found["data"] for found in measured().values()))
-    where = f"Data: {'; '.join(data)}." if data else "There are no scores yet."
     return (
-        "# Methods\n\nMade by `untaught methods --write docs/methods`, as are the methods' pages. Score: kNN (k = 20), and its gain over\n"
-        "random init, after the given minutes of training. Cost: time per image relative to simclr with the same encoder.\n"
-        f"Missing measurements are blank. {where}\n\n"
-        + _table(["method", "family", "paper", "views", "needs", "cost", "score"], rows)
+        "# Methods\n\nMade by `untaught methods --write docs/methods`, as are the methods' pages. Score: kNN (k = 20) unless\n"
+        "said otherwise, and its gain over random init, after the given minutes of training; the pages say on which part of the data, on how much\n"
+        "of a machine, and with which encoder. Cost: time per image relative to simclr with the same encoder. Missing measurements are blank.\n\n"
+        + _table(["method", "family", "paper", "views", "needs", "cost", "score", "data"], rows)
         + "\nCombining methods, and writing your own: [How to write a method](../methods.md).\n"
     )
 
