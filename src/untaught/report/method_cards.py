@@ -211,9 +211,10 @@ def index_page() -> str:
     ]
     rows.sort(key=lambda row: (row[1], row[0]))
     return (
-        "# Methods\n\nMade by `untaught methods --write docs/methods`, as are the methods' pages. Score: kNN (k = 20) unless said otherwise, and its\n"
-        "gain over random init, after the given minutes of training; the pages say with which encoder, on which part of the data, and on how\n"
-        "much of a machine. Cost: time per image relative to simclr with the same encoder. Missing measurements are blank.\n\n"
+        "# Methods\n\nMade by `untaught methods --write docs/methods`, as are the methods' pages. Score: kNN (k = 20) unless said\n"
+        "otherwise, and its gain over random init, after the given minutes of training; the pages say with which encoder, on which\n"
+        "part of the data, and on how much of a machine. Cost: time per image relative to simclr with the same encoder.\n"
+        "Missing measurements are blank.\n\n"
         + _table(["method", "family", "paper", "views", "needs", "cost", "score", "data"], rows)
         + "\nCombining methods, and writing your own: [How to write a method](../methods.md).\n"
     )
