@@ -48,6 +48,9 @@ def _able(data: Any, columns: dict[str, str] | None, views: Sequence[str]) -> tu
         field = BUILTINS.get(data.removeprefix("builtin:"))
         return [name for name, kind in kinds.items() if field is None or field in kind.fields], ""
     if isinstance(data, str | os.PathLike) and (path := Path(data).expanduser()).exists():
+        if path.is_dir() and not any(files for _, _, files in os.walk(path)):
+            nouns = " or ".join(kind.noun for kind in plain.values())
+            raise UserError(f"the folder {data} has no files; put {nouns} there, or check the path")
         endings = _endings(path)
         counts = {name: sum(endings[suffix] for suffix in kind.suffixes) for name, kind in kinds.items()}
         if total := sum(counts.values()):
