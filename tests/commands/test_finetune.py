@@ -307,6 +307,15 @@ def test_a_weighted_sum_of_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert model.scores[0]["mean"] > 0.8
     one, other = (each.predict(waves[56:]) for each in (model, ut.load(model.path)))
     assert list(one["label"]) == list(other["label"])
+
+    capfd.readouterr()
+    speakers = [f"s{row // 16}" for row in range(80)]
+    order = random.permutation(80)  # speakers do not lie side by side
+    frame = pd.DataFrame({"series": [waves[i] for i in order], "label": truth[order], "speaker": [speakers[i] for i in order]})
+    model = run.finetune(frame, out=tmp_path / "unseen", columns={"group": "speaker"}, steps=40, lr=1e-3, **given)
+    assert "by group, seed 0: train 64, val 16" in " ".join(capfd.readouterr().err.split()), "one speaker is held out whole"
+    assert len(model.config["layer_weights"]) == 3
+    assert model.scores[0]["mean"] > 0.8
     conv = ut.pretrain(waves, "vicreg", encoder="conv_series", modality="series", out=tmp_path / "conv", **TINY)
     with pytest.raises(ut.UserError, match="read=layers requires an encoder with layers; ConvSeries offers any_size"):
         conv.finetune(table, out=tmp_path / "no", split="split", steps=2, **given)
