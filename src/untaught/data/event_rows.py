@@ -69,9 +69,9 @@ def grouped_events(tables: Sequence[Table], columns: EventColumns) -> Table:
     order_note = f"sorted by {columns.time}, ties in the order of the rows" if columns.time else "in the order of the rows, without a time"
     note = f"{len(users):,} events, {order_note}"
     note += "".join(f"; {count:,} rows {'are repeated' if why == 'repeated' else why}: left out" for why, count in dropped.items() if count)
-    kept = tuple(dict.fromkeys([columns.user, columns.item, *([columns.time] if columns.time else []), *constant]))
+    kept: list[str] = [columns.user, columns.item, *([columns.time] if columns.time else []), *constant]
     name = tables[0].name if len(tables) == 1 else f"{len(tables)} tables"
-    return Table(name, kept, len(names), read, {c: tables[0].classes[c] for c in constant if c in tables[0].classes}, note=note)
+    return Table(name, tuple(kept), len(names), read, {c: tables[0].classes[c] for c in constant if c in tables[0].classes}, note=note)
 
 
 class _Events:

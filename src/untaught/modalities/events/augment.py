@@ -126,7 +126,8 @@ def augmented(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocesso
 def next_event(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
     """The events before the one to predict, followed by the mask; target (B,1): that event, the mask if there is none (`after`=all).
 
-    meta["at"] (B,): position of the mask.
+    meta["at"] (B,): position of the mask; "history" (B,N): all events before it, not only those of the window, and padding; "times" (B,N)
+    float64, if the data have them.
     """
     known, total, length = batch["known"].long(), batch["ids_valid"].sum(1), options["length"]
     part = AFTER[options["after"]]
@@ -137,7 +138,13 @@ def next_event(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocess
     view = _read(batch, start, count, length)
     places = torch.arange(length, device=ids.device)
     x = torch.where(places == count.unsqueeze(1), SPECIAL["mask"], view.x)
-    return View(x, places <= count.unsqueeze(1), target=target.unsqueeze(1), meta={"at": count})
+    before = torch.arange(ids.shape[1], device=ids.device) < end.unsqueeze(1)
+    meta = {
+        "at": count,
+        "history": torch.where(before, ids, SPECIAL["pad"]),
+        **({"times": batch["times"]} if prep.settings["timed"] else {}),
+    }
+    return View(x, places <= count.unsqueeze(1), target=target.unsqueeze(1), meta=meta)
 
 
 def _known(batch: Batch) -> Tensor:

@@ -39,12 +39,13 @@ def plan(records: list[Record], overrides: Options) -> Options:
         raise UserError(f"length={length}: must lie {LENGTHS} events")
     if how not in HELD_OUT:
         raise UserError(f"hold_out={how}: must be {', '.join(HELD_OUT)}")
-    if how == "time" and not all("time" in record for record in records):
+    timed = all("time" in record for record in records)
+    if how == "time" and not timed:
         raise UserError("hold_out=time needs a time for each event; give --columns time=NAME, or hold_out=last")
     fewest = overrides.get("fewest") or 1
     if fewest not in COUNTS:
         raise UserError(f"fewest={fewest}: must lie {COUNTS} events")
-    return {"length": length, "hold_out": how, "fewest": fewest, "ragged": ["ids", "times"]}
+    return {"length": length, "hold_out": how, "fewest": fewest, "timed": timed, "ragged": ["ids", "times"]}
 
 
 def learn(records: Iterable[Record], settings: Options) -> tuple[Options, Files]:
