@@ -305,7 +305,9 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    modality: Annotated[str, typer.Argument(help="image: handwritten digits (from scikit-learn); audio: computed tones")] = "image",
+    modality: Annotated[
+        str, typer.Argument(help="image: handwritten digits (from scikit-learn); audio: computed tones; events: synthetic visits")
+    ] = "image",
     out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
 ) -> None:
     """Pretrain on data that are at hand offline, evaluate and report. It takes a minute or two."""
