@@ -40,10 +40,10 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "gpt": {"method": "clm", "encoder": "gpt"},
 }
 CHOSEN: dict[str, dict[str, Any]] = {  # by the validation events of movielens_100k; used on both sets
-    "sasrec": {},
-    "bert4rec": {},
-    "cl4srec": {},
-    "gpt": {},
+    "sasrec": {"steps": 200, "encoder.dropout": 0.5},
+    "bert4rec": {"steps": 200},
+    "cl4srec": {"steps": 200, "encoder.dropout": 0.5},
+    "gpt": {"steps": 200},
 }
 
 

@@ -18,11 +18,12 @@ import numpy as np
 
 from untaught.core import UserError
 from untaught.data.label_column import LABELS
-from untaught.data.labels import class_name
+from untaught.data.labels import class_name, sort_classes
 from untaught.data.table import Table, rows_of
 
 WHOLE = re.compile(r"-?\d+\.0+")
 LONGEST = 200  # characters of an id
+FEWEST, ASCENDING = 100, 0.95  # pairs of events of one time, and the share in ascending order of the items that is no accident
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,27 @@ def grouped_events(tables: Sequence[Table], columns: EventColumns) -> Table:
     order_note = f"sorted by {columns.time}, ties in the order of the rows" if columns.time else "in the order of the rows, without a time"
     note = f"{len(users):,} events, {order_note}"
     note += "".join(f"; {count:,} rows {'are repeated' if why == 'repeated' else why}: left out" for why, count in dropped.items() if count)
+    note += _order_doubt(users, times, found.ranks[items]) if columns.time else ""
     kept: list[str] = [columns.user, columns.item, *([columns.time] if columns.time else []), *constant]
     name = tables[0].name if len(tables) == 1 else f"{len(tables)} tables"
     return Table(name, tuple(kept), len(names), read, {c: tables[0].classes[c] for c in constant if c in tables[0].classes}, note=note)
 
 
+def _order_doubt(users: np.ndarray, times: np.ndarray, ranks: np.ndarray) -> str:
+    """A doubt about events of one time that are in ascending order of their items: that order is the file's, not the user's, and a model
+    that learns it scores too well. ranks (n,): of the events' items by name."""
+    tied = (np.diff(users) == 0) & (np.diff(times) == 0)
+    if tied.sum() < FEWEST or (np.diff(ranks)[tied] > 0).mean() < ASCENDING:
+        return ""
+    share = tied.sum() / max((np.diff(users) == 0).sum(), 1)
+    return f"; {share:.0%} of the events have the time of the one before and a later item name: shuffle the rows, or scores are too high"
+
+
 class _Events:
-    """The usable rows: codes of users and items (n,) int32, times (n,) float64; names by code; and by user the values of its columns."""
+    """The usable rows: codes of users and items (n,) int32, times (n,) float64; names by code; and by user the values of its columns.
+
+    ranks (items,): the place of each item in the order of the names.
+    """
 
     def __init__(self, tables: Sequence[Table], columns: EventColumns) -> None:
         self.user_names: dict[str, int] = {}
@@ -109,6 +124,8 @@ class _Events:
             raise UserError(f"{most:,} of {rows:,} rows of {tables[0].name} {why}{shown}; give --columns {options}, or fix them")
         self.users, self.items = np.array(users, np.int32), np.array(items, np.int32)
         self.times = np.array(times, np.float64)
+        order = {name: place for place, name in enumerate(sort_classes(set(self.item_names)))}
+        self.ranks = np.array([order[name] for name in self.item_names], np.int64)
 
     def _note(self, column: str, number: int, value: Any, user: str, columns: EventColumns) -> None:
         values = self.own[column]
