@@ -85,7 +85,7 @@ class NextItem:
         for batch, view in self._views(self.rows, part):
             assert view.target is not None
             assert view.meta is not None
-            target, history = np.array(view.target[:, 0]), self._matrix(view.meta["history"])
+            target, history = view.target[:, 0].numpy().copy(), self._matrix(view.meta["history"])
             empty = (target == self._mask) | (view.meta["at"] == 0).numpy()
             again = ~empty & (np.asarray(history[np.arange(len(target)), target]).ravel() > 0)
             lost["without a held-out event or a history"] += int(empty.sum())
