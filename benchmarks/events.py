@@ -96,7 +96,8 @@ def final(out: Path, name: str, systems: list[str], seeds: int, hold_out: str) -
     frame = load(name)
     for number, system in enumerate(systems):
         for seed in range(seeds):
-            model, spent = trained(frame, system, {**CHOSEN[system], **SAMPLED.get(name, {}).get(system, {}), "seed": seed, "hold_out": hold_out})
+            knobs = CHOSEN[system] | SAMPLED.get(name, {}).get(system, {}) | {"seed": seed, "hold_out": hold_out}
+            model, spent = trained(frame, system, knobs)
             ranker = ranker_of(frame, model)
             rows, _ = ranker.measure(system, model.network)
             if number == seed == 0:

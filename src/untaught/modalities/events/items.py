@@ -64,6 +64,9 @@ def learn(records: Iterable[Record], settings: Options) -> tuple[Options, Files]
         known = known_counts(times, settings)[0]
         counts.update(names[:known])
         single += known < 2
+    if single == len(own):
+        advice = "check the user column" if settings["hold_out"] == "none" else "check the user column, or give hold_out=none"
+        raise UserError(f"none of the {len(own):,} users has 2 training events or more, so there is no next item to learn; {advice}")
     frequent = {name: count for name, count in counts.items() if count >= settings["fewest"]}
     if len(frequent) > MOST:
         least = sorted(counts.values(), reverse=True)[MOST] + 1
