@@ -182,7 +182,7 @@ def test_what_cannot_be_is_refused() -> None:
         plan(records(), {"hold_out": "week"})
     with pytest.raises(UserError, match="hold_out=time needs a time for each event; give --columns time=NAME"):
         plan([{"item": ["a", "b"]}], {"hold_out": "time"})
-    with pytest.raises(UserError, match="none of the 1 users has 2 training events or more.*or give hold_out=none"):
+    with pytest.raises(UserError, match=r"none of the 1 users has 2 training events or more.*or give hold_out=none"):
         learn(records()[2:3], plan(records()[2:3], {}))
     with pytest.raises(UserError, match="have 0 items of 9 events or more; at least 2 are required"):
         fitted(fewest=9)
