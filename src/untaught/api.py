@@ -77,29 +77,56 @@ class Run:
 
     @overload
     def embed(
-        self, data: Any, out: None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256, tokens: bool = False
+        self,
+        data: Any = None,
+        out: None = None,
+        *,
+        columns: dict[str, str] | None = None,
+        batch_size: int = 256,
+        tokens: bool = False,
+        items: bool = False,
     ) -> Vectors: ...
 
     @overload
     def embed(
-        self, data: Any, out: PathArgument, *, columns: dict[str, str] | None = None, batch_size: int = 256, tokens: bool = False
+        self,
+        data: Any,
+        out: PathArgument,
+        *,
+        columns: dict[str, str] | None = None,
+        batch_size: int = 256,
+        tokens: bool = False,
+        items: bool = False,
     ) -> Path: ...
 
     def embed(
         self,
-        data: Any,
+        data: Any = None,
         out: PathArgument | None = None,
         *,
         columns: dict[str, str] | None = None,
         batch_size: int = 256,
         tokens: bool = False,
+        items: bool = False,
     ) -> Vectors | Path:
         """`untaught.embed` for this run."""
         place = _place(out)
         if place is not None:
             check_ending(place, VECTORS)
-        from untaught.inference.embed import Embedder, vectors_of, write_vectors
+        from untaught.inference.embed import Embedder, joined, vectors_of, write_vectors
 
+        if items:
+            from untaught.inference.item_vectors import ItemVectors
+
+            if data is not None or tokens:
+                raise UserError(f"the vectors of all items need no {'data' if data is not None else 'tokens'}; leave it out, or items")
+            vocabulary = ItemVectors(self.model)
+            if place is None:
+                return joined(list(vocabulary))
+            write_vectors(vocabulary, place)
+            return place
+        if data is None:
+            raise UserError("no data given; pass some, or items (--items) for the vectors of all items that the encoder knows")
         if tokens:
             from untaught.inference.tokens import TokenEmbedder, tokens_of, write_tokens
 
@@ -153,7 +180,9 @@ class Run:
         batch_size: int = 64,
         seed: int = 0,
     ) -> pandas.DataFrame | Path:
-        """What the run's method makes of new data: its answers to the pretext task, prototypes; and attention maps of a ViT.
+        """What the run's method makes of new data: its answers to the pretext task, prototypes; attention maps of a ViT; next items.
+
+        For events: the ten items that a user has not had and is likeliest to have next: row, name, rank, item, probability.
 
         Returns row, name, the measures of each answer, "prototype", and as arrays (H,W,3) uint8 what the method sees ("input"), its
         "answer", and the "attention" map. With `out`, a folder is written instead, or for .csv or .parquet a table (see
@@ -165,10 +194,27 @@ class Run:
         place = _place(out)
         if place is not None and place.suffix:
             check_ending(place, PREDICTIONS)
+        from untaught.inference.next_items import offers_next_items
+
+        if offers_next_items(self.path):
+            return self._next_items(data, place, columns, batch_size)
         pretext = Pretext(self.path, data, columns, batch_size, seed)
         if place is None:
             return frame_of(pretext)
         write_answers(pretext, place, seed)
+        return place
+
+    def _next_items(self, data: Any, place: Path | None, columns: dict[str, str] | None, batch_size: int) -> pandas.DataFrame | Path:
+        import pyarrow as pa
+
+        from untaught.inference.next_items import NextItems
+        from untaught.inference.predict import write_tables
+
+        found = NextItems(self.model, data, columns, batch_size)
+        if place is None:
+            return pa.concat_tables(found.tables()).to_pandas()
+        check_ending(place, PREDICTIONS)
+        say(f"wrote     {write_tables(found.tables(), place):,} next items to {place}")
         return place
 
     def export(self, to: str | None = None, data: Any = None, columns: dict[str, str] | None = None) -> Exported:
@@ -414,12 +460,13 @@ def finetune(run: PathArgument | Run, data: Any, task: str = "classify", **optio
 @overload
 def embed(
     run: PathArgument | Run,
-    data: Any,
+    data: Any = None,
     out: None = None,
     *,
     columns: dict[str, str] | None = None,
     batch_size: int = 256,
     tokens: bool = False,
+    items: bool = False,
 ) -> Vectors: ...
 
 
@@ -432,26 +479,29 @@ def embed(
     columns: dict[str, str] | None = None,
     batch_size: int = 256,
     tokens: bool = False,
+    items: bool = False,
 ) -> Path: ...
 
 
 def embed(
     run: PathArgument | Run,
-    data: Any,
+    data: Any = None,
     out: PathArgument | None = None,
     *,
     columns: dict[str, str] | None = None,
     batch_size: int = 256,
     tokens: bool = False,
+    items: bool = False,
 ) -> Vectors | Path:
     """Vectors (N, width) float32 of new data, in its order; with `out` (.parquet or .npy), written there in bounded memory.
 
     tokens: (N, h*w, width), the vectors of the encoder's tokens, or else of its last map, in row-major order, with `grid` (h, w); for
-    samples of different lengths only with `out` .parquet, as lists. run: a Run, or its folder or encoder folder. Unreadable records are
+    samples of different lengths only with `out` .parquet, as lists. items: instead of data, the vectors of all items (of events) or words
+    that the encoder knows, with their `names`. run: a Run, or its folder or encoder folder. Unreadable records are
     skipped with a warning: `rows` (N,) of the vectors are the indices of the others, `names` their names. Raises UserError if no record
     can be read.
     """
-    return _run(run).embed(data, out, columns=columns, batch_size=batch_size, tokens=tokens)  # type: ignore[call-overload]
+    return _run(run).embed(data, out, columns=columns, batch_size=batch_size, tokens=tokens, items=items)  # type: ignore[call-overload]
 
 
 def predict(
@@ -591,7 +641,7 @@ def doctor() -> Options:
 def demo(out: PathArgument | None = None, modality: str = "image") -> tuple[Run, list[str]]:
     """Pretrains on data that are at hand offline for a minute at most and evaluates -> the run, and the result in three sentences.
 
-    modality: image (handwritten digits, half a minute) or audio (computed tones).
+    modality: image (handwritten digits, half a minute), audio (computed tones) or events (synthetic visits).
     """
     from untaught.commands.demo import demo as show
 

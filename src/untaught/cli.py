@@ -143,16 +143,21 @@ def evaluate(
 @app.command()
 def embed(
     run: Annotated[Path, typer.Argument(help="a run folder, or its encoder folder")],
-    data: Data,
+    data: Annotated[
+        str | None, typer.Argument(help="a folder, a table, an archive, .npy/.npz, hf:NAME, builtin:digits, builtin:photos")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help=".parquet (row, name, vector) or .npy (N, width)")] = Path("vectors.parquet"),
     columns: Columns = None,
     batch_size: Annotated[int, typer.Option(help="batch size for encoding")] = 256,
     tokens: Annotated[bool, typer.Option("--tokens", help="the vectors of all tokens, or of the last map: .npy (N, h*w, width)")] = False,
+    items: Annotated[
+        bool, typer.Option("--items", help="instead of data, the vectors of all items (of events) that the encoder knows")
+    ] = False,
 ) -> None:
     """Write the vectors of new data. untaught embed runs/cells photos/ -o vectors.parquet"""
     from untaught import api
 
-    api.embed(run, data, out, columns=_pairs(columns), batch_size=batch_size, tokens=tokens)
+    api.embed(run, data, out, columns=_pairs(columns), batch_size=batch_size, tokens=tokens, items=items)
 
 
 @app.command()
@@ -200,10 +205,11 @@ def predict(
     """Apply a fine-tuned model to new data, the head of a pretext task, or a language model to a text.
 
     A run without a fine-tuned model solves its pretext task (jigsaw, rotation, colorization, mae ...), or shows prototypes or attention
-    maps. A language model fills "[MASK]", continues a prompt, or restores a corrupted text.
+    maps; of events, it ranks each user's next ten items. A language model fills "[MASK]", continues a prompt, or restores a corrupted text.
 
     untaught predict runs/cells/finetuned photos/ -o predictions.csv
     untaught predict runs/cells photos/ -o answers/
+    untaught predict runs/shop events.csv -o next.csv
     untaught predict runs/news "It is beautiful and [MASK] outside"
     """
     from untaught import api
@@ -299,7 +305,9 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    modality: Annotated[str, typer.Argument(help="image: handwritten digits (from scikit-learn); audio: computed tones")] = "image",
+    modality: Annotated[
+        str, typer.Argument(help="image: handwritten digits (from scikit-learn); audio: computed tones; events: synthetic visits")
+    ] = "image",
     out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
 ) -> None:
     """Pretrain on data that are at hand offline, evaluate and report. It takes a minute or two."""

@@ -18,6 +18,7 @@ from untaught.config.train_config import TrainConfig
 from untaught.core import Batch, Encoder, Facts, Features, FrozenEncoder, Method, Modality, Preprocessor, View
 from untaught.encoders.conv_mel import ConvMel
 from untaught.encoders.conv_series import ConvSeries
+from untaught.encoders.event_transformer import bert4rec, sasrec
 from untaught.encoders.language import bart, bert, gpt, modernbert
 from untaught.encoders.patch_series import PatchSeries
 from untaught.encoders.pixelcnn import PixelCNN
@@ -27,6 +28,9 @@ from untaught.encoders.timm import vit_causal, vit_mini
 from untaught.methods import Gram
 from untaught.methods.composite import Hybrid
 from untaught.modalities.audio import AUDIO
+from untaught.modalities.events import EVENTS
+from untaught.modalities.events.items import learn as learn_items
+from untaught.modalities.events.items import plan as plan_items
 from untaught.modalities.image import IMAGE
 from untaught.modalities.image_text import IMAGE_TEXT
 from untaught.modalities.series import SERIES
@@ -44,6 +48,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the
     "audio": {},
     "waveform": {},
     "image_text": {},
+    "events": {},
 }
 KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more samples than there are here
     "CPC": {"rows": 1, "group": 2},
@@ -76,6 +81,9 @@ class ToyConv(Encoder):
 def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
     if modality == "text":
         return toy_language({"bart": bart, "gpt": gpt, "bert": bert, "modernbert": modernbert}[text_prep().default_encoder(needs)])
+    if modality == "events":
+        made = bert4rec if "bidirectional" in needs else sasrec
+        return made(**toy_prep("events").encoder_arguments, width=16, depth=2, heads=2, dropout=0.0)
     if modality == "series":
         return (
             PatchSeries(channels=2, length=24, patch=2, width=32, depth=2, heads=2)
@@ -167,6 +175,34 @@ def audio_batch(width: int = 0) -> Batch:
     return {"wave": torch.where(valid, wave * 32767, 0.0).short(), "wave_valid": valid, "index": torch.arange(ROWS)}
 
 
+def event_records() -> list[dict[str, Any]]:
+    """Users who go around one of two circles of items, some a step further than others, from different places."""
+    random = np.random.default_rng(0)
+    records = []
+    for user in range(ROWS):
+        start, length, circle = int(random.integers(6)), int(random.integers(5, 11)), 6 * (user % 2)
+        items = [f"i{circle + (start + step + int(random.uniform() < 0.1)) % 6}" for step in range(length)]
+        records.append({"user": str(user), "item": items, "time": np.arange(length, dtype=np.float64)})
+    return records
+
+
+@cache
+def event_prep() -> Preprocessor:
+    settings, files = learn_items(event_records(), plan_items(event_records(), {"length": 8}))
+    return Preprocessor(EVENTS, settings, files=files).fitted({})
+
+
+def event_batch(width: int = 0) -> Batch:
+    """Numbers of items (B,T) of users with different numbers of events; T is `width` at least."""
+    made = [event_prep().decode(record) for record in event_records()]
+    width = max(width, *(len(one["ids"]) for one in made))
+    valid = torch.tensor([[place < len(one["ids"]) for place in range(width)] for one in made])
+    pad = lambda name: torch.from_numpy(np.stack([np.pad(one[name], (0, width - len(one[name]))) for one in made]))  # noqa: E731
+    known = torch.from_numpy(np.stack([one["known"] for one in made]))
+    batch = {"ids": pad("ids"), "ids_valid": valid, "times": pad("times"), "times_valid": valid}
+    return {**batch, "known": known, "index": torch.arange(ROWS)}
+
+
 def image_text_batch(width: int = 0) -> Batch:
     """The toy images, each with two of the toy sentences; two pairs lack the image, one the text."""
     image, text = image_batch(), text_batch()
@@ -207,6 +243,8 @@ def toy_prep(modality: str, batch: Batch | None = None) -> Preprocessor:
     """Fitted on a batch, by default the toy's own."""
     if modality == "text":
         return text_prep()
+    if modality == "events":
+        return event_prep()
     if modality == "image_text":
         settings: Any = {"image": dict(IMAGE_SETTINGS), "text": text_prep().settings, "ragged": ["text.ids", "text.lengths"]}
         files = {f"text.{name}": content for name, content in text_prep().files.items()}
@@ -228,6 +266,7 @@ BATCHES = {
     "audio": audio_batch,
     "waveform": audio_batch,
     "image_text": image_text_batch,
+    "events": event_batch,
 }
 MODALITIES: dict[str, Modality] = {
     "image": IMAGE,
@@ -235,6 +274,7 @@ MODALITIES: dict[str, Modality] = {
     "series": SERIES,
     "audio": AUDIO,
     "image_text": IMAGE_TEXT,
+    "events": EVENTS,
     "waveform": AUDIO,  # input=waveform, for encoders of these
 }
 

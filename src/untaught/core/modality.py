@@ -118,6 +118,7 @@ class Modality:
     extras: dict[str, tuple[str, ...]] = field(default_factory=dict)  # further columns of a table, if it has them
     cut: Callable[[Record, Options], list[Record]] | None = None  # (record, settings) -> its pieces, each a sample, with the "group" of all
     several: frozenset[str] = frozenset()  # fields that may hold a list: the captions of an image
+    grouped: str = ""  # field whose equal values in a table make one record of several rows: the user of events
     beside: dict[str, tuple[str, ...]] = field(
         default_factory=dict
     )  # fields stored in files with the same stem as the first field's: suffixes

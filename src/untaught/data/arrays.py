@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from untaught.core import Modality, Record, UserError
+from untaught.data import frames, tables
 from untaught.data.identity import content_hash, file_facts, fingerprint
 from untaught.data.label_sets import is_matrix
 from untaught.data.labels import Naming, name_labels
 from untaught.data.parts import GROUP, PARTS, Choice, Part, Source, sort_parts
 from untaught.data.tones import PITCHES, tones
+from untaught.data.visits import visits
 
 DATA = ("x", "data", "images", "arr_0")
 LABELS = ("y", "label", "labels", "target", "targets", "arr_1")
-BUILTINS = {"digits": "image", "photos": "image", "topics": "text", "tones": "audio"}  # name -> field
+BUILTINS = {"digits": "image", "photos": "image", "topics": "text", "tones": "audio", "visits": "item"}  # name -> field
 
 
 def open_file(path: Path, modality: Modality, choice: Choice) -> Source:
@@ -46,6 +48,9 @@ def open_arrays(
 ) -> Source:
     """An array, a pair (array, labels), or a dictionary of arrays by key ("train_images", "y_val", "classes" ...)."""
     field = next(iter(modality.fields))
+    if modality.grouped and isinstance(data, dict):
+        table = frames.of_columns({str(key): to_numpy(value, "uifbSUOM") for key, value in data.items()}, where)
+        return tables.open_tables({"all": [table]}, modality, facts, where, choice)
     if not isinstance(data, dict):
         choice.refuse(where)
     if isinstance(data, dict):
@@ -169,7 +174,7 @@ def is_pair(data: Any) -> bool:
 
 
 def open_builtin(name: str, modality: Modality) -> Source:
-    """Small data sets that are available offline: real ones that ship with scikit-learn and Python, and tones that are computed."""
+    """Small data sets that are available offline: real ones of scikit-learn and Python, and computed tones and visits."""
     if name not in BUILTINS:
         raise UserError(f"unknown data set builtin:{name}; allowed: {', '.join(f'builtin:{name}' for name in BUILTINS)}")
     if BUILTINS[name] not in modality.fields:
@@ -180,6 +185,8 @@ def open_builtin(name: str, modality: Modality) -> Source:
         waves, pitches, rate = tones()
         found = {"audio": waves, "rate": np.full(len(waves), rate), "label": pitches, "classes": np.array(PITCHES)}
         return open_arrays(found, modality, Choice(), where="builtin:tones", facts=["builtin:tones", waves])
+    if name == "visits":
+        return open_arrays(visits(), modality, Choice(), where="builtin:visits, synthetic visitors of a shop", facts=["builtin:visits"])
     from sklearn import datasets
 
     if name == "digits":

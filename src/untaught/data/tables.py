@@ -11,6 +11,7 @@ import numpy as np
 
 from untaught.core import Modality, Record, UserError
 from untaught.data.column_matching import asked_column, choose_column, extra_columns, find_column, join_numbered, lists_files
+from untaught.data.event_rows import EventColumns, grouped_events
 from untaught.data.grouped_rows import grouped_rows
 from untaught.data.identity import change_time, content_hash, file_facts, fingerprint
 from untaught.data.label_column import LABELS, count_values, find_labels, label_doubts, number_of
@@ -54,6 +55,12 @@ def open_tables(
     for table in everything:  # a test split may be unlabelled
         if missing := {*chosen.values(), *([split] if split else [])} - set(table.columns):
             raise UserError(f"{table.name} has no column {sorted(missing)[0]}, unlike {first.name}; give files with the same columns")
+    if modality.grouped:
+        own = tuple(column for column in (label, split, group) if column is not None)
+        (item,), (time,) = modality.fields.keys() - {modality.grouped}, modality.extras
+        events = EventColumns(chosen[modality.grouped], chosen[item], chosen.get(time), own)
+        tables = {part: [grouped_events(members, events)] for part, members in tables.items()}
+        everything = [table for part in tables.values() for table in part]
     listings = {column for name, column in chosen.items() if name != GROUP and lists_files(everything, column, modality)}
     many = [chosen[name] for name in modality.fields if name in modality.several]
     if many and (keys := [column for column in chosen.values() if column in listings and column not in many]):
@@ -83,7 +90,8 @@ def open_tables(
                 if label is not None:
                     record["label"] = number(row.get(label))
                 files = [row[column] for column in chosen.values() if column in listings or column in table.media]
-                record["name"] = _name(files) or f"{table.name} row {i}"
+                own_name = row[chosen[modality.grouped]] if modality.grouped else None
+                record["name"] = _name(files) or own_name or f"{table.name} row {i}"
                 linked = (_linked(table, row[column]) for column in listings)
                 if known_files := [stamps[path] for path in linked if path in stamps]:
                     record["facts"] = known_files[0]

@@ -15,6 +15,11 @@ ENCODERS: dict[str, tuple[str, str]] = {  # name -> ("module:function", descript
     "gpt": ("untaught.encoders.language:gpt", "transformers' GPT-2, 4 blocks of width 256, for text; causal"),
     "llama": ("untaught.encoders.language:llama", "transformers' Llama, 4 blocks of width 256, for text; causal, rotary positions"),
     "bart": ("untaught.encoders.language:bart", "transformers' BART, 3 + 3 blocks of width 256, for text; encoder and decoder"),
+    "sasrec": ("untaught.encoders.event_transformer:sasrec", "a transformer with 2 blocks of width 64 on items of events; causal"),
+    "bert4rec": (
+        "untaught.encoders.event_transformer:bert4rec",
+        "a transformer with 2 blocks of width 64 on items of events; bidirectional",
+    ),
     "mlp": ("untaught.encoders.mlp:Mlp", "linear layers with BatchNorm and ReLU on a sample's numbers"),
     "conv_series": ("untaught.encoders.conv_series:ConvSeries", "dilated convolutions over time, for series of any length"),
     "patch_series": ("untaught.encoders.patch_series:PatchSeries", "a transformer with 4 blocks on patches of a series"),

@@ -23,6 +23,7 @@ from untaught.evaluation.evaluator import Scorer, merge_rows, read_rows
 from untaught.evaluation.left_out_groups import Groups, leave_each_out
 from untaught.evaluation.metrics import is_main, metric_of
 from untaught.evaluation.models import EvaluatedModel, open_model, random_init_encoder
+from untaught.evaluation.next_item import NextItem, can_rank
 from untaught.evaluation.pairs import PairScorer, random_init_heads
 from untaught.evaluation.verification import PAIRS, Verifier
 from untaught.ops.precision import has_bfloat16
@@ -138,10 +139,23 @@ def evaluate(
         network.cpu()
     if scorer.possible or group or task == VERIFY:
         rows += measure("raw", None)
+    rows += [] if group or task else _next_item(dataset, networks, device, seed)
     if place is not None:
         merge_rows(place, rows)
         say(f"wrote     {place}")
     return rows
+
+
+def _next_item(dataset: Dataset, networks: list[tuple[str, EvaluatedModel, nn.Module]], device: torch.device, seed: int) -> list[Options]:
+    """Next-item ranking of the networks that rank items, beside classical recommenders; [] if the data or the encoder do not offer it."""
+    ranker = NextItem(dataset, networks[0][2], device, has_bfloat16(device.type), seed)
+    if ranker.offered and not ranker.possible:
+        say(f"next item not measured: {ranker.why_not}")
+    if not ranker.possible:
+        return []
+    ranker.describe()
+    rows = [row for name, _, network in networks if can_rank(network) for row in ranker.measure(name, network.to(device))[0]]
+    return rows + ranker.baselines()[0]
 
 
 def _kind_of(task: str | None, listed: bool) -> str | None:
@@ -300,7 +314,9 @@ def _place_in(run: Path, out: Path | None) -> Path:
 # ------------------------------------------------------------------------------------------------------- rows as text
 
 HEADINGS: dict[str, str] = {"chance": "chance", "random_init": "random init", "raw": "raw data", "copy": "first mask"}
+HEADINGS |= {"recent_popularity": "recent popularity", "item_knn": "item-kNN", "ease": "EASE"}
 PROBES = {"knn20": "kNN k=20", "knn200": "kNN k=200", "kmeans": "k-means", "spectrum": "", "retrieval": "", "verification": ""}
+PROBES |= {"next_item": "next item, full ranking,"}
 
 
 def as_text(rows: list[Options], width: int) -> str:

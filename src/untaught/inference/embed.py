@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -143,7 +143,15 @@ def joined(batches: list[Embedded], grid: tuple[int, ...] | None = None) -> Vect
     return result
 
 
-def write_vectors(embedder: Embedder, out: Path) -> int:
+class Encoded(Protocol):
+    """Vectors in batches, and the encoder that they are of."""
+
+    encoder: Any
+
+    def __iter__(self) -> Iterator[Embedded]: ...
+
+
+def write_vectors(embedder: Encoded, out: Path) -> int:
     """Writes .parquet (columns row, name, vector) or .npy (N, width) plus `rows_beside`, atomically. Returns N."""
     check_ending(out, (".parquet", ".npy"))
     beside = ""
@@ -180,7 +188,7 @@ def write_file(out: Path, write: Callable[[Path], int]) -> int:
         return write(path)
 
 
-def _to_parquet(embedder: Embedder, path: Path) -> int:
+def _to_parquet(embedder: Encoded, path: Path) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -195,7 +203,7 @@ def _to_parquet(embedder: Embedder, path: Path) -> int:
     return count
 
 
-def _to_npy(embedder: Embedder, path: Path, beside: Path) -> int:
+def _to_npy(embedder: Encoded, path: Path, beside: Path) -> int:
     width: Any = embedder.encoder.width
     vectors, numbers = Growing(path, np.dtype("<f4"), (width,)), Growing(beside, np.dtype("<i8"), ())
     with closing(vectors.file), closing(numbers.file):

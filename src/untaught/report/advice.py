@@ -14,6 +14,13 @@ FEW_EPOCHS = 100  # published recipes train for hundreds
 WAITING = 0.1  # share of the time that may be waited for data
 FALLING = 0.02  # share of the whole fall of the loss that the last fifth of a run may still make
 TIE = 0.01  # of accuracy or R2: no gain to speak of
+BASELINES = {
+    "raw": "raw features",
+    "random_init": "the same encoder at random init",
+    "popularity": "popularity",
+    "item_knn": "item-kNN",
+    "ease": "EASE",
+}
 
 
 class Advice(NamedTuple):
@@ -53,7 +60,7 @@ def _baselines(summary: RunSummary) -> list[Advice]:
     text = lambda value: shown(own["metric"], value)  # noqa: E731
     on = f"{probe}{f' on {summary.elsewhere(own)}' if summary.elsewhere(own) else ''}"
     found = []
-    for features, name in (("raw", "raw features"), ("random_init", "the same encoder at random init")):
+    for features, name in BASELINES.items():
         other = summary.baseline(own, features)
         if other is not None and own["mean"] < other["mean"] + TIE:
             found.append(f"{name} {text(other['mean'])}")
