@@ -96,13 +96,18 @@ def test_the_better_half_goes_on_and_the_best_is_measured_on_the_test_part(whole
 
 def test_scores_are_those_of_the_saved_encoders(whole: ut.Comparison, data: Path) -> None:
     """The validation score of the winner, from its folder: a linear probe, fitted on four fifths of the training part."""
+    from untaught.config.registry import modality_named
     from untaught.evaluation.class_probes import linear_probe
     from untaught.evaluation.selection import fifths
+    from untaught.pipeline.dataset import open_dataset
 
     training = clusters(160, 0)
     with torch.no_grad():
         features = whole.winner.encoder(ut.View(torch.from_numpy(training["point"]))).numpy()
-    folds = fifths(training["label"], 0, np.arange(160))
+    opened = open_dataset(data, modality_named("point"), columns=None, label=None, split=None)
+    opened.open(False, 0)
+    assert opened.store is not None
+    folds = fifths(training["label"], 0, opened.store.groups[opened.parts["train"]])
     right = []
     for fold in range(5):
         fit, judged = folds != fold, folds == fold
@@ -275,6 +280,8 @@ def test_by_default_methods_that_cant_run_are_left_out_and_said(
     assert set(found.result["left_out"]) == {"mae", "rotation"}
     assert "left out  mae: MAE reads the view" in capsys.readouterr().err
     assert "mae was left out" in (found.path / "compare.html").read_text()
+    with pytest.raises(UserError, match="^timm/resnet18 takes images, not points"):  # no fault of the methods
+        ut.compare(data, steps=4, against=["timm/resnet18"], out=tmp_path / "none", modality="point", **KNOBS)
     monkeypatch.setattr(commands, "_candidates", lambda first: ["mae", "rotation"])
     with pytest.raises(UserError, match=r"no method can be compared on points \(mae: MAE reads"):
         ut.compare(data, steps=4, out=tmp_path / "none", modality="point", **KNOBS)
@@ -386,4 +393,4 @@ def test_the_regret_is_the_share_from_which_the_winner_stayed_first(orders: tupl
 def test_where_a_baseline_wins_that_is_said_first(whole: ut.Comparison) -> None:
     better = {**whole.result["baselines"]["raw"], "score": 1.0}
     said = comparison.sentences({**whole.result, "baselines": {"raw": better}})
-    assert said[0].startswith("no method is better than raw (100.0%); the best is ")
+    assert said[0].startswith("no method is better than raw data (100.0%); the best is ")

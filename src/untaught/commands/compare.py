@@ -18,7 +18,7 @@ import torch
 import untaught
 from untaught.commands.halving import Round, rounds_for, schedule, survivors
 from untaught.commands.pretrain import Run, Trained, build, conclude, pretrain, save_all
-from untaught.commands.request import LENGTHS, PretrainArguments, free_name, resolve
+from untaught.commands.request import LENGTHS, PretrainArguments, data_stem, resolve
 from untaught.config.overrides import parse
 from untaught.config.registry import MethodLike, method_class, method_table, method_title
 from untaught.config.train_config import Minutes, Steps
@@ -91,6 +91,10 @@ class Entrant:
         return re.sub(r"[^\w.+=-]", "-", self.title).strip(".-") or "method"
 
 
+class NotTheMethod(UserError):
+    """A fault in the labels or in an encoder to compare with: no method is left out for it."""
+
+
 def compare(arguments: CompareArguments, resume: bool = False, finish: Callable[[Trained], None] = lambda trained: None) -> Path:
     """Compares methods -> the folder: compare.json, compare.html, and a run folder for each method.
 
@@ -101,7 +105,7 @@ def compare(arguments: CompareArguments, resume: bool = False, finish: Callable[
         raise UserError("compare trains in one process; start it without torchrun or srun")
     if resume and arguments.out is None:
         raise UserError("--resume requires --out, the comparison to resume")
-    out = arguments.out or free_path(Path("runs") / f"compare-{free_name(PretrainArguments(arguments.data, 'x')).name.removeprefix('x-')}")
+    out = arguments.out or free_path(Path("runs") / f"compare-{data_stem(arguments.data)}")
     before = comparison.read(out) if resume and comparison.found(out) else None
     if resume and before is None and arguments.data is None:
         raise UserError(f"{out} has no comparison to resume; give data to start one")
@@ -164,6 +168,8 @@ class Race:
         for one in entrants:
             try:
                 check(one)
+            except NotTheMethod:
+                raise
             except UserError as error:
                 if named:
                     raise UserError(f"{one.title}: {error}") from error
@@ -195,15 +201,18 @@ class Race:
                     folder.release()
 
     def _score_baselines(self, run: Run) -> None:
-        selection = self._selection(run)
-        if not self.baselines:
-            say(f"scores    {selection.about}")
-            if not selection.why_not:
-                self.baselines[RAW] = selection.score(None)
-            for name, peer in self.peers.items():
-                network, view = _peer(name, peer, run.data)
-                self.baselines[name] = selection.score(network.to(_device(run)), view)
-            self.about = selection.about
+        try:
+            selection = self._selection(run)
+            if not self.baselines:
+                say(f"scores    {selection.about}")
+                self.about = selection.about
+                if not selection.why_not:
+                    self.baselines[RAW] = selection.score(None)
+                for name, peer in self.peers.items():
+                    network, view = _peer(name, peer, run.data)
+                    self.baselines[name] = selection.score(network.to(_device(run)), view)
+        except UserError as error:
+            raise NotTheMethod(*error.args) from error
         name, knobs = _architecture(run)
         title = f"{RANDOM}: {name}" + "".join(f" {key}={value}" for key, value in knobs.items())
         if title not in self.baselines and not name.startswith("module:"):

@@ -75,7 +75,13 @@ def line(title: str, result: Options) -> str:
     parts += [f"{name} {number(result[key])}" for key, name in CRITERIA.items() if result.get(key) is not None]
     if "steps" in result:
         parts.append(f"after {result['steps']:,} steps, {result['seconds'] / 60:.1f} min")
-    return f"{title}: {', '.join(parts)}"
+    return f"{shown_name(title)}: {', '.join(parts)}"
+
+
+def shown_name(features: str) -> str:
+    """The name of a baseline for people: raw -> raw data, "random_init: conv_small" -> "random init: conv_small"."""
+    name = features.removeprefix("against:")
+    return "raw data" if name == "raw" else name.replace("random_init", "random init", 1)
 
 
 def regret(state: Options) -> float | None:
@@ -101,7 +107,9 @@ def sentences(state: Options) -> list[str]:
     if "score" in best:
         metric = best["metric"]
         text = lambda one: shown(metric, one["score"])  # noqa: E731
-        above = [f"{name} ({text(one)})" for name, one in state["baselines"].items() if one.get("score", -math.inf) >= best["score"]]
+        above = [
+            f"{shown_name(name)} ({text(one)})" for name, one in state["baselines"].items() if one.get("score", -math.inf) >= best["score"]
+        ]
         if above:
             said.append(f"no method is better than {' and '.join(above)}; the best is {winner} with {text(best)}")
         said.append(
@@ -111,7 +119,7 @@ def sentences(state: Options) -> list[str]:
         if close:
             said.append(f"{' and '.join(close)} can't be told apart from it by these validation samples: the intervals overlap")
         if tested := [row for row in state["test"] if row["metric"] == metric]:
-            said.append("on the test part: " + ", ".join(f"{row['features']} {shown(metric, row['mean'])}" for row in tested))
+            said.append("on the test part: " + ", ".join(f"{shown_name(row['features'])} {shown(metric, row['mean'])}" for row in tested))
     else:
         agreement = last.get("agreement")
         if len(order) > 1 and agreement is not None:
@@ -124,7 +132,8 @@ def sentences(state: Options) -> list[str]:
             said.append(f"{winner} is the only method in the last round")
         said.append("without labels no score says what an encoder is worth; a few labels decide better")
     if (share := regret(state)) is not None and len(state["methods"]) > 1:
-        said.append(f"{winner} was first from {share:.0%} of the budget on")
+        since = f"from {share:.0%} of the budget on" if share < 1 else "only in the last round"
+        said.append(f"{winner} was first {since}")
     return said
 
 
@@ -165,7 +174,7 @@ def _rows(state: Options) -> list[Options]:
         last = reached[-1] if reached else {}
         fate = next((f"dropped: {found['dropped'][title]}" for found in state["rounds"] if title in found["dropped"]), "")
         if not fate:
-            fate = "first" if title == state["winner"] else f"left after round {len(reached)}"
+            fate = "first" if title == state["winner"] else f"dropped after round {len(reached)}"
         row = {"method": title, "encoder": last.get("encoder", ""), "fate": fate, **_row(last), "reached": len(reached)}
         row |= {f"round{i}": _shown(result, "score") for i, result in enumerate(results, 1) if result}
         rows.append(row | {"steps": last.get("steps"), "minutes": last["seconds"] / 60 if last else None})
@@ -173,7 +182,7 @@ def _rows(state: Options) -> list[Options]:
     rows.sort(key=key)
     for name, found in state["baselines"].items():
         scores = {f"round{i}": _shown(found, "score") for i in range(1, len(state["rounds"]) + 1)}
-        rows.append({"method": name, "fate": "baseline", **scores, **_row(found)})
+        rows.append({"method": shown_name(name), "fate": "baseline", **scores, **_row(found)})
     return rows
 
 
@@ -201,7 +210,9 @@ def _plots(folder: Path, state: Options) -> list[Any]:
     curves = [Curve(title, colours[title], points) for title, points in scores.items() if title in colours]
     ends = sorted({point.x for points in scores.values() for point in points})
     flat = [
-        Curve(name, "base", [Point(x, one["score"]) for x in ends]) for name, one in state["baselines"].items() if "score" in one and ends
+        Curve(shown_name(name), "base", [Point(x, one["score"]) for x in ends])
+        for name, one in state["baselines"].items()
+        if "score" in one and ends
     ]
     plots = [drawn("Score by training of each method, with baselines", [*curves, *flat], unit, metric)]
     summaries: dict[str, RunSummary] = {}
