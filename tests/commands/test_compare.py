@@ -280,7 +280,7 @@ def test_by_default_methods_that_cant_run_are_left_out_and_said(
     assert set(found.result["left_out"]) == {"mae", "rotation"}
     assert "left out  mae: MAE reads the view" in capsys.readouterr().err
     assert "mae was left out" in (found.path / "compare.html").read_text()
-    with pytest.raises(UserError, match="^timm/resnet18 takes images, not points"):  # no fault of the methods
+    with pytest.raises(UserError, match=r"^timm/resnet18 takes images, not points"):  # no fault of the methods
         ut.compare(data, steps=4, against=["timm/resnet18"], out=tmp_path / "none", modality="point", **KNOBS)
     monkeypatch.setattr(commands, "_candidates", lambda first: ["mae", "rotation"])
     with pytest.raises(UserError, match=r"no method can be compared on points \(mae: MAE reads"):
