@@ -348,6 +348,83 @@ def pretrain_seeds(
     return [Run(place) for place in run(arguments, seeds, resume, finish)]
 
 
+class Comparison:
+    """The folder of a comparison: `path`, and `result`, the content of compare.json."""
+
+    def __init__(self, path: PathArgument) -> None:
+        from untaught.report import comparison
+
+        self.path = Path(path)
+        self.result: Options = comparison.read(self.path)
+
+    @property
+    def winner(self) -> Run:
+        """The run of the chosen method. Raises UserError if there is none yet."""
+        chosen = self.result["winner"]
+        if chosen is None:
+            raise UserError(f"{self.path} is not finished; continue it with resume=True")
+        return Run(self.path / next(one["folder"] for one in self.result["methods"] if one["title"] == chosen))
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was found, in words."""
+        from untaught.report import comparison
+
+        return comparison.sentences(self.result)
+
+
+def compare(
+    data: Any = None,
+    methods: Sequence[MethodLike] | None = None,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    labels: str | None = None,
+    against: Sequence[PathArgument | nn.Module | Run] = (),
+    encoder: str | nn.Module | None = None,
+    out: PathArgument | None = None,
+    modality: str | None = None,
+    columns: dict[str, str] | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    resume: bool = False,
+    **knobs: Any,
+) -> Comparison:
+    """Which pretext task suits the data: trains several methods by successive halving, and measures the best on the test part.
+
+    In each round every method left gets an equal share of the round's budget, is resumed where it was, and is scored by a probe on a
+    validation part taken from the labelled training samples; the better half goes on. Without labels, RankMe, alpha-ReQ and the pretext
+    loss decide if they agree. Random init, raw data and `against` (see `evaluate`) are scored alike. The folder `out` gets compare.json,
+    compare.html and a run folder for each method.
+
+    data, encoder, modality, columns, label, split: as for `pretrain`. methods: names, with knobs of their own as
+    "simclr:temperature=0.2", combinations, classes, functions; by default some of those that can read the data. minutes, steps: the budget
+    of training, over all methods and rounds; by default five minutes a method; scoring comes on top. labels: "all", "10/class" or "1%" of
+    the training samples: the labels that the comparison may use. resume: continue the comparison in `out`. knobs: of all runs. Raises
+    UserError, one line, for every fault that the caller can fix.
+    """
+    from untaught.commands import compare as commands
+
+    chosen: Options = {"minutes": minutes, "steps": steps, "labels": labels, "against": against, "encoder": encoder, "out": _place(out)}
+    chosen |= {"modality": modality, "columns": columns, "label": label, "split": split, "knobs": _dotted(knobs)}
+    return Comparison(commands.compare(commands.CompareArguments(data, methods, **chosen), resume, finish))
+
+
+def runs(folder: PathArgument = "runs", sort: str | None = None, out: PathArgument | None = None) -> list[Options]:
+    """The runs in a folder and its subfolders, one row each: run, data, method, encoder, steps, minutes (of training), score with its probe
+    and metric, the same of random init and raw data, health, state ("finished", or what is wrong).
+
+    sort: the name of a column: text from a to z, numbers from the largest; by default the path. out: a .csv, or an .html page with sortable
+    columns. Raises UserError: no such folder, no run in it, no such column, another ending.
+    """
+    from untaught.report.runs import list_runs, write
+
+    rows = list_runs(Path(folder), sort)
+    if (place := _place(out)) is not None:
+        write(rows, Path(folder), place)
+    return rows
+
+
 def evaluate(
     encoder: PathArgument | nn.Module | Run,
     data: Any = None,
@@ -660,6 +737,13 @@ def reproduce(recipe: PathArgument, data: str | None = None, out: PathArgument |
 def scores_as_text(rows: list[Options], width: int) -> str:
     """Rows of an evaluation as a table with lines of at most `width` characters."""
     from untaught.evaluation.evaluate import as_text
+
+    return as_text(rows, width)
+
+
+def runs_as_text(rows: list[Options], width: int | None) -> str:
+    """Rows of `runs` as a table, or as paragraphs if its lines were longer than `width`."""
+    from untaught.report.runs import as_text
 
     return as_text(rows, width)
 

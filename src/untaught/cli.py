@@ -93,6 +93,69 @@ def pretrain(
 
 
 @app.command()
+def compare(
+    data: Annotated[
+        str | None, typer.Argument(help="a folder, a table, an archive, .npy/.npz, hf:NAME, builtin:digits, builtin:photos")
+    ] = None,
+    knobs: Knobs = None,
+    methods: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="names, simclr+mae:0.5, simclr:temperature=0.2; default: some that read the data")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="of training, over all methods and rounds; default: 5 a method; or steps=N")] = None,
+    labels: Annotated[str | None, typer.Option(help="that the comparison may use: all, 10/class or 1%; used only for scores")] = None,
+    against: Annotated[list[str] | None, typer.Option(help="an encoder to compare with; timm/NAME=FILE loads weights from a file")] = None,
+    encoder: Annotated[str | None, typer.Option(help="for all methods; default: one that each method can train")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the comparison and its runs")] = None,
+    modality: Modality = None,
+    columns: Columns = None,
+    label: Annotated[str | None, typer.Option(help="column of labels, used only for scores")] = None,
+    split: Annotated[str | None, typer.Option(help="column with train, val or test")] = None,
+    group: Group = None,
+    without: Without = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the comparison in --out")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find the pretext task that suits the data: train several, half as many in each round, and measure the best.
+
+    untaught compare photos/ --methods simclr,vicreg,mae --minutes 30
+    """
+    from untaught import api
+
+    if data and "=" in data and not Path(data).exists():
+        data, knobs = None, [data, *(knobs or [])]
+    if data is None and not (resume and out):
+        raise api.UserError("no data given; pass a folder, a table or builtin:digits, or --out FOLDER --resume")
+    how: dict[str, Any] = {"labels": labels, "against": against or (), "encoder": encoder, "out": out, "modality": modality}
+    how |= {"columns": _columns_of(columns, group, without), "label": label, "split": split, "resume": resume}
+    named = [one for one in methods.split(",") if one.strip()] if methods is not None else None
+    own = {**({"minutes": minutes} if minutes is not None else {}), **_knobs(knobs)}
+    budget = {key: own.pop(key) for key in ("minutes", "steps") if key in own}
+    found = api.compare(data, named, **how, **budget, **_own(own, api.compare))
+    _echo(json.dumps(found.result, indent=1) if as_json else "\n".join(found.sentences))
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="searched for run folders, also in subfolders")] = Path("runs"),
+    sort: Annotated[str | None, typer.Option(help="column: text from a to z, numbers from the largest; default: the path")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=".csv, or .html with sortable columns; default: print a table")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs in a folder: data, method, scores and their baselines, health. untaught runs runs/ --sort score"""
+    import shutil
+
+    from untaught import api
+    from untaught.console import say
+
+    rows = api.runs(folder, sort, out)
+    if out is not None:
+        say(f"wrote     {out}")
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    _echo(json.dumps(rows, indent=1) if as_json else api.runs_as_text(rows, width))
+
+
+@app.command()
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="RUN|ENCODER", help="a run, an encoder folder, timm/NAME, transformers/NAME")],
     data: Annotated[str | None, typer.Option(help="labelled data, as for pretrain; default: the run's own")] = None,

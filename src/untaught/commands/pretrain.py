@@ -94,11 +94,17 @@ class Run:
     began: float
 
 
-def pretrain(arguments: PretrainArguments, resume: bool = False, finish: Callable[[Trained], None] = lambda trained: None) -> Trained:
+def pretrain(
+    arguments: PretrainArguments,
+    resume: bool = False,
+    finish: Callable[[Trained], None] = lambda trained: None,
+    ending: Callable[[Run], Trained] | None = None,
+) -> Trained:
     """Runs pretraining. With `resume`, continues from the newest valid checkpoint of arguments.out, if there is one.
 
-    finish: called on rank 0 with the trained run, before its folder is released. Starts several processes and waits for them, unless
-    torchrun or SLURM started them. Raises UserError for faults that the caller can fix, Interrupted after a signal.
+    finish: called on rank 0 with the trained run, before its folder is released. ending: in place of `conclude`. Starts several processes
+    and waits for them, unless torchrun or SLURM started them. Raises UserError for faults that the caller can fix, Interrupted after a
+    signal.
     """
     found = started()
     console.quiet = found is not None and found.rank > 0
@@ -113,7 +119,7 @@ def pretrain(arguments: PretrainArguments, resume: bool = False, finish: Callabl
     try:
         run = build(request, folder, group)
         train(run)
-        trained = conclude(run)
+        trained = (ending or conclude)(run)
         group.on_rank_zero(lambda: finish(trained))
     except (KeyboardInterrupt, Interrupted) as stop:
         if getattr(stop, "when", "") is None:
