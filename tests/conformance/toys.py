@@ -52,6 +52,7 @@ KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more s
     "HuBERT": {"units": 6, "later_units": 5, "masked": 0.8, "gradient": 1.0},
     "MoCo": {"queue": 8},
     "NNCLR": {"queue": 8},
+    "TS2Vec": {"masked": 0.2},
     "VICRegL": {"width": 32, "local_width": 32},
     "WMSE": {"width": 8},
     "Wav2Vec2": {"codes": 6, "negatives": 8},
@@ -77,6 +78,8 @@ def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
     if modality == "text":
         return toy_language({"bart": bart, "gpt": gpt, "bert": bert, "modernbert": modernbert}[text_prep().default_encoder(needs)])
     if modality == "series":
+        if "steps" in needs:
+            return ConvSeries(channels=2, hidden=32, width=32, depth=2)
         return (
             PatchSeries(channels=2, length=24, patch=2, width=32, depth=2, heads=2)
             if needs

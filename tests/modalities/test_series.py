@@ -154,6 +154,26 @@ def test_a_share_of_each_series_own_tokens_is_masked(name: str, rate: float) -> 
     assert shown.mask.sum(1).tolist() == [min(max(round(rate * n), 1), n - 1) for n in (5, 2, 4, 5)]
 
 
+@pytest.mark.parametrize("most", [3000, 9])
+def test_overlapping_crops_lie_in_their_series_and_have_steps_in_common(most: int) -> None:
+    found = [{"series": np.arange(1.0, 1 + length)[None], "name": "x"} for length in (20, 2, 13)] * 200
+    prep = Preprocessor(SERIES, plan(found, {"standardise": "none"}))
+    shown = view("overlap", found, prep, most=most)
+    assert shown.meta is not None
+    common = []
+    for x, valid, ((start, end), (start_2, end_2)), record in zip(shown.x[:, :, 0], shown.valid, shown.meta["crops"], found, strict=True):
+        length = record["series"].shape[1]
+        assert 0 == start <= start_2 < end <= end_2 == valid.sum() <= min(length, most)
+        assert end - start_2 >= 2
+        assert torch.equal(x[:end_2], torch.arange(float(end_2)) + x[0]), "steps that follow each other"
+        assert x[0] >= 1
+        assert x[end_2 - 1] <= length
+        common += [int(end - start_2)] if length == 20 else []
+    assert set(common) == set(range(2, min(20, most) + 1))
+    first = [x[0].item() for x, record in zip(shown.x, found, strict=True) if record["series"].shape[1] == 20]
+    assert len(set(first)) > 10
+
+
 @pytest.mark.parametrize(("patch", "few"), [(1, True), (7, True), (8, False)])
 def test_tokens_of_few_values_are_marked(patch: int, few: bool) -> None:
     """Two channels: fewer than 16 values up to a patch of 7."""
@@ -252,6 +272,10 @@ def test_an_encoder_does_not_read_padding(encoder: Any) -> None:
     wide = torch.cat([torch.where(valid.unsqueeze(2), x, 9.0), torch.full((3, 7, 2), 9.0)], 1)
     torch.testing.assert_close(encoder(View(wide, torch.cat([valid, torch.zeros(3, 7, dtype=torch.bool)], 1))), want)
     torch.testing.assert_close(encoder(View(x[2:, :5])), want[2:])
+    if "steps" in encoder.offers:
+        some, every = (encoder.features(View(*given), want=("tokens",)).tokens for given in ((x[2:, :5],), (x, valid)))
+        torch.testing.assert_close(every[2:, :5], some)
+        torch.testing.assert_close(every[2, :5].amax(0), want[2])
     if "tokens" in encoder.offers:
         tokens, own = encoder.embed(View(x, valid))
         at = torch.tensor([2, 0, 1]).expand(3, -1)

@@ -3,7 +3,7 @@
 A view is x (B,T,C), time on axis 1, with `valid` (B,T) False for padding. A missing value is 0 after normalisation; if the data have
 missing values, each channel gets an indicator channel (1: missing). Augmentations: crop, time warp and magnitude warp (Um et al. 2017,
 https://arxiv.org/abs/1706.00527), jitter and scaling (TS-TCC, Eldele et al. 2021, https://arxiv.org/abs/2106.14112), and dropped time steps
-(TS2Vec, Yue et al. 2022, section 3.2, https://arxiv.org/abs/2106.10466).
+and overlapping crops (TS2Vec, Yue et al. 2022, section 3.2, https://arxiv.org/abs/2106.10466).
 """
 
 from __future__ import annotations
@@ -148,6 +148,7 @@ VIEWS: dict[str, Options] = {
     "global_blocks": {"scale": (0.7, 1.0), **AUGMENTED, "patch": 0, "rates": (0.1, 0.5), "masking": 0.5, "span": 3},
     "global2_blocks": {"scale": (0.7, 1.0), **AUGMENTED, "patch": 0, "rates": (0.1, 0.5), "masking": 0.5, "span": 3},
     "multiblock": {"scale": (0.9, 1.0), **STILL, "patch": 0, "targets": 4, "target_scale": (0.15, 0.2)},
+    "overlap": {"most": 3000},  # TS2Vec's code
 }
 RANGES = {
     "scale": Within(0.01, 1),  # length of the crop as a share of the series: minimum, maximum
@@ -158,6 +159,7 @@ RANGES = {
     "span": Within(1, 1 << 16),  # approximate length of a masked run in tokens
     "targets": Within(1, 64),
     "target_scale": Within(0.01, 1),
+    "most": LENGTHS,  # time steps of both crops together, at most
     "length": LENGTHS,
 }
 
@@ -258,6 +260,31 @@ def multiblock(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocess
     return target_runs(_augmented(batch, rng, options, prep)[0], rng, options)
 
 
+def overlap(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
+    """Two crops that overlap, normalised: x (B,T,C) from the start of the first to the end of the second; meta["crops"] (B,2,2) int64,
+    the first step of each in x and the one behind its last. TS2Vec, section 3.2, drawn as in its code.
+
+    The overlap has 2 steps or more, all lengths being equally likely; so are all beginnings of the first crop before it, ends of the second
+    behind it, and places of both in the series.
+    """
+    values, observed = _normalised(batch, options, prep.statistics)
+    length = batch["values_valid"].sum(1)
+    within = length.clamp(max=options["most"])  # a window in which both lie
+    draw = lambda low, high: low + (rng.uniform() * (high - low + 1)).floor().long().minimum(high - low)  # noqa: E731  # low to high
+    common = draw(within.clamp(max=2), within)
+    left = draw(torch.zeros_like(within), within - common)
+    start, end = draw(torch.zeros_like(within), left), draw(left + common, within)
+    shift = draw(torch.zeros_like(within), length - (end - start))
+    count = min(values.shape[1], options["most"])
+    at = (shift.unsqueeze(1) + torch.arange(count, device=values.device)).clamp(max=values.shape[1] - 1)
+    shown = lambda part: part.gather(1, at.unsqueeze(2).expand(-1, -1, part.shape[2]))  # noqa: E731
+    valid = torch.arange(count, device=values.device) < (end - start).unsqueeze(1)
+    view = _finished(shown(values), shown(observed) & valid.unsqueeze(2), valid, options)
+    first, second = torch.stack([torch.zeros_like(left), left + common - start], 1), torch.stack([left - start, end - start], 1)
+    view.meta = {"crops": torch.stack([first, second], 1)}
+    return view
+
+
 def _curve(rng: CounterRNG, share: Tensor, channels: int) -> Tensor:
     """share (B,T) in 0..1 -> (B,T,channels): a smooth random curve over it, with std about 1."""
     waves = torch.arange(1, WAVES + 1, device=share.device)
@@ -293,6 +320,8 @@ def _finished(x: Tensor, observed: Tensor, valid: Tensor, options: Options) -> V
 
 
 def encoder_for(settings: Options, needs: frozenset[str]) -> str:
+    if "steps" in needs:
+        return "ts2vec"
     return "patch_series" if needs else "conv_series"
 
 
@@ -322,6 +351,7 @@ SERIES = Modality(
         **dict.fromkeys(("global_blocks", "global2_blocks"), blocks),
         "multiblock": multiblock,
         "corrupted": corrupted,
+        "overlap": overlap,
     },
     raw=raw,
     render=render,
