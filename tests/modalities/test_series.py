@@ -16,6 +16,7 @@ from untaught.core import Options, Preprocessor, Record, UserError, View
 from untaught.data.sources import open_source
 from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.patch_series import PatchSeries
+from untaught.evaluation.evaluate import evaluate
 from untaught.methods import METHODS
 from untaught.modalities.series import SERIES, plan
 from untaught.ops.counter_rng import CounterRNG
@@ -154,6 +155,26 @@ def test_a_share_of_each_series_own_tokens_is_masked(name: str, rate: float) -> 
     assert shown.mask.sum(1).tolist() == [min(max(round(rate * n), 1), n - 1) for n in (5, 2, 4, 5)]
 
 
+def test_mini_rocket_interpolates_missing_values() -> None:
+    random = np.random.default_rng(0)
+    found = [{"series": random.normal(size=(2, n)).cumsum(1), "name": "x"} for n in (30, 20, 25, 30)]
+    prep = Preprocessor(SERIES, plan(found, {"missing": True}))
+    batch, _ = batch_of(found, prep)
+    prep = prep.fitted(batch)
+    transform = SERIES.classical["MiniRocket"](batch, prep)
+    whole = transform(batch, prep)
+    assert whole.shape == (4, 9996)
+    values = batch["values"].clone()
+    values[0, 10:12, 1] = NAN
+    values[1, :, 0] = NAN
+    gaps = {**batch, "values": values}
+    straight = values.clone()
+    straight[0, 10:12, 1] = values[0, 9, 1] + (values[0, 12, 1] - values[0, 9, 1]) * torch.tensor([1 / 3, 2 / 3])
+    straight[1, :, 0] = torch.where(batch["values_valid"][1], prep.statistics["mean"][0], 0.0)
+    np.testing.assert_allclose(transform(gaps, prep), transform({**batch, "values": straight}, prep), atol=0.05)
+    assert not np.allclose(transform(gaps, prep)[0], whole[0], atol=0.05)
+
+
 @pytest.mark.parametrize("most", [3000, 9])
 def test_overlapping_crops_lie_in_their_series_and_have_steps_in_common(most: int) -> None:
     found = [{"series": np.arange(1.0, 1 + length)[None], "name": "x"} for length in (20, 2, 13)] * 200
@@ -289,6 +310,18 @@ def test_the_line_plot_has_a_line_and_grey_where_tokens_are_masked() -> None:
     assert pixels.shape == (4, 48, 96, 3)
     assert (pixels == 215).all(3).any()
     assert (pixels == BLUE).all(3).any((1, 2)).all()
+
+
+def test_mini_rocket_is_evaluated_beside_the_encoder(tmp_path: Path) -> None:
+    """Phases differ from series to series, so that the raw values say little, and the frequency everything."""
+    random = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    phase = 2 * np.pi * random.random((60, 1))
+    x = np.sin(np.arange(40) * (0.3 + 0.4 * y[:, None]) + phase) + 0.3 * random.normal(size=(60, 40))
+    rows = evaluate(ConvSeries(channels=1, width=8, hidden=8, depth=2), (x, y), modality="series", out=tmp_path)
+    linear = {row["features"]: row["mean"] for row in rows if row["probe"] == "linear" and row["labels"] == "all"}
+    assert set(linear) == {"encoder", "random_init", "raw", "MiniRocket"}
+    assert linear["MiniRocket"] > 0.9 > linear["raw"]
 
 
 # --------------------------------------------------------------------------------------------------- answers to pretext tasks

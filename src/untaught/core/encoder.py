@@ -36,8 +36,7 @@ class Rows(Protocol):
 
 
 class Encoder(nn.Module):
-    """Maps a view to vectors. `offers` names abilities beyond pooled vectors; "sequence": `features` gives tokens in order of time;
-    "steps": `embed` and `context` keep every time step."""
+    """Maps a view to vectors. `offers` names abilities beyond pooled vectors: "sequence": tokens in order of time, "steps": at each."""
 
     width: int
     offers: frozenset[str] = frozenset()  # tokens layers local steps maps attention causal any_size words decoder causal_maps ...

@@ -8,6 +8,7 @@ Differs from TS2Vec: what hides time steps is the view or the method, not the ne
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,8 +25,15 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x (B,D,T), valid (B,1,T) -> (B,E,T)."""
-        y = self.first(F.gelu(x) * valid)
-        return self.shortcut(x) + self.second(F.gelu(y) * valid)
+        y = _convolved(F.gelu(x) * valid, self.first)
+        return self.shortcut(x) + _convolved(F.gelu(y) * valid, self.second)
+
+
+def _convolved(x: Tensor, conv: nn.Conv1d) -> Tensor:
+    """The convolution. Where its outer taps lie beyond a series of this length on both sides, only the middle one is computed."""
+    if conv.dilation[0] < x.shape[2] or torch.compiler.is_compiling():  # a traced program takes any length
+        return conv(x)
+    return F.conv1d(x, conv.weight[:, :, 1:2], conv.bias)
 
 
 class ConvSeries(Encoder):

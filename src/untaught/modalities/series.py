@@ -9,6 +9,7 @@ and overlapping crops (TS2Vec, Yue et al. 2022, section 3.2, https://arxiv.org/a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from untaught.modalities.series_plots import PRETEXTS, render
 from untaught.modalities.token_masks import masked_runs, masked_tokens, target_runs
 from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.interpolation import linear_at
+from untaught.ops.minirocket import MiniRocket
 from untaught.ranges import Within, outside
 
 FEW = 16  # values of a token, under which its own mean and standard deviation say little; chosen on validation parts of three data sets
@@ -129,6 +131,25 @@ def raw(batch: Batch, prep: Preprocessor) -> np.ndarray:
     count = min(prep.settings["length"], RAW)
     at = torch.linspace(0, 1, count) * (valid.sum(1, keepdim=True) - 1)
     return linear_at(torch.where(observed, values, mean), at).flatten(1).numpy()
+
+
+def mini_rocket(batch: Batch, prep: Preprocessor) -> Callable[[Batch, Preprocessor], np.ndarray]:
+    """MiniRocket, fitted to training series: a function of a batch -> (B,F). Missing values are interpolated."""
+    rocket = MiniRocket.fit(*_complete(batch, prep))
+    return lambda given, own: rocket(*_complete(given, own)).numpy()
+
+
+def _complete(batch: Batch, prep: Preprocessor) -> tuple[Tensor, Tensor]:
+    """The values (B,T,C), standardised by channel, missing ones interpolated linearly; a channel without any is 0. And valid (B,T)."""
+    x, observed = _normalised(batch, {"standardise": "channel"}, prep.statistics)
+    valid = batch["values_valid"]
+    gaps = (valid.unsqueeze(2) & ~observed).any(1).nonzero().tolist()
+    for row, channel in gaps:
+        known = observed[row, :, channel].nonzero().squeeze(1)
+        if len(known):
+            filled = np.interp(np.arange(x.shape[1]), known.numpy(), x[row, known, channel].numpy())
+            x[row, :, channel] = torch.from_numpy(filled).float() * valid[row]
+    return x, valid
 
 
 # ------------------------------------------------------------------------------------------------ arrays to views
@@ -354,6 +375,7 @@ SERIES = Modality(
         "overlap": overlap,
     },
     raw=raw,
+    classical={"MiniRocket": mini_rocket},
     render=render,
     pretexts=PRETEXTS,
     unaugmented={"scale": (1.0, 1.0), **STILL},
