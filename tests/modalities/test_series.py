@@ -253,7 +253,9 @@ def test_numbered_columns_of_a_table_are_a_series(tmp_path: Path) -> None:
 def test_no_method_has_a_knob_of_the_same_name() -> None:
     """The method would get the value."""
     for name in METHODS:
-        assert not SERIES.knobs.keys() & inspect.signature(method_class(name)).parameters.keys(), name
+        cls = method_class(name)
+        if set(cls.views) <= SERIES.views.keys():
+            assert not SERIES.knobs.keys() & inspect.signature(cls).parameters.keys(), name
 
 
 def test_series_of_one_time_step_are_refused() -> None:

@@ -93,7 +93,7 @@ class Modality:
     method: str = "simclr"  # default method
     batch: int = 512  # upper limit of the default batch size
     knobs: dict[str, Any] = field(default_factory=dict)  # settings that a user may override: name -> type with range
-    numbered: bool = False  # whether a record may be spread over numbered columns of a table: t0, t1, ...
+    numbered: bool = False  # whether a record may be spread over numbered columns (t0, t1, ...) or rows of a table
     lines: bool = False  # whether a record may be a line or paragraph of a text file
     doubt: Callable[[tuple[int, ...], bool], str | None] = lambda shape, tensor: (
         None
@@ -117,7 +117,7 @@ class Modality:
     paired: Any = None  # the Target whose files lie next to those of the records
     optional: frozenset[str] = frozenset()  # fields that may be missing, but not all at once
     extras: dict[str, tuple[str, ...]] = field(default_factory=dict)  # further columns of a table, if it has them
-    cut: Callable[[Record, Options], list[Record]] | None = None  # (record, settings) -> its pieces, each a sample, with the "group" of all
+    cut: Callable[[Options], Any] | None = None  # settings -> fn(record) -> its pieces, each a sample, with the "group" of all; or None
     several: frozenset[str] = frozenset()  # fields that may hold a list: the captions of an image
     beside: dict[str, tuple[str, ...]] = field(
         default_factory=dict

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -48,6 +48,9 @@ def plan(records: list[Record], overrides: Options) -> Options:
             faults.append(str(error))
     if not found:
         raise UserError(f"none of the first {len(records)} series can be read: {faults[0] if faults else 'no records'}")
+    window, stride = int(overrides.get("window") or 0), int(overrides.get("stride") or 0)
+    if stride and not window:
+        raise UserError(f"stride={stride}: needs window=N, the time steps of a piece")
     channels = {values.shape[1] for values in found}
     if len(channels) > 1:
         raise UserError(f"series have {' and '.join(map(str, sorted(channels)))} channels; all must have the same number")
@@ -55,11 +58,33 @@ def plan(records: list[Record], overrides: Options) -> Options:
         raise UserError("every series has 1 time step; at least 2 are required: arrays (n, time), or one list of numbers per record")
     return {
         "channels": channels.pop(),
-        "length": max(map(len, found)),
+        "length": min(max(map(len, found)), window or LENGTHS.high),
         "missing": any(bool(np.isnan(values).any()) for values in found) if (given := overrides.get("missing")) is None else bool(given),
         "standardise": standardise,
         "ragged": ["values"],
+        **({"window": window, "stride": stride or window} if window else {}),
     }
+
+
+def cut(settings: Options) -> Callable[[Record], list[Record]] | None:
+    """Record -> pieces of `window` time steps, one every `stride`, the last one at the end of the series, all in one group (the record's,
+    else its name). A series that is no longer, or can't be read, is not cut. None without `window`."""
+    window, stride = settings.get("window"), settings.get("stride")
+    if not window or not stride:
+        return None
+
+    def pieces(record: Record) -> list[Record]:
+        try:
+            values = _values(record["series"])
+        except ValueError:  # reported when it is decoded
+            return [record]
+        last, name = len(values) - window, str(record.get("name"))
+        if last <= 0:
+            return [record]
+        starts, group = [*range(0, last, stride), last], record.get("group", name)
+        return [record | {"series": values[s : s + window].T, "name": f"{name} {s}-{s + window}", "group": group} for s in starts]
+
+    return pieces
 
 
 def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
@@ -387,5 +412,11 @@ SERIES = Modality(
     batch=64,
     numbered=True,
     likely=lambda records: all(getattr(record["series"], "dtype", None) != np.uint8 for record in records),  # uint8: images
-    knobs={"standardise": Literal["channel", "sample", "none"], "missing": bool},
+    cut=cut,
+    knobs={
+        "standardise": Literal["channel", "sample", "none"],
+        "missing": bool,
+        "window": Annotated[int, Within(0, LENGTHS.high)],
+        "stride": Annotated[int, Within(0, LENGTHS.high)],
+    },
 )
