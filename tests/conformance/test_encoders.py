@@ -72,6 +72,7 @@ def test_the_table_has_no_encoder_that_is_not_tested_here() -> None:
         *images,
         *FAMILIES,
         "conv_series",
+        "ts2vec",
         "patch_series",
         "patch_causal",
         "conv_mel",

@@ -31,7 +31,7 @@ from untaught.training.optim import parameter_groups
 NAMES = os.environ.get("UNTAUGHT_METHODS", ",".join(METHODS)).split(",")
 CLASSES: dict[str, type[Method]] = {name: method_class(name) for name in NAMES}
 PAIRED = {"simclr", "vicreg", "byol"}  # of the methods that compare views of a sample, those that are asked on text: all would take long
-SERIES = {"dino", "mae", "data2vec"}  # those that are asked all on series and audio; other padding is asked of every method
+SERIES = {"dino", "mae", "data2vec", "ts2vec"}  # those that are asked all on series and audio; other padding is asked of every method
 SPEECH = {"wav2vec2", "hubert"}
 WORDS = {"clm", "mlm", "replaced_token"}  # those that are asked on events, with one that compares views
 
@@ -271,7 +271,7 @@ def test_every_knob_has_a_meaning(cls: type[Method]) -> None:
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES.values() if cls.needs], ids=lambda cls: cls.__name__)
 def test_an_encoder_that_cannot_serve_is_refused_with_those_that_can(cls: type[Method]) -> None:
-    with pytest.raises(UserError, match=rf"ToyConv offers pooled vectors only; .*(vit_|bert|bart|gpt|pixel).*offer {min(cls.needs)}"):
+    with pytest.raises(UserError, match=rf"ToyConv offers pooled vectors only; .*(vit_|bert|bart|gpt|pixel|conv_).*offer {min(cls.needs)}"):
         check_needs(cls, ToyConv())
 
 

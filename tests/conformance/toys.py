@@ -57,6 +57,7 @@ KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more s
     "HuBERT": {"units": 6, "later_units": 5, "masked": 0.8, "gradient": 1.0},
     "MoCo": {"queue": 8},
     "NNCLR": {"queue": 8},
+    "TS2Vec": {"masked": 0.2},
     "VICRegL": {"width": 32, "local_width": 32},
     "WMSE": {"width": 8},
     "Wav2Vec2": {"codes": 6, "negatives": 8},
@@ -85,6 +86,8 @@ def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
         made = bert4rec if "bidirectional" in needs else sasrec
         return made(**toy_prep("events").encoder_arguments, width=16, depth=2, heads=2, dropout=0.0)
     if modality == "series":
+        if "steps" in needs:
+            return ConvSeries(channels=2, hidden=32, width=32, depth=2)
         return (
             PatchSeries(channels=2, length=24, patch=2, width=32, depth=2, heads=2)
             if needs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from untaught.data.labels import class_name, is_missing
 from untaught.data.parts import GROUP, PARTS, Choice, Part, Shard, Source, sort_parts
 from untaught.data.row_filter import OPTION as WITHOUT
 from untaught.data.row_filter import without
+from untaught.data.step_rows import ID, TIME, join_steps
 from untaught.data.table import Table, rows_of
 
 
@@ -37,6 +39,11 @@ def open_tables(
     tables = sort_parts(tables)
     if left_out := choice.columns.get(WITHOUT):
         tables = without(tables, left_out, where)
+    if modality.numbered:
+        tables = {part: [join_steps(table, modality, choice, where) for table in members] for part, members in tables.items()}
+        stepwise = any(table.names or table.joined for members in tables.values() for table in members)
+        used = {ID, TIME, *(modality.fields if stepwise else ())}
+        choice = replace(choice, columns={key: value for key, value in choice.columns.items() if key not in used})
     if modality.numbered and not choice.columns.keys() - {GROUP, WITHOUT}:
         taken = {choice.label, choice.split, choice.columns.get(GROUP)}
         tables = {part: [join_numbered(table, modality, taken) for table in members] for part, members in tables.items()}
@@ -75,7 +82,9 @@ def open_tables(
 
     def build(members: list[Table], within: dict[str, object] | None = None) -> Part:
         within = within or {}
-        wanted: list[str] = list(dict.fromkeys([*chosen.values(), *([label] if label else []), *within]))
+        wanted: list[str] = list(
+            dict.fromkeys([*chosen.values(), *([label] if label else []), *within, *(t.names for t in members if t.names)])
+        )
 
         def records(table: Table, start: int = 0) -> Iterator[Record]:
             number = number_of(table, label, naming)
@@ -90,8 +99,8 @@ def open_tables(
                 if label is not None:
                     record["label"] = number(row.get(label))
                 files = [row[column] for column in chosen.values() if column in listings or column in table.media]
-                own_name = row[chosen[modality.grouped]] if modality.grouped else None
-                record["name"] = _name(files) or own_name or f"{table.name} row {i}"
+                own_name = table.names or (chosen[modality.grouped] if modality.grouped else None)
+                record["name"] = _name(files) or (str(row[own_name]) if own_name else f"{table.name} row {i}")
                 linked = (_linked(table, row[column]) for column in listings)
                 if known_files := [stamps[path] for path in linked if path in stamps]:
                     record["facts"] = known_files[0]

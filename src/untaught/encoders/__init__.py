@@ -22,6 +22,7 @@ ENCODERS: dict[str, tuple[str, str]] = {  # name -> ("module:function", descript
     ),
     "mlp": ("untaught.encoders.mlp:Mlp", "linear layers with BatchNorm and ReLU on a sample's numbers"),
     "conv_series": ("untaught.encoders.conv_series:ConvSeries", "dilated convolutions over time, for series of any length"),
+    "ts2vec": ("untaught.encoders.conv_series:ts2vec", "conv_series at TS2Vec's size: 11 blocks, width 320"),
     "patch_series": ("untaught.encoders.patch_series:PatchSeries", "a transformer with 4 blocks on patches of a series"),
     "patch_causal": ("untaught.encoders.patch_series:patch_causal", "patch_series in which a token attends to itself and those before"),
     "conv_mel": ("untaught.encoders.conv_mel:ConvMel", "residual convolutions on log-mel spectrograms of any length"),

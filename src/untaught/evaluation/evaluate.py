@@ -40,6 +40,7 @@ from untaught.storage.run_dir import data_of, read_run
 KINDS = {"classify": "classes", "multilabel": "multilabel", "regress": "numbers"}  # target kind by task
 VERIFY = "verify"  # the task that compares pairs of samples
 TRIALS: dict[str, Any] = {"trials": str, "pairs": Annotated[int, Within(1, 1_000_000)]}  # its knobs
+FITTED = 1_000  # training rows that a classical baseline is fitted to, at most, without their labels
 PAIR = "global"  # two draws of this view measure the alignment
 
 
@@ -139,6 +140,9 @@ def evaluate(
         network.cpu()
     if scorer.possible or group or task == VERIFY:
         rows += measure("raw", None)
+        for name, fit in model.modality.classical.items():
+            scorer.raw = fit(scorer.training_rows(FITTED), dataset.prep)
+            rows += measure(name, None)
     rows += [] if group or task else _next_item(dataset, networks, device, seed)
     if place is not None:
         merge_rows(place, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from untaught.console import progress_bar, say
-from untaught.core import Batch, Options, UserError, View
+from untaught.core import Batch, Options, Preprocessor, UserError, View
 from untaught.data.labels import as_numbers, doubts, set_doubts
 from untaught.data.parts import held_out_part
 from untaught.evaluation import layers
@@ -51,6 +51,7 @@ class Scorer:
     ) -> None:
         self.dataset, self.device, self.bf16, self.batch_size = dataset, device, bf16, batch_size
         self.view = used_view(dataset.prep, export_view)
+        self.raw: Callable[[Batch, Preprocessor], Any] = dataset.modality.raw  # features where there is no encoder
         self.pick = np.random.default_rng(seed)
         self.held_out: str | None = None
         self.shared: np.ndarray | None = None  # sorted rows whose features are encoded once for all choices of bank and queries
@@ -122,6 +123,12 @@ class Scorer:
     def some(self, rows: np.ndarray, most: int) -> np.ndarray:
         """At most so many of the rows, drawn by the seed, in order."""
         return rows if len(rows) <= most else np.sort(self.pick.choice(rows, most, replace=False))
+
+    def training_rows(self, most: int) -> Batch:
+        """A batch of at most so many rows of the training part, drawn by a fixed seed."""
+        rows = self.dataset.parts["train"]
+        rows = rows if len(rows) <= most else np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+        return next(iter(self.dataset.in_order(rows, len(rows)).batches(0)))
 
     # ------------------------------------------------------------------------------------------------------- scores
 
@@ -204,8 +211,7 @@ class Scorer:
 
     def _encoded(self, encoder: nn.Module | None, rows: np.ndarray, view: Views | None, note: str) -> Any:
         if encoder is None:
-            raw = self.dataset.modality.raw
-            parts = ((batch["index"].numpy(), raw(batch, self.dataset.prep)) for batch in self._batches(rows, note))
+            parts = ((batch["index"].numpy(), self.raw(batch, self.dataset.prep)) for batch in self._batches(rows, note))
             return collect(parts, len(rows))
         shown = view or self.view
         shown.channels_last = convolves(encoder)

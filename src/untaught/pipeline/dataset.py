@@ -161,8 +161,8 @@ def open_dataset(
         warn(warning)
     records = peek(source)
     prep = adapted(records, reading) if isinstance(reading, Preprocessor) else plan(source, records, modality, overrides or {})
-    if (cut := modality.cut) is not None:
-        pieces = cut_source(source, lambda record: cut(record, prep.settings), sorted(prep.settings.items()))
+    if modality.cut is not None and (cut := modality.cut(prep.settings)) is not None:
+        pieces = cut_source(source, cut, sorted(prep.settings.items()))
         source, records = pieces, records if pieces is source else peek(pieces)
     prep.presets()  # raises UserError for impossible settings of a run file
     names = data_names(data)

@@ -6,6 +6,7 @@ samples themselves, x (B,T), for encoders such as wav2vec 2.0. Frames come every
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,7 +65,7 @@ AUDIO = Modality(
         "end": ("offset", "stop", "end_time"),
         "rate": ("sampling_rate", "sample_rate"),
     },
-    cut=cut,
+    cut=lambda settings: partial(cut, settings=settings),
     plan=plan,
     decode=decode,
     fit=fit,
