@@ -120,9 +120,7 @@ class Modality:
     cut: Callable[[Options], Any] | None = None  # settings -> fn(record) -> its pieces, each a sample, with the "group" of all; or None
     several: frozenset[str] = frozenset()  # fields that may hold a list: the captions of an image
     grouped: str = ""  # field whose equal values in a table make one record of several rows: the user of events
-    beside: dict[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # fields stored in files with the same stem as the first field's: suffixes
+    beside: dict[str, tuple[str, ...]] = field(default_factory=dict)  # fields in files with the stem of the first field's: suffixes
     parts: dict[str, Modality] = field(default_factory=dict)  # component modalities; settings, statistics and files are by part
     items: Callable[[Batch, str], tuple[Batch, Tensor]] | None = (
         None  # (batch, part) -> one row per value of the part, and the sample of each
