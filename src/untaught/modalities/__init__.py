@@ -5,5 +5,6 @@ MODALITIES: dict[str, str] = {
     "text": "untaught.modalities.text:TEXT",
     "series": "untaught.modalities.series:SERIES",
     "audio": "untaught.modalities.audio:AUDIO",
+    "table": "untaught.modalities.table:TABLE",
     "image_text": "untaught.modalities.image_text:IMAGE_TEXT",
 }
