@@ -99,7 +99,7 @@ def pretrain(arguments: PretrainArguments, resume: bool = False, finish: Callabl
     torchrun or SLURM started them. Raises UserError for faults that the caller can fix, Interrupted after a signal.
     """
     found = started()
-    console.quiet = found is not None and found.rank > 0
+    console.quiet = console.quiet or (found is not None and found.rank > 0)  # what the caller has silenced stays silent
     request = resolve(arguments, resume)
     if processes := to_launch(request.train_config):
         return Trained(_launched(request, processes))

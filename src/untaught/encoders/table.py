@@ -138,6 +138,11 @@ class FTTransformer(Encoder):
     def words(self) -> Vocabulary:
         return Vocabulary(self.width, self.vocabulary)
 
+    def shallower(self, share: float) -> Encoder:
+        raise UserError(
+            "ft_transformer reads rows, not the ids of tokens that a generator replaces; use mlm, or a view of redrawn features"
+        )
+
     def features(self, view: View, want: tuple[str, ...] = ("pooled",)) -> Features:
         return self.context(*self.embed(view), want=want)
 

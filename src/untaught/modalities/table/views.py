@@ -35,10 +35,10 @@ VIEWS: dict[str, Options] = {
     "global2": {"corruption": "marginal", "level": 0.3},
     "local": {"corruption": "missing", "level": 0.6},
     "light": {"corruption": "marginal", "level": 0.1},
-    "corrupted": {"corruption": "marginal", "level": 0.3},  # VIME, appendix: p_m = 0.3
+    "corrupted": {"corruption": "marginal", "level": 0.3},  # VIME's p_m
     "masked": {"corruption": "marginal", "level": 0.0, "rate": 0.5},
     "blocks": {"corruption": "marginal", "level": 0.0, "rate": 0.5},
-    "masked_tokens": {"rate": 0.3},  # TabTransformer, section 2: 30%
+    "masked_tokens": {"rate": 0.3},  # of 14 features BERT's 15% would be 2
     "global_masked": {"corruption": "marginal", "level": 0.3, "rate": 0.15},
     "global_blocks": {"corruption": "marginal", "level": 0.3, "rates": (0.1, 0.5), "masking": 0.5, **TOKENS},
     "global2_blocks": {"corruption": "marginal", "level": 0.3, "rates": (0.1, 0.5), "masking": 0.5, **TOKENS},
@@ -191,8 +191,7 @@ def _corrupted(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocess
 
 def corrupted(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
     """Each feature is redrawn or hidden with probability `level`; the target is the clean row (B,D), `mask` (B,F) says which features
-    changed. Yoon, Zhang, Jordon, van der Schaar, NeurIPS 2020, equation 3, with the mask of the authors' code: a value that is drawn again
-    has not changed."""
+    changed: a value that is drawn again has not. The pretext generator of VIME (Yoon, Zhang, Jordon, van der Schaar, NeurIPS 2020)."""
     cells = batch["cells"].float()
     layout = layout_of(prep, cells.device)
     chosen = rng.uniform(cells.shape[1]) < options["level"]
