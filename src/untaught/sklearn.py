@@ -173,7 +173,8 @@ class _OnVectors(BaseEstimator):
 
     def _vectors(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        validate_data(self, X, skip_check_array=True, reset=False)
+        if len(getattr(X, "shape", ())) == 2:
+            validate_data(self, X, skip_check_array=True, reset=False)
         return self.encoder_.transform(X)
 
     def predict(self, X: Any) -> np.ndarray:
