@@ -38,6 +38,12 @@ def test_sounds_are_not_called_digits() -> None:
     assert "pixel" not in said
 
 
+def test_rows_are_not_called_digits() -> None:
+    said = " ".join(sentences(ROWS, DEMOS["tables"]))
+    assert "recognises 78% of unseen rows" in said
+    assert "the standardised columns reach 61%" in said
+
+
 def test_a_modality_without_a_demo_is_refused() -> None:
-    with pytest.raises(UserError, match="there is no demo of smell; allowed: image, audio"):
+    with pytest.raises(UserError, match="there is no demo of smell; allowed: image, audio, tables"):
         demo("smell", None)

@@ -35,6 +35,15 @@ DEMOS = {
         "the statistics of cepstral coefficients reach",
         {f"global.{option}": 0.0 for option in ("shift", "zoom")},  # which would change the pitch
     ),
+    "tables": Demo(
+        "builtin:cancer",
+        20,
+        "569 rows of measurements of cell nuclei",
+        "diagnosis",
+        "unseen rows",
+        "the standardised columns reach",
+        {"views": "whole,global", "global.level": 0.6},  # SCARF
+    ),
 }
 
 

@@ -36,7 +36,7 @@ def encoder_arguments(settings: Options) -> Options:
 TABLE = Modality(
     name="table",
     noun="table rows",
-    fields={"row": (EVERY,)},
+    fields={"table": (EVERY,)},
     plan=plan,
     learn=learn,
     files=(FILE,),

@@ -21,7 +21,7 @@ def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
 
     Raises ValueError for a row that lacks a column.
     """
-    row = values_of(record["row"])
+    row = values_of(record["table"])
     cells: list[float] = []
     for column, features in _by_column(prep.files["columns.json"]):
         try:

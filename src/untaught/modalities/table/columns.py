@@ -72,7 +72,7 @@ def plan(records: list[Record], overrides: Options) -> Options:
     """The names of the columns, and how they are asked to be read; `learn` adds the features."""
     for record in records:
         try:
-            names = names_of(record["row"])
+            names = names_of(record["table"])
         except ValueError as error:
             raise UserError(f"{record.get('name', 'the first row')} {error}") from None
         asked = asked_kinds(str(overrides.get("kinds", "")), names)
@@ -139,11 +139,11 @@ def _survey(records: Iterable[Record]) -> tuple[list[dict[str, Any]], int]:
     rows: list[dict[str, Any]] = []
     draw, seen = random.Random(0), 0
     for record in records:
-        if record["row"] is None or isinstance(record["row"], Exception):
+        if record["table"] is None or isinstance(record["table"], Exception):
             continue
         at = seen if seen < SURVEYED else draw.randrange(seen + 1)
         if at < SURVEYED:
-            row = values_of(record["row"])
+            row = values_of(record["table"])
             if seen < SURVEYED:
                 rows.append(row)
             else:
