@@ -27,9 +27,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from untaught.commands.pretrain import pretrain
 from untaught.commands.request import PretrainArguments
+from untaught.config.overrides import unknown
+from untaught.config.registry import method_table
 from untaught.console import console
 from untaught.core import Preprocessor
 from untaught.data.sources import open_source
+from untaught.methods.composite import JOINS
 from untaught.pipeline.dataset import batch_of
 from untaught.pipeline.pretrained import load_encoder
 from untaught.pipeline.view_pipeline import used_view
@@ -78,6 +81,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     def fit(self, X: Any, y: Any = None) -> SelfSupervisedEncoder:
         X = self._checked(X, reset=True)
+        if self.method not in SYSTEMS and JOINS not in self.method and self.method not in (known := method_table()):
+            raise unknown("method", self.method, [*SYSTEMS, *known])
         method, knobs = SYSTEMS.get(self.method, (self.method, {}))
         seed = int(check_random_state(self.random_state).randint(1 << 31))
         loop = {"steps": self.steps, "seed": seed, "health_every": 0, "evaluate_every": 0, "defaults": "short"}
@@ -163,10 +168,11 @@ class _OnVectors(BaseEstimator):
 
     def _fit(self, X: Any, y: Any, unlabelled: Any, default: Any) -> None:
         """unlabelled: further rows like X, for the encoder only."""
-        self.encoder_ = SelfSupervisedEncoder() if self.encoder is None else clone(self.encoder)
+        self.encoder_: Any = SelfSupervisedEncoder() if self.encoder is None else clone(self.encoder)
         self.encoder_.fit(X if unlabelled is None else _joined(X, unlabelled))
         vectors = self.encoder_.transform(X)
-        self.estimator_ = (make_pipeline(StandardScaler(), default) if self.estimator is None else clone(self.estimator)).fit(vectors, y)
+        self.estimator_: Any = make_pipeline(StandardScaler(), default) if self.estimator is None else clone(self.estimator)
+        self.estimator_.fit(vectors, y)
         self.n_features_in_ = self.encoder_.n_features_in_
         if hasattr(self.encoder_, "feature_names_in_"):
             self.feature_names_in_ = self.encoder_.feature_names_in_

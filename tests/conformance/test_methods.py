@@ -33,6 +33,7 @@ CLASSES: dict[str, type[Method]] = {name: method_class(name) for name in NAMES}
 PAIRED = {"simclr", "vicreg", "byol"}  # of the methods that compare views of a sample, those that are asked on text: all would take long
 SERIES = {"dino", "mae", "data2vec"}  # those that are asked all on series and audio; other padding is asked of every method
 SPEECH = {"wav2vec2", "hubert"}
+ROWS = {"simclr", "vime", "autoencoder", "mae", "data2vec", "mlm"}  # those that are asked on tables
 
 NOT_THE_SLOPE = {  # methods whose gradient is not the loss's own, by a stop-gradient that is part of the algorithm, and of what
     "simsiam": "algorithm 1: of the projections that are predicted",
@@ -52,6 +53,8 @@ def meets(name: str, cls: type[Method], kind: str) -> bool:
         return False
     if kind == "waveform":
         return name in SPEECH
+    if kind == "table":
+        return name in ROWS or name not in METHODS
     if kind in ("series", "audio"):
         return name in SERIES | SPEECH or name not in METHODS
     return kind in ("image", "image_text") or name in PAIRED or name not in METHODS or "words" in cls.needs

@@ -2,7 +2,7 @@
 https://proceedings.neurips.cc/paper/2020/hash/7d97667a3e056acab9aaf653807b4a03-Abstract.html
 
 Views:  one row in which each feature is replaced, with probability 0.3, by a draw from its distribution in the training rows
-        (`corrupted.level`); the view carries the mask of the features that changed, and the clean row.
+        (`redrawn.level`); the view carries the mask of the features that changed, and the clean row.
 Heads:  one linear layer each from the encoder's pooled vector to the mask and to the row. Discarded after training.
 Loss:   binary cross-entropy of the mask, averaged over features, plus `reconstruction` times the mean squared error of the row. The
         weight is 2, as in the authors' code.
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from untaught.blocks.dense_decoder import mean_over
 from untaught.blocks.parts import PartEncoding
-from untaught.core import Encoder, Facts, Method, Terms, UserError, View
+from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ranges import Weight, in_range
 
 
 class VIME(Method):
-    views = ("corrupted",)
+    views = ("redrawn",)
     answers = "restored rows"
     paper = {"optimizer": "rmsprop", "lr": 1e-3, "weight_decay": 0.0, "warmup": 0.0, "schedule": "constant"}
 
@@ -38,9 +38,9 @@ class VIME(Method):
         reconstruction: Weight = 2.0,  # of the squared error, relative to the cross-entropy of the mask
     ) -> None:
         super().__init__()
-        example = facts.views["corrupted"]
-        if example.mask is None or example.target is None or example.target.ndim != 2:
-            raise UserError("vime reads rows of which the view says what has changed: table rows; for other data, use denoising")
+        example = facts.views["redrawn"]
+        assert example.mask is not None
+        assert example.target is not None
         self.encoder, self.corrupted = encoder, PartEncoding(encoder)
         self.changed = nn.Linear(encoder.width, example.mask.shape[1])
         self.row = nn.Linear(encoder.width, example.target.shape[1])

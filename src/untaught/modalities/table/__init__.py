@@ -47,7 +47,7 @@ TABLE = Modality(
     views={
         "whole": whole,
         **dict.fromkeys(("global", "global2", "local", "light"), corrupted_rows),
-        "corrupted": corrupted,
+        **dict.fromkeys(("corrupted", "redrawn"), corrupted),
         **dict.fromkeys(("masked", "blocks", "global_masked"), masked),
         **dict.fromkeys(("global_blocks", "global2_blocks"), blocks),
         "multiblock": multiblock,

@@ -35,7 +35,8 @@ VIEWS: dict[str, Options] = {
     "global2": {"corruption": "marginal", "level": 0.3},
     "local": {"corruption": "missing", "level": 0.6},
     "light": {"corruption": "marginal", "level": 0.1},
-    "corrupted": {"corruption": "marginal", "level": 0.3},  # VIME's p_m
+    "corrupted": {"corruption": "marginal", "level": 0.3},
+    "redrawn": {"corruption": "marginal", "level": 0.3},  # VIME's p_m
     "masked": {"corruption": "marginal", "level": 0.0, "rate": 0.5},
     "blocks": {"corruption": "marginal", "level": 0.0, "rate": 0.5},
     "masked_tokens": {"rate": 0.3},  # of 14 features BERT's 15% would be 2
