@@ -180,7 +180,7 @@ class PerSample(torch.utils.data.Dataset):
         return row, torch.where(chosen, others, row)
 
 
-def speed(path: Path, steps: int = 40, batch: int = 256) -> None:
+def speed(path: Path, steps: int = 15, batch: int = 256) -> None:
     """Rows a second of the views alone and of whole steps, ours and per sample, alternating, on one thread, the same network."""
     import untaught as ut
     from untaught.config.registry import build_encoder

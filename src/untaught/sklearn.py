@@ -170,20 +170,21 @@ class _OnVectors(BaseEstimator):
         """unlabelled: further rows like X, for the encoder only."""
         self.encoder_: Any = SelfSupervisedEncoder() if self.encoder is None else clone(self.encoder)
         self.encoder_.fit(X if unlabelled is None else _joined(X, unlabelled))
-        vectors = self.encoder_.transform(X)
-        self.estimator_: Any = make_pipeline(StandardScaler(), default) if self.estimator is None else clone(self.estimator)
-        self.estimator_.fit(vectors, y)
         self.n_features_in_ = self.encoder_.n_features_in_
         if hasattr(self.encoder_, "feature_names_in_"):
             self.feature_names_in_ = self.encoder_.feature_names_in_
+        vectors = self._vectors(X)
+        self.estimator_: Any = make_pipeline(StandardScaler(), default) if self.estimator is None else clone(self.estimator)
+        self.estimator_.fit(vectors, y)
 
     def _vectors(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
+        """float64, so that sums of the estimator do not depend on the number of rows."""
         if len(getattr(X, "shape", ())) == 2:
             validate_data(self, X, skip_check_array=True, reset=False)
-        return self.encoder_.transform(X)
+        return np.asarray(self.encoder_.transform(X), np.float64)
 
     def predict(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
         vectors = self._vectors(X)
         return self.estimator_.predict(vectors)
 
@@ -211,6 +212,7 @@ class SelfSupervisedClassifier(ClassifierMixin, _OnVectors):
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
         vectors = self._vectors(X)
         return self.estimator_.predict_proba(vectors)
 
