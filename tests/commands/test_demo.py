@@ -47,6 +47,12 @@ def test_next_items_are_told_beside_the_classical_recommenders_and_called_synthe
     assert "synthetic visitors" in " ".join(sentences(ROWS, DEMOS["events"]))
 
 
+def test_rows_are_not_called_digits() -> None:
+    said = " ".join(sentences(ROWS, DEMOS["tables"]))
+    assert "recognises 78% of unseen rows" in said
+    assert "the standardised columns reach 61%" in said
+
+
 def test_a_modality_without_a_demo_is_refused() -> None:
-    with pytest.raises(UserError, match="there is no demo of smell; allowed: image, audio, events"):
+    with pytest.raises(UserError, match="there is no demo of smell; allowed: image, audio, events, tables"):
         demo("smell", None)

@@ -34,6 +34,7 @@ PAIRED = {"simclr", "vicreg", "byol"}  # of the methods that compare views of a 
 SERIES = {"dino", "mae", "data2vec", "ts2vec"}  # those that are asked all on series and audio; other padding is asked of every method
 SPEECH = {"wav2vec2", "hubert"}
 WORDS = {"clm", "mlm", "replaced_token"}  # those that are asked on events, with one that compares views
+ROWS = {"simclr", "vime", "autoencoder", "mae", "data2vec", "mlm"}  # those that are asked on tables
 
 NOT_THE_SLOPE = {  # methods whose gradient is not the loss's own, by a stop-gradient that is part of the algorithm, and of what
     "simsiam": "algorithm 1: of the projections that are predicted",
@@ -53,6 +54,8 @@ def meets(name: str, cls: type[Method], kind: str) -> bool:
         return False
     if kind == "waveform":
         return name in SPEECH
+    if kind == "table":
+        return name in ROWS or name not in METHODS
     if kind in ("series", "audio"):
         return name in SERIES | SPEECH or name not in METHODS
     if kind == "events":

@@ -24,6 +24,7 @@ from untaught.encoders.patch_series import PatchSeries
 from untaught.encoders.pixelcnn import PixelCNN
 from untaught.encoders.pixelrnn import PixelRNN
 from untaught.encoders.speech import wav2vec2
+from untaught.encoders.table import FTTransformer, MlpTable
 from untaught.encoders.timm import vit_causal, vit_mini
 from untaught.methods import Gram
 from untaught.methods.composite import Hybrid
@@ -34,6 +35,9 @@ from untaught.modalities.events.items import plan as plan_items
 from untaught.modalities.image import IMAGE
 from untaught.modalities.image_text import IMAGE_TEXT
 from untaught.modalities.series import SERIES
+from untaught.modalities.table import TABLE
+from untaught.modalities.table import learn as learn_columns
+from untaught.modalities.table import plan as plan_columns
 from untaught.modalities.text import TEXT, learn, plan
 from untaught.pipeline.view_pipeline import Views, view_names, view_options
 from untaught.training.feature_pass import ExtractFeatures
@@ -49,6 +53,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the
     "waveform": {},
     "image_text": {},
     "events": {},
+    "table": {},
 }
 KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more samples than there are here
     "CPC": {"rows": 1, "group": 2},
@@ -95,6 +100,9 @@ def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
         )
     if modality == "audio":
         return PatchSeries(channels=16, length=26, patch=2, width=32, depth=2, heads=2) if needs else ConvMel(channels=16, width=8, depth=1)
+    if modality == "table":
+        own = table_prep().encoder_arguments
+        return FTTransformer(**own, width=32, depth=2, heads=2) if needs else MlpTable(**own, width=16, depth=2)
     if modality == "waveform":
         return wav2vec2(rate=8000, width=32, depth=2, heads=2, channels=8)
     if "recurrent" in needs:
@@ -206,6 +214,30 @@ def event_batch(width: int = 0) -> Batch:
     return {**batch, "known": known, "index": torch.arange(ROWS)}
 
 
+def table_rows() -> list[dict[str, Any]]:
+    """Two kinds of rows: numbers and categories that depend on the kind, one with missing values, and two that are noise."""
+    random = np.random.default_rng(0)
+    rows = []
+    for row in range(ROWS):
+        own = {f"n{i}": float((-1) ** row + 0.3 * random.normal()) for i in range(4)}
+        own |= {f"c{i}": ("red", "blue")[(row + (random.random() < 0.1)) % 2] for i in range(4)}
+        rows.append({**own, "gap": None if row % 5 == 0 else float(random.normal()), "noise": ("a", "b", "c")[random.integers(3)]})
+    return rows
+
+
+@cache
+def table_prep() -> Preprocessor:
+    records = [{"table": row} for row in table_rows()]
+    settings, files = learn_columns(records, plan_columns(records, {}))
+    return Preprocessor(TABLE, settings, files=files)
+
+
+def table_batch(width: int = 0) -> Batch:
+    """Cells (B,10) of the toy rows."""
+    cells = np.stack([table_prep().decode({"table": row})["cells"] for row in table_rows()])
+    return {"cells": torch.from_numpy(cells), "index": torch.arange(ROWS)}
+
+
 def image_text_batch(width: int = 0) -> Batch:
     """The toy images, each with two of the toy sentences; two pairs lack the image, one the text."""
     image, text = image_batch(), text_batch()
@@ -248,6 +280,8 @@ def toy_prep(modality: str, batch: Batch | None = None) -> Preprocessor:
         return text_prep()
     if modality == "events":
         return event_prep()
+    if modality == "table":
+        return table_prep()
     if modality == "image_text":
         settings: Any = {"image": dict(IMAGE_SETTINGS), "text": text_prep().settings, "ragged": ["text.ids", "text.lengths"]}
         files = {f"text.{name}": content for name, content in text_prep().files.items()}
@@ -268,6 +302,7 @@ BATCHES = {
     "series": series_batch,
     "audio": audio_batch,
     "waveform": audio_batch,
+    "table": table_batch,
     "image_text": image_text_batch,
     "events": event_batch,
 }
@@ -276,6 +311,7 @@ MODALITIES: dict[str, Modality] = {
     "text": TEXT,
     "series": SERIES,
     "audio": AUDIO,
+    "table": TABLE,
     "image_text": IMAGE_TEXT,
     "events": EVENTS,
     "waveform": AUDIO,  # input=waveform, for encoders of these

@@ -46,6 +46,15 @@ DEMOS = {
         {},
         "clm",
     ),
+    "tables": Demo(
+        "builtin:cancer",
+        20,
+        "569 rows of measurements of cell nuclei",
+        "diagnosis",
+        "unseen rows",
+        "the standardised columns reach",
+        {"views": "whole,global", "global.level": 0.6},  # SCARF
+    ),
 }
 
 

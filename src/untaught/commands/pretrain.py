@@ -107,7 +107,7 @@ def pretrain(
     signal.
     """
     found = started()
-    console.quiet = found is not None and found.rank > 0
+    console.quiet = console.quiet or (found is not None and found.rank > 0)  # what the caller has silenced stays silent
     request = resolve(arguments, resume)
     if processes := to_launch(request.train_config):
         return Trained(_launched(request, processes))

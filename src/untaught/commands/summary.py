@@ -21,6 +21,7 @@ from untaught.training.trainer import Trainer
 from untaught.training.validation import HeldOut
 
 BITS = "bits_per_dim"  # the term of a density
+LONG = 200  # characters of a setting, above which only its length is printed
 MEASURES = (("effective_rank", 0), ("std", 2))  # printed health measures and their decimals
 
 
@@ -31,7 +32,8 @@ def print_decisions(run: Options, dataset: Dataset, method: Method, trainer: Tra
     if getattr(trainer.batches, "held", None):
         stored += f", cached on {trainer.train_step.device}"
     say(f"split     {dataset.how_split}" if dataset.how_split else "split     none: training on all samples")
-    say("input     " + ", ".join(f"{key} {value}" for key, value in settings.items()) + f"; {stored}")
+    short = {key: f"{len(value)} of them" if len(str(value)) > LONG else value for key, value in settings.items() if value != ""}
+    say("input     " + ", ".join(f"{key} {value}" for key, value in short.items()) + f"; {stored}")
     if isinstance(trainer.batches, Stream):
         say(f"stream    {trainer.batches.how}")
     say(

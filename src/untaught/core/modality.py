@@ -75,6 +75,7 @@ class Modality:
     suit: Callable[[Options, int], Options] = lambda options, patch: {}  # view options to change for tokens of this side or length
     raw: Callable[[Batch, Preprocessor], Any] = _flattened  # -> (B,D) float or a sparse matrix, the raw baseline of an evaluation
     classical: dict[str, Any] = field(default_factory=dict)  # further baselines: name -> fn(training rows, prep) -> fn as `raw`
+    boosted: bool = False  # whether an evaluation also gives the raw baseline to gradient boosting: features with a meaning each
     render: Callable[[View, Options, Preprocessor], np.ndarray] = _heatmap  # (view, its options) -> (B,H,W,3) uint8
     pretexts: dict[str, Pretext] = field(default_factory=dict)  # by view, for views with a target that can be drawn
     overlay: Callable[[View, Tensor, Options, Preprocessor], np.ndarray] | None = (

@@ -22,7 +22,15 @@ from untaught.data.visits import visits
 
 DATA = ("x", "data", "images", "arr_0")
 LABELS = ("y", "label", "labels", "target", "targets", "arr_1")
-BUILTINS = {"digits": "image", "photos": "image", "topics": "text", "tones": "audio", "visits": "item"}  # name -> field
+BUILTINS = {  # name -> field
+    "digits": "image",
+    "photos": "image",
+    "topics": "text",
+    "tones": "audio",
+    "cancer": "table",
+    "wine": "table",
+    "visits": "item",
+}
 
 
 def open_file(path: Path, modality: Modality, choice: Choice) -> Source:
@@ -189,6 +197,8 @@ def open_builtin(name: str, modality: Modality) -> Source:
         return open_arrays(visits(), modality, Choice(), where="builtin:visits, synthetic visitors of a shop", facts=["builtin:visits"])
     from sklearn import datasets
 
+    if name in ("cancer", "wine"):
+        return _table({"cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}[name], name, modality)
     if name == "digits":
         digits: Any = datasets.load_digits()
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # from 0..16
@@ -199,6 +209,18 @@ def open_builtin(name: str, modality: Modality) -> Source:
         images, labels = np.concatenate(tiles), np.repeat(np.arange(len(tiles)), [len(tile) for tile in tiles])
         classes = tuple(Path(name).stem for name in photos.filenames)
     return open_arrays((images, labels), modality, Choice(), where=f"builtin:{name}", facts=[f"builtin:{name}", images], classes=classes)
+
+
+def _table(load: Any, name: str, modality: Modality) -> Source:
+    """A table of scikit-learn with the names of its columns and classes."""
+    from untaught.data import frames, tables
+
+    found = load(as_frame=True)
+    frame = found.data.assign(target=[str(found.target_names[number]) for number in found.target])
+    where = f"builtin:{name}"
+    return tables.open_tables(
+        {"all": [frames.of_frame(frame, where, "table")]}, modality, [where, frame.to_numpy()[:, 0].tolist()], where, Choice()
+    )
 
 
 def _topics() -> np.ndarray:

@@ -18,7 +18,7 @@ from untaught.config.registry import modality_named
 from untaught.console import say, warn
 from untaught.core import Modality, Options, Preprocessor, UserError
 from untaught.data.parts import GROUP, TRAIN
-from untaught.evaluation import low_label
+from untaught.evaluation import boosting, low_label
 from untaught.evaluation.evaluator import Scorer, merge_rows, read_rows
 from untaught.evaluation.left_out_groups import Groups, leave_each_out
 from untaught.evaluation.metrics import is_main, metric_of
@@ -144,6 +144,11 @@ def evaluate(
             scorer.raw = fit(scorer.training_rows(FITTED), dataset.prep)
             rows += measure(name, None)
     rows += [] if group or task else _next_item(dataset, networks, device, seed)
+    if scorer.possible and scorer.kind in boosting.KINDS and model.modality.boosted and not group and task != VERIFY:
+        rows += scorer.boosted(networks[0][2].to(device), model.views(dataset.prep, (model.view,)))
+        networks[0][2].cpu()
+        if trees := boosting.trees_win(rows):
+            say(f"trees     {trees}")
     if place is not None:
         merge_rows(place, rows)
         say(f"wrote     {place}")
@@ -318,7 +323,7 @@ def _place_in(run: Path, out: Path | None) -> Path:
 # ------------------------------------------------------------------------------------------------------- rows as text
 
 HEADINGS: dict[str, str] = {"chance": "chance", "random_init": "random init", "raw": "raw data", "copy": "first mask"}
-HEADINGS |= {"recent_popularity": "recent popularity", "item_knn": "item-kNN", "ease": "EASE"}
+HEADINGS |= {"recent_popularity": "recent popularity", "item_knn": "item-kNN", "ease": "EASE", "encoder+raw": "encoder and raw"}
 PROBES = {"knn20": "kNN k=20", "knn200": "kNN k=200", "kmeans": "k-means", "spectrum": "", "retrieval": "", "verification": ""}
 PROBES |= {"next_item": "next item, full ranking,"}
 

@@ -17,7 +17,7 @@ from untaught.console import progress_bar, say
 from untaught.core import Batch, Options, Preprocessor, UserError, View
 from untaught.data.labels import as_numbers, doubts, set_doubts
 from untaught.data.parts import held_out_part
-from untaught.evaluation import layers
+from untaught.evaluation import boosting, layers
 from untaught.evaluation.battery import PROBES, Encoded, battery, steps
 from untaught.evaluation.features import collect, encode
 from untaught.pipeline.dataset import Dataset
@@ -173,6 +173,25 @@ class Scorer:
         if encoder is not None and self.possible and not isinstance(encoder, layers.Mixed):
             rows += self._inner(encoder, view, features)
         return self.named(features, rows)
+
+    def boosted(self, encoder: nn.Module, view: Views) -> list[Options]:
+        """Rows of gradient boosting on raw features, on the encoder's and on both, and of linear probes fitted to wrong labels."""
+        labels = self.labels(self.bank), self.labels(self.queries)
+        raw, own = (
+            [self.features(network, rows, view, name) for rows in (self.bank, self.queries)]
+            for network, name in ((None, "raw"), (encoder, "encoder"))
+        )
+        both = [np.hstack(pair) for pair in zip(raw, own, strict=True)]
+        found: list[Options] = []
+        with progress_bar("boosting") as bar:
+            task = bar.add_task("", total=3, note="")
+            for name, (train, test) in {"raw": raw, "encoder": own, "encoder+raw": both}.items():
+                rows = boosting.boosting_rows(train, labels[0], test, labels[1], self.kind)
+                if self.kind == "classes":
+                    rows += boosting.noisy_linear_rows(train, labels[0], test, labels[1])
+                found += self.named(name, rows)
+                bar.update(task, advance=1)
+        return found
 
     def _inner(self, encoder: Any, view: Views, name: str) -> list[dict[str, Any]]:
         """The probe on the best inner layer, chosen on some training rows; [] if the pooled vectors are better, or it has no layers."""

@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the table below is what coun
     from untaught.methods.reconstruction.simmim import SimMIM as SimMIM
     from untaught.methods.reconstruction.tsdae import TSDAE as TSDAE
     from untaught.methods.reconstruction.vae import VAE as VAE
+    from untaught.methods.reconstruction.vime import VIME as VIME
     from untaught.methods.relation.jigsaw import Jigsaw as Jigsaw
     from untaught.methods.relation.relative_patch import RelativePatch as RelativePatch
     from untaught.methods.relation.rotation import Rotation as Rotation
@@ -94,6 +95,7 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports n
     "autoencoder": "untaught.methods.reconstruction.autoencoder:Autoencoder",
     "denoising": "untaught.methods.reconstruction.denoising:Denoising",
     "vae": "untaught.methods.reconstruction.vae:VAE",
+    "vime": "untaught.methods.reconstruction.vime:VIME",
     "discrete_vae": "untaught.methods.reconstruction.discrete_vae:DiscreteVAE",
     "simmim": "untaught.methods.reconstruction.simmim:SimMIM",
     "inpainting": "untaught.methods.reconstruction.inpainting:Inpainting",

@@ -6,5 +6,6 @@ MODALITIES: dict[str, str] = {
     "series": "untaught.modalities.series:SERIES",
     "events": "untaught.modalities.events:EVENTS",
     "audio": "untaught.modalities.audio:AUDIO",
+    "table": "untaught.modalities.table:TABLE",
     "image_text": "untaught.modalities.image_text:IMAGE_TEXT",
 }

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from untaught.downstream.transcribe import collapsed
+from untaught.evaluation.boosting import trees_win
 from untaught.evaluation.metrics import LEADING, shown
 from untaught.report.run_summary import RunSummary
 
@@ -30,7 +31,15 @@ class Advice(NamedTuple):
 
 def advise(summary: RunSummary) -> list[Advice]:
     """The most urgent first; empty if no measurement calls for advice."""
-    return [*_health(summary), *_transcripts(summary), *_baselines(summary), *_length(summary), *_speed(summary), *_labels(summary)]
+    return [
+        *_trees(summary),
+        *_health(summary),
+        *_transcripts(summary),
+        *_baselines(summary),
+        *_length(summary),
+        *_speed(summary),
+        *_labels(summary),
+    ]
 
 
 def _health(summary: RunSummary) -> list[Advice]:
@@ -38,6 +47,13 @@ def _health(summary: RunSummary) -> list[Advice]:
     if last.get("verdict") != "collapsing":
         return []
     return [Advice(str(last.get("try") or "try a lower lr, or another method"), f"collapsing at step {step}: {last.get('because', '')}")]
+
+
+def _trees(summary: RunSummary) -> list[Advice]:
+    """Before anything else: that a classical model is better."""
+    found = trees_win(summary.scores)
+    do = "use gradient boosting on the raw rows, or give it the encoder's vectors as further columns (encoder+raw)"
+    return [Advice(do, found)] if found else []
 
 
 def _transcripts(summary: RunSummary) -> list[Advice]:
