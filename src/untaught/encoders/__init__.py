@@ -4,7 +4,7 @@ ENCODERS: dict[str, tuple[str, str]] = {  # name -> ("module:function", descript
     "conv_small": ("untaught.encoders.conv_small:ConvSmall", "residual convolutions for CPUs, images of any size and number of channels"),
     "vit_mini": ("untaught.encoders.timm:vit_mini", "timm's ViT, 6 blocks of width 192, about 64 tokens per image"),
     "vit_causal": ("untaught.encoders.timm:vit_causal", "vit_mini in which each token attends to itself and those before, row by row"),
-    "timm/NAME": ("untaught.encoders.timm:timm_encoder", "any timm model by name; NAME may be local-dir:FOLDER"),
+    "timm/NAME": ("untaught.encoders.timm:timm_encoder", "any timm model by name, of sequences in windows; NAME may be local-dir:FOLDER"),
     "pixelcnn": (
         "untaught.encoders.pixelcnn:PixelCNN",
         "gated causal convolutions, for densities of images of any size",

@@ -15,13 +15,14 @@ from untaught.console import progress_bar, say, warn
 from untaught.core import Batch, Modality, UserError
 from untaught.data.column import Growing
 from untaught.data.loader import Loader
+from untaught.data.pieces import records_of
 from untaught.data.sources import open_source, peek
 from untaught.data.store import packed
 from untaught.data.stream import Stream
 from untaught.evaluation.features import encode
 from untaught.inference.endings import check_ending
 from untaught.ops.precision import has_bfloat16
-from untaught.pipeline.dataset import adapted, differing, print_skipped
+from untaught.pipeline.dataset import adapted, differing, in_pieces, print_skipped
 from untaught.pipeline.pretrained import Pretrained
 from untaught.pipeline.view_pipeline import convolves, used_view
 from untaught.ranges import Samples, in_range
@@ -56,6 +57,9 @@ class Embedder:
         for key, (found, takes) in differing(records[:: -(-len(records) // CHECKED) or 1], prep).items():
             say(f"input     {prep.modality.noun} converted from {key} {found} to {takes}, as in training")
         self.prep = adapted(records, prep)
+        given, self.source = self.source, in_pieces(self.source, self.prep)
+        if self.source.rows is not None and self.source.rows != given.rows:
+            say(f"pieces    {self.source.rows:,} of {given.rows:,} {prep.modality.noun}, cut as in training")
 
     @property
     def modality(self) -> Modality:
@@ -64,8 +68,9 @@ class Embedder:
     def __iter__(self) -> Iterator[Embedded]:
         """Yields batches in the source's order: part by part (train, val, test) if it has parts, in the given order within a part.
 
-        Unreadable records are skipped with a warning; `rows` are the indices of the others. Raises UserError if none can be read or vectors
-        are not finite.
+        Unreadable records are skipped with a warning; `rows` are the indices of the others. Long records are cut as in training: several
+        rows then have the index of one record (in a stream of unknown length, every piece has its own), and names say which part each is.
+        Raises UserError if none can be read or vectors are not finite.
         """
         total = sum(part.rows or 0 for part in self.source.parts.values()) or None
         given = left_out = 0
@@ -76,7 +81,7 @@ class Embedder:
                     given += len(index)
                     bar.update(task, completed=given)
                     names = [name.encode("utf-8", "backslashreplace").decode() for name in reading.names(index)]
-                    yield Embedded(reading.rows(index), names, vectors)
+                    yield Embedded(records_of(self.source, reading.rows(index)), names, vectors)
                 left_out += reading.left_out()
         print_skipped(self.skipped, self.modality.noun, left_out)
         if not given:
@@ -121,7 +126,8 @@ class Reading(NamedTuple):
 
 
 class Vectors(np.ndarray):
-    """(N, width) float32, with `rows` (N,), their record indices in the data, and `names`; of tokens (N, h*w, width), with their `grid`.
+    """(N, width) float32, with `rows` (N,), their record indices in the data (pieces of a long record have the same), and `names`; of
+    tokens (N, h*w, width), with their `grid`.
 
     Derived arrays (a slice, a sum) lose all of them.
     """
