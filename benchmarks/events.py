@@ -50,7 +50,7 @@ SAMPLED = {"movielens_small": {"sasrec": {"negatives": 1000}}}  # of 9,000 films
 
 def load(name: str) -> pd.DataFrame:
     """Columns user, item, time; of one user in one second, in the order of the file, shuffled where that is the order of the items."""
-    frame = pd.read_csv(Path(os.environ["UNTAUGHT_DATA"]) / name / "ratings.csv.gz")
+    frame: Any = pd.read_csv(Path(os.environ["UNTAUGHT_DATA"]) / name / "ratings.csv.gz")
     frame = frame.rename(columns={"userId": "user", "movieId": "item", "timestamp": "time"})[["user", "item", "time"]]
     if name == "movielens_small":
         frame = frame.sample(frac=1, random_state=0)

@@ -175,7 +175,7 @@ def test_a_run_ranks_predicts_and_embeds(tmp_path: Path) -> None:
     again = {(row["features"], row["metric"]): row["mean"] for row in run.evaluate(frame) if row["probe"] == "next_item"}
     assert again == pytest.approx(score)
 
-    table = ut.predict(run, frame.assign(user=frame["user"].str.upper()))
+    table: Any = ut.predict(run, frame.assign(user=frame["user"].str.upper()))
     assert list(table.columns) == ["row", "name", "rank", "item", "probability"]
     own = table[table["name"] == "U0"]
     assert own["rank"].tolist() == list(range(1, 11))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_one_block_is_attention_and_a_network_each_after_its_norm() -> None:
     encoder = sasrec(vocabulary=20, length=6, special={}, width=8, depth=1, heads=2).eval()
     assert isinstance(encoder, EventTransformer)
     ids = torch.tensor([[3, 7, 5, 7]])
-    block = encoder.blocks[0]
+    block: Any = encoder.blocks[0]
     x = encoder.items.weight[ids[0]] * math.sqrt(8) + encoder.positions.weight[:4]
     read = torch.zeros(4, 8)
     q, k, v = (block.qkv(block.norm1(x))[:, 8 * i : 8 * i + 8] for i in range(3))
@@ -78,7 +79,7 @@ def test_one_block_is_attention_and_a_network_each_after_its_norm() -> None:
 
 
 @pytest.mark.parametrize("make", [sasrec, bert4rec])
-def test_later_events_change_only_a_bidirectional_encoder(make: type) -> None:
+def test_later_events_change_only_a_bidirectional_encoder(make: Any) -> None:
     torch.manual_seed(0)
     encoder = make(vocabulary=20, length=6, special={}, width=8).eval()
     x = torch.tensor([[3, 7, 5, 9, 0]])
