@@ -12,7 +12,8 @@ layer in the middle of a copy of the encoder, taken when the phase is due (phase
 A run whose epoch is longer than a phase therefore has fewer phases. With another unit for every token, the vectors of units begin anew.
 Differs from the paper: features are standardised before clustering; units are those of the part of the recording that is seen, not of
 all of it; a later phase goes on from the weights of the one before, not from random ones; phases have no lengths of their own (there
-250,000 and 400,000 updates).
+250,000 and 400,000 updates); vectors of units are at first normal (in the authors' code uniform in 0..1, hence similar).
+The preset `paper` is the authors' hubert_base_librispeech.yaml, except for what belongs to the encoder (dropout of 0.1, LayerDrop of 0.05).
 "unit_perplexity" is logged: the number of units in use, by the entropy of their frequencies in the batch; "accuracy" is that of masked
 tokens.
 """
@@ -50,6 +51,8 @@ class HuBERT(Method):
         "warmup": 0.08,
         "clip": 10.0,
         "feature_spans.starts": 0.08,
+        "feature_spans.scale": (1.0, 1.0),
+        "feature_spans.longest": 15.625,  # 250,000 samples
     }
     short = {"feature_spans.starts": 0.08, "later_units": 100}
     phase: Tensor  # () int64, the number of clusterings
