@@ -1,5 +1,4 @@
-"""VIME's self-supervised part. Yoon, Zhang, Jordon, van der Schaar, NeurIPS 2020.
-https://proceedings.neurips.cc/paper/2020/hash/7d97667a3e056acab9aaf653807b4a03-Abstract.html
+"""VIME, its self-supervised part. Yoon et al., NeurIPS 2020. https://papers.nips.cc/paper/2020/hash/7d97667a3e056acab9aaf653807b4a03-Abstract.html
 
 Views:  one row in which each feature is replaced, with probability 0.3, by a draw from its distribution in the training rows
         (`redrawn.level`); the view carries the mask of the features that changed, and the clean row.
