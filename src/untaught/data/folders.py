@@ -204,9 +204,8 @@ def open_archive(path: Path, modality: Modality, marker: str | None = None) -> S
 
 def nothing(modality: Modality, root: Path, files: int, skipped: list[tuple[str, str]]) -> UserError:
     found = f"{files:,} files, e.g. {skipped[0][0]}" if files and skipped else "it is empty"
-    return UserError(
-        f"no {modality.noun} in {root}: {found}; allowed: {f'files ending in {_endings(modality)}, or ' if modality.suffixes else ''}tables (parquet, csv, json)"
-    )
+    files_of_ours = f"files ending in {_endings(modality)}, or " if modality.suffixes else ""
+    return UserError(f"no {modality.noun} in {root}: {found}; allowed: {files_of_ours}tables (parquet, csv, json)")
 
 
 def list_folder(root: Path) -> Listing:
