@@ -97,10 +97,14 @@ def probes(train: np.ndarray, y_train: np.ndarray, test: np.ndarray, y_test: np.
     return {"linear": float((guess == y_test).mean()), "1nn": float(knn_right(train, y_train, test, y_test, (1,))[1].mean())}
 
 
+def encoded_vectors(model: Pretrained, x: np.ndarray) -> np.ndarray:
+    """x (N,C,T) -> (N,D)."""
+    return np.asarray(vectors_of(Embedder(model, x)), np.float32)
+
+
 def encoded(model: Pretrained, parts: dict[str, Part]) -> dict[str, float]:
     (train, y_train, _), (test, y_test, _) = parts["train"], parts["test"]
-    each = [np.asarray(vectors_of(Embedder(model, x)), np.float32) for x in (train, test)]
-    return probes(each[0], y_train, each[1], y_test)
+    return probes(encoded_vectors(model, train), y_train, encoded_vectors(model, test), y_test)
 
 
 def raw(parts: dict[str, Part]) -> dict[str, float]:
@@ -122,11 +126,15 @@ def pretrained(x: np.ndarray, method: str, knobs: dict[str, Any], seed: int) -> 
     return model, time.perf_counter() - began
 
 
+def drawn_again(model: Pretrained, seed: int) -> Pretrained:
+    """The same encoder at random init."""
+    name, knobs = model.config["encoder"], model.config["encoder_knobs"]
+    return model._replace(network=random_init_encoder(name, model.prep.encoder_arguments, knobs, seed))
+
+
 def random_init(model: Pretrained, parts: dict[str, Part], draws: int = DRAWS) -> dict[str, float]:
     """Mean scores of the same encoder at random init."""
-    name, knobs = model.config["encoder"], model.config["encoder_knobs"]
-    drawn = (random_init_encoder(name, model.prep.encoder_arguments, knobs, seed) for seed in range(draws))
-    found = [encoded(model._replace(network=network), parts) for network in drawn]
+    found = [encoded(drawn_again(model, seed), parts) for seed in range(draws)]
     return {key: statistics.mean(each[key] for each in found) for key in found[0]}
 
 

@@ -14,7 +14,10 @@ from untaught.methods import METHODS
 from untaught.pipeline.batch_views import BatchViews
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
-RUNS = ("pretrain", "pretrain_seeds", "evaluate", "finetune", "embed", "predict", "preview", "load", "Run", "Model")
+RUNS = (
+    *("pretrain", "pretrain_seeds", "compare", "evaluate", "finetune", "embed", "predict", "preview", "load", "runs"),
+    *("Run", "Model", "Comparison"),
+)
 PARTS = ("views", "wrap")
 CONTRACTS = ("Encoder", "Method", "View", "Features", "Facts", "Modality", "UserError")
 

@@ -16,7 +16,7 @@ ROOT = Path(untaught.__file__).parent
 DRAWING = Path(__file__).parent.parent / "docs" / "architecture.md"
 FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = [  # from the top; a package imports from layers below its own, and within one only what stands right of it
-    ("cli", "api", "losses"),
+    ("cli", "api", "losses", "sklearn"),
     ("commands", "inference", "export"),
     ("report", "downstream"),
     ("evaluation", "training"),

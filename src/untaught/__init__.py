@@ -8,16 +8,36 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from untaught import losses, methods
-    from untaught.api import Model, Run, embed, evaluate, finetune, load, predict, pretrain, pretrain_seeds, preview, views, wrap
+    from untaught.api import (
+        Comparison,
+        Model,
+        Run,
+        compare,
+        embed,
+        evaluate,
+        finetune,
+        load,
+        predict,
+        pretrain,
+        pretrain_seeds,
+        preview,
+        runs,
+        views,
+        wrap,
+    )
     from untaught.core import Encoder, Facts, Features, Method, Modality, UserError, View
 
-_API = ("Model", "Run", "embed", "evaluate", "finetune", "load", "predict", "pretrain", "pretrain_seeds", "preview", "views", "wrap")
+_API = (
+    *("Comparison", "Model", "Run", "compare", "embed", "evaluate", "finetune", "load", "predict", "pretrain", "pretrain_seeds"),
+    *("preview", "runs", "views", "wrap"),
+)
 _PLACES = {
     **dict.fromkeys(_API, "untaught.api"),
     **dict.fromkeys(("Encoder", "Facts", "Features", "Method", "Modality", "UserError", "View"), "untaught.core"),
 }
 _MODULES = ("losses", "methods")
 __all__ = [
+    "Comparison",
     "Encoder",
     "Facts",
     "Features",
@@ -27,6 +47,7 @@ __all__ = [
     "Run",
     "UserError",
     "View",
+    "compare",
     "embed",
     "evaluate",
     "finetune",
@@ -37,6 +58,7 @@ __all__ = [
     "pretrain",
     "pretrain_seeds",
     "preview",
+    "runs",
     "views",
     "wrap",
 ]

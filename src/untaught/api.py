@@ -77,29 +77,56 @@ class Run:
 
     @overload
     def embed(
-        self, data: Any, out: None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256, tokens: bool = False
+        self,
+        data: Any = None,
+        out: None = None,
+        *,
+        columns: dict[str, str] | None = None,
+        batch_size: int = 256,
+        tokens: bool = False,
+        items: bool = False,
     ) -> Vectors: ...
 
     @overload
     def embed(
-        self, data: Any, out: PathArgument, *, columns: dict[str, str] | None = None, batch_size: int = 256, tokens: bool = False
+        self,
+        data: Any,
+        out: PathArgument,
+        *,
+        columns: dict[str, str] | None = None,
+        batch_size: int = 256,
+        tokens: bool = False,
+        items: bool = False,
     ) -> Path: ...
 
     def embed(
         self,
-        data: Any,
+        data: Any = None,
         out: PathArgument | None = None,
         *,
         columns: dict[str, str] | None = None,
         batch_size: int = 256,
         tokens: bool = False,
+        items: bool = False,
     ) -> Vectors | Path:
         """`untaught.embed` for this run."""
         place = _place(out)
         if place is not None:
             check_ending(place, VECTORS)
-        from untaught.inference.embed import Embedder, vectors_of, write_vectors
+        from untaught.inference.embed import Embedder, joined, vectors_of, write_vectors
 
+        if items:
+            from untaught.inference.item_vectors import ItemVectors
+
+            if data is not None or tokens:
+                raise UserError(f"the vectors of all items need no {'data' if data is not None else 'tokens'}; leave it out, or items")
+            vocabulary = ItemVectors(self.model)
+            if place is None:
+                return joined(list(vocabulary))
+            write_vectors(vocabulary, place)
+            return place
+        if data is None:
+            raise UserError("no data given; pass some, or items (--items) for the vectors of all items that the encoder knows")
         if tokens:
             from untaught.inference.tokens import TokenEmbedder, tokens_of, write_tokens
 
@@ -153,7 +180,9 @@ class Run:
         batch_size: int = 64,
         seed: int = 0,
     ) -> pandas.DataFrame | Path:
-        """What the run's method makes of new data: its answers to the pretext task, prototypes; and attention maps of a ViT.
+        """What the run's method makes of new data: its answers to the pretext task, prototypes; attention maps of a ViT; next items.
+
+        For events: the ten items that a user has not had and is likeliest to have next: row, name, rank, item, probability.
 
         Returns row, name, the measures of each answer, "prototype", and as arrays (H,W,3) uint8 what the method sees ("input"), its
         "answer", and the "attention" map. With `out`, a folder is written instead, or for .csv or .parquet a table (see
@@ -165,10 +194,27 @@ class Run:
         place = _place(out)
         if place is not None and place.suffix:
             check_ending(place, PREDICTIONS)
+        from untaught.inference.next_items import offers_next_items
+
+        if offers_next_items(self.path):
+            return self._next_items(data, place, columns, batch_size)
         pretext = Pretext(self.path, data, columns, batch_size, seed)
         if place is None:
             return frame_of(pretext)
         write_answers(pretext, place, seed)
+        return place
+
+    def _next_items(self, data: Any, place: Path | None, columns: dict[str, str] | None, batch_size: int) -> pandas.DataFrame | Path:
+        import pyarrow as pa
+
+        from untaught.inference.next_items import NextItems
+        from untaught.inference.predict import write_tables
+
+        found = NextItems(self.model, data, columns, batch_size)
+        if place is None:
+            return pa.concat_tables(found.tables()).to_pandas()
+        check_ending(place, PREDICTIONS)
+        say(f"wrote     {write_tables(found.tables(), place):,} next items to {place}")
         return place
 
     def export(self, to: str | None = None, data: Any = None, columns: dict[str, str] | None = None) -> Exported:
@@ -302,6 +348,83 @@ def pretrain_seeds(
     return [Run(place) for place in run(arguments, seeds, resume, finish)]
 
 
+class Comparison:
+    """The folder of a comparison: `path`, and `result`, the content of compare.json."""
+
+    def __init__(self, path: PathArgument) -> None:
+        from untaught.report import comparison
+
+        self.path = Path(path)
+        self.result: Options = comparison.read(self.path)
+
+    @property
+    def winner(self) -> Run:
+        """The run of the chosen method. Raises UserError if there is none yet."""
+        chosen = self.result["winner"]
+        if chosen is None:
+            raise UserError(f"{self.path} is not finished; continue it with resume=True")
+        return Run(self.path / next(one["folder"] for one in self.result["methods"] if one["title"] == chosen))
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was found, in words."""
+        from untaught.report import comparison
+
+        return comparison.sentences(self.result)
+
+
+def compare(
+    data: Any = None,
+    methods: Sequence[MethodLike] | None = None,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    labels: str | None = None,
+    against: Sequence[PathArgument | nn.Module | Run] = (),
+    encoder: str | nn.Module | None = None,
+    out: PathArgument | None = None,
+    modality: str | None = None,
+    columns: dict[str, str] | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    resume: bool = False,
+    **knobs: Any,
+) -> Comparison:
+    """Which pretext task suits the data: trains several methods by successive halving, and measures the best on the test part.
+
+    In each round every method left gets an equal share of the round's budget, is resumed where it was, and is scored by a probe on a
+    validation part taken from the labelled training samples; the better half goes on. Without labels, RankMe, alpha-ReQ and the pretext
+    loss decide if they agree. Random init, raw data and `against` (see `evaluate`) are scored alike. The folder `out` gets compare.json,
+    compare.html and a run folder for each method.
+
+    data, encoder, modality, columns, label, split: as for `pretrain`. methods: names, with knobs of their own as
+    "simclr:temperature=0.2", combinations, classes, functions; by default some of those that can read the data. minutes, steps: the budget
+    of training, over all methods and rounds; by default five minutes a method; scoring comes on top. labels: "all", "10/class" or "1%" of
+    the training samples: the labels that the comparison may use. resume: continue the comparison in `out`. knobs: of all runs. Raises
+    UserError, one line, for every fault that the caller can fix.
+    """
+    from untaught.commands import compare as commands
+
+    chosen: Options = {"minutes": minutes, "steps": steps, "labels": labels, "against": against, "encoder": encoder, "out": _place(out)}
+    chosen |= {"modality": modality, "columns": columns, "label": label, "split": split, "knobs": _dotted(knobs)}
+    return Comparison(commands.compare(commands.CompareArguments(data, methods, **chosen), resume, finish))
+
+
+def runs(folder: PathArgument = "runs", sort: str | None = None, out: PathArgument | None = None) -> list[Options]:
+    """The runs in a folder and its subfolders, one row each: run, data, method, encoder, steps, minutes (of training), score with its probe
+    and metric, the same of random init and raw data, health, state ("finished", or what is wrong).
+
+    sort: the name of a column: text from a to z, numbers from the largest; by default the path. out: a .csv, or an .html page with sortable
+    columns. Raises UserError: no such folder, no run in it, no such column, another ending.
+    """
+    from untaught.report.runs import list_runs, write
+
+    rows = list_runs(Path(folder), sort)
+    if (place := _place(out)) is not None:
+        write(rows, Path(folder), place)
+    return rows
+
+
 def evaluate(
     encoder: PathArgument | nn.Module | Run,
     data: Any = None,
@@ -414,12 +537,13 @@ def finetune(run: PathArgument | Run, data: Any, task: str = "classify", **optio
 @overload
 def embed(
     run: PathArgument | Run,
-    data: Any,
+    data: Any = None,
     out: None = None,
     *,
     columns: dict[str, str] | None = None,
     batch_size: int = 256,
     tokens: bool = False,
+    items: bool = False,
 ) -> Vectors: ...
 
 
@@ -432,26 +556,29 @@ def embed(
     columns: dict[str, str] | None = None,
     batch_size: int = 256,
     tokens: bool = False,
+    items: bool = False,
 ) -> Path: ...
 
 
 def embed(
     run: PathArgument | Run,
-    data: Any,
+    data: Any = None,
     out: PathArgument | None = None,
     *,
     columns: dict[str, str] | None = None,
     batch_size: int = 256,
     tokens: bool = False,
+    items: bool = False,
 ) -> Vectors | Path:
     """Vectors (N, width) float32 of new data, in its order; with `out` (.parquet or .npy), written there in bounded memory.
 
     tokens: (N, h*w, width), the vectors of the encoder's tokens, or else of its last map, in row-major order, with `grid` (h, w); for
-    samples of different lengths only with `out` .parquet, as lists. run: a Run, or its folder or encoder folder. Unreadable records are
+    samples of different lengths only with `out` .parquet, as lists. items: instead of data, the vectors of all items (of events) or words
+    that the encoder knows, with their `names`. run: a Run, or its folder or encoder folder. Unreadable records are
     skipped with a warning: `rows` (N,) of the vectors are the indices of the others, `names` their names. Raises UserError if no record
     can be read.
     """
-    return _run(run).embed(data, out, columns=columns, batch_size=batch_size, tokens=tokens)  # type: ignore[call-overload]
+    return _run(run).embed(data, out, columns=columns, batch_size=batch_size, tokens=tokens, items=items)  # type: ignore[call-overload]
 
 
 def predict(
@@ -591,7 +718,7 @@ def doctor() -> Options:
 def demo(out: PathArgument | None = None, modality: str = "image") -> tuple[Run, list[str]]:
     """Pretrains on data that are at hand offline for a minute at most and evaluates -> the run, and the result in three sentences.
 
-    modality: image (handwritten digits, half a minute) or audio (computed tones).
+    modality: image (handwritten digits, half a minute), audio (computed tones) or events (synthetic visits).
     """
     from untaught.commands.demo import demo as show
 
@@ -610,6 +737,13 @@ def reproduce(recipe: PathArgument, data: str | None = None, out: PathArgument |
 def scores_as_text(rows: list[Options], width: int) -> str:
     """Rows of an evaluation as a table with lines of at most `width` characters."""
     from untaught.evaluation.evaluate import as_text
+
+    return as_text(rows, width)
+
+
+def runs_as_text(rows: list[Options], width: int | None) -> str:
+    """Rows of `runs` as a table, or as paragraphs if its lines were longer than `width`."""
+    from untaught.report.runs import as_text
 
     return as_text(rows, width)
 

@@ -93,6 +93,69 @@ def pretrain(
 
 
 @app.command()
+def compare(
+    data: Annotated[
+        str | None, typer.Argument(help="a folder, a table, an archive, .npy/.npz, hf:NAME, builtin:digits, builtin:photos")
+    ] = None,
+    knobs: Knobs = None,
+    methods: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="names, simclr+mae:0.5, simclr:temperature=0.2; default: some that read the data")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="of training, over all methods and rounds; default: 5 a method; or steps=N")] = None,
+    labels: Annotated[str | None, typer.Option(help="that the comparison may use: all, 10/class or 1%; used only for scores")] = None,
+    against: Annotated[list[str] | None, typer.Option(help="an encoder to compare with; timm/NAME=FILE loads weights from a file")] = None,
+    encoder: Annotated[str | None, typer.Option(help="for all methods; default: one that each method can train")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the comparison and its runs")] = None,
+    modality: Modality = None,
+    columns: Columns = None,
+    label: Annotated[str | None, typer.Option(help="column of labels, used only for scores")] = None,
+    split: Annotated[str | None, typer.Option(help="column with train, val or test")] = None,
+    group: Group = None,
+    without: Without = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the comparison in --out")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find the pretext task that suits the data: train several, half as many in each round, and measure the best.
+
+    untaught compare photos/ --methods simclr,vicreg,mae --minutes 30
+    """
+    from untaught import api
+
+    if data and "=" in data and not Path(data).exists():
+        data, knobs = None, [data, *(knobs or [])]
+    if data is None and not (resume and out):
+        raise api.UserError("no data given; pass a folder, a table or builtin:digits, or --out FOLDER --resume")
+    how: dict[str, Any] = {"labels": labels, "against": against or (), "encoder": encoder, "out": out, "modality": modality}
+    how |= {"columns": _columns_of(columns, group, without), "label": label, "split": split, "resume": resume}
+    named = [one for one in methods.split(",") if one.strip()] if methods is not None else None
+    own = {**({"minutes": minutes} if minutes is not None else {}), **_knobs(knobs)}
+    budget = {key: own.pop(key) for key in ("minutes", "steps") if key in own}
+    found = api.compare(data, named, **how, **budget, **_own(own, api.compare))
+    _echo(json.dumps(found.result, indent=1) if as_json else "\n".join(found.sentences))
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="searched for run folders, also in subfolders")] = Path("runs"),
+    sort: Annotated[str | None, typer.Option(help="column: text from a to z, numbers from the largest; default: the path")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=".csv, or .html with sortable columns; default: print a table")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs in a folder: data, method, scores and their baselines, health. untaught runs runs/ --sort score"""
+    import shutil
+
+    from untaught import api
+    from untaught.console import say
+
+    rows = api.runs(folder, sort, out)
+    if out is not None:
+        say(f"wrote     {out}")
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    _echo(json.dumps(rows, indent=1) if as_json else api.runs_as_text(rows, width))
+
+
+@app.command()
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="RUN|ENCODER", help="a run, an encoder folder, timm/NAME, transformers/NAME")],
     data: Annotated[str | None, typer.Option(help="labelled data, as for pretrain; default: the run's own")] = None,
@@ -143,16 +206,21 @@ def evaluate(
 @app.command()
 def embed(
     run: Annotated[Path, typer.Argument(help="a run folder, or its encoder folder")],
-    data: Data,
+    data: Annotated[
+        str | None, typer.Argument(help="a folder, a table, an archive, .npy/.npz, hf:NAME, builtin:digits, builtin:photos")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help=".parquet (row, name, vector) or .npy (N, width)")] = Path("vectors.parquet"),
     columns: Columns = None,
     batch_size: Annotated[int, typer.Option(help="batch size for encoding")] = 256,
     tokens: Annotated[bool, typer.Option("--tokens", help="the vectors of all tokens, or of the last map: .npy (N, h*w, width)")] = False,
+    items: Annotated[
+        bool, typer.Option("--items", help="instead of data, the vectors of all items (of events) that the encoder knows")
+    ] = False,
 ) -> None:
     """Write the vectors of new data. untaught embed runs/cells photos/ -o vectors.parquet"""
     from untaught import api
 
-    api.embed(run, data, out, columns=_pairs(columns), batch_size=batch_size, tokens=tokens)
+    api.embed(run, data, out, columns=_pairs(columns), batch_size=batch_size, tokens=tokens, items=items)
 
 
 @app.command()
@@ -200,10 +268,11 @@ def predict(
     """Apply a fine-tuned model to new data, the head of a pretext task, or a language model to a text.
 
     A run without a fine-tuned model solves its pretext task (jigsaw, rotation, colorization, mae ...), or shows prototypes or attention
-    maps. A language model fills "[MASK]", continues a prompt, or restores a corrupted text.
+    maps; of events, it ranks each user's next ten items. A language model fills "[MASK]", continues a prompt, or restores a corrupted text.
 
     untaught predict runs/cells/finetuned photos/ -o predictions.csv
     untaught predict runs/cells photos/ -o answers/
+    untaught predict runs/shop events.csv -o next.csv
     untaught predict runs/news "It is beautiful and [MASK] outside"
     """
     from untaught import api
@@ -299,7 +368,9 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    modality: Annotated[str, typer.Argument(help="image: handwritten digits (from scikit-learn); audio: computed tones")] = "image",
+    modality: Annotated[
+        str, typer.Argument(help="image: handwritten digits (from scikit-learn); audio: computed tones; events: synthetic visits")
+    ] = "image",
     out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
 ) -> None:
     """Pretrain on data that are at hand offline, evaluate and report. It takes a minute or two."""

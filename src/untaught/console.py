@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,8 +23,23 @@ class _Console(Console):
 console = _Console(stderr=True, soft_wrap=True)
 
 
+_hushed = False
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Within it, `say` prints nothing: for a command that trains many runs. Warnings, errors and progress bars are shown."""
+    global _hushed
+    before, _hushed = _hushed, True
+    try:
+        yield
+    finally:
+        _hushed = before
+
+
 def say(text: str) -> None:
-    _print(shown(text))
+    if not _hushed:
+        _print(shown(text))
 
 
 def warn(text: str) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
+CACHE: ContextVar[Path | None] = ContextVar("cache", default=None)  # set by `cache_in`
 KEPT_AT_HOME = {
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "TRITON_CACHE_DIR": "triton",
@@ -16,10 +20,22 @@ KEPT_AT_HOME = {
 
 
 def cache_folder() -> Path:
-    """UNTAUGHT_CACHE, else .cache/untaught in the home folder or its temporary replacement."""
+    """That of `cache_in`, else UNTAUGHT_CACHE, else .cache/untaught in the home folder or its temporary replacement."""
+    if (own := CACHE.get()) is not None:
+        return own
     if given := os.environ.get("UNTAUGHT_CACHE"):
         return Path(given).expanduser() if home() else Path(given)
     return (home() or _stand_in()) / ".cache" / "untaught"
+
+
+@contextmanager
+def cache_in(folder: Path) -> Iterator[None]:
+    """Context in which this thread caches in another folder: data that must not stay on the disk."""
+    before = CACHE.set(folder)
+    try:
+        yield
+    finally:
+        CACHE.reset(before)
 
 
 def home() -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from untaught.commands.demo import DEMOS, demo, sentences
+from untaught.commands.demo import DEMOS, demo, next_item, sentences
 from untaught.core import UserError
 
 ROWS = [
@@ -38,6 +38,21 @@ def test_sounds_are_not_called_digits() -> None:
     assert "pixel" not in said
 
 
+def test_next_items_are_told_beside_the_classical_recommenders_and_called_synthetic() -> None:
+    names = {"encoder": 0.8, "ease": 0.65, "item_knn": 0.47, "popularity": 0.08, "random_init": 0.03}
+    (said,) = next_item([{"features": name, "probe": "next_item", "metric": "hr@10", "mean": mean} for name, mean in names.items()])
+    for part in ("for 80% of the visitors", "EASE 65%", "item-kNN 47%", "popularity 8%", "random init 3%"):
+        assert part in said
+    assert next_item(ROWS) == []
+    assert "synthetic visitors" in " ".join(sentences(ROWS, DEMOS["events"]))
+
+
+def test_rows_are_not_called_digits() -> None:
+    said = " ".join(sentences(ROWS, DEMOS["tables"]))
+    assert "recognises 78% of unseen rows" in said
+    assert "the standardised columns reach 61%" in said
+
+
 def test_a_modality_without_a_demo_is_refused() -> None:
-    with pytest.raises(UserError, match="there is no demo of smell; allowed: image, audio"):
+    with pytest.raises(UserError, match="there is no demo of smell; allowed: image, audio, events, tables"):
         demo("smell", None)

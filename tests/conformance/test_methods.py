@@ -31,8 +31,10 @@ from untaught.training.optim import parameter_groups
 NAMES = os.environ.get("UNTAUGHT_METHODS", ",".join(METHODS)).split(",")
 CLASSES: dict[str, type[Method]] = {name: method_class(name) for name in NAMES}
 PAIRED = {"simclr", "vicreg", "byol"}  # of the methods that compare views of a sample, those that are asked on text: all would take long
-SERIES = {"dino", "mae", "data2vec"}  # those that are asked all on series and audio; other padding is asked of every method
+SERIES = {"dino", "mae", "data2vec", "ts2vec"}  # those that are asked all on series and audio; other padding is asked of every method
 SPEECH = {"wav2vec2", "hubert"}
+WORDS = {"clm", "mlm", "replaced_token"}  # those that are asked on events, with one that compares views
+ROWS = {"simclr", "vime", "autoencoder", "mae", "data2vec", "mlm"}  # those that are asked on tables
 
 NOT_THE_SLOPE = {  # methods whose gradient is not the loss's own, by a stop-gradient that is part of the algorithm, and of what
     "simsiam": "algorithm 1: of the projections that are predicted",
@@ -52,8 +54,12 @@ def meets(name: str, cls: type[Method], kind: str) -> bool:
         return False
     if kind == "waveform":
         return name in SPEECH
+    if kind == "table":
+        return name in ROWS or name not in METHODS
     if kind in ("series", "audio"):
         return name in SERIES | SPEECH or name not in METHODS
+    if kind == "events":
+        return name in {"simclr", *WORDS} or name not in METHODS
     return kind in ("image", "image_text") or name in PAIRED or name not in METHODS or "words" in cls.needs
 
 
@@ -268,7 +274,7 @@ def test_every_knob_has_a_meaning(cls: type[Method]) -> None:
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES.values() if cls.needs], ids=lambda cls: cls.__name__)
 def test_an_encoder_that_cannot_serve_is_refused_with_those_that_can(cls: type[Method]) -> None:
-    with pytest.raises(UserError, match=rf"ToyConv offers pooled vectors only; .*(vit_|bert|bart|gpt|pixel).*offer {min(cls.needs)}"):
+    with pytest.raises(UserError, match=rf"ToyConv offers pooled vectors only; .*(vit_|bert|bart|gpt|pixel|conv_).*offer {min(cls.needs)}"):
         check_needs(cls, ToyConv())
 
 

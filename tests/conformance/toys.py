@@ -18,18 +18,26 @@ from untaught.config.train_config import TrainConfig
 from untaught.core import Batch, Encoder, Facts, Features, FrozenEncoder, Method, Modality, Preprocessor, View
 from untaught.encoders.conv_mel import ConvMel
 from untaught.encoders.conv_series import ConvSeries
+from untaught.encoders.event_transformer import bert4rec, sasrec
 from untaught.encoders.language import bart, bert, gpt, modernbert
 from untaught.encoders.patch_series import PatchSeries
 from untaught.encoders.pixelcnn import PixelCNN
 from untaught.encoders.pixelrnn import PixelRNN
 from untaught.encoders.speech import wav2vec2
+from untaught.encoders.table import FTTransformer, MlpTable
 from untaught.encoders.timm import vit_causal, vit_mini
 from untaught.methods import Gram
 from untaught.methods.composite import Hybrid
 from untaught.modalities.audio import AUDIO
+from untaught.modalities.events import EVENTS
+from untaught.modalities.events.items import learn as learn_items
+from untaught.modalities.events.items import plan as plan_items
 from untaught.modalities.image import IMAGE
 from untaught.modalities.image_text import IMAGE_TEXT
 from untaught.modalities.series import SERIES
+from untaught.modalities.table import TABLE
+from untaught.modalities.table import learn as learn_columns
+from untaught.modalities.table import plan as plan_columns
 from untaught.modalities.text import TEXT, learn, plan
 from untaught.pipeline.view_pipeline import Views, view_names, view_options
 from untaught.training.feature_pass import ExtractFeatures
@@ -44,6 +52,8 @@ OPTIONS: dict[str, dict[str, Any]] = {  # of views that the presets leave to the
     "audio": {},
     "waveform": {},
     "image_text": {},
+    "events": {},
+    "table": {},
 }
 KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more samples than there are here
     "CPC": {"rows": 1, "group": 2},
@@ -52,6 +62,7 @@ KNOBS: dict[str, dict[str, Any]] = {  # of methods whose defaults are for more s
     "HuBERT": {"units": 6, "later_units": 5, "masked": 0.8, "gradient": 1.0},
     "MoCo": {"queue": 8},
     "NNCLR": {"queue": 8},
+    "TS2Vec": {"masked": 0.2},
     "VICRegL": {"width": 32, "local_width": 32},
     "WMSE": {"width": 8},
     "Wav2Vec2": {"codes": 6, "negatives": 8},
@@ -76,7 +87,12 @@ class ToyConv(Encoder):
 def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
     if modality == "text":
         return toy_language({"bart": bart, "gpt": gpt, "bert": bert, "modernbert": modernbert}[text_prep().default_encoder(needs)])
+    if modality == "events":
+        made = bert4rec if "bidirectional" in needs else sasrec
+        return made(**toy_prep("events").encoder_arguments, width=16, depth=2, heads=2, dropout=0.0)
     if modality == "series":
+        if "steps" in needs:
+            return ConvSeries(channels=2, hidden=32, width=32, depth=2)
         return (
             PatchSeries(channels=2, length=24, patch=2, width=32, depth=2, heads=2)
             if needs
@@ -84,6 +100,9 @@ def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
         )
     if modality == "audio":
         return PatchSeries(channels=16, length=26, patch=2, width=32, depth=2, heads=2) if needs else ConvMel(channels=16, width=8, depth=1)
+    if modality == "table":
+        own = table_prep().encoder_arguments
+        return FTTransformer(**own, width=32, depth=2, heads=2) if needs else MlpTable(**own, width=16, depth=2)
     if modality == "waveform":
         return wav2vec2(rate=8000, width=32, depth=2, heads=2, channels=8)
     if "recurrent" in needs:
@@ -167,6 +186,58 @@ def audio_batch(width: int = 0) -> Batch:
     return {"wave": torch.where(valid, wave * 32767, 0.0).short(), "wave_valid": valid, "index": torch.arange(ROWS)}
 
 
+def event_records() -> list[dict[str, Any]]:
+    """Users who go around one of two circles of items, some a step further than others, from different places."""
+    random = np.random.default_rng(0)
+    records = []
+    for user in range(ROWS):
+        start, length, circle = int(random.integers(6)), int(random.integers(5, 11)), 6 * (user % 2)
+        items = [f"i{circle + (start + step + int(random.uniform() < 0.1)) % 6}" for step in range(length)]
+        records.append({"user": str(user), "item": items, "time": np.arange(length, dtype=np.float64)})
+    return records
+
+
+@cache
+def event_prep() -> Preprocessor:
+    settings, files = learn_items(event_records(), plan_items(event_records(), {"length": 8}))
+    return Preprocessor(EVENTS, settings, files=files).fitted({})
+
+
+def event_batch(width: int = 0) -> Batch:
+    """Numbers of items (B,T) of users with different numbers of events; T is `width` at least."""
+    made = [event_prep().decode(record) for record in event_records()]
+    width = max(width, *(len(one["ids"]) for one in made))
+    valid = torch.tensor([[place < len(one["ids"]) for place in range(width)] for one in made])
+    pad = lambda name: torch.from_numpy(np.stack([np.pad(one[name], (0, width - len(one[name]))) for one in made]))  # noqa: E731
+    known = torch.from_numpy(np.stack([one["known"] for one in made]))
+    batch = {"ids": pad("ids"), "ids_valid": valid, "times": pad("times"), "times_valid": valid}
+    return {**batch, "known": known, "index": torch.arange(ROWS)}
+
+
+def table_rows() -> list[dict[str, Any]]:
+    """Two kinds of rows: numbers and categories that depend on the kind, one with missing values, and two that are noise."""
+    random = np.random.default_rng(0)
+    rows = []
+    for row in range(ROWS):
+        own = {f"n{i}": float((-1) ** row + 0.3 * random.normal()) for i in range(4)}
+        own |= {f"c{i}": ("red", "blue")[(row + (random.random() < 0.1)) % 2] for i in range(4)}
+        rows.append({**own, "gap": None if row % 5 == 0 else float(random.normal()), "noise": ("a", "b", "c")[random.integers(3)]})
+    return rows
+
+
+@cache
+def table_prep() -> Preprocessor:
+    records = [{"table": row} for row in table_rows()]
+    settings, files = learn_columns(records, plan_columns(records, {}))
+    return Preprocessor(TABLE, settings, files=files)
+
+
+def table_batch(width: int = 0) -> Batch:
+    """Cells (B,10) of the toy rows."""
+    cells = np.stack([table_prep().decode({"table": row})["cells"] for row in table_rows()])
+    return {"cells": torch.from_numpy(cells), "index": torch.arange(ROWS)}
+
+
 def image_text_batch(width: int = 0) -> Batch:
     """The toy images, each with two of the toy sentences; two pairs lack the image, one the text."""
     image, text = image_batch(), text_batch()
@@ -207,6 +278,10 @@ def toy_prep(modality: str, batch: Batch | None = None) -> Preprocessor:
     """Fitted on a batch, by default the toy's own."""
     if modality == "text":
         return text_prep()
+    if modality == "events":
+        return event_prep()
+    if modality == "table":
+        return table_prep()
     if modality == "image_text":
         settings: Any = {"image": dict(IMAGE_SETTINGS), "text": text_prep().settings, "ragged": ["text.ids", "text.lengths"]}
         files = {f"text.{name}": content for name, content in text_prep().files.items()}
@@ -227,14 +302,18 @@ BATCHES = {
     "series": series_batch,
     "audio": audio_batch,
     "waveform": audio_batch,
+    "table": table_batch,
     "image_text": image_text_batch,
+    "events": event_batch,
 }
 MODALITIES: dict[str, Modality] = {
     "image": IMAGE,
     "text": TEXT,
     "series": SERIES,
     "audio": AUDIO,
+    "table": TABLE,
     "image_text": IMAGE_TEXT,
+    "events": EVENTS,
     "waveform": AUDIO,  # input=waveform, for encoders of these
 }
 

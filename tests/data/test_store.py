@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from tiny import encoded, picture, write_pictures
 from untaught.core import Modality, Preprocessor, UserError
 from untaught.data import checksum as checksum_module
 from untaught.data import store as store_module
-from untaught.data.column import Column
+from untaught.data.column import Column, pad
 from untaught.data.sources import open_source
 from untaught.data.store import bytes_needed, pack
 
@@ -353,3 +354,19 @@ def test_rows_keep_their_number_among_all_records_and_what_repeats_is_found(tmp_
     repeated, first = store.repeated(rows["test"], rows["train"])
     assert [Path(name).name for name in store.names(np.concatenate([repeated, first]))] == ["5.png", "2.png"]
     assert [len(found) for found in store.repeated(rows["test"], rows["train"][:0])] == [0, 0]
+
+
+def test_padding_takes_the_memory_of_its_result_alone() -> None:
+    values = np.arange(3_000_000, dtype=np.int16)
+    starts, lengths = np.arange(10) * 200_000, np.array([1_000_000, 0, *range(100_000, 900_000, 100_000)])
+    tracemalloc.start()
+    try:
+        rows, valid = pad(values, starts, lengths)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * (rows.nbytes + valid.nbytes)  # an index of every value alone would be nearly 3 times as much
+    for row, own, start, length in zip(rows, valid, starts, lengths, strict=True):
+        assert np.array_equal(row[:length], values[start : start + length])
+        assert not row[length:].any()
+        assert np.array_equal(own, np.arange(1_000_000) < length)

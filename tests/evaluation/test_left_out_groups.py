@@ -187,6 +187,22 @@ def test_finetuning_keeps_groups_whole_whatever_pretraining_saw(tmp_path: Path, 
     )
 
 
+def test_a_weighted_sum_of_layers_is_read_of_a_split_by_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny: dict[str, Any] = {"steps": 2, "batch_size": 8, "precision": "float32"}
+    vit = {"encoder.embed_dim": 16, "encoder.depth": 3, "encoder.num_heads": 2}
+    run = ut.pretrain(
+        voices(), "simclr", label="label", columns={"without": "speaker=s3"}, out=tmp_path / "run", encoder="vit_mini", **vit, **tiny
+    )
+    capsys.readouterr()
+    given: dict[str, Any] = {"train": "frozen", "read": "layers", "scratch": False, "validation": 0, "columns": {"group": "speaker"}}
+    run.finetune(voices(), label="label", out=tmp_path / "model", **given, **tiny)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "train 72, val 18" in said, "one speaker of five, whom pretraining did not see, is held out"
+    weights = [float(weight) for weight in re.findall(r"(\d\.\d\d) x [123]", said)]
+    assert len(weights) == 3
+    assert sum(weights) == pytest.approx(1, abs=0.02)
+
+
 def test_a_split_by_group_is_said_to_be_one() -> None:
     dataset = opened(voices())
     assert dataset.store is not None

@@ -182,7 +182,7 @@ def test_long_recordings_are_cut_and_stay_in_one_split(tmp_path: Path) -> None:
             soundfile.write(tmp_path / "data" / str(kind) / f"{i}.wav", tone(0.95 if i else 0.3, 200 + 90 * (6 * kind + i)), RATE)
     source = open_source(tmp_path / "data", AUDIO)
     prep = Preprocessor(AUDIO, plan(list(source.parts["all"]), {"segment": 0.4}))
-    cut = cut_source(source, lambda record: AUDIO.cut(record, prep.settings), 0)  # type: ignore[misc]
+    cut = cut_source(source, AUDIO.cut(prep.settings), 0)  # type: ignore[misc]
     assert cut.rows == 2 * (5 * 3 + 1)
     assert cut.fingerprint != source.fingerprint
     one = list(cut.parts["all"])

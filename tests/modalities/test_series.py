@@ -16,6 +16,7 @@ from untaught.core import Options, Preprocessor, Record, UserError, View
 from untaught.data.sources import open_source
 from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.patch_series import PatchSeries
+from untaught.evaluation.evaluate import evaluate
 from untaught.methods import METHODS
 from untaught.modalities.series import SERIES, plan
 from untaught.ops.counter_rng import CounterRNG
@@ -154,6 +155,46 @@ def test_a_share_of_each_series_own_tokens_is_masked(name: str, rate: float) -> 
     assert shown.mask.sum(1).tolist() == [min(max(round(rate * n), 1), n - 1) for n in (5, 2, 4, 5)]
 
 
+def test_mini_rocket_interpolates_missing_values() -> None:
+    random = np.random.default_rng(0)
+    found = [{"series": random.normal(size=(2, n)).cumsum(1), "name": "x"} for n in (30, 20, 25, 30)]
+    prep = Preprocessor(SERIES, plan(found, {"missing": True}))
+    batch, _ = batch_of(found, prep)
+    prep = prep.fitted(batch)
+    transform = SERIES.classical["MiniRocket"](batch, prep)
+    whole = transform(batch, prep)
+    assert whole.shape == (4, 9996)
+    values = batch["values"].clone()
+    values[0, 10:12, 1] = NAN
+    values[1, :, 0] = NAN
+    gaps = {**batch, "values": values}
+    straight = values.clone()
+    straight[0, 10:12, 1] = values[0, 9, 1] + (values[0, 12, 1] - values[0, 9, 1]) * torch.tensor([1 / 3, 2 / 3])
+    straight[1, :, 0] = torch.where(batch["values_valid"][1], prep.statistics["mean"][0], 0.0)
+    np.testing.assert_allclose(transform(gaps, prep), transform({**batch, "values": straight}, prep), atol=0.05)
+    assert not np.allclose(transform(gaps, prep)[0], whole[0], atol=0.05)
+
+
+@pytest.mark.parametrize("most", [3000, 9])
+def test_overlapping_crops_lie_in_their_series_and_have_steps_in_common(most: int) -> None:
+    found = [{"series": np.arange(1.0, 1 + length)[None], "name": "x"} for length in (20, 2, 13)] * 200
+    prep = Preprocessor(SERIES, plan(found, {"standardise": "none"}))
+    shown = view("overlap", found, prep, most=most)
+    assert shown.meta is not None
+    common = []
+    for x, valid, ((start, end), (start_2, end_2)), record in zip(shown.x[:, :, 0], shown.valid, shown.meta["crops"], found, strict=True):
+        length = record["series"].shape[1]
+        assert 0 == start <= start_2 < end <= end_2 == valid.sum() <= min(length, most)
+        assert end - start_2 >= 2
+        assert torch.equal(x[:end_2], torch.arange(float(end_2)) + x[0]), "steps that follow each other"
+        assert x[0] >= 1
+        assert x[end_2 - 1] <= length
+        common += [int(end - start_2)] if length == 20 else []
+    assert set(common) == set(range(2, min(20, most) + 1))
+    first = [x[0].item() for x, record in zip(shown.x, found, strict=True) if record["series"].shape[1] == 20]
+    assert len(set(first)) > 10
+
+
 @pytest.mark.parametrize(("patch", "few"), [(1, True), (7, True), (8, False)])
 def test_tokens_of_few_values_are_marked(patch: int, few: bool) -> None:
     """Two channels: fewer than 16 values up to a patch of 7."""
@@ -212,7 +253,9 @@ def test_numbered_columns_of_a_table_are_a_series(tmp_path: Path) -> None:
 def test_no_method_has_a_knob_of_the_same_name() -> None:
     """The method would get the value."""
     for name in METHODS:
-        assert not SERIES.knobs.keys() & inspect.signature(method_class(name)).parameters.keys(), name
+        cls = method_class(name)
+        if set(cls.views) <= SERIES.views.keys():
+            assert not SERIES.knobs.keys() & inspect.signature(cls).parameters.keys(), name
 
 
 def test_series_of_one_time_step_are_refused() -> None:
@@ -252,6 +295,10 @@ def test_an_encoder_does_not_read_padding(encoder: Any) -> None:
     wide = torch.cat([torch.where(valid.unsqueeze(2), x, 9.0), torch.full((3, 7, 2), 9.0)], 1)
     torch.testing.assert_close(encoder(View(wide, torch.cat([valid, torch.zeros(3, 7, dtype=torch.bool)], 1))), want)
     torch.testing.assert_close(encoder(View(x[2:, :5])), want[2:])
+    if "steps" in encoder.offers:
+        some, every = (encoder.features(View(*given), want=("tokens",)).tokens for given in ((x[2:, :5],), (x, valid)))
+        torch.testing.assert_close(every[2:, :5], some)
+        torch.testing.assert_close(every[2, :5].amax(0), want[2])
     if "tokens" in encoder.offers:
         tokens, own = encoder.embed(View(x, valid))
         at = torch.tensor([2, 0, 1]).expand(3, -1)
@@ -265,6 +312,18 @@ def test_the_line_plot_has_a_line_and_grey_where_tokens_are_masked() -> None:
     assert pixels.shape == (4, 48, 96, 3)
     assert (pixels == 215).all(3).any()
     assert (pixels == BLUE).all(3).any((1, 2)).all()
+
+
+def test_mini_rocket_is_evaluated_beside_the_encoder(tmp_path: Path) -> None:
+    """Phases differ from series to series, so that the raw values say little, and the frequency everything."""
+    random = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    phase = 2 * np.pi * random.random((60, 1))
+    x = np.sin(np.arange(40) * (0.3 + 0.4 * y[:, None]) + phase) + 0.3 * random.normal(size=(60, 40))
+    rows = evaluate(ConvSeries(channels=1, width=8, hidden=8, depth=2), (x, y), modality="series", out=tmp_path)
+    linear = {row["features"]: row["mean"] for row in rows if row["probe"] == "linear" and row["labels"] == "all"}
+    assert set(linear) == {"encoder", "random_init", "raw", "MiniRocket"}
+    assert linear["MiniRocket"] > 0.9 > linear["raw"]
 
 
 # --------------------------------------------------------------------------------------------------- answers to pretext tasks

@@ -19,7 +19,7 @@ from torch import nn
 
 import untaught
 from untaught.commands.request import LENGTHS, PretrainArguments, Request, free_name, resolve
-from untaught.commands.summary import print_decisions, print_health, report_held_out, report_retrieval, report_scores
+from untaught.commands.summary import print_decisions, print_health, report_held_out, report_next_item, report_retrieval, report_scores
 from untaught.commands.teachers import KNOB, check_same, named, open_teachers
 from untaught.config.footprint import check_views, sized
 from untaught.config.overrides import knobs_of
@@ -34,6 +34,7 @@ from untaught.distributed.launch import launch, started, to_launch
 from untaught.distributed.process_group import ProcessGroup
 from untaught.evaluation.evaluator import Scorer
 from untaught.evaluation.models import random_init_encoder
+from untaught.evaluation.next_item import NextItem
 from untaught.evaluation.pairs import PairScorer, random_init_heads
 from untaught.pipeline.dataset import Dataset, open_dataset, print_skipped
 from untaught.pipeline.heads import save_heads, usable
@@ -86,20 +87,27 @@ class Run:
     random_init: dict[str, Encoder]
     hf_model: Any
     scorer: Scorer | PairScorer
+    next_item: NextItem
     held_out: HeldOut
     trainer: Trainer
     record: Options
     began: float
 
 
-def pretrain(arguments: PretrainArguments, resume: bool = False, finish: Callable[[Trained], None] = lambda trained: None) -> Trained:
+def pretrain(
+    arguments: PretrainArguments,
+    resume: bool = False,
+    finish: Callable[[Trained], None] = lambda trained: None,
+    ending: Callable[[Run], Trained] | None = None,
+) -> Trained:
     """Runs pretraining. With `resume`, continues from the newest valid checkpoint of arguments.out, if there is one.
 
-    finish: called on rank 0 with the trained run, before its folder is released. Starts several processes and waits for them, unless
-    torchrun or SLURM started them. Raises UserError for faults that the caller can fix, Interrupted after a signal.
+    finish: called on rank 0 with the trained run, before its folder is released. ending: in place of `conclude`. Starts several processes
+    and waits for them, unless torchrun or SLURM started them. Raises UserError for faults that the caller can fix, Interrupted after a
+    signal.
     """
     found = started()
-    console.quiet = found is not None and found.rank > 0
+    console.quiet = console.quiet or (found is not None and found.rank > 0)  # what the caller has silenced stays silent
     request = resolve(arguments, resume)
     if processes := to_launch(request.train_config):
         return Trained(_launched(request, processes))
@@ -111,7 +119,7 @@ def pretrain(arguments: PretrainArguments, resume: bool = False, finish: Callabl
     try:
         run = build(request, folder, group)
         train(run)
-        trained = conclude(run)
+        trained = (ending or conclude)(run)
         group.on_rank_zero(lambda: finish(trained))
     except (KeyboardInterrupt, Interrupted) as stop:
         if getattr(stop, "when", "") is None:
@@ -153,14 +161,17 @@ def build(request: Request, folder: Folder, group: ProcessGroup) -> Run:
     step = TrainingStep(method, train_config, group)
     used_as = {name: role.export_view for name, role in cls.roles().items()}
     scorer = scorer_for(used_as, data, step, train_config)
+    next_item = NextItem(data, next(iter(exported.values())), step.device, step.bf16, train_config.seed)
     with group.unsharded(step.wrapped):
         used = {role: used_view(data.prep, name) for role, name in used_as.items()}
         health = CollapseDetector(method, views, used, example, request.changed_knobs, step.bf16)
     hf_model = method.hf_model()
     held_out = HeldOut(method, views, data, step.device, step.bf16, train_config.batch_size or 1)
     watched = held_out if measured_held_out(method, hf_model) else None
-    trainer = build_trainer(step, views, batches, folder.path, data, health, scorer, watched)
-    run = Run(request, folder, group, data, starts, method, exported, random_init, hf_model, scorer, held_out, trainer, record, began)
+    trainer = build_trainer(step, views, batches, folder.path, data, health, scorer, next_item, watched)
+    run = Run(
+        request, folder, group, data, starts, method, exported, random_init, hf_model, scorer, next_item, held_out, trainer, record, began
+    )
     begin_or_restore(run)
     if not group.broadcast((folder.path / "views.png").exists()):
         group.on_rank_zero(lambda: save_views(folder.path, views, tuple(used_as.values()), example, data))
@@ -254,6 +265,7 @@ def build_trainer(
     data: Dataset,
     health: CollapseDetector,
     scorer: Scorer | PairScorer,
+    next_item: NextItem,
     held_out: HeldOut | None,
 ) -> Trainer:
     """held_out: for a method whose held-out loss is a quality metric."""
@@ -263,6 +275,8 @@ def build_trainer(
         extract_features = ExtractFeatures(in_order, views, method, step.call, step.device, folder)
     if scorer.possible:
         evaluate = lambda: watch(scorer, method)  # noqa: E731
+    if next_item.possible:
+        evaluate = both(evaluate, lambda: next_item.watch(next(iter(method.exported().values()))))
     if held_out is not None and held_out.possible:
         evaluate = both(evaluate, held_out)
     names = lambda index: data.names(index.cpu().numpy())  # noqa: E731
@@ -371,18 +385,25 @@ def save_all(run: Run, heads: dict[str, nn.Module]) -> dict[str, Options]:
 
 
 def score(run: Run, heads: dict[str, nn.Module]) -> None:
-    """kNN with random init and raw data as baselines, if there are labels; for several encoders, retrieval between them."""
-    scorer, seed, device = run.scorer, run.trainer.train_config.seed, run.trainer.train_step.device
-    if not scorer.possible:
-        if run.data.store is not None:
-            say(f"{'kNN      ' if isinstance(scorer, Scorer) else 'retrieval'} not measured: {scorer.why_not}")
+    """kNN with random init and raw data as baselines, if there are labels; for several encoders, retrieval between them; and next-item
+    ranking of events."""
+    scorer, next_item, seed, device = run.scorer, run.next_item, run.trainer.train_config.seed, run.trainer.train_step.device
+    if not scorer.possible and run.data.store is not None:
+        say(f"{'kNN      ' if isinstance(scorer, Scorer) else 'retrieval'} not measured: {scorer.why_not}")
+    if next_item.offered and not next_item.possible:
+        say(f"next item not measured: {next_item.why_not}")
+    if not (scorer.possible or next_item.possible):
         return
     random_init = dict(run.random_init)
     for role in run.exported.keys() - random_init.keys():
         name, knobs = run.starts[role].architecture
         random_init[role] = random_init_encoder(name, run.data.prep.part(role).encoder_arguments, knobs, seed)
+    role = next(iter(run.exported))
+    if next_item.possible:
+        report_next_item(next_item, run.exported[role], random_init[role].to(device), run.folder.path)
+    if not scorer.possible:
+        return
     if isinstance(scorer, Scorer):
-        role = next(iter(run.exported))
         report_scores(scorer, run.exported[role], random_init[role].to(device), run.folder.path)
     else:
         report_retrieval(scorer, run.exported, heads, random_init, random_init_heads(heads, seed), run.folder.path)

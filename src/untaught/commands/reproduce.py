@@ -19,7 +19,7 @@ from untaught.storage.safe_load import check_kinds, read_yaml
 
 RUN = ("data", "method", "encoder", "modality", "columns", "label", "split", "knobs")  # fields of PretrainArguments
 KEYS = {"about", "measured", "scores", *RUN}
-OF_RUN = ("knn20", "knn200", "loss", "pretext")  # probes measured by the run itself
+OF_RUN = ("knn20", "knn200", "loss", "pretext", "next_item")  # probes measured by the run itself
 SCORE = {"features", "probe", "labels", "metric", "low", "high"}
 
 

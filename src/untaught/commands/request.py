@@ -211,8 +211,12 @@ def _check_at_hand(arguments: PretrainArguments) -> None:
 
 def free_name(arguments: PretrainArguments) -> Path:
     """runs/METHOD-DATA, with a number appended if that exists."""
-    data = arguments.data if isinstance(arguments.data, str | os.PathLike) else "data"
-    stem = str(data).rstrip("/").replace("builtin:", "").split("/")[-1].split(".")[0] or "data"
     title = method_title(arguments.chosen)
     method = title.split(":")[-1].split(".")[-1].strip("<>").lower() if from_python(title) else re.sub(r":[^+]*", "", title)
-    return free_path(Path("runs") / f"{method}-{stem}")
+    return free_path(Path("runs") / f"{method}-{data_stem(arguments.data)}")
+
+
+def data_stem(data: Any) -> str:
+    """The name of data in the name of a folder."""
+    text = str(data) if isinstance(data, str | os.PathLike) else "data"
+    return text.rstrip("/").replace("builtin:", "").split("/")[-1].split(".")[0] or "data"

@@ -10,8 +10,10 @@ from untaught.commands.request import LENGTHS
 from untaught.console import say, size_text, warn
 from untaught.core import Encoder, Method, Options
 from untaught.data.stream import Stream
+from untaught.evaluation.evaluate import HEADINGS
 from untaught.evaluation.evaluator import Scorer, merge_rows
 from untaught.evaluation.metrics import is_main, metric_of, shown
+from untaught.evaluation.next_item import NextItem
 from untaught.evaluation.pairs import Encoders, PairScorer
 from untaught.methods.composite import Hybrid
 from untaught.pipeline.dataset import Dataset
@@ -19,6 +21,7 @@ from untaught.training.trainer import Trainer
 from untaught.training.validation import HeldOut
 
 BITS = "bits_per_dim"  # the term of a density
+LONG = 200  # characters of a setting, above which only its length is printed
 MEASURES = (("effective_rank", 0), ("std", 2))  # printed health measures and their decimals
 
 
@@ -29,7 +32,8 @@ def print_decisions(run: Options, dataset: Dataset, method: Method, trainer: Tra
     if getattr(trainer.batches, "held", None):
         stored += f", cached on {trainer.train_step.device}"
     say(f"split     {dataset.how_split}" if dataset.how_split else "split     none: training on all samples")
-    say("input     " + ", ".join(f"{key} {value}" for key, value in settings.items()) + f"; {stored}")
+    short = {key: f"{len(value)} of them" if len(str(value)) > LONG else value for key, value in settings.items() if value != ""}
+    say("input     " + ", ".join(f"{key} {value}" for key, value in short.items()) + f"; {stored}")
     if isinstance(trainer.batches, Stream):
         say(f"stream    {trainer.batches.how}")
     say(
@@ -102,6 +106,31 @@ def report_scores(scorer: Scorer, encoder: Encoder, random_init: Encoder, folder
         scores = ", ".join(f"{titles[row['features']]} {shown(row['metric'], row['mean'])}" for row in own)
         metric = "" if own[0]["metric"] == "accuracy" else f"{metric_of(own[0]['metric']).title} "
         say(f"kNN k={probe[3:]:<3} {metric}{scores}  ({len(scorer.queries)} of {scorer.held_out}, bank of {len(scorer.bank)})")
+
+
+def report_next_item(ranker: NextItem, encoder: Encoder, random_init: Encoder, folder: Path | None) -> list[Options]:
+    """Prints the next-item ranking of the encoder, random init and the classical recommenders, the best first, and writes it to
+    evaluation.json of the folder."""
+    ranker.describe()
+    rows, found = ranker.measure("encoder", encoder)
+    others, drawn = ranker.measure("random_init", random_init)
+    classical, scores = ranker.baselines()
+    rows += others + classical
+    if folder is not None:
+        merge_rows(folder / "evaluation.json", rows)
+    metric = next(iter(found))
+    for row in sorted((row for row in rows if row["metric"] == metric), key=lambda row: -row["mean"]):
+        name = row["features"]
+        hits = next(one for one in rows if one["features"] == name and one["metric"] != metric)
+        line = f"next item {HEADINGS.get(name, name.replace('_', ' ')):<18}"
+        line += "".join(f"  {metric_of(one['metric']).title} {100 * one['mean']:4.1f}%" for one in (row, hits))
+        line += f" ({100 * row['low']:.1f} to {100 * row['high']:.1f} / {100 * hits['low']:.1f} to {100 * hits['high']:.1f})"
+        if name != "encoder":
+            gain = found[metric] - (drawn if name == "random_init" else scores[name])[metric]
+            low, high = gain.interval
+            line += f", encoder {100 * gain.mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+        say(line)
+    return rows
 
 
 def report_retrieval(

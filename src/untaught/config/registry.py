@@ -166,6 +166,7 @@ def build_random_init(encoder: str, given: Options, knobs: Options) -> Encoder:
 OFFERED_BY = {  # for messages
     "tokens": "vit_mini and timm/vit_*",
     "layers": "vit_mini and timm/vit_*",
+    "steps": "ts2vec and conv_series",
     "local": "wav2vec2, hubert, patch_series and speech models of transformers",
     "words": "bert, gpt, bart and transformers/NAME",
     "causal": "vit_causal, gpt and causal checkpoints of transformers",

@@ -36,10 +36,10 @@ class Rows(Protocol):
 
 
 class Encoder(nn.Module):
-    """Maps a view to vectors. `offers` names abilities beyond pooled vectors; "sequence": `features` gives tokens in order of time."""
+    """Maps a view to vectors. `offers` names abilities beyond pooled vectors: "sequence": tokens in order of time, "steps": at each."""
 
     width: int
-    offers: frozenset[str] = frozenset()  # tokens layers local maps attention causal bidirectional any_size words decoder causal_maps ...
+    offers: frozenset[str] = frozenset()  # tokens layers local steps maps attention causal any_size words decoder causal_maps ...
     layered: bool = False  # whether it is evaluated as a weighted sum of its layers
     stride: int = 0  # pixels per position of its last map; 0 if unknown
 

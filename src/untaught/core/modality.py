@@ -74,6 +74,8 @@ class Modality:
     check: Callable[[Options], str | None] = lambda options: None  # a view's options -> error message starting with the option, or None
     suit: Callable[[Options, int], Options] = lambda options, patch: {}  # view options to change for tokens of this side or length
     raw: Callable[[Batch, Preprocessor], Any] = _flattened  # -> (B,D) float or a sparse matrix, the raw baseline of an evaluation
+    classical: dict[str, Any] = field(default_factory=dict)  # further baselines: name -> fn(training rows, prep) -> fn as `raw`
+    boosted: bool = False  # whether an evaluation also gives the raw baseline to gradient boosting: features with a meaning each
     render: Callable[[View, Options, Preprocessor], np.ndarray] = _heatmap  # (view, its options) -> (B,H,W,3) uint8
     pretexts: dict[str, Pretext] = field(default_factory=dict)  # by view, for views with a target that can be drawn
     overlay: Callable[[View, Tensor, Options, Preprocessor], np.ndarray] | None = (
@@ -92,7 +94,7 @@ class Modality:
     method: str = "simclr"  # default method
     batch: int = 512  # upper limit of the default batch size
     knobs: dict[str, Any] = field(default_factory=dict)  # settings that a user may override: name -> type with range
-    numbered: bool = False  # whether a record may be spread over numbered columns of a table: t0, t1, ...
+    numbered: bool = False  # whether a record may be spread over numbered columns (t0, t1, ...) or rows of a table
     lines: bool = False  # whether a record may be a line or paragraph of a text file
     doubt: Callable[[tuple[int, ...], bool], str | None] = lambda shape, tensor: (
         None
@@ -116,11 +118,10 @@ class Modality:
     paired: Any = None  # the Target whose files lie next to those of the records
     optional: frozenset[str] = frozenset()  # fields that may be missing, but not all at once
     extras: dict[str, tuple[str, ...]] = field(default_factory=dict)  # further columns of a table, if it has them
-    cut: Callable[[Record, Options], list[Record]] | None = None  # (record, settings) -> its pieces, each a sample, with the "group" of all
+    cut: Callable[[Options], Any] | None = None  # settings -> fn(record) -> its pieces, each a sample, with the "group" of all; or None
     several: frozenset[str] = frozenset()  # fields that may hold a list: the captions of an image
-    beside: dict[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # fields stored in files with the same stem as the first field's: suffixes
+    grouped: str = ""  # field whose equal values in a table make one record of several rows: the user of events
+    beside: dict[str, tuple[str, ...]] = field(default_factory=dict)  # fields in files with the stem of the first field's: suffixes
     parts: dict[str, Modality] = field(default_factory=dict)  # component modalities; settings, statistics and files are by part
     items: Callable[[Batch, str], tuple[Batch, Tensor]] | None = (
         None  # (batch, part) -> one row per value of the part, and the sample of each

@@ -12,15 +12,25 @@ from typing import Any
 import numpy as np
 
 from untaught.core import Modality, Record, UserError
+from untaught.data import frames, tables
 from untaught.data.identity import content_hash, file_facts, fingerprint
 from untaught.data.label_sets import is_matrix
 from untaught.data.labels import Naming, name_labels
 from untaught.data.parts import GROUP, PARTS, Choice, Part, Source, sort_parts
 from untaught.data.tones import PITCHES, tones
+from untaught.data.visits import visits
 
 DATA = ("x", "data", "images", "arr_0")
 LABELS = ("y", "label", "labels", "target", "targets", "arr_1")
-BUILTINS = {"digits": "image", "photos": "image", "topics": "text", "tones": "audio"}  # name -> field
+BUILTINS = {  # name -> field
+    "digits": "image",
+    "photos": "image",
+    "topics": "text",
+    "tones": "audio",
+    "cancer": "table",
+    "wine": "table",
+    "visits": "item",
+}
 
 
 def open_file(path: Path, modality: Modality, choice: Choice) -> Source:
@@ -46,6 +56,9 @@ def open_arrays(
 ) -> Source:
     """An array, a pair (array, labels), or a dictionary of arrays by key ("train_images", "y_val", "classes" ...)."""
     field = next(iter(modality.fields))
+    if modality.grouped and isinstance(data, dict):
+        table = frames.of_columns({str(key): to_numpy(value, "uifbSUOM") for key, value in data.items()}, where)
+        return tables.open_tables({"all": [table]}, modality, facts, where, choice)
     if not isinstance(data, dict):
         choice.refuse(where)
     if isinstance(data, dict):
@@ -169,7 +182,7 @@ def is_pair(data: Any) -> bool:
 
 
 def open_builtin(name: str, modality: Modality) -> Source:
-    """Small data sets that are available offline: real ones that ship with scikit-learn and Python, and tones that are computed."""
+    """Small data sets that are available offline: real ones of scikit-learn and Python, and computed tones and visits."""
     if name not in BUILTINS:
         raise UserError(f"unknown data set builtin:{name}; allowed: {', '.join(f'builtin:{name}' for name in BUILTINS)}")
     if BUILTINS[name] not in modality.fields:
@@ -180,8 +193,12 @@ def open_builtin(name: str, modality: Modality) -> Source:
         waves, pitches, rate = tones()
         found = {"audio": waves, "rate": np.full(len(waves), rate), "label": pitches, "classes": np.array(PITCHES)}
         return open_arrays(found, modality, Choice(), where="builtin:tones", facts=["builtin:tones", waves])
+    if name == "visits":
+        return open_arrays(visits(), modality, Choice(), where="builtin:visits, synthetic visitors of a shop", facts=["builtin:visits"])
     from sklearn import datasets
 
+    if name in ("cancer", "wine"):
+        return _table({"cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}[name], name, modality)
     if name == "digits":
         digits: Any = datasets.load_digits()
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # from 0..16
@@ -192,6 +209,18 @@ def open_builtin(name: str, modality: Modality) -> Source:
         images, labels = np.concatenate(tiles), np.repeat(np.arange(len(tiles)), [len(tile) for tile in tiles])
         classes = tuple(Path(name).stem for name in photos.filenames)
     return open_arrays((images, labels), modality, Choice(), where=f"builtin:{name}", facts=[f"builtin:{name}", images], classes=classes)
+
+
+def _table(load: Any, name: str, modality: Modality) -> Source:
+    """A table of scikit-learn with the names of its columns and classes."""
+    from untaught.data import frames, tables
+
+    found = load(as_frame=True)
+    frame = found.data.assign(target=[str(found.target_names[number]) for number in found.target])
+    where = f"builtin:{name}"
+    return tables.open_tables(
+        {"all": [frames.of_frame(frame, where, "table")]}, modality, [where, frame.to_numpy()[:, 0].tolist()], where, Choice()
+    )
 
 
 def _topics() -> np.ndarray:

@@ -129,5 +129,6 @@ def pad(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np
     places = np.arange(max(1, int(lengths.max(initial=1))))
     valid = places < lengths[:, None]
     rows = np.zeros((*valid.shape, *values.shape[1:]), values.dtype)
-    rows[valid] = values[(starts[:, None] + places)[valid]]
+    for row, start, length in zip(rows, starts.tolist(), lengths.tolist(), strict=True):  # an index of every value would be larger
+        row[:length] = values[start : start + length]
     return rows, valid

@@ -68,7 +68,7 @@ def extra_columns(table: Table, modality: Modality, columns: dict[str, str]) -> 
 def join_numbered(table: Table, modality: Modality, taken: set[str | None]) -> Table:
     """Joins numbered columns (t0, t1, ...) to one column of lists, if there is exactly one such group and no column for the field."""
     (name, usual), *_ = modality.fields.items()
-    if any(find_column(known, table) for known in (name, *usual)):
+    if table.joined or any(find_column(known, table) for known in (name, *usual) if not known[-1].isdigit()):  # dim_0 may be one of several
         return table
     groups: dict[str, list[tuple[int, str]]] = {}
     for column in table.columns:

@@ -204,9 +204,8 @@ def open_archive(path: Path, modality: Modality, marker: str | None = None) -> S
 
 def nothing(modality: Modality, root: Path, files: int, skipped: list[tuple[str, str]]) -> UserError:
     found = f"{files:,} files, e.g. {skipped[0][0]}" if files and skipped else "it is empty"
-    return UserError(
-        f"no {modality.noun} in {root}: {found}; allowed: files ending in {_endings(modality)}, or tables (parquet, csv, json)"
-    )
+    allowed = f"files ending in {_endings(modality)}, or tables" if modality.suffixes else "tables"
+    return UserError(f"no {modality.noun} in {root}: {found}; allowed: {allowed} (parquet, csv, json)")
 
 
 def list_folder(root: Path) -> Listing:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from untaught.core import UserError
 from untaught.data.labels import is_missing
 from untaught.data.parts import TRAIN, part_of
@@ -87,3 +89,20 @@ def of_frame(frame: Any, name: str, field: str) -> Table:
 def of_column(values: Sequence[Any], name: str, field: str) -> Table:
     """A table whose only column is the field."""
     return Table(name, (field,), len(values), lambda wanted: ({field: values[i]} for i in range(len(values))))
+
+
+def of_columns(arrays: dict[str, Any], name: str) -> Table:
+    """A table of one-dimensional arrays by column. Raises UserError if they differ in length or shape."""
+    shapes = {column: np.shape(values) for column, values in arrays.items()}
+    if any(len(shape) != 1 for shape in shapes.values()) or len(set(shapes.values())) > 1:
+        raise UserError(f"{name} has arrays of shapes {', '.join(f'{c} {s}' for c, s in shapes.items())}; give one value per row in each")
+    (rows,) = next(iter(shapes.values()))
+    columns = {column: np.asarray(values) for column, values in arrays.items()}
+
+    def read(wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for start in range(0, rows, ROWS):
+            parts = (columns[column][start : start + ROWS] for column in wanted)
+            lists = (part if part.dtype.kind in "Mm" else part.tolist() for part in parts)  # nanoseconds would become integers
+            yield from (dict(zip(wanted, row, strict=True)) for row in zip(*lists, strict=True))
+
+    return Table(name, tuple(columns), rows, read)

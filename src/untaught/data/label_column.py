@@ -103,8 +103,8 @@ def count_values(tables: list[Table], column: str) -> dict[Any, int]:
 
 
 def label_doubts(tables: list[Table], label: str, naming: Naming) -> list[str]:
-    """Warnings if a label column equals another column, or has a different value in every row."""
-    if naming.classes is None or naming.several or not all(table.scan for table in tables):
+    """Warnings if a label column equals another column, value by value or renamed, or if its classes differ in every row."""
+    if naming.several or not all(table.scan for table in tables):
         return []
     table = next(table for table in tables if label in table.columns)
     others = [column for column in table.columns if column not in (label, *table.media)]
@@ -116,8 +116,17 @@ def label_doubts(tables: list[Table], label: str, naming: Naming) -> list[str]:
     own = seen[label]
     if len(set(own)) < 2:
         return []
-    note = [hint] if (hint := unsplit(naming.classes)) else []
+    note = [hint] if naming.classes and (hint := unsplit(naming.classes)) else []
     note += [f"the label column {label} equals column {column}: is it a label?" for column in others if seen[column] == own]
-    if len(own) > FEW and len(set(own)) == len(own) and len(naming.classes) > sum(one.rows or 0 for one in tables) / 2:
+    if len(set(own)) < len(own):
+        same = [column for column in others if seen[column] != own and _renamed(seen[column], own)]
+        note += [f"column {column} has one value per value of the label column {label}: does it leak the label?" for column in same]
+    if naming.classes and len(own) > FEW and len(set(own)) == len(own) and len(naming.classes) > sum(one.rows or 0 for one in tables) / 2:
         note.append(f"the label column {label} has a different value in every row, like an id: scores need several rows per class")
     return note
+
+
+def _renamed(values: list[str | None], labels: list[str | None]) -> bool:
+    """Whether values and labels determine each other in every row."""
+    pairs = set(zip(values, labels, strict=True))
+    return None not in set(values) and len(pairs) == len(set(values)) == len(set(labels))

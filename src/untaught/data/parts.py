@@ -53,6 +53,7 @@ class Part:
     read: Callable[[], Iterator[Record]]
     at: Callable[[int], Record] | None = None  # a record by number, if random access is as cheap as sequential
     shards: Sequence[Shard] = ()  # the shards that `read` reads in order, if the split has any
+    pieces: np.ndarray | None = None  # of a split whose records are cut: the number of pieces of each (n,), if it is known
 
     def __iter__(self) -> Iterator[Record]:
         return self.read()

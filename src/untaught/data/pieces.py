@@ -30,6 +30,16 @@ def cut_source(source: Source, cut: Cut, settings: object) -> Source:
     return replace(source, what=what, parts=parts, fingerprint=fingerprint([source.fingerprint, settings]))
 
 
+def records_of(source: Source, numbers: np.ndarray) -> np.ndarray:
+    """Numbers of pieces among all of a cut source -> numbers of their records. Unchanged for sources that are not cut, and for streams,
+    which don't know how many pieces a record has."""
+    counts = [part.pieces for part in source.parts.values()]
+    known = [each for each in counts if each is not None]
+    if len(known) < len(counts):
+        return numbers
+    return np.searchsorted(np.concatenate(known).cumsum(), numbers, side="right")
+
+
 def _counted(part: Part, cut: Cut) -> np.ndarray:
     """The number of pieces of each record (n,)."""
     count = lambda records: [len(cut(record)) for record in records]  # noqa: E731
@@ -42,16 +52,15 @@ def _cut(part: Part, cut: Cut, counts: np.ndarray | None) -> Part:
 
     at = part.at
     if at is None or counts is None:
-        return Part(
-            None if counts is None else int(counts.sum()), lambda: pieces(iter(part)), shards=[_shard(one, pieces) for one in part.shards]
-        )
+        rows = None if counts is None else int(counts.sum())
+        return Part(rows, lambda: pieces(iter(part)), shards=[_shard(one, pieces) for one in part.shards], pieces=counts)
     ends = counts.cumsum()
 
     def piece(number: int) -> Record:
         record = int(np.searchsorted(ends, number, side="right"))
         return cut(at(record))[number - int(ends[record] - counts[record])]
 
-    return Part(int(ends[-1]) if len(ends) else 0, lambda: pieces(iter(part)), piece)
+    return Part(int(ends[-1]) if len(ends) else 0, lambda: pieces(iter(part)), piece, pieces=counts)
 
 
 def _shard(shard: Shard, pieces: Callable[[Iterator[Record]], Iterator[Record]]) -> Shard:

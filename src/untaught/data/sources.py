@@ -16,6 +16,7 @@ from untaught.data.identity import file_facts
 from untaught.data.label_sets import OPTION as LABEL_SEPARATOR
 from untaught.data.parts import GROUP, Choice, Part, Source, at_rest, peek
 from untaught.data.row_filter import OPTION as WITHOUT
+from untaught.data.step_rows import ID, TIME
 from untaught.data.table import Table
 
 __all__ = ["Part", "Source", "open_source", "peek"]
@@ -47,10 +48,11 @@ def open_source(
     encoding: of text files, which is needed to split them into lines. Nothing is downloaded unless named explicitly (hf:NAME, s3://...).
     Raises UserError for data that cannot be opened.
     """
-    if unknown := set(columns or {}) - {*modality.fields, *modality.extras, GROUP, WITHOUT, *OPTIONS}:
-        allowed = f"{', '.join([*modality.fields, *modality.extras, GROUP, WITHOUT])}, and of csv and json {', '.join(OPTIONS)}"
+    ours = [*modality.fields, *modality.extras, GROUP, WITHOUT, *((ID, TIME) if modality.numbered else ())]
+    if unknown := set(columns or {}) - {*ours, *OPTIONS}:
+        allowed = f"{', '.join(ours)}, and of csv and json {', '.join(OPTIONS)}"
         raise UserError(f"--columns {sorted(unknown)[0]}=... is not a field of {modality.noun}; allowed: {allowed}")
-    fields = {key: value for key, value in (columns or {}).items() if key in (*modality.fields, *modality.extras, GROUP, WITHOUT)}
+    fields = {key: value for key, value in (columns or {}).items() if key in ours}
     named = {"data": data, "--label": label, "--split": split, **{f"--columns {field}": name for field, name in fields.items()}}
     many = {f"data {i}": name for i, name in enumerate(data)} if isinstance(data, list | tuple) else {}
     for what, name in (named | many).items():
@@ -78,6 +80,9 @@ def open_source(
         opened = frames.of_datasets(data, "the data set")
         return tables.open_tables(opened, modality, _stream_facts(opened), "the data set", choice)
     if module in ("pandas", "polars", "pyarrow"):
+        if modality.numbered and getattr(getattr(data, "index", None), "nlevels", 1) == 2:  # pandas, indexed by series and time
+            data = data.reset_index(names=[ID, TIME])
+            choice = replace(choice, columns={ID: ID, TIME: TIME, **choice.columns})
         return tables.open_tables({"all": [frames.of_frame(data, "the table", field)]}, modality, None, "the table", choice)
     if modality.several and (found := lists.fields_of(data, modality)):
         choice.refuse("sequences of fields")

@@ -32,7 +32,8 @@ class Table:
     short: str | None = None  # why a shard's last rows are missing
     written: bool = False  # whether all cells are text (csv)
     note: str = ""  # how the file was read, if not as its name suggests
-    joined: str = ""  # a column of lists that joins numbered columns
+    joined: str = ""  # a column of lists that joins numbered columns, or of arrays that joins rows
+    names: str = ""  # a column with names of the rows
 
 
 def rows_of(table: Table, columns: list[str], start: int = 0, patient: bool = True) -> Iterator[dict[str, Any]]:

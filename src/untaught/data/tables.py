@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,18 @@ import numpy as np
 
 from untaught.core import Modality, Record, UserError
 from untaught.data.column_matching import asked_column, choose_column, extra_columns, find_column, join_numbered, lists_files
+from untaught.data.event_rows import EventColumns, grouped_events
 from untaught.data.grouped_rows import grouped_rows
 from untaught.data.identity import change_time, content_hash, file_facts, fingerprint
-from untaught.data.label_column import LABELS, count_values, find_labels, label_doubts, number_of
+from untaught.data.label_column import COMPARED, LABELS, count_values, find_labels, label_doubts, number_of
 from untaught.data.label_sets import OPTION, indicator_columns, join_indicators, split_labels
-from untaught.data.labels import class_name, is_missing
+from untaught.data.labels import Naming, class_name, is_missing
 from untaught.data.parts import GROUP, PARTS, Choice, Part, Shard, Source, sort_parts
 from untaught.data.row_filter import OPTION as WITHOUT
 from untaught.data.row_filter import without
+from untaught.data.step_rows import ID, TIME, join_steps
 from untaught.data.table import Table, rows_of
+from untaught.data.whole_rows import join_rows, split_doubts, takes_whole_rows
 
 
 def open_tables(
@@ -36,6 +41,11 @@ def open_tables(
     tables = sort_parts(tables)
     if left_out := choice.columns.get(WITHOUT):
         tables = without(tables, left_out, where)
+    if modality.numbered:
+        tables = {part: [join_steps(table, modality, choice, where) for table in members] for part, members in tables.items()}
+        stepwise = any(table.names or table.joined for members in tables.values() for table in members)
+        used = {ID, TIME, *(modality.fields if stepwise else ())}
+        choice = replace(choice, columns={key: value for key, value in choice.columns.items() if key not in used})
     if modality.numbered and not choice.columns.keys() - {GROUP, WITHOUT}:
         taken = {choice.label, choice.split, choice.columns.get(GROUP)}
         tables = {part: [join_numbered(table, modality, taken) for table in members] for part, members in tables.items()}
@@ -46,6 +56,18 @@ def open_tables(
     everything = [table for part in tables.values() for table in part]
     first = everything[0]
     group = asked_column(choice.columns.get(GROUP), GROUP, first, where)
+    doubts: list[str] = []
+    naming: Naming | None = None
+    unjoined, whole = everything, takes_whole_rows(modality)
+    if whole:  # the label first: it must not be among the features
+        naming, label = find_labels(everything, label, {split, group})
+        taken = {label, split, group}
+        doubts = split_doubts(
+            first, taken, list(islice(rows_of(first, list(first.columns), patient=False), COMPARED)) if first.scan else []
+        )
+        tables = {part: [join_rows(table, taken, where) for table in members] for part, members in tables.items()}
+        everything = [table for part in tables.values() for table in part]
+        first = everything[0]
     chosen = {name: choose_column(name, first, modality, choice.columns) for name in modality.fields}
     chosen |= extra_columns(first, modality, choice.columns) | ({GROUP: group} if group is not None else {})
     for name, column in chosen.items():
@@ -54,13 +76,20 @@ def open_tables(
     for table in everything:  # a test split may be unlabelled
         if missing := {*chosen.values(), *([split] if split else [])} - set(table.columns):
             raise UserError(f"{table.name} has no column {sorted(missing)[0]}, unlike {first.name}; give files with the same columns")
-    listings = {column for name, column in chosen.items() if name != GROUP and lists_files(everything, column, modality)}
+    if modality.grouped:
+        own = tuple(column for column in (label, split, group) if column is not None)
+        (item,), (time,) = modality.fields.keys() - {modality.grouped}, modality.extras
+        events = EventColumns(chosen[modality.grouped], chosen[item], chosen.get(time), own)
+        tables = {part: [grouped_events(members, events)] for part, members in tables.items()}
+        unjoined = everything = [table for part in tables.values() for table in part]
+    listings = {column for name, column in chosen.items() if name != GROUP and not whole and lists_files(everything, column, modality)}
     many = [chosen[name] for name in modality.fields if name in modality.several]
     if many and (keys := [column for column in chosen.values() if column in listings and column not in many]):
         tables = {part: [grouped_rows(table, keys[0], many) for table in members] for part, members in tables.items()}
         everything = [table for part in tables.values() for table in part]
     stamps: dict[Path, tuple[str, int, int]] = {}  # metadata of the listed files
-    naming, label = find_labels(everything, label, {*chosen.values(), split})
+    if not whole:
+        naming, label = find_labels(everything, label, {*chosen.values(), split})
     for column in (*chosen.values(), label, split):
         if column is not None and any(table.columns.count(column) > 1 for table in everything):
             raise UserError(f"column {column} occurs twice in {where}; rename one")
@@ -68,7 +97,9 @@ def open_tables(
 
     def build(members: list[Table], within: dict[str, object] | None = None) -> Part:
         within = within or {}
-        wanted: list[str] = list(dict.fromkeys([*chosen.values(), *([label] if label else []), *within]))
+        wanted: list[str] = list(
+            dict.fromkeys([*chosen.values(), *([label] if label else []), *within, *(t.names for t in members if t.names)])
+        )
 
         def records(table: Table, start: int = 0) -> Iterator[Record]:
             number = number_of(table, label, naming)
@@ -76,14 +107,16 @@ def open_tables(
                 if any(row[column] != value for column, value in within.items()):
                     continue
                 record: Record = {
-                    name: _value(_named(row[column], table, column), table, column in listings) for name, column in chosen.items()
+                    name: row[column] if whole and name != GROUP else _value(_named(row[column], table, column), table, column in listings)
+                    for name, column in chosen.items()
                 }
                 if (own := class_name(record.pop(GROUP, None))) is not None:
                     record[GROUP] = own
                 if label is not None:
                     record["label"] = number(row.get(label))
                 files = [row[column] for column in chosen.values() if column in listings or column in table.media]
-                record["name"] = _name(files) or f"{table.name} row {i}"
+                own_name = table.names or (chosen[modality.grouped] if modality.grouped else None)
+                record["name"] = _name(files) or (str(row[own_name]) if own_name else f"{table.name} row {i}")
                 linked = (_linked(table, row[column]) for column in listings)
                 if known_files := [stamps[path] for path in linked if path in stamps]:
                     record["facts"] = known_files[0]
@@ -132,8 +165,9 @@ def open_tables(
     what = f"{f'{rows:,}' if rows is not None else 'a stream of'} {modality.noun} in {where}{sizes}: {note}"
     source = Source(what, parts, names, fingerprint([*facts, chosen, label, split, names, [table.rows for table in everything]]))
     source.changed = max(map(change_time, stamps), default=0)
+    source.warnings += doubts
     if label is not None and naming is not None:
-        source.warnings += label_doubts(everything, label, naming)
+        source.warnings += label_doubts(unjoined, label, naming)
         source.warnings += [f"the label column {label} is also read as the {name}" for name, column in chosen.items() if column == label]
     return source
 

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from untaught.blocks.convolution import quicken
 from untaught.blocks.transformer import sine_positions
-from untaught.core import Encoder, Features, UserError, View
+from untaught.core import Encoder, Features, Options, UserError, View
 from untaught.encoders.offline import offline
+from untaught.encoders.sequence_windows import SequenceWindows
 from untaught.ranges import Few, Width, Within, check, in_range
 
 KNOBS = {  # of timm's models that determine their size
@@ -31,6 +32,8 @@ KNOBS = {  # of timm's models that determine their size
 }
 NUMBER = Annotated[float, Within(-(1 << 16), 1 << 16)]  # any other knob
 SMALL = 64  # largest side for which stem=auto uses the small stem
+STEPS = 1024  # of a window of a sequence, at most, if not given
+MULTIPLE = 32  # of steps in a window, for networks that halve it five times
 
 
 @in_range
@@ -38,28 +41,57 @@ def timm_encoder(
     name: str,
     *,
     channels: int = 3,
-    size: int = 224,
+    size: int | None = None,
+    length: int | None = None,
+    steps: Annotated[int, Within(1, 1 << 14)] | None = None,
     stem: Literal["auto", "small", "original"] = "auto",
     weights: str | None = None,
     positions: Literal["learned", "sines"] = "learned",
     freeze_patches: bool = False,
     causal: bool = False,
     **knobs: Any,
-) -> TimmEncoder | ViT:
-    """timm's model `name` for images with `channels` channels and side `size`.
+) -> TimmEncoder | ViT | SequenceWindows:
+    """timm's model `name` for images with `channels` channels and side `size` (224), or, if `length` is given, for sequences of about so
+    many steps with `channels` values each, such as spectrograms: as images with one channel, a window of `steps` at a time.
 
-    weights: a checkpoint file to start from, "pretrained" for timm's own, or none. stem: "small" is 3x3 without pooling or
-    stride, "original" is timm's, "auto" is small up to 64 pixels. positions: of a vision transformer, "sines" are fixed sines and cosines.
-    freeze_patches: whether its patch projection keeps its first weights. causal: whether its tokens, row by row, attend only to themselves
-    and those before. Other knobs are passed to timm.create_model.
+    steps: by default the length's next multiple of 32, at most 1024. weights: a checkpoint file to start from, "pretrained" for timm's own,
+    or none. stem: "small" is 3x3 without pooling or stride, "original" is timm's, "auto" is small for images up to 64 pixels. positions: of
+    a vision transformer, "sines" are fixed sines and cosines. freeze_patches: whether its patch projection keeps its first weights. causal:
+    whether its tokens, row by row, attend only to themselves and those before. Other knobs are passed to timm.create_model.
     """
     check({f"encoder.{key}": value for key, value in knobs.items()}, {f"encoder.{key}": KNOBS.get(key, NUMBER) for key in knobs})
+    given: Any = {"weights": weights, "positions": positions, "freeze_patches": freeze_patches, "causal": causal, "knobs": knobs}
+    if length is None:
+        if steps is not None:
+            raise UserError("encoder.steps is for sequences, such as spectrograms; leave it out")
+        size = 224 if size is None else size
+        return _of_images(name, channels, (size, size), small=stem == "small" or (stem == "auto" and size <= SMALL), stem=stem, **given)
+    if size is not None:
+        raise UserError("encoder.size is for images; encoder.steps sets the length of a sequence's windows")
+    steps = min(-(-length // MULTIPLE) * MULTIPLE, STEPS) if steps is None else steps
+    return SequenceWindows(_of_images(name, 1, (steps, channels), small=stem == "small", stem=stem, **given), steps)
+
+
+def _of_images(
+    name: str,
+    channels: int,
+    shape: tuple[int, int],
+    *,
+    small: bool,
+    stem: str,
+    weights: str | None,
+    positions: str,
+    freeze_patches: bool,
+    causal: bool,
+    knobs: Options,
+) -> TimmEncoder | ViT:
+    """See timm_encoder. shape: height and width of the images. small: whether the small stem is used, if the model has a stem for it."""
     requested, received, note = dict(knobs), name.startswith("local-dir:"), ""
     given = None if weights in (None, "pretrained") else _tensors(weights)
     try:
         fixed = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "fixed_input_size", False)
         if fixed or "patch_size" in knobs:
-            knobs = {"img_size": size} | knobs
+            knobs = {"img_size": shape[0] if shape[0] == shape[1] else shape} | knobs
         if given is not None:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
                 wanted = timm.create_model(name, in_chans=channels, num_classes=0, **knobs)
@@ -76,7 +108,7 @@ def timm_encoder(
             fault = unknown(name) if "Unknown model" in str(error) else UserError(f"timm/{name}: {_line(error)}")
         raise fault from error
     stride = _stride(model)
-    changed = (stem == "small" or (stem == "auto" and size <= SMALL)) and _small_stem(model, name, required=stem == "small")
+    changed = small and _small_stem(model, name, required=stem == "small")
     _suit(model)
     encoder = ViT(model, causal) if type(model) is VisionTransformer else TimmEncoder(model)
     if causal and (not isinstance(encoder, ViT) or model.global_pool != "avg" or model.num_prefix_tokens):
@@ -93,9 +125,9 @@ def timm_encoder(
         encoder.origin = _origin(model, {**requested, "stem": stem})
     try:
         with torch.no_grad():
-            encoder.eval()(View(torch.zeros(1, channels, size, size)))
+            encoder.eval()(View(torch.zeros(1, channels, *shape)))
     except Exception as error:  # each model raises its own types
-        raise UserError(f"timm/{name} can't take {channels} x {size} x {size} images: {_line(error)}") from error
+        raise UserError(f"timm/{name} can't take {channels} x {shape[0]} x {shape[1]} images: {_line(error)}") from error
     return encoder.train()
 
 

@@ -18,11 +18,12 @@ from untaught.config.registry import modality_named
 from untaught.console import say, warn
 from untaught.core import Modality, Options, Preprocessor, UserError
 from untaught.data.parts import GROUP, TRAIN
-from untaught.evaluation import low_label
+from untaught.evaluation import boosting, low_label
 from untaught.evaluation.evaluator import Scorer, merge_rows, read_rows
 from untaught.evaluation.left_out_groups import Groups, leave_each_out
 from untaught.evaluation.metrics import is_main, metric_of
 from untaught.evaluation.models import EvaluatedModel, open_model, random_init_encoder
+from untaught.evaluation.next_item import NextItem, can_rank
 from untaught.evaluation.pairs import PairScorer, random_init_heads
 from untaught.evaluation.verification import PAIRS, Verifier
 from untaught.ops.precision import has_bfloat16
@@ -39,6 +40,7 @@ from untaught.storage.run_dir import data_of, read_run
 KINDS = {"classify": "classes", "multilabel": "multilabel", "regress": "numbers"}  # target kind by task
 VERIFY = "verify"  # the task that compares pairs of samples
 TRIALS: dict[str, Any] = {"trials": str, "pairs": Annotated[int, Within(1, 1_000_000)]}  # its knobs
+FITTED = 1_000  # training rows that a classical baseline is fitted to, at most, without their labels
 PAIR = "global"  # two draws of this view measure the alignment
 
 
@@ -138,10 +140,31 @@ def evaluate(
         network.cpu()
     if scorer.possible or group or task == VERIFY:
         rows += measure("raw", None)
+        for name, fit in model.modality.classical.items():
+            scorer.raw = fit(scorer.training_rows(FITTED), dataset.prep)
+            rows += measure(name, None)
+    rows += [] if group or task else _next_item(dataset, networks, device, seed)
+    if scorer.possible and scorer.kind in boosting.KINDS and model.modality.boosted and not group and task != VERIFY:
+        rows += scorer.boosted(networks[0][2].to(device), model.views(dataset.prep, (model.view,)))
+        networks[0][2].cpu()
+        if trees := boosting.trees_win(rows):
+            say(f"trees     {trees}")
     if place is not None:
         merge_rows(place, rows)
         say(f"wrote     {place}")
     return rows
+
+
+def _next_item(dataset: Dataset, networks: list[tuple[str, EvaluatedModel, nn.Module]], device: torch.device, seed: int) -> list[Options]:
+    """Next-item ranking of the networks that rank items, beside classical recommenders; [] if the data or the encoder do not offer it."""
+    ranker = NextItem(dataset, networks[0][2], device, has_bfloat16(device.type), seed)
+    if ranker.offered and not ranker.possible:
+        say(f"next item not measured: {ranker.why_not}")
+    if not ranker.possible:
+        return []
+    ranker.describe()
+    rows = [row for name, _, network in networks if can_rank(network) for row in ranker.measure(name, network.to(device))[0]]
+    return rows + ranker.baselines()[0]
 
 
 def _kind_of(task: str | None, listed: bool) -> str | None:
@@ -300,7 +323,9 @@ def _place_in(run: Path, out: Path | None) -> Path:
 # ------------------------------------------------------------------------------------------------------- rows as text
 
 HEADINGS: dict[str, str] = {"chance": "chance", "random_init": "random init", "raw": "raw data", "copy": "first mask"}
+HEADINGS |= {"recent_popularity": "recent popularity", "item_knn": "item-kNN", "ease": "EASE", "encoder+raw": "encoder and raw"}
 PROBES = {"knn20": "kNN k=20", "knn200": "kNN k=200", "kmeans": "k-means", "spectrum": "", "retrieval": "", "verification": ""}
+PROBES |= {"next_item": "next item, full ranking,"}
 
 
 def as_text(rows: list[Options], width: int) -> str:

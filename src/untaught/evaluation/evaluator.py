@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from untaught.console import progress_bar, say
-from untaught.core import Batch, Options, UserError, View
+from untaught.core import Batch, Options, Preprocessor, UserError, View
 from untaught.data.labels import as_numbers, doubts, set_doubts
 from untaught.data.parts import held_out_part
-from untaught.evaluation import layers
+from untaught.evaluation import boosting, layers
 from untaught.evaluation.battery import PROBES, Encoded, battery, steps
 from untaught.evaluation.features import collect, encode
 from untaught.pipeline.dataset import Dataset
@@ -51,6 +51,7 @@ class Scorer:
     ) -> None:
         self.dataset, self.device, self.bf16, self.batch_size = dataset, device, bf16, batch_size
         self.view = used_view(dataset.prep, export_view)
+        self.raw: Callable[[Batch, Preprocessor], Any] = dataset.modality.raw  # features where there is no encoder
         self.pick = np.random.default_rng(seed)
         self.held_out: str | None = None
         self.shared: np.ndarray | None = None  # sorted rows whose features are encoded once for all choices of bank and queries
@@ -123,6 +124,12 @@ class Scorer:
         """At most so many of the rows, drawn by the seed, in order."""
         return rows if len(rows) <= most else np.sort(self.pick.choice(rows, most, replace=False))
 
+    def training_rows(self, most: int) -> Batch:
+        """A batch of at most so many rows of the training part, drawn by a fixed seed."""
+        rows = self.dataset.parts["train"]
+        rows = rows if len(rows) <= most else np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+        return next(iter(self.dataset.in_order(rows, len(rows)).batches(0)))
+
     # ------------------------------------------------------------------------------------------------------- scores
 
     def watch(self, encoder: nn.Module) -> dict[str, float]:
@@ -167,6 +174,25 @@ class Scorer:
             rows += self._inner(encoder, view, features)
         return self.named(features, rows)
 
+    def boosted(self, encoder: nn.Module, view: Views) -> list[Options]:
+        """Rows of gradient boosting on raw features, on the encoder's and on both, and of linear probes fitted to wrong labels."""
+        labels = self.labels(self.bank), self.labels(self.queries)
+        raw, own = (
+            [self.features(network, rows, view, name) for rows in (self.bank, self.queries)]
+            for network, name in ((None, "raw"), (encoder, "encoder"))
+        )
+        both = [np.hstack(pair) for pair in zip(raw, own, strict=True)]
+        found: list[Options] = []
+        with progress_bar("boosting") as bar:
+            task = bar.add_task("", total=3, note="")
+            for name, (train, test) in {"raw": raw, "encoder": own, "encoder+raw": both}.items():
+                rows = boosting.boosting_rows(train, labels[0], test, labels[1], self.kind)
+                if self.kind == "classes":
+                    rows += boosting.noisy_linear_rows(train, labels[0], test, labels[1])
+                found += self.named(name, rows)
+                bar.update(task, advance=1)
+        return found
+
     def _inner(self, encoder: Any, view: Views, name: str) -> list[dict[str, Any]]:
         """The probe on the best inner layer, chosen on some training rows; [] if the pooled vectors are better, or it has no layers."""
         if not {"layers", "maps"} & getattr(encoder, "offers", frozenset()):
@@ -204,8 +230,7 @@ class Scorer:
 
     def _encoded(self, encoder: nn.Module | None, rows: np.ndarray, view: Views | None, note: str) -> Any:
         if encoder is None:
-            raw = self.dataset.modality.raw
-            parts = ((batch["index"].numpy(), raw(batch, self.dataset.prep)) for batch in self._batches(rows, note))
+            parts = ((batch["index"].numpy(), self.raw(batch, self.dataset.prep)) for batch in self._batches(rows, note))
             return collect(parts, len(rows))
         shown = view or self.view
         shown.channels_last = convolves(encoder)

@@ -31,7 +31,7 @@ class LinearProbe:
         mean, deviation = x.mean(0), x.std(0, correction=0)
         scale = torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf)  # constant features become 0
         x = (x - mean) / scale
-        self.variance, axes = torch.linalg.eigh(x.T @ x / len(x))  # (D,)
+        self.variance, axes = _principal(x)
         self.axes, self.mean, self.scale = axes, mean, scale
         self.train = x @ axes
         self.test = ((torch.from_numpy(test).float().to(device) - mean) / scale) @ axes
@@ -84,6 +84,15 @@ class LinearProbe:
             if len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:
                 break  # the loss has a single minimum in C
         return PENALTIES[int(np.argmin(losses))] if problems else 1.0
+
+
+def _principal(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (N,D), centred -> the variance along its principal axes (r,), and the axes (D,r): all D, or with fewer rows those they span."""
+    if len(x) >= x.shape[1]:
+        return tuple(torch.linalg.eigh(x.T @ x / len(x)))
+    squared, turned = torch.linalg.eigh(x.double() @ x.T.double())
+    there = squared > 1e-10 * squared[-1].clamp(min=1e-30)
+    return (squared[there] / len(x)).float(), (x.T.double() @ turned[:, there] / squared[there].sqrt()).float()
 
 
 class _Problem:

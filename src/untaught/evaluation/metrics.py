@@ -38,10 +38,12 @@ METRICS = {
     "eer": Metric("equal error rate", True),
     "min_dcf": Metric("least detection cost"),
     "rankme": Metric("RankMe"),
+    "ndcg@10": Metric("NDCG@10", True),
+    "hr@10": Metric("HR@10", True),
 }
-MAIN = ("accuracy", "map", "r2", "entity_f1", "miou", "word_accuracy", "j&f")  # the first that a probe has is its main metric
+MAIN = ("accuracy", "map", "r2", "entity_f1", "miou", "word_accuracy", "j&f", "ndcg@10")  # the first that a probe has is its main metric
 
-LEADING = ("linear", "ridge", "frozen", "retrieval", "knn20")  # the first probe available gives an encoder's headline score
+LEADING = ("linear", "ridge", "frozen", "retrieval", "knn20", "next_item")  # the first probe available gives an encoder's headline score
 
 
 def metric_of(name: str) -> Metric:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ from untaught.console import progress_bar, say, warn
 from untaught.core import Batch, Modality, UserError
 from untaught.data.column import Growing
 from untaught.data.loader import Loader
+from untaught.data.pieces import records_of
 from untaught.data.sources import open_source, peek
 from untaught.data.store import packed
 from untaught.data.stream import Stream
 from untaught.evaluation.features import encode
 from untaught.inference.endings import check_ending
 from untaught.ops.precision import has_bfloat16
-from untaught.pipeline.dataset import adapted, differing, print_skipped
+from untaught.pipeline.dataset import adapted, differing, in_pieces, print_skipped
 from untaught.pipeline.pretrained import Pretrained
 from untaught.pipeline.view_pipeline import convolves, used_view
 from untaught.ranges import Samples, in_range
@@ -56,6 +57,9 @@ class Embedder:
         for key, (found, takes) in differing(records[:: -(-len(records) // CHECKED) or 1], prep).items():
             say(f"input     {prep.modality.noun} converted from {key} {found} to {takes}, as in training")
         self.prep = adapted(records, prep)
+        given, self.source = self.source, in_pieces(self.source, self.prep)
+        if self.source.rows is not None and self.source.rows != given.rows:
+            say(f"pieces    {self.source.rows:,} of {given.rows:,} {prep.modality.noun}, cut as in training")
 
     @property
     def modality(self) -> Modality:
@@ -64,8 +68,9 @@ class Embedder:
     def __iter__(self) -> Iterator[Embedded]:
         """Yields batches in the source's order: part by part (train, val, test) if it has parts, in the given order within a part.
 
-        Unreadable records are skipped with a warning; `rows` are the indices of the others. Raises UserError if none can be read or vectors
-        are not finite.
+        Unreadable records are skipped with a warning; `rows` are the indices of the others. Long records are cut as in training: several
+        rows then have the index of one record (in a stream of unknown length, every piece has its own), and names say which part each is.
+        Raises UserError if none can be read or vectors are not finite.
         """
         total = sum(part.rows or 0 for part in self.source.parts.values()) or None
         given = left_out = 0
@@ -76,7 +81,7 @@ class Embedder:
                     given += len(index)
                     bar.update(task, completed=given)
                     names = [name.encode("utf-8", "backslashreplace").decode() for name in reading.names(index)]
-                    yield Embedded(reading.rows(index), names, vectors)
+                    yield Embedded(records_of(self.source, reading.rows(index)), names, vectors)
                 left_out += reading.left_out()
         print_skipped(self.skipped, self.modality.noun, left_out)
         if not given:
@@ -121,7 +126,8 @@ class Reading(NamedTuple):
 
 
 class Vectors(np.ndarray):
-    """(N, width) float32, with `rows` (N,), their record indices in the data, and `names`; of tokens (N, h*w, width), with their `grid`.
+    """(N, width) float32, with `rows` (N,), their record indices in the data (pieces of a long record have the same), and `names`; of
+    tokens (N, h*w, width), with their `grid`.
 
     Derived arrays (a slice, a sum) lose all of them.
     """
@@ -143,7 +149,15 @@ def joined(batches: list[Embedded], grid: tuple[int, ...] | None = None) -> Vect
     return result
 
 
-def write_vectors(embedder: Embedder, out: Path) -> int:
+class Encoded(Protocol):
+    """Vectors in batches, and the encoder that they are of."""
+
+    encoder: Any
+
+    def __iter__(self) -> Iterator[Embedded]: ...
+
+
+def write_vectors(embedder: Encoded, out: Path) -> int:
     """Writes .parquet (columns row, name, vector) or .npy (N, width) plus `rows_beside`, atomically. Returns N."""
     check_ending(out, (".parquet", ".npy"))
     beside = ""
@@ -180,7 +194,7 @@ def write_file(out: Path, write: Callable[[Path], int]) -> int:
         return write(path)
 
 
-def _to_parquet(embedder: Embedder, path: Path) -> int:
+def _to_parquet(embedder: Encoded, path: Path) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -195,7 +209,7 @@ def _to_parquet(embedder: Embedder, path: Path) -> int:
     return count
 
 
-def _to_npy(embedder: Embedder, path: Path, beside: Path) -> int:
+def _to_npy(embedder: Encoded, path: Path, beside: Path) -> int:
     width: Any = embedder.encoder.width
     vectors, numbers = Growing(path, np.dtype("<f4"), (width,)), Growing(beside, np.dtype("<i8"), ())
     with closing(vectors.file), closing(numbers.file):

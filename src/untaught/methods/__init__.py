@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the table below is what coun
     from untaught.methods.contrastive.mocov3 import MoCoV3 as MoCoV3
     from untaught.methods.contrastive.nnclr import NNCLR as NNCLR
     from untaught.methods.contrastive.simclr import SimCLR as SimCLR
+    from untaught.methods.contrastive.ts2vec import TS2Vec as TS2Vec
     from untaught.methods.contrastive.wav2vec2 import Wav2Vec2 as Wav2Vec2
     from untaught.methods.decorrelation.barlow_twins import BarlowTwins as BarlowTwins
     from untaught.methods.decorrelation.lejepa import LeJEPA as LeJEPA
@@ -56,6 +57,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the table below is what coun
     from untaught.methods.reconstruction.simmim import SimMIM as SimMIM
     from untaught.methods.reconstruction.tsdae import TSDAE as TSDAE
     from untaught.methods.reconstruction.vae import VAE as VAE
+    from untaught.methods.reconstruction.vime import VIME as VIME
     from untaught.methods.relation.jigsaw import Jigsaw as Jigsaw
     from untaught.methods.relation.relative_patch import RelativePatch as RelativePatch
     from untaught.methods.relation.rotation import Rotation as Rotation
@@ -70,6 +72,7 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports n
     "nnclr": "untaught.methods.contrastive.nnclr:NNCLR",
     "dcl": "untaught.methods.contrastive.dcl:DCL",
     "clip": "untaught.methods.contrastive.clip:CLIP",
+    "ts2vec": "untaught.methods.contrastive.ts2vec:TS2Vec",
     "wav2vec2": "untaught.methods.contrastive.wav2vec2:Wav2Vec2",
     "byol": "untaught.methods.distillation.byol:BYOL",
     "dino": "untaught.methods.distillation.dino:DINO",
@@ -92,6 +95,7 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports n
     "autoencoder": "untaught.methods.reconstruction.autoencoder:Autoencoder",
     "denoising": "untaught.methods.reconstruction.denoising:Denoising",
     "vae": "untaught.methods.reconstruction.vae:VAE",
+    "vime": "untaught.methods.reconstruction.vime:VIME",
     "discrete_vae": "untaught.methods.reconstruction.discrete_vae:DiscreteVAE",
     "simmim": "untaught.methods.reconstruction.simmim:SimMIM",
     "inpainting": "untaught.methods.reconstruction.inpainting:Inpainting",

@@ -3,14 +3,15 @@
 A view is x (B,T,C), time on axis 1, with `valid` (B,T) False for padding. A missing value is 0 after normalisation; if the data have
 missing values, each channel gets an indicator channel (1: missing). Augmentations: crop, time warp and magnitude warp (Um et al. 2017,
 https://arxiv.org/abs/1706.00527), jitter and scaling (TS-TCC, Eldele et al. 2021, https://arxiv.org/abs/2106.14112), and dropped time steps
-(TS2Vec, Yue et al. 2022, section 3.2, https://arxiv.org/abs/2106.10466).
+and overlapping crops (TS2Vec, Yue et al. 2022, section 3.2, https://arxiv.org/abs/2106.10466).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from untaught.modalities.series_plots import PRETEXTS, render
 from untaught.modalities.token_masks import masked_runs, masked_tokens, target_runs
 from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.interpolation import linear_at
+from untaught.ops.minirocket import MiniRocket
 from untaught.ranges import Within, outside
 
 FEW = 16  # values of a token, under which its own mean and standard deviation say little; chosen on validation parts of three data sets
@@ -46,6 +48,9 @@ def plan(records: list[Record], overrides: Options) -> Options:
             faults.append(str(error))
     if not found:
         raise UserError(f"none of the first {len(records)} series can be read: {faults[0] if faults else 'no records'}")
+    window, stride = int(overrides.get("window") or 0), int(overrides.get("stride") or 0)
+    if stride and not window:
+        raise UserError(f"stride={stride}: needs window=N, the time steps of a piece")
     channels = {values.shape[1] for values in found}
     if len(channels) > 1:
         raise UserError(f"series have {' and '.join(map(str, sorted(channels)))} channels; all must have the same number")
@@ -53,11 +58,33 @@ def plan(records: list[Record], overrides: Options) -> Options:
         raise UserError("every series has 1 time step; at least 2 are required: arrays (n, time), or one list of numbers per record")
     return {
         "channels": channels.pop(),
-        "length": max(map(len, found)),
+        "length": min(max(map(len, found)), window or LENGTHS.high),
         "missing": any(bool(np.isnan(values).any()) for values in found) if (given := overrides.get("missing")) is None else bool(given),
         "standardise": standardise,
         "ragged": ["values"],
+        **({"window": window, "stride": stride or window} if window else {}),
     }
+
+
+def cut(settings: Options) -> Callable[[Record], list[Record]] | None:
+    """Record -> pieces of `window` time steps, one every `stride`, the last one at the end of the series, all in one group (the record's,
+    else its name). A series that is no longer, or can't be read, is not cut. None without `window`."""
+    window, stride = settings.get("window"), settings.get("stride")
+    if not window or not stride:
+        return None
+
+    def pieces(record: Record) -> list[Record]:
+        try:
+            values = _values(record["series"])
+        except ValueError:  # reported when it is decoded
+            return [record]
+        last, name = len(values) - window, str(record.get("name"))
+        if last <= 0:
+            return [record]
+        starts, group = [*range(0, last, stride), last], record.get("group", name)
+        return [record | {"series": values[s : s + window].T, "name": f"{name} {s}-{s + window}", "group": group} for s in starts]
+
+    return pieces
 
 
 def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
@@ -131,6 +158,25 @@ def raw(batch: Batch, prep: Preprocessor) -> np.ndarray:
     return linear_at(torch.where(observed, values, mean), at).flatten(1).numpy()
 
 
+def mini_rocket(batch: Batch, prep: Preprocessor) -> Callable[[Batch, Preprocessor], np.ndarray]:
+    """MiniRocket, fitted to training series: a function of a batch -> (B,F). Missing values are interpolated."""
+    rocket = MiniRocket.fit(*_complete(batch, prep))
+    return lambda given, own: rocket(*_complete(given, own)).numpy()
+
+
+def _complete(batch: Batch, prep: Preprocessor) -> tuple[Tensor, Tensor]:
+    """The values (B,T,C), standardised by channel, missing ones interpolated linearly; a channel without any is 0. And valid (B,T)."""
+    x, observed = _normalised(batch, {"standardise": "channel"}, prep.statistics)
+    valid = batch["values_valid"]
+    gaps = (valid.unsqueeze(2) & ~observed).any(1).nonzero().tolist()
+    for row, channel in gaps:
+        known = observed[row, :, channel].nonzero().squeeze(1)
+        if len(known):
+            filled = np.interp(np.arange(x.shape[1]), known.numpy(), x[row, known, channel].numpy())
+            x[row, :, channel] = torch.from_numpy(filled).float() * valid[row]
+    return x, valid
+
+
 # ------------------------------------------------------------------------------------------------ arrays to views
 
 AUGMENTED: Options = {"jitter": 0.05, "scaling": 0.1, "time_warp": 0.05, "magnitude_warp": 0.1, "drop": 0.0}
@@ -148,6 +194,7 @@ VIEWS: dict[str, Options] = {
     "global_blocks": {"scale": (0.7, 1.0), **AUGMENTED, "patch": 0, "rates": (0.1, 0.5), "masking": 0.5, "span": 3},
     "global2_blocks": {"scale": (0.7, 1.0), **AUGMENTED, "patch": 0, "rates": (0.1, 0.5), "masking": 0.5, "span": 3},
     "multiblock": {"scale": (0.9, 1.0), **STILL, "patch": 0, "targets": 4, "target_scale": (0.15, 0.2)},
+    "overlap": {"most": 3000},  # TS2Vec's code
 }
 RANGES = {
     "scale": Within(0.01, 1),  # length of the crop as a share of the series: minimum, maximum
@@ -158,6 +205,7 @@ RANGES = {
     "span": Within(1, 1 << 16),  # approximate length of a masked run in tokens
     "targets": Within(1, 64),
     "target_scale": Within(0.01, 1),
+    "most": LENGTHS,  # time steps of both crops together, at most
     "length": LENGTHS,
 }
 
@@ -258,6 +306,31 @@ def multiblock(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocess
     return target_runs(_augmented(batch, rng, options, prep)[0], rng, options)
 
 
+def overlap(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
+    """Two crops that overlap, normalised: x (B,T,C) from the start of the first to the end of the second; meta["crops"] (B,2,2) int64,
+    the first step of each in x and the one behind its last. TS2Vec, section 3.2, drawn as in its code.
+
+    The overlap has 2 steps or more, all lengths being equally likely; so are all beginnings of the first crop before it, ends of the second
+    behind it, and places of both in the series.
+    """
+    values, observed = _normalised(batch, options, prep.statistics)
+    length = batch["values_valid"].sum(1)
+    within = length.clamp(max=options["most"])  # a window in which both lie
+    draw = lambda low, high: low + (rng.uniform() * (high - low + 1)).floor().long().minimum(high - low)  # noqa: E731  # low to high
+    common = draw(within.clamp(max=2), within)
+    left = draw(torch.zeros_like(within), within - common)
+    start, end = draw(torch.zeros_like(within), left), draw(left + common, within)
+    shift = draw(torch.zeros_like(within), length - (end - start))
+    count = min(values.shape[1], options["most"])
+    at = (shift.unsqueeze(1) + torch.arange(count, device=values.device)).clamp(max=values.shape[1] - 1)
+    shown = lambda part: part.gather(1, at.unsqueeze(2).expand(-1, -1, part.shape[2]))  # noqa: E731
+    valid = torch.arange(count, device=values.device) < (end - start).unsqueeze(1)
+    view = _finished(shown(values), shown(observed) & valid.unsqueeze(2), valid, options)
+    first, second = torch.stack([torch.zeros_like(left), left + common - start], 1), torch.stack([left - start, end - start], 1)
+    view.meta = {"crops": torch.stack([first, second], 1)}
+    return view
+
+
 def _curve(rng: CounterRNG, share: Tensor, channels: int) -> Tensor:
     """share (B,T) in 0..1 -> (B,T,channels): a smooth random curve over it, with std about 1."""
     waves = torch.arange(1, WAVES + 1, device=share.device)
@@ -293,6 +366,8 @@ def _finished(x: Tensor, observed: Tensor, valid: Tensor, options: Options) -> V
 
 
 def encoder_for(settings: Options, needs: frozenset[str]) -> str:
+    if "steps" in needs:
+        return "ts2vec"
     return "patch_series" if needs else "conv_series"
 
 
@@ -322,8 +397,10 @@ SERIES = Modality(
         **dict.fromkeys(("global_blocks", "global2_blocks"), blocks),
         "multiblock": multiblock,
         "corrupted": corrupted,
+        "overlap": overlap,
     },
     raw=raw,
+    classical={"MiniRocket": mini_rocket},
     render=render,
     pretexts=PRETEXTS,
     unaugmented={"scale": (1.0, 1.0), **STILL},
@@ -335,5 +412,11 @@ SERIES = Modality(
     batch=64,
     numbered=True,
     likely=lambda records: all(getattr(record["series"], "dtype", None) != np.uint8 for record in records),  # uint8: images
-    knobs={"standardise": Literal["channel", "sample", "none"], "missing": bool},
+    cut=cut,
+    knobs={
+        "standardise": Literal["channel", "sample", "none"],
+        "missing": bool,
+        "window": Annotated[int, Within(0, LENGTHS.high)],
+        "stride": Annotated[int, Within(0, LENGTHS.high)],
+    },
 )

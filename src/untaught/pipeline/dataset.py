@@ -161,13 +161,18 @@ def open_dataset(
         warn(warning)
     records = peek(source)
     prep = adapted(records, reading) if isinstance(reading, Preprocessor) else plan(source, records, modality, overrides or {})
-    if (cut := modality.cut) is not None:
-        pieces = cut_source(source, lambda record: cut(record, prep.settings), sorted(prep.settings.items()))
-        source, records = pieces, records if pieces is source else peek(pieces)
+    if (pieces := in_pieces(source, prep)) is not source:
+        source, records = pieces, peek(pieces)
     prep.presets()  # raises UserError for impossible settings of a run file
     names = data_names(data)
     name = f"in memory: {source.what}" if names is None else names if isinstance(names, str) else ", ".join(names)
     return Dataset(name, prep, source, records, group=(columns or {}).get(GROUP))
+
+
+def in_pieces(source: Source, prep: Preprocessor) -> Source:
+    """The source with its long records cut as the settings say; itself if nothing is cut."""
+    cut = prep.modality.cut(prep.settings) if prep.modality.cut is not None else None
+    return source if cut is None else cut_source(source, cut, sorted(prep.settings.items()))
 
 
 def adapted(records: list[Record], prep: Preprocessor) -> Preprocessor:

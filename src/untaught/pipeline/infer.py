@@ -14,6 +14,7 @@ from untaught.console import say
 from untaught.core import Modality, UserError
 from untaught.data.arrays import BUILTINS
 from untaught.data.sources import open_source, peek
+from untaught.data.whole_rows import takes_whole_rows
 
 FILES = 2000  # files of a folder whose suffixes are counted
 MAJORITY = 2 / 3  # share of the files with known suffixes above which a folder belongs to one modality
@@ -68,6 +69,7 @@ def _able(data: Any, columns: dict[str, str] | None, views: Sequence[str]) -> tu
             faults[name] = error
         else:
             able += [name] if kind.likely(records) else []
+    able = [name for name in able if not takes_whole_rows(kinds[name])] or able  # which any table fits
     if not able and len({str(fault) for fault in faults.values()}) == 1:  # nothing that depends on the modality
         raise next(iter(faults.values()))
     return able, "" if able else f" (as {'; as '.join(f'{name}: {fault}' for name, fault in faults.items())})"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from untaught.downstream.transcribe import collapsed
+from untaught.evaluation.boosting import trees_win
 from untaught.evaluation.metrics import LEADING, shown
 from untaught.report.run_summary import RunSummary
 
@@ -14,6 +15,13 @@ FEW_EPOCHS = 100  # published recipes train for hundreds
 WAITING = 0.1  # share of the time that may be waited for data
 FALLING = 0.02  # share of the whole fall of the loss that the last fifth of a run may still make
 TIE = 0.01  # of accuracy or R2: no gain to speak of
+BASELINES = {
+    "raw": "raw features",
+    "random_init": "the same encoder at random init",
+    "popularity": "popularity",
+    "item_knn": "item-kNN",
+    "ease": "EASE",
+}
 
 
 class Advice(NamedTuple):
@@ -23,7 +31,15 @@ class Advice(NamedTuple):
 
 def advise(summary: RunSummary) -> list[Advice]:
     """The most urgent first; empty if no measurement calls for advice."""
-    return [*_health(summary), *_transcripts(summary), *_baselines(summary), *_length(summary), *_speed(summary), *_labels(summary)]
+    return [
+        *_trees(summary),
+        *_health(summary),
+        *_transcripts(summary),
+        *_baselines(summary),
+        *_length(summary),
+        *_speed(summary),
+        *_labels(summary),
+    ]
 
 
 def _health(summary: RunSummary) -> list[Advice]:
@@ -31,6 +47,13 @@ def _health(summary: RunSummary) -> list[Advice]:
     if last.get("verdict") != "collapsing":
         return []
     return [Advice(str(last.get("try") or "try a lower lr, or another method"), f"collapsing at step {step}: {last.get('because', '')}")]
+
+
+def _trees(summary: RunSummary) -> list[Advice]:
+    """Before anything else: that a classical model is better."""
+    found = trees_win(summary.scores)
+    do = "use gradient boosting on the raw rows, or give it the encoder's vectors as further columns (encoder+raw)"
+    return [Advice(do, found)] if found else []
 
 
 def _transcripts(summary: RunSummary) -> list[Advice]:
@@ -53,7 +76,7 @@ def _baselines(summary: RunSummary) -> list[Advice]:
     text = lambda value: shown(own["metric"], value)  # noqa: E731
     on = f"{probe}{f' on {summary.elsewhere(own)}' if summary.elsewhere(own) else ''}"
     found = []
-    for features, name in (("raw", "raw features"), ("random_init", "the same encoder at random init")):
+    for features, name in BASELINES.items():
         other = summary.baseline(own, features)
         if other is not None and own["mean"] < other["mean"] + TIE:
             found.append(f"{name} {text(other['mean'])}")

@@ -22,6 +22,7 @@ from untaught.storage.atomic import write_text
 from untaught.storage.ownership import check_replaceable
 
 NAMES = {"encoder": "this encoder", "random_init": "same encoder, random init", "raw": "raw data", "copy": "first mask, unchanged"}
+NAMES |= {"popularity": "popularity", "recent_popularity": "recent popularity", "item_knn": "item-kNN", "ease": "EASE"}
 PROBES = {
     "linear": "Linear probe",
     "linear-inner": "Linear probe, best inner layer",
@@ -30,6 +31,7 @@ PROBES = {
     "frozen": "Linear head on the frozen encoder",
     "retrieval": "Retrieval",
     "verification": "Pairs of samples",
+    "next_item": "Next item, full ranking, items of the history filtered",
     "finetune": "Fine-tuned",
     "finetune-partial": "Fine-tuned, last layers",
     "finetune-frozen": "Frozen, trained head",
@@ -110,7 +112,7 @@ def _tiles(summary: RunSummary) -> list[tuple[str, str, str]]:
     for probe in LEADING:
         if own := summary.score("encoder", probe):
             metric = own["metric"]
-            others = [(NAMES[name], summary.baseline(own, name)) for name in ("random_init", "raw")]
+            others = [(NAMES[name], summary.baseline(own, name)) for name in ("random_init", "raw", "popularity", "item_knn", "ease")]
             beside = ", ".join(f"{name} {shown(metric, score['mean'])}" for name, score in others if score)
             where = summary.elsewhere(own)
             title = _probe(probe) + ("" if metric == "accuracy" else f": {metric_of(metric).title}")
@@ -191,7 +193,7 @@ def _battery(scores: Sequence[Options]) -> list[Options]:
             continue
         groups.setdefault((row["probe"], str(row["labels"]), row["metric"], row.get("data", "")), []).append(row)
     several = len({data for *_, data in groups}) > 1
-    order = ["encoder", "random_init", "raw", "copy"]
+    order = list(NAMES)
     result = []
     for (probe, labels, metric, data), rows in groups.items():
         rows = sorted(rows, key=lambda row: (order.index(row["features"]) if row["features"] in order else 9, row["features"]))

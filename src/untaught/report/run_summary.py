@@ -95,8 +95,8 @@ class RunSummary:
         return next((row for row in rows if "seed" not in row), None)
 
 
-def gather(path: Path) -> RunSummary:
-    """Reads a run folder. Raises UserError if it is not one."""
+def gather(path: Path, drawn: bool = True) -> RunSummary:
+    """Reads a run folder; without its sample and images if not `drawn`. Raises UserError if it is not one."""
     if not path.is_dir():
         raise UserError(f"{path} is not a run folder; give a folder made by untaught pretrain")
     if not any((path / name).exists() for name in ("run.yaml", "metrics.jsonl", "evaluation.json")):
@@ -117,6 +117,8 @@ def gather(path: Path) -> RunSummary:
         again = f"untaught pretrain --out {path} --resume"
         summary.missing.append(f"Training has not ended: the metrics reach step {step}, and no encoder was saved. Continue with: {again}")
     summary.scores = _scores(path / "evaluation.json", summary.missing)
+    if not drawn:
+        return summary
     summary.sample = load_sample(path)
     if summary.sample is not None:
         summary.sample |= {key: np.array([escaped(str(text)) for text in summary.sample[key]]) for key in ("name", "label")}

@@ -58,7 +58,9 @@ def _csv(path: Path) -> bool:
 
 
 def _are_ours(columns: list[str]) -> bool:
-    """Columns written by `embed` or `predict`."""
+    """Columns written by `embed`, `predict` or `runs`."""
+    if columns[:3] == ["run", "data", "method"]:
+        return True
     if columns[:2] == ["row", "name"] and len(columns) > 2 and (columns[2] in ANSWERS or columns[2].startswith("share_")):
         return True
     return "name" in columns and any(column in columns for column in ("vector", "probability", "value"))

@@ -129,12 +129,14 @@ class Trainer:
         return self.total is not None and self.step >= self.total
 
     def lengthen(self) -> None:
-        """Replans a restored run whose length was changed: the schedule becomes that of the new length, from the first step on."""
+        """Replans a restored run whose length was changed: the schedule becomes that of the new length, from the first step on. Saves it,
+        since run.yaml will have the new length: a run that is killed before its next checkpoint would be taken for one that has ended."""
         total = self.planned_total()
         if total is None and self.seconds:  # a run of minutes that was killed early has no timing yet
             total = round(self.step * (self.train_config.minutes or 0) * 60 / self.seconds)
         self._follow(Plan(total))
-        self.lengthened = True
+        self.lengthened, self.events.saved_at = True, -1
+        self.save()
 
     def planned_total(self) -> int | None:
         per_epoch = self.batches.steps_per_epoch

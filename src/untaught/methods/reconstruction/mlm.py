@@ -40,4 +40,4 @@ class MLM(Method):
         return {"masked_tokens": mean_cross_entropy(hidden, weight, bias, view.target.gather(1, at), counted)}
 
     def hf_model(self) -> Any:
-        return self.encoder.language  # type: ignore[return-value]
+        return getattr(self.encoder, "language", None)  # a transformers model, of texts

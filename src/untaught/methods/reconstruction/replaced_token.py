@@ -75,7 +75,7 @@ class ReplacedToken(Method):
         }
 
     def hf_model(self) -> Any:
-        return self.generator.language  # type: ignore[return-value]
+        return getattr(self.generator, "language", None)  # a transformers model, of texts
 
 
 def uniform(view: View, count: int, seed: int) -> Tensor:

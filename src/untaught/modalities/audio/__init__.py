@@ -6,6 +6,7 @@ samples themselves, x (B,T), for encoders such as wav2vec 2.0. Frames come every
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,7 @@ from untaught.modalities.audio.transcripts import transcripts
 from untaught.storage.safe_load import read_json
 from untaught.storage.speech_input import PREPROCESSOR, speech_input
 
-WAVEFORMS, LOG_MEL = ("wav2vec2", "hubert"), ("conv_mel", "patch_series", "patch_causal")  # encoders by their input
+WAVEFORMS, LOG_MEL = ("wav2vec2", "hubert"), ("conv_mel", "patch_series", "patch_causal", "timm")  # encoders by their input
 
 
 def encoder_for(settings: Options, needs: frozenset[str]) -> str:
@@ -38,7 +39,7 @@ def expects(encoder: str) -> Options:
     """The form of the input; of a checkpoint also its rate and normalisation. Nothing for a folder of ours that reads spectrograms."""
     family, _, place = encoder.partition("/")
     if family != "transformers" or not place:
-        return {"input": "waveform"} if encoder in WAVEFORMS else {"input": "log_mel"} if encoder in LOG_MEL else {}
+        return {"input": "waveform"} if encoder in WAVEFORMS else {"input": "log_mel"} if family in LOG_MEL else {}
     folder = Path(place)
     if (folder / "config.json").exists() and not (folder / PREPROCESSOR).exists() and "modality" in read_json(folder / "config.json", None):
         return {}
@@ -64,7 +65,7 @@ AUDIO = Modality(
         "end": ("offset", "stop", "end_time"),
         "rate": ("sampling_rate", "sample_rate"),
     },
-    cut=cut,
+    cut=lambda settings: partial(cut, settings=settings),
     plan=plan,
     decode=decode,
     fit=fit,

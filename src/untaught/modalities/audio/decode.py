@@ -236,11 +236,11 @@ def spectrogram(wave: Tensor, settings: Options) -> Tensor:
 
 def fit(batch: Batch, prep: Preprocessor) -> Options:
     """Mean and standard deviation of all values of the log-mel spectrograms."""
-    wave, length = waves(batch)
-    every = max(1, wave.numel() // FITTED)
+    every = max(1, batch["wave"].numel() // FITTED)
     count, total, square = 0, 0.0, 0.0
-    for own, number in zip(wave[::every], length[::every].tolist(), strict=True):
-        x = spectrogram(own[None, :number], prep.settings).double()
+    for own, valid in zip(batch["wave"][::every], batch["wave_valid"][::every], strict=True):
+        wave, _ = waves({"wave": own[None], "wave_valid": valid[None]})  # one at a time: all of them as floats would be twice as many bytes
+        x = spectrogram(wave[:, : int(valid.sum())], prep.settings).double()
         count, total, square = count + x.numel(), total + float(x.sum()), square + float(x.square().sum())
     mean = total / count
     return {"mean": [mean], "std": [max((square / count - mean * mean) ** 0.5, 1e-3)]}

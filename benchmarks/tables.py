@@ -1,0 +1,300 @@
+"""Tables: few labels against logistic regression and gradient boosting, SCARF's speed, memory of a large table.
+
+python benchmarks/tables.py few DATA/tabular [--tables adult,letter_recognition] [--out few.json]
+python benchmarks/tables.py matrix few.json                 the win matrix of what `few` has measured
+python benchmarks/tables.py speed DATA/tabular/adult.csv.gz
+python benchmarks/tables.py scale FOLDER [--rows 1000000]   writes a parquet file of 50 columns there, and pretrains on it
+
+few: labels are 5, 10 and 50 a class (for numbers 50, 100 and 500 in all), in 5 draws; at most 8,000 training and 3,000 test rows. Which
+system pretrains the encoder, and whether its vectors are used alone or beside the row, is chosen on a fifth of the training rows
+with 10 labels a class; the test rows are used once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from untaught.evaluation.boosting import boosted
+from untaught.evaluation.interval import RESAMPLES, Measured
+from untaught.evaluation.linear import LinearProbe
+from untaught.evaluation.low_label import draw
+from untaught.evaluation.models import random_init_encoder
+from untaught.evaluation.ridge import RidgeProbe
+from untaught.sklearn import SelfSupervisedEncoder
+
+SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "scarf, 60%": ("scarf", {}),
+    "scarf, 30%": ("scarf", {"global.level": 0.3}),
+    "vime": ("vime", {}),
+}
+DRAWS, ROWS, TEST = 5, 8000, 3000
+REGRESSION = {"california_housing"}
+SETTINGS = {True: (50, 100, 500), False: (5, 10, 50)}
+
+
+def read(path: Path) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame, np.ndarray]:
+    """Training rows and targets, test rows and targets."""
+    table = pd.read_csv(path, na_values="?")
+    target = table.columns[-2]
+    random = np.random.default_rng(0)
+    found: list[Any] = []
+    for part, most in (("train", ROWS), ("test", TEST)):
+        rows = table[table["split"] == part]
+        rows = rows.iloc[np.sort(random.permutation(len(rows))[:most])]
+        found += [rows.drop(columns=[target, "split"]).reset_index(drop=True), rows[target].to_numpy()]
+    return found[0], found[1], found[2], found[3]
+
+
+def labelled(count: int, targets: np.ndarray, seed: int, numbers: bool) -> np.ndarray:
+    """Rows of a draw."""
+    if numbers:
+        return np.sort(np.random.default_rng(seed).permutation(len(targets))[:count])
+    return draw(f"{count}/class", targets, seed)
+
+
+def probe(train: np.ndarray, test: np.ndarray, targets: np.ndarray, count: int, numbers: bool, draws: int = DRAWS) -> np.ndarray:
+    """Predictions (draws, M) of a linear probe, its penalty chosen on the first draw."""
+    fitted: Any = (RidgeProbe if numbers else LinearProbe)(train.astype(np.float32), test.astype(np.float32))
+    found, penalty = [], None
+    for seed in range(draws):
+        rows = labelled(count, targets, seed, numbers)
+        guess, penalty = fitted.predict(rows, targets[rows], seed, penalty)
+        found.append(guess)
+    return np.stack(found)
+
+
+def trees(train: np.ndarray, test: np.ndarray, targets: np.ndarray, count: int, numbers: bool) -> np.ndarray:
+    drawn = [labelled(count, targets, seed, numbers) for seed in range(DRAWS)]
+    return np.stack([boosted(train[rows], targets[rows], test, "numbers" if numbers else "classes") for rows in drawn])
+
+
+def quality(guess: np.ndarray, truth: np.ndarray, numbers: bool) -> np.ndarray:
+    """(draws, M): the share of each test row in accuracy, or in R2."""
+    if not numbers:
+        return (guess == truth).astype(float)
+    return 1 - np.square(guess - truth) / np.square(truth - truth.mean()).mean()
+
+
+def measured(values: np.ndarray) -> Measured:
+    """values (draws, M), whose mean over M is the score."""
+    random = np.random.default_rng(0)
+    again = [values[:, random.integers(0, values.shape[1], values.shape[1])].mean() for _ in range(RESAMPLES)]
+    return Measured(values.mean(1), np.array(again))
+
+
+def few(folder: Path, names: list[str], out: Path, steps: int) -> None:
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    for name in names:
+        if name in found:
+            continue
+        began, numbers = time.perf_counter(), name in REGRESSION
+        x, y, test, truth = read(folder / f"{name}.csv.gz")
+        y, truth = (a.astype(float) if numbers else a.astype(str) for a in (y, truth))
+        held = np.random.default_rng(1).random(len(x)) < 0.2
+        encoders = {s: SelfSupervisedEncoder(m, steps=steps, knobs=k, random_state=0, passthrough=True) for s, (m, k) in SYSTEMS.items()}
+        count, chosen = SETTINGS[numbers][1], {}
+        width = 256
+        for system, encoder in encoders.items():
+            both = encoder.fit(x).transform(x)
+            for use, vectors in {"vectors": both[:, -width:], "row and vectors": both}.items():
+                guess = probe(vectors[~held], vectors[held], y[~held], count, numbers)
+                chosen[system, use] = quality(guess, y[held], numbers).mean()
+        (system, use), validated = max(chosen.items(), key=lambda one: one[1])
+        own = encoders[system]
+        _, prep, view = own._open()
+        own_train, own_test = own.transform(x), own.transform(test)
+        raw_train, raw_test = own_train[:, :-width], own_test[:, :-width]
+        if use == "vectors":
+            own_train, own_test = own_train[:, -width:], own_test[:, -width:]
+        own._opened = random_init_encoder("mlp_table", prep.encoder_arguments, {}, 0).double(), prep, view
+        init_train, init_test = own.transform(x)[:, -width:], own.transform(test)[:, -width:]
+        rows: dict[str, Any] = {}
+        for count in SETTINGS[numbers]:
+            guesses = {
+                "ours": probe(own_train, own_test, y, count, numbers),
+                "random init": probe(init_train, init_test, y, count, numbers),
+                "linear": probe(raw_train, raw_test, y, count, numbers),
+                "boosting": trees(raw_train, raw_test, y, count, numbers),
+            }
+            each = {who: quality(guess, truth, numbers) for who, guess in guesses.items()}
+            rows[str(count)] = {
+                "scores": {who: [m.mean, *m.interval] for who, values in each.items() if (m := measured(values))},
+                "ours minus": {
+                    who: [m.mean, *m.interval] for who, values in each.items() if who != "ours" and (m := measured(each["ours"] - values))
+                },
+            }
+            print(name, count, {who: round(score[0], 3) for who, score in rows[str(count)]["scores"].items()}, flush=True)
+        found[name] = {
+            "chosen": f"{system}, {use}",
+            "validated": {f"{s}, {u}": round(float(v), 4) for (s, u), v in chosen.items()},
+            "rows": rows,
+            "seconds": round(time.perf_counter() - began),
+        }
+        out.write_text(json.dumps(found, indent=1))
+        print(name, found[name]["chosen"], round(float(validated), 3), found[name]["seconds"], "s", flush=True)
+
+
+def matrix(out: Path) -> None:
+    """Wins, ties and losses of ours, by the 95% interval of the paired difference."""
+    found = json.loads(out.read_text())
+    for name, table in found.items():
+        print(f"\n{name} ({table['chosen']})")
+        for count, row in table["rows"].items():
+            print(f"  {count:>3}  " + "  ".join(f"{who} {m:.3f} [{a:.3f}, {b:.3f}]" for who, (m, a, b) in row["scores"].items()))
+    print()
+    for who in ("linear", "boosting", "random init"):
+        for place in range(3):
+            signs = []
+            for table in found.values():
+                _, low, high = list(table["rows"].values())[place]["ours minus"][who]
+                signs.append(1 if low > 0 else -1 if high < 0 else 0)
+            print(f"against {who}, {SETTINGS[False][place]} labels: {signs.count(1)} won, {signs.count(0)} tied, {signs.count(-1)} lost")
+
+
+# ----------------------------------------------------------------------------------------------------------------- speed
+
+
+class PerSample(torch.utils.data.Dataset):
+    """SCARF's views one row at a time: a row, and the row with 60% of its features taken from other rows."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.x = torch.from_numpy(x)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        row = self.x[index]
+        chosen = torch.zeros(len(row), dtype=torch.bool)
+        chosen[torch.randperm(len(row))[: int(0.6 * len(row))]] = True
+        others = self.x[torch.randint(len(self.x), (len(row),)), torch.arange(len(row))]
+        return row, torch.where(chosen, others, row)
+
+
+def speed(path: Path, steps: int = 15, batch: int = 256) -> None:
+    """Rows a second of the views alone and of whole steps, ours and per sample, alternating, on one thread, the same network."""
+    import untaught as ut
+    from untaught.config.registry import build_encoder
+    from untaught.methods import SimCLR
+
+    torch.set_num_threads(1)
+    x, _, _, _ = read(path)
+    views = ut.views("table", x, method="simclr", views="whole,global", global__level=0.6)
+    data = views.decode(x)
+    torch.manual_seed(0)
+    encoder = build_encoder("mlp_table", views.input, {})
+    ours = SimCLR(encoder, views.facts(encoder, len(x)))
+    loader = torch.utils.data.DataLoader(PerSample(data["cells"].nan_to_num().numpy()), batch_size=batch, shuffle=True, drop_last=True)
+    plain = build_encoder(
+        "mlp_table", {"features": [{"name": str(i), "values": 0, "edges": []} for i in range(data["cells"].shape[1])]}, {}
+    )
+    theirs = torch.nn.ModuleDict({"encoder": plain, "projector": SimCLR(plain, views.facts(encoder, len(x))).projector})
+    adam = {name: torch.optim.Adam(module.parameters(), 1e-3) for name, module in (("ours", ours), ("theirs", theirs))}
+    order = torch.randperm(len(x))
+
+    def our_views(step: int) -> Any:
+        at = order[(step * batch) % (len(x) - batch) :][:batch]
+        return views({key: value[at] for key, value in data.items()}, step)
+
+    def our_step(step: int) -> None:
+        loss = ours(our_views(step), 0.0)["nt_xent"]
+        adam["ours"].zero_grad()
+        loss.backward()
+        adam["ours"].step()
+
+    feed = iter([])
+
+    def their_views(step: int) -> Any:
+        nonlocal feed
+        found = next(feed, None)
+        if found is None:
+            feed = iter(loader)
+            found = next(feed)
+        return found
+
+    def their_step(step: int) -> None:
+        a, b = (theirs["projector"](theirs["encoder"].layers(part)) for part in their_views(step))
+        z = torch.nn.functional.normalize(torch.cat([a, b]))
+        similarity = (z @ z.T / 0.1).fill_diagonal_(-1e9)
+        loss = torch.nn.functional.cross_entropy(similarity, torch.arange(2 * batch).roll(batch))
+        adam["theirs"].zero_grad()
+        loss.backward()
+        adam["theirs"].step()
+
+    found: dict[str, list[float]] = {}
+    pairs = {"views": (our_views, their_views), "steps": (our_step, their_step)}
+    for turn in range(6):
+        for what, both in pairs.items():
+            for who, run in zip(("ours", "per sample"), both, strict=True):
+                began = time.process_time()
+                for step in range(steps if turn else 3):
+                    run(step)
+                if turn:
+                    found.setdefault(f"{what}, {who}", []).append(steps * batch / (time.process_time() - began))
+    for what, rates in found.items():
+        print(f"{what}: {np.median(rates):,.0f} rows per second of CPU time ({min(rates):,.0f} to {max(rates):,.0f})")
+    for what in pairs:
+        print(f"{what}: {np.median(found[f'{what}, ours']) / np.median(found[f'{what}, per sample']):.1f} times as many")
+
+
+def scale(folder: Path, rows: int, steps: int) -> None:
+    """A million rows of 50 columns: time and peak memory of learning the columns, packing and training."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    import untaught as ut
+
+    path = folder / f"rows-{rows}.parquet"
+    if not path.exists():
+        random = np.random.default_rng(0)
+        writer = None
+        for start in range(0, rows, 50_000):
+            count = min(50_000, rows - start)
+            hidden = random.normal(size=(count, 8)).astype(np.float32)
+            columns: dict[str, Any] = {f"n{i}": pa.array(hidden @ random.normal(size=8).astype(np.float32)) for i in range(40)}
+            columns |= {
+                f"c{i}": pa.array(np.array(["red", "green", "blue", "grey"])[np.digitize(hidden[:, i % 8], (-1, 0, 1))]) for i in range(10)
+            }
+            table = pa.table(columns)
+            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+        assert writer is not None
+        writer.close()
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ut.pretrain(path, modality="table", out=folder / f"run-{rows}", steps=steps, batch_size=512)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(f"{rows:,} rows: {time.perf_counter() - began:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of CPU time")
+    print(f"peak memory {used.ru_maxrss / 1e6:.2f} GB, {before / 1e6:.2f} GB of it before the data were opened")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("few", "matrix", "speed", "scale"))
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--tables", default="")
+    parser.add_argument("--out", type=Path, default=Path("few.json"))
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    chosen = parser.parse_args()
+    if chosen.what == "few":
+        names = chosen.tables.split(",") if chosen.tables else sorted(path.name.split(".")[0] for path in chosen.data.glob("*.csv.gz"))
+        few(chosen.data, names, chosen.out, chosen.steps)
+    elif chosen.what == "matrix":
+        matrix(chosen.data)
+    elif chosen.what == "speed":
+        speed(chosen.data)
+    else:
+        scale(chosen.data, chosen.rows, chosen.steps)
+
+
+if __name__ == "__main__":
+    main()

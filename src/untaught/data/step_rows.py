@@ -1,0 +1,220 @@
+"""Tables with one row per time step: long form, with a column that names the series, and wide form, where a table is one recording.
+
+The steps of a series are sorted by time. Rows of one time are averaged if they are few, else refused. A series whose steps are not equal
+(within 1% of the median step of the table) is brought to the median step: linearly interpolated between rows that are at most two steps
+apart, missing in gaps.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from untaught.core import Modality, UserError
+from untaught.data.column_matching import asked_column, find_column
+from untaught.data.label_column import LABELS
+from untaught.data.labels import class_name, is_missing
+from untaught.data.parts import Choice
+from untaught.data.table import Table, rows_of
+
+ID, TIME = "id", "time"  # in --columns
+IDS = ("id", "series_id", "unique_id", "item_id", "case_id", "case", "recording", "run", "instance", "instances")
+TIMES = ("time", "timestamp", "datetime", "date", "ds", "timepoint", "timepoints")
+SAME = 0.01  # difference of a step from the median step that is ignored, as a share
+REPEATED = 0.01  # share of rows at the time of another row up to which their mean is taken
+GAP = 2.01  # steps without a row that are interpolated over
+LONGEST = 1 << 24  # steps of one series
+BLANK = ("", "?", "na", "nan", "null", "none")
+EPOCH = datetime.datetime(1970, 1, 1)
+
+
+def join_steps(table: Table, modality: Modality, choice: Choice, where: str) -> Table:
+    """The table with one row per series: its channels (C,T) in the column `joined`, every other column constant in a series.
+
+    A table that already has a column for the field, or neither a known nor a named time column, is returned unchanged. With numbered
+    columns, the time column must be named. All series are held in memory while reading. Raises UserError for repeated or unreadable times,
+    and for columns that are not numbers.
+    """
+    (name, usual), *_ = modality.fields.items()
+    asked_id, asked_time = choice.columns.get(ID), choice.columns.get(TIME)
+    channels = [part.strip() for part in choice.columns.get(name, "").split(",") if part.strip()]
+    if not (asked_id or asked_time) and (len(channels) == 1 or any(find_column(known, table) for known in (name, *usual)) or table.joined):
+        return table
+    time = asked_column(asked_time, f"columns {TIME}=NAME: a column", table, where) or _usual(TIMES, table)
+    if time is None:
+        if asked_id:
+            raise UserError(
+                f"no column of {where} is recognised as the time; its columns are {', '.join(table.columns)}: --columns time=NAME"
+            )
+        return table
+    if not table.scan:
+        raise UserError(f"{table.name} has a row per time step and is a stream; give a local table")
+    own = asked_column(asked_id, f"columns {ID}=NAME: a column", table, where) or _usual(IDS, table)
+    other = {choice.label, choice.split, *(column for field, column in choice.columns.items() if field not in (name, ID, TIME))}
+    other |= {found for usual_name in LABELS if not choice.label and (found := find_column(usual_name, table))}
+    rest = [column for column in table.columns if column not in (time, own) and column not in other]
+    channels = [str(asked_column(channel, f"columns {name}=NAME: a column", table, where)) for channel in channels] or rest
+    if not channels:
+        raise UserError(f"{where} has a time column {time} but no other column of numbers; give a table with the values of each time step")
+    _check_numbers(table, channels, name)
+    joined = f"{len(channels)} channels" if len(channels) > 1 else channels[0]
+    if joined in table.columns:
+        joined = f"{joined} over {time}"
+
+    def read(columns: Sequence[str], *start: int) -> Iterator[dict[str, Any]]:
+        extra = [column for column in columns if column not in (joined, own)]
+        groups: dict[Any, tuple[dict[str, Any], list[Any]]] = {}
+        for number, row in enumerate(rows_of(table, list(dict.fromkeys([time, *([own] if own else []), *channels, *extra])))):
+            key = class_name(row[own]) if own else ""
+            if key is None:
+                raise UserError(f"{table.name} row {number} has no {own}; name its series, or remove the row")
+            first, steps = groups.setdefault(key, ({column: row[column] for column in extra}, []))
+            for column in extra:
+                before, now = first[column], row[column]
+                if now != before and not (is_missing(now) and is_missing(before)):
+                    raise UserError(
+                        f"column {column} changes within series {key or table.name} ({before!r} and {now!r}), but must have one value per "
+                        f"series: split the series by it (--columns {ID}=NAME), or leave it out"
+                    )
+            steps.append((row[time], [row[channel] for channel in channels]))
+        found = {key: _sorted(steps, channels, f"series {key}" if own else table.name) for key, (_, steps) in groups.items()}
+        step = _median_step(found)
+        for key, (times, values) in found.items():
+            made = {joined: _regular(times, values, step, f"series {key}" if own else table.name)[0], **groups[key][0]}
+            yield {column: key if column == own else made[column] for column in columns}
+
+    count, note = _summary(table, time, own, channels)
+    kept = tuple(column for column in table.columns if column in other or column == own)
+    text = f"{count[1]:,} time steps of {count[0]:,} series by {time}, channels {', '.join(channels[:6])}"
+    text += f" and {len(channels) - 6} more" if len(channels) > 6 else ""
+    own_note = ", ".join(filter(None, (table.note, text, note)))
+    return replace(table, columns=(*kept, joined), rows=count[0], read=read, count=None, joined=joined, names=own or "", note=own_note)
+
+
+def _usual(names: Sequence[str], table: Table) -> str | None:
+    return next((found for name in names if (found := find_column(name, table))), None)
+
+
+def _check_numbers(table: Table, channels: list[str], field: str) -> None:
+    for row in islice(rows_of(table, channels, patient=False), 20):
+        for channel in channels:
+            try:
+                _number(row[channel])
+            except ValueError:
+                raise UserError(
+                    f"column {channel} of {table.name} holds {str(row[channel])[:20]!r}, which is not a number; "
+                    f"name the channels: --columns {field}=NAME,NAME"
+                ) from None
+
+
+def _number(cell: Any) -> float:
+    if is_missing(cell) or (isinstance(cell, str) and cell.strip().lower() in BLANK):
+        return math.nan
+    return float(cell)
+
+
+def _seconds(given: Any) -> float:
+    """A time as a number: numbers as they are, dates and ISO text as seconds since 1970."""
+    if isinstance(given, str):
+        text = given.strip()
+        try:
+            return float(text)
+        except ValueError:
+            given = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    if isinstance(given, np.datetime64):
+        return float(given.astype("M8[us]").astype(np.int64)) / 1e6
+    if isinstance(given, datetime.datetime):
+        return given.timestamp() if given.tzinfo else (given - EPOCH).total_seconds()
+    if isinstance(given, datetime.date):
+        return (datetime.datetime(given.year, given.month, given.day) - EPOCH).total_seconds()
+    if isinstance(given, datetime.timedelta):
+        return given.total_seconds()
+    return float(given)
+
+
+def _sorted(steps: list[Any], channels: list[str], where: str) -> tuple[np.ndarray, np.ndarray]:
+    """-> times (T,) in order, values (T,C)."""
+    times, values = np.empty(len(steps)), np.empty((len(steps), len(channels)))
+    for i, (time, cells) in enumerate(steps):
+        try:
+            times[i] = _seconds(time)
+        except (ValueError, TypeError):
+            raise UserError(
+                f"{where}: the time {str(time)[:30]!r} is neither a number nor a date; write it as 2026-01-31 or a number"
+            ) from None
+        for j, cell in enumerate(cells):
+            try:
+                values[i, j] = _number(cell)
+            except (ValueError, TypeError):
+                raise UserError(
+                    f"{where}: {channels[j]} at time {time} is {str(cell)[:20]!r}, not a number; fix it or leave it empty"
+                ) from None
+    if not np.isfinite(times).all():
+        raise UserError(f"{where} has a row without a time; remove it, or give it one")
+    order = np.argsort(times, kind="stable")
+    times, values = times[order], values[order]
+    if (same := np.diff(times) == 0).any():
+        if same.mean() > REPEATED:
+            given, more = steps[int(order[same.argmax()])][0], f" and at {same.sum() - 1:,} more" if same.sum() > 1 else ""
+            raise UserError(
+                f"{where} has two rows at time {given}{more}; keep one of each, or name the series by a column: --columns {ID}=NAME"
+            )
+        times, place = np.unique(times, return_inverse=True)
+        known = np.isfinite(values)
+        count, total = np.zeros((2, len(times), len(channels)))
+        np.add.at(count, place, known)
+        np.add.at(total, place, np.where(known, values, 0.0))
+        values = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return times, values
+
+
+def _median_step(found: dict[Any, tuple[np.ndarray, np.ndarray]]) -> float:
+    steps = [np.diff(times) for times, _ in found.values() if len(times) > 1]
+    return float(np.median(np.concatenate(steps))) if steps else 1.0
+
+
+def _regular(times: np.ndarray, values: np.ndarray, step: float, where: str) -> tuple[np.ndarray, bool]:
+    """-> values (C,T) at equal steps, and whether they were resampled."""
+    steps = np.diff(times)
+    if not steps.size or (np.abs(steps - step) <= SAME * step).all() or np.ptp(steps) <= SAME * steps.min():
+        return values.T, False
+    count = round((times[-1] - times[0]) / step) + 1
+    if count > LONGEST or count > 1000 * len(times):
+        raise UserError(
+            f"{where} has {len(times):,} rows in {count:,} of the table's median steps; resample it, or split it at its long gaps"
+        )
+    at = times[0] + step * np.arange(count)
+    after = np.searchsorted(times, at - SAME * step).clip(max=len(times) - 1)
+    before = (after - 1).clip(min=0)
+    on_row = np.abs(times[after] - at) <= SAME * step
+    width = np.where(on_row, 1.0, times[after] - times[before])
+    share = np.where(on_row, 1.0, ((at - times[before]) / np.where(width > 0, width, 1.0)).clip(0, 1))[:, None]
+    made = np.where(share == 1.0, values[after], values[before] * (1 - share) + values[after] * share)
+    made[~on_row & ((times[after] - times[before]) > GAP * step)] = np.nan
+    return made.T, True
+
+
+def _summary(table: Table, time: str, own: str | None, channels: list[str]) -> tuple[tuple[int, int], str]:
+    """The numbers of series and of rows, and what is done to their times. Raises UserError for what can't be read."""
+    groups: dict[Any, list[Any]] = {}
+    for row in rows_of(table, [time, *([own] if own else [])], patient=False):
+        groups.setdefault(class_name(row[own]) if own else "", []).append((row[time], []))
+    found, unsorted, repeated = {}, 0, 0
+    for key, steps in groups.items():
+        found[key] = _sorted(steps, [], f"series {key}" if own else table.name)
+        given = np.array([_seconds(time) for time, _ in steps])
+        unsorted += bool((np.diff(given) < 0).any())
+        repeated += len(given) - len(found[key][0])
+    step = _median_step(found)
+    uneven = sum(_regular(times, np.zeros((len(times), 0)), step, str(key))[1] for key, (times, _) in found.items())
+    notes = [f"{unsorted:,} series sorted by time"] if unsorted else []
+    notes += [f"{repeated:,} rows at the time of another averaged"] if repeated else []
+    notes += [f"{uneven:,} series with uneven times resampled to steps of {step:g}, gaps are missing values"] if uneven else []
+    notes += ["one recording: window=N cuts it into several series"] if len(groups) == 1 else []
+    return (len(groups), sum(map(len, groups.values()))), ", ".join(notes)

@@ -1,0 +1,81 @@
+"""TS2Vec. Yue, Wang, Duan, Yang, Huang, Tong, Xu, AAAI 2022. https://arxiv.org/abs/2106.10466
+
+Views:  two crops of the same series that overlap (the view carries both and where they lie).
+Heads:  none. Half of the projected time steps of each crop are set to 0 in training (timestamp masking, section 3.2).
+Loss:   at every time step of the overlap, and at every level of a hierarchy of maxima over time (algorithm 1), half the instance-wise
+        contrast (equation 2: against the other series of the batch at the same step) plus half the temporal contrast (equation 1: against
+        the other steps of the series), with dot products, averaged over levels.
+As in the authors' code, the encoder that is kept has the mean of the weights after all steps and at the start, dropout sets a tenth of
+the outputs to 0 (a knob of the encoder), and a batch has 8 series.
+Differs from the authors' code: each series has crops of its own length, where there the whole batch has one, and padding has no part in
+the loss. In the instance-wise contrast steps are counted from the start of the overlap, as in the code; a series whose overlap is shorter
+has no step to compare there. The negatives are those of a process's own batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from untaught.blocks.teacher import Teacher
+from untaught.core import Encoder, Facts, Method, Terms, View
+from untaught.ops.counter_rng import CounterRNG
+from untaught.ops.hierarchical_contrast import hierarchical_contrast
+from untaught.ops.masking import take
+from untaught.ranges import Share, in_range
+
+
+class TS2Vec(Method):
+    views = ("overlap",)
+    needs = frozenset({"steps"})
+    paper = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.01, "schedule": "constant", "warmup": 0.0}
+    short = dict(paper)
+    step: Tensor  # () int64, steps taken
+
+    @in_range
+    def __init__(
+        self,
+        encoder: Encoder,
+        facts: Facts,
+        *,
+        instance: Share = 0.5,  # weight of the instance-wise contrast; the temporal one has 1 minus it
+        masked: Share = 0.5,  # share of the projected time steps that are set to 0
+    ) -> None:
+        super().__init__()
+        self.encoder, self.average, self.seed = encoder, Teacher(encoder), facts.seed
+        self.instance, self.masked = instance, masked
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def exported(self) -> dict[str, Encoder]:
+        return {"encoder": self.average.network}  # type: ignore[dict-item]
+
+    def forward(self, views: list[View], progress: float) -> Terms:
+        (view,) = views
+        assert view.meta is not None
+        rng = CounterRNG(self.seed, 0, (self.step << 32) + view.meta["index"], 0)
+        start, end = view.meta["crops"].unbind(2)  # (B,2)
+        place = torch.arange(view.x.shape[1], device=view.x.device)
+        valid = (place >= start.unsqueeze(2)) & (place < end.unsqueeze(2))  # (B,2,T)
+        hidden = rng.uniform(view.x.shape[1], 2).mT < self.masked  # drawn step by step: the same at any length of the batch
+        tokens = self.tokens(view.x, valid, hidden)
+
+        left, count = start[:, 1], (end[:, 0] - start[:, 1])
+        at = (left.unsqueeze(1) + place).clamp(max=len(place) - 1)
+        instance, temporal = hierarchical_contrast(take(tokens[0], at), take(tokens[1], at), count)
+        return {"instance": self.instance * instance, "temporal": (1 - self.instance) * temporal}
+
+    def tokens(self, x: Tensor, valid: Tensor, hidden: Tensor) -> Tensor:
+        """x (B,T,C), valid and hidden (B,2,T), the steps of each crop and those set to 0 -> (2,B,T,D)."""
+        both = View(torch.cat([x, x]), valid.transpose(0, 1).flatten(0, 1))
+        latent, own = self.encoder.embed(both)
+        latent = latent.masked_fill(hidden.transpose(0, 1).flatten(0, 1).unsqueeze(2), 0.0)
+        tokens = self.encoder.context(latent, own).tokens
+        assert tokens is not None
+        return tokens.unflatten(0, (2, -1))
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        self.step += 1
+        weight = 1.0 / (self.step + 1)
+        for own, trained in zip(self.average.network.parameters(), self.encoder.parameters(), strict=True):
+            own.lerp_(trained, weight.to(own))

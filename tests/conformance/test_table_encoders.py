@@ -1,0 +1,91 @@
+"""Encoders of table rows: any features, tokens by feature, and what is masked has no effect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from untaught.config.registry import build_encoder
+from untaught.core import UserError, View
+from untaught.encoders.table import FTTransformer
+
+FEATURES: list[dict[str, Any]] = [
+    {"name": "age", "values": 1, "edges": [-1.0, 0.0, 1.0]},
+    {"name": "colour", "values": 3, "edges": []},
+    {"name": "price", "values": 1, "edges": [-2.0, 2.0]},
+    {"name": "size", "values": 2, "edges": []},
+]
+
+
+def some(count: int = 6) -> torch.Tensor:
+    """x (B,11): two numbers, two categories, each with its missing flag."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.zeros(count, 11)
+    x[:, [0, 6]] = torch.randn(count, 2, generator=generator)
+    x[torch.arange(count), 2 + torch.arange(count) % 3] = 1
+    x[torch.arange(count), 8 + torch.arange(count) % 2] = 1
+    return x
+
+
+@pytest.mark.parametrize("name", ["mlp_table", "resnet_table", "ft_transformer"])
+@pytest.mark.parametrize("features", [FEATURES, FEATURES[:1], FEATURES[1:2]], ids=["mixed", "one number", "one category"])
+def test_any_features_become_a_vector(name: str, features: list[dict[str, Any]]) -> None:
+    encoder = build_encoder(name, {"features": features}, {"width": "32"}).eval()
+    x = some()[:, : sum(one["values"] + 1 for one in features)]
+    x.requires_grad_(True)
+    assert encoder(View(x)).shape == (6, 32)
+    assert encoder.width == 32
+
+
+def test_each_feature_is_a_token_that_depends_on_its_own_value() -> None:
+    encoder = FTTransformer(features=FEATURES, width=16, depth=1, heads=2).eval()
+    tokens, valid = encoder.embed(View(some()))
+    assert tokens.shape == (6, 4, 16)
+    assert valid is None
+    starts = [0, 2, 6, 8, 11]
+    for j in range(4):
+        changed = some()
+        changed[:, starts[j] : starts[j + 1]] = changed[:, starts[j] : starts[j + 1]].roll(1, 0)
+        other, _ = encoder.embed(View(changed))
+        same = [k for k in range(4) if torch.equal(tokens[:, k], other[:, k])]
+        assert same == [k for k in range(4) if k != j]
+
+
+def test_a_missing_value_has_one_token_and_an_unseen_category_none_of_the_categories() -> None:
+    encoder = FTTransformer(features=FEATURES, width=16, depth=1, heads=2).eval()
+    x = some(3)
+    x[:, 0], x[:, 1] = torch.tensor([1.0, -3.0, 0.0]), 1.0
+    tokens, _ = encoder.embed(View(x))
+    assert torch.equal(tokens[0, 0], tokens[1, 0])
+    torch.testing.assert_close(tokens[0, 0], encoder.missing[0])
+    x = some(3)
+    x[:, 2:5] = 0
+    assert not encoder.embed(View(x))[0][:, 1].any()
+
+
+def test_the_order_of_visible_tokens_does_not_matter_and_hidden_ones_have_no_effect() -> None:
+    encoder = FTTransformer(features=FEATURES, width=16, depth=2, heads=2).eval()
+    tokens, _ = encoder.embed(View(some()))
+    whole = encoder.context(tokens, want=("pooled", "tokens"))
+    order = torch.tensor([2, 0, 3, 1]).expand(6, -1)
+    turned = encoder.context(tokens[:, order[0]], at=order, want=("pooled", "tokens"))
+    torch.testing.assert_close(turned.pooled, whole.pooled, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(turned.tokens, whole.tokens[:, order[0]], atol=1e-5, rtol=1e-4)  # type: ignore[index]
+    valid = torch.tensor([True, True, False, True]).expand(6, -1)
+    one = encoder.context(tokens, valid, want=("pooled",)).pooled
+    tokens = tokens.clone()
+    tokens[:, 2] = 100.0
+    torch.testing.assert_close(encoder.context(tokens, valid, want=("pooled",)).pooled, one, atol=1e-5, rtol=1e-4)
+
+
+def test_what_ft_transformer_can_not_do_is_one_line() -> None:
+    encoder = FTTransformer(features=FEATURES, width=16, depth=1, heads=2)
+    with pytest.raises(UserError, match="columns have no order"):
+        encoder.context(encoder.embed(View(some()))[0], causal=True)
+    with pytest.raises(UserError, match=r"encoder.width=30: must be a multiple of its 4 heads"):
+        build_encoder("ft_transformer", {"features": FEATURES}, {"width": "30"})
+    with pytest.raises(UserError, match="use mlm"):
+        encoder.shallower(0.5)
+    assert encoder.words().parts(torch.zeros(1, 16))[1].shape == (2 + 3 + 1 + 2, 16)

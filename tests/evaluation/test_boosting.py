@@ -1,0 +1,69 @@
+"""Gradient boosting beside the probes: against scikit-learn, with few labels, with wrong ones, and what is said of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from untaught.evaluation import boosting
+from untaught.evaluation.boosting import boosted, boosting_rows, noisy, noisy_linear_rows, trees_win
+
+
+@pytest.fixture
+def steps() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A checkerboard, which trees see and lines don't."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(600, 4)).astype(np.float32)
+    y = ((x[:, 0] > 0) ^ (x[:, 1] > 0)).astype(np.int64)
+    return x[:400], y[:400], x[400:], y[400:]
+
+
+def test_it_is_scikit_learns(steps: tuple[np.ndarray, ...]) -> None:
+    x, y, test, _ = steps
+    own = HistGradientBoostingClassifier(min_samples_leaf=20, early_stopping=False, random_state=0).fit(x, y).predict(test)
+    assert np.array_equal(boosted(x, y, test, "classes"), own)
+
+
+def test_few_rows_can_be_split() -> None:
+    x = np.array([[0.0], [0.1], [1.0], [1.1]], np.float32)
+    assert boosted(x, np.array([0, 0, 1, 1]), x, "classes").tolist() == [0, 0, 1, 1]
+    assert boosted(x, np.array([2, 2, 2, 2]), x, "classes").tolist() == [2, 2, 2, 2]
+
+
+def test_rows_for_all_few_and_wrong_labels(steps: tuple[np.ndarray, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boosting.low_label, "SETTINGS", ("10/class", "10%"))
+    rows = {row["labels"]: row for row in boosting_rows(*steps, "classes") if row["metric"] == "accuracy"}
+    assert list(rows) == ["all", "10/class", "10%", "all, 30% wrong"]
+    assert rows["all"]["mean"] > 0.9
+    assert rows["10/class"]["draws"] == boosting.DRAWS
+    assert rows["10/class"]["mean"] < rows["all"]["mean"]
+    assert rows["all, 30% wrong"]["mean"] < rows["all"]["mean"]
+    linear = noisy_linear_rows(*steps)
+    assert linear[0]["probe"] == "linear"
+    assert linear[0]["mean"] < 0.65
+    x, _, test, _ = steps
+    numbers = boosting_rows(x, x[:, 0] ** 2.0, test, test[:, 0] ** 2.0, "numbers")
+    assert next(row["mean"] for row in numbers if row["metric"] == "r2" and row["labels"] == "all") > 0.75
+
+
+def test_a_share_of_the_labels_becomes_another_class() -> None:
+    labels = np.arange(3000) % 3 + 5
+    found = noisy(labels, 0.3, seed=0)
+    wrong = found != labels
+    assert wrong.mean() == pytest.approx(0.3, abs=0.03)
+    assert set(found) == {5, 6, 7}
+    for name in (5, 6, 7):
+        others = found[wrong & (labels == name)]
+        assert abs(np.mean(others == others.max()) - 0.5) < 0.07
+    assert np.array_equal(noisy(labels, 0.3, seed=0), found)
+
+
+def test_it_is_said_where_trees_win() -> None:
+    def row(features: str, probe: str, labels: str, mean: float) -> dict[str, object]:
+        return {"features": features, "probe": probe, "labels": labels, "metric": "accuracy", "mean": mean}
+
+    rows = [row("raw", "boosting", "all", 0.9), row("encoder", "linear", "all", 0.8), row("encoder", "boosting", "all", 0.85)]
+    rows += [row("raw", "boosting", "10/class", 0.6), row("encoder", "linear", "10/class", 0.7)]
+    assert trees_win(rows) == "gradient boosting on raw rows is better than the encoder: all labels 90.0% against 85.0% (boosting)"
+    assert trees_win(rows[3:]) == ""

@@ -1,0 +1,96 @@
+"""Methods of time series against the papers' equations in plain loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from untaught.core import Facts, View
+from untaught.encoders.conv_series import ConvSeries
+from untaught.methods import TS2Vec
+from untaught.ops.hierarchical_contrast import hierarchical_contrast
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+# -------------------------------------------------------------------------------------------------------------- TS2Vec
+
+
+def by_algorithm_1(a: list[Tensor], b: list[Tensor]) -> tuple[float, float]:
+    """For each series its vectors (n_i, D) in two views -> the two contrasts, averaged over levels."""
+    instance, temporal, levels = 0.0, 0.0, 0
+    while True:
+        inst, temp = [], []
+        for r, s in ((a, b), (b, a)):
+            for i in range(len(r)):
+                for t in range(len(r[i])):
+                    own = float(r[i][t] @ s[i][t])
+                    at_t = [j for j in range(len(r)) if t < len(r[j])]
+                    below = sum(math.exp(float(r[i][t] @ s[j][t])) + (j != i) * math.exp(float(r[i][t] @ r[j][t])) for j in at_t)
+                    inst.append(math.log(below) - own)
+                    steps = range(len(r[i]))
+                    below = sum(math.exp(float(r[i][t] @ s[i][u])) + (u != t) * math.exp(float(r[i][t] @ r[i][u])) for u in steps)
+                    temp.append(math.log(below) - own)
+        instance, temporal, levels = instance + sum(inst) / len(inst), temporal + sum(temp) / len(temp), levels + 1
+        if max(len(x) for x in a) == 1:
+            return instance / levels, temporal / levels
+        a, b = ([halved(x) for x in each] for each in (a, b))
+
+
+def halved(x: Tensor) -> Tensor:
+    return x if len(x) == 1 else torch.stack([torch.maximum(x[2 * t], x[2 * t + 1]) for t in range(len(x) // 2)])
+
+
+@pytest.mark.parametrize("lengths", [[6, 6, 6], [9, 4, 1], [1, 1], [5]])
+def test_the_hierarchy_is_algorithm_1(lengths: list[int]) -> None:
+    count, width = torch.tensor(lengths), max(lengths) + 4
+    a, b = torch.randn(2, len(lengths), width, 3, dtype=torch.float64)
+    want = by_algorithm_1([x[:n] for x, n in zip(a, lengths, strict=True)], [x[:n] for x, n in zip(b, lengths, strict=True)])
+    found = hierarchical_contrast(a, b, count)
+    assert [x.item() for x in found] == pytest.approx(want, rel=1e-5)
+
+
+def test_ts2vec_contrasts_the_overlap_of_crops_whose_latent_steps_are_masked() -> None:
+    encoder = ConvSeries(channels=1, width=4, hidden=4, depth=1)
+    crops = torch.tensor([[[0, 7], [2, 9]], [[0, 4], [1, 6]]])
+    view = View(torch.randn(2, 10, 1), meta={"crops": crops, "index": torch.arange(2)})
+    method = TS2Vec(encoder, Facts(rows=2, views={"overlap": view}), masked=0.0, instance=0.25)
+    a, b = [], []
+    for x, ((s, e), (s2, e2)) in zip(view.x, crops.tolist(), strict=True):
+        for to, start, end in ((a, s, e), (b, s2, e2)):
+            tokens = encoder.features(View(x[None, start:end]), want=("tokens",)).tokens
+            assert tokens is not None
+            to.append(tokens[0, s2 - start : e - start].detach())
+    instance, temporal = by_algorithm_1(a, b)
+    found = method([view], 0.0)
+    assert found["instance"].item() == pytest.approx(0.25 * instance, rel=1e-5)
+    assert found["temporal"].item() == pytest.approx(0.75 * temporal, rel=1e-5)
+
+    seen: list[Tensor] = []
+    encoder.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    long = View(torch.randn(2, 1000, 1), meta={"crops": torch.tensor([0, 1000]).expand(2, 2, 2), "index": torch.arange(2)})
+    TS2Vec(encoder, Facts(rows=2, views={"overlap": long}))([long], 0.0)
+    (latent,) = seen
+    hidden = (latent == 0).all(1)  # (4,T), the crops of both series
+    assert hidden.float().mean(1).tolist() == pytest.approx([0.5] * 4, abs=0.05)
+    assert not torch.equal(hidden[0], hidden[2]), "each crop has a mask of its own"
+
+
+def test_the_encoder_that_is_kept_is_the_mean_over_all_steps() -> None:
+    encoder = ConvSeries(channels=1, width=4, hidden=4, depth=1)
+    method = TS2Vec(encoder, Facts(rows=2))
+    weights = [encoder.inside.weight.detach().clone()]
+    for _ in range(4):
+        with torch.no_grad():
+            encoder.inside.weight.add_(torch.randn_like(encoder.inside.weight))
+        method.after_step(0.0)
+        weights.append(encoder.inside.weight.detach().clone())
+    kept = method.exported()["encoder"]
+    assert isinstance(kept, ConvSeries)
+    torch.testing.assert_close(kept.inside.weight, torch.stack(weights).mean(0))
