@@ -116,7 +116,8 @@ def test_a_plain_knob_of_a_hybrid_overrides_all_its_members_settings() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_methods_settings_are_valid(name: str) -> None:
     cls = method_class(name)
-    modality = next(m for m in map(modality_named, ("image", "text", "image_text", "audio", "table")) if set(cls.views) <= m.views.keys())
+    kinds = map(modality_named, ("image", "text", "image_text", "audio", "series", "table"))
+    modality = next(m for m in kinds if set(cls.views) <= m.views.keys())
     for defaults in ("short", *(["paper"] if cls.paper else [])):
         knobs = sort_knobs(with_defaults(cls, defaults, {}), cls, modality, TrainConfig)
         TrainConfig(**knobs["loop"])

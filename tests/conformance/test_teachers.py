@@ -49,12 +49,14 @@ TAUGHT: dict[str, tuple[str, Momentum]] = {  # which network is kept, and the mo
     "ijepa": ("teacher", linear(0.996, 1.0)),  # Assran et al. 2023, appendix A: the target encoder, linearly to 1
     "gram": ("student", constant(0.999)),  # Simeoni et al. 2025: the partner's network is kept
     "hubert": ("student", constant(0.0)),  # Hsu et al. 2021: units are of a copy, taken when a phase begins
+    "ts2vec": ("teacher", constant(0.0)),  # the authors' code: the mean of the weights so far
     "data2vec": ("teacher", constant(0.9998)),  # the authors' command: --ema_decay .9998 --ema_start_at 0
 }
 ANCHORED = {
     "gram",
     "hubert",
-}  # with snapshots, which stand still between: tests/reference/test_gram_by_equation.py, test_speech_by_equation.py
+    "ts2vec",
+}  # snapshots that stand still between, a mean of all steps: tests/reference/test_{gram,speech,series}_by_equation.py
 each_taught = pytest.mark.parametrize("name", [name for name in TAUGHT if name in CLASSES and name not in ANCHORED])
 
 

@@ -143,4 +143,4 @@ def test_a_long_table_is_trained_on_in_windows(tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "run" / "run.yaml").exists()
     assert "6 of val, bank of 18" in capsys.readouterr().err, "8 series in 3 windows each, of which 2 series are held out"
     unlabelled = "".join(f"{line.rpartition(',')[0]}\n" for line in rows.splitlines())
-    assert len(run.embed(csv(tmp_path, f"run,time,v\n{unlabelled}"))) == 8, "a vector for each series, not for each window"
+    assert len(run.embed(csv(tmp_path, f"run,time,v\n{unlabelled}"))) == 24, "a vector for each window, as in training"

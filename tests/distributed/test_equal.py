@@ -27,10 +27,11 @@ from untaught.training.trainer import Trainer
 PLAIN: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.02, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0}
 LOOP: dict[str, Any] = PLAIN | {"batch_size": 12, "steps": 2, "precision": "float32", "log_every": 1}
 PICTURES = [name for name in METHODS if set(method_class(name).views) <= set(MODALITIES["image"].views)]
+OWN_BATCH = ("ts2vec",)  # whose negatives are those of a process's own batch, as its header says
 CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {  # name -> method, whether a ViT, knobs of the loop
     **{name: (name, False, {}) for name in PICTURES if not method_class(name).needs},
     **{f"{name} vit": (name, True, {}) for name in PICTURES if method_class(name).needs or name in ("mocov3", "dino")},
-    **{name: (name, False, {}) for name in METHODS if name not in PICTURES},  # of text, and of pairs
+    **{name: (name, False, {}) for name in METHODS if name not in (*PICTURES, *OWN_BATCH)},  # of text, pairs, sound and rows
     "hybrid": ("moco+deepcluster:0.5", False, {}),
     "hybrid vit": ("simclr+mae:0.5", True, {"accumulate": 2}),
     "accumulated": ("simclr", False, {"accumulate": 2}),
@@ -88,7 +89,7 @@ def train(folder: str) -> dict[str, Any]:
         train_config = TrainConfig(**(LOOP | knobs))
         group = ProcessGroup(train_config, cls.find_unused_parameters)
         torch.manual_seed(0)
-        kind = next(kind for kind in ("image", "text", "image_text", "waveform") if set(cls.views) <= set(MODALITIES[kind].views))
+        kind = next(kind for kind in ("image", "text", "image_text", "waveform", "table") if set(cls.views) <= set(MODALITIES[kind].views))
         one = len(cls.roles()) == 1
         needs = frozenset({"tokens"}) if tokens else frozenset()
         encoder = toy_encoder(needs | cls.roles()["encoder"].needs, kind) if one else None

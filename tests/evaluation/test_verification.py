@@ -120,7 +120,7 @@ def test_a_run_is_measured_beside_its_baselines(tmp_path: Path, monkeypatch: pyt
     options: dict[str, Any] = {"encoder__width": 8, "precision": "float32"}
     run = ut.pretrain(waves.astype(np.float32), "simclr", out=tmp_path / "run", modality="series", steps=2, batch_size=16, **options)
     rows = ut.evaluate(run, (waves.astype(np.float32), speaker), modality="series", task="verify", pairs=200)
-    assert {row["features"] for row in rows} == {"encoder", "random_init", "raw"}
+    assert {row["features"] for row in rows} == {"encoder", "random_init", "raw", "MiniRocket"}
     assert {(row["probe"], row["metric"]) for row in rows} == {("verification", "eer"), ("verification", "min_dcf")}
     again = ut.evaluate(run, (waves.astype(np.float32), speaker), modality="series", task="verify", pairs=200)
     assert rows == again

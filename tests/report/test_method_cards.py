@@ -14,13 +14,11 @@ from command import Cli
 
 from untaught.config.help import meanings_of
 from untaught.config.overrides import sort_knobs
-from untaught.config.registry import method_class
+from untaught.config.registry import method_class, modality_named
 from untaught.config.train_config import TrainConfig
 from untaught.methods import METHODS
-from untaught.modalities.audio import AUDIO
+from untaught.modalities import MODALITIES
 from untaught.modalities.image import IMAGE
-from untaught.modalities.image_text import IMAGE_TEXT
-from untaught.modalities.text import TEXT
 from untaught.report import method_cards as cards
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +92,7 @@ def test_every_card_is_whole_and_its_example_is_understood(name: str) -> None:
     (card,) = cards.method_cards(name)
     assert all(card[key] for key in ("family", "paper", "views", "needs", "link", "header"))
     assert all(knob["meaning"] for knob in card["knobs"].values())
-    modality = next(kind for kind in (IMAGE, TEXT, AUDIO, IMAGE_TEXT) if set(method_class(name).views) <= set(kind.views))
+    modality = next(kind for kind in map(modality_named, MODALITIES) if set(method_class(name).views) <= set(kind.views))
     data = "photos/" if modality is IMAGE else f"{modality.noun}/ --modality {modality.name}"
     title = name if method_class(name).alone else f"dinov2+{name}:0.5"
     begin = f"untaught pretrain {data} --method {title} "

@@ -13,7 +13,7 @@ A run whose epoch is longer than a phase therefore has fewer phases. With anothe
 Differs from the paper: features are standardised before clustering; units are those of the part of the recording that is seen, not of
 all of it; a later phase goes on from the weights of the one before, not from random ones; phases have no lengths of their own (there
 250,000 and 400,000 updates).
-Differs from the authors' code (fairseq, hubert_base_librispeech.yaml, which the preset `paper` follows, and simple_kmeans): k-means sees all
+Differs from the authors' code (fairseq, simple_kmeans; hubert_base_librispeech.yaml, which the preset `paper` follows): k-means sees all
 chosen frames at every iteration and starts once from random ones (there batches of 10,000, the best of 20 starts by k-means++); vectors of
 units begin normal, not uniform in 0..1; Adam's epsilon is torch's 1e-8 (1e-6); the encoder has its own dropout, 0 by default (0.1, and 0.05
 of whole layers).

@@ -14,8 +14,8 @@ The weight of the penalty is from their code too, which leaves out negatives wit
 does not mention it. Then a quantiser that chooses the same codes everywhere has no negatives and a loss of 0: so training collapses on
 little data (50 minutes of speech: to one code per group in 120 steps). Short runs keep these negatives, so that the same codes everywhere
 are the worst choice and not the best, and standardise the local features, which at random init hardly differ from frame to frame.
-The preset `paper` is the authors' wav2vec2_base_librispeech.yaml, but for Adam's epsilon, torch's 1e-8 (1e-6), and the encoder's dropout, 0 by
-default (0.1, and 0.05 of whole layers).
+The preset `paper` is the authors' wav2vec2_base_librispeech.yaml, but for Adam's epsilon, torch's 1e-8 (1e-6), and the encoder's dropout, 0
+by default (0.1, and 0.05 of whole layers).
 "code_perplexity" is logged: the number of codes in use, by the entropy of their frequencies in the batch, summed over groups. "accuracy" is
 the share of masked places whose own target is the nearest. Negatives and noise depend on the step and the sample alone.
 """

@@ -13,7 +13,6 @@ and puts a sigmoid behind the reconstruction. The semi-supervised part (section 
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,7 +24,6 @@ from untaught.ranges import Weight, in_range
 
 class VIME(Method):
     views = ("redrawn",)
-    answers = "restored rows"
     paper = {"optimizer": "rmsprop", "lr": 1e-3, "weight_decay": 0.0, "warmup": 0.0, "schedule": "constant"}
 
     @in_range
@@ -57,8 +55,3 @@ class VIME(Method):
     def vectors(self, view: View) -> Tensor:
         """-> the vectors of corrupted rows (B,D)."""
         return self.corrupted.read(self.encoder, view, View(view.target), None)
-
-    @torch.no_grad()
-    def solve(self, views: list[View]) -> Tensor:
-        """-> the restored row, in the form of the target."""
-        return self.row(self.vectors(views[0])).float()
