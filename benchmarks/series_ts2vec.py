@@ -48,7 +48,8 @@ def svm(train: np.ndarray, y_train: np.ndarray, test: np.ndarray, y_test: np.nda
     plain: Any = SVC(C=float("inf"), gamma="scale")
     if len(train) // len(np.unique(y_train)) < 5 or len(train) < 50:
         return float(plain.fit(train, y_train).score(test, y_test))
-    return float(GridSearchCV(plain, {"C": GRID}, cv=5).fit(train, y_train).score(test, y_test))
+    search: Any = GridSearchCV(plain, {"C": GRID}, cv=5).fit(train, y_train)
+    return float(search.score(test, y_test))
 
 
 def ours(name: str, seeds: range) -> Iterator[dict[str, Any]]:

@@ -222,7 +222,7 @@ def speed(path: Path, steps: int = 15, batch: int = 256) -> None:
         return found
 
     def their_step(step: int) -> None:
-        a, b = (theirs["projector"](theirs["encoder"].layers(part)) for part in their_views(step))
+        a, b = (theirs["projector"](theirs["encoder"].get_submodule("layers")(part)) for part in their_views(step))
         z = torch.nn.functional.normalize(torch.cat([a, b]))
         similarity = (z @ z.T / 0.1).fill_diagonal_(-1e9)
         loss = torch.nn.functional.cross_entropy(similarity, torch.arange(2 * batch).roll(batch))

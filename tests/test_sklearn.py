@@ -23,6 +23,8 @@ from untaught.console import console
 from untaught.core import UserError
 from untaught.sklearn import SelfSupervisedClassifier, SelfSupervisedEncoder, SelfSupervisedRegressor
 
+copied: Any = clone
+
 SHORT = SelfSupervisedEncoder(steps=2, random_state=0)
 EXPECTED: dict[str, str] = {}  # scikit-learn's checks that an estimator is allowed to fail, with the reason: none
 
@@ -65,7 +67,7 @@ def test_frames_with_mixed_columns_become_vectors(encoder: SelfSupervisedEncoder
     unseen = table.iloc[:2].assign(town="overseas", weight=np.nan)
     assert np.isfinite(encoder.transform(unseen)).all()
     assert list(encoder.get_feature_names_out())[:2] == ["selfsupervisedencoder0", "selfsupervisedencoder1"]
-    frame = clone(encoder).set_params(steps=2).set_output(transform="pandas").fit(table).transform(table)
+    frame = copied(encoder).set_params(steps=2).set_output(transform="pandas").fit(table).transform(table)
     assert list(frame.columns) == list(encoder.get_feature_names_out())
     assert capfd.readouterr().err == ""
     assert not console.quiet
@@ -75,8 +77,8 @@ def test_it_is_pickled_and_fitted_again_alike(encoder: SelfSupervisedEncoder) ->
     table, _ = people()
     vectors = encoder.transform(table)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(encoder)).transform(table), vectors)
-    np.testing.assert_array_equal(clone(encoder).fit(table, y=np.arange(len(table))).transform(table), vectors)  # y is not read
-    assert not np.array_equal(clone(encoder).set_params(random_state=1).fit(table).transform(table), vectors)
+    np.testing.assert_array_equal(copied(encoder).fit(table, y=np.arange(len(table))).transform(table), vectors)  # y is not read
+    assert not np.array_equal(copied(encoder).set_params(random_state=1).fit(table).transform(table), vectors)
 
 
 def test_nothing_stays_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())  # discards what is buffered
 
 
-console = _Console(stderr=True, soft_wrap=True)
+console = _Console(stderr=True, soft_wrap=True, emoji=False)
 
 
 _hushed = False

@@ -51,6 +51,9 @@ def test_rows_are_not_called_digits() -> None:
     said = " ".join(sentences(ROWS, DEMOS["tables"]))
     assert "recognises 78% of unseen rows" in said
     assert "the standardised columns reach 61%" in said
+    assert "what pretraining learned" in said
+    as_good = [row | {"mean": 0.77} if row["features"] == "raw" else row for row in ROWS]
+    assert "here the raw data are as good: start with them" in " ".join(sentences(as_good, DEMOS["tables"]))
 
 
 def test_a_modality_without_a_demo_is_refused() -> None:

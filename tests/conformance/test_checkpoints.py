@@ -48,7 +48,7 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {
 def test_the_prefix_that_other_code_gave_is_taken_off_and_said(form: str, tmp_path: Path) -> None:
     found, prefix = FORMS[form]
     torch.save(found, tmp_path / "file.pth")
-    encoder = timm_encoder("test_resnet", size=96, weights=str(tmp_path / "file.pth"))
+    encoder: Any = timm_encoder("test_resnet", size=96, weights=str(tmp_path / "file.pth"))
     for key, value in encoder.model.state_dict().items():
         assert torch.equal(value, MINE[key]), key
     assert encoder.note.endswith(f"tensors with prefix {prefix}") if prefix else encoder.note == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -21,7 +23,8 @@ def steps() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def test_it_is_scikit_learns(steps: tuple[np.ndarray, ...]) -> None:
     x, y, test, _ = steps
-    own = HistGradientBoostingClassifier(min_samples_leaf=20, early_stopping=False, random_state=0).fit(x, y).predict(test)
+    settings: Any = {"min_samples_leaf": 20, "early_stopping": False, "random_state": 0}
+    own = HistGradientBoostingClassifier(**settings).fit(x, y).predict(test)
     assert np.array_equal(boosted(x, y, test, "classes"), own)
 
 
@@ -33,7 +36,8 @@ def test_few_rows_can_be_split() -> None:
 
 def test_rows_for_all_few_and_wrong_labels(steps: tuple[np.ndarray, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boosting.low_label, "SETTINGS", ("10/class", "10%"))
-    rows = {row["labels"]: row for row in boosting_rows(*steps, "classes") if row["metric"] == "accuracy"}
+    x, y, test, want = steps
+    rows = {row["labels"]: row for row in boosting_rows(x, y, test, want, "classes") if row["metric"] == "accuracy"}
     assert list(rows) == ["all", "10/class", "10%", "all, 30% wrong"]
     assert rows["all"]["mean"] > 0.9
     assert rows["10/class"]["draws"] == boosting.DRAWS

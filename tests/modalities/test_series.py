@@ -296,7 +296,7 @@ def test_an_encoder_does_not_read_padding(encoder: Any) -> None:
     torch.testing.assert_close(encoder(View(wide, torch.cat([valid, torch.zeros(3, 7, dtype=torch.bool)], 1))), want)
     torch.testing.assert_close(encoder(View(x[2:, :5])), want[2:])
     if "steps" in encoder.offers:
-        some, every = (encoder.features(View(*given), want=("tokens",)).tokens for given in ((x[2:, :5],), (x, valid)))
+        some, every = (encoder.features(given, want=("tokens",)).tokens for given in (View(x[2:, :5]), View(x, valid)))
         torch.testing.assert_close(every[2:, :5], some)
         torch.testing.assert_close(every[2, :5].amax(0), want[2])
     if "tokens" in encoder.offers:

@@ -10,6 +10,7 @@ from untaught.commands.request import PretrainArguments
 from untaught.core import Options, UserError
 from untaught.evaluation.evaluate import evaluate
 
+LEVEL = 0.02  # accuracy above raw data, below which the raw data count as good
 TEMPERATURE = 0.5  # as in SimCLR's paper for small images; one label per class needs well-separated classes
 
 
@@ -74,13 +75,14 @@ def sentences(rows: list[Options], own: Demo = DEMOS["image"]) -> list[str]:
     found = {row["features"]: row for row in rows if (row["probe"], row["labels"], row["metric"]) == ("linear", "1/class", "accuracy")}
     percent = {features: f"{100 * row['mean']:.0f}%" for features, row in found.items()}
     encoder = found["encoder"]
+    level = encoder["mean"] - found["raw"]["mean"] < LEVEL
+    meaning = "here the raw data are as good: start with them" if level else "the difference is what pretraining learned"
     return [
         f"A small network was pretrained on {own.what} for {own.seconds} seconds, without labels.",
         f"A linear classifier on its features, trained on one labelled example of each {own.classes}, recognises {percent['encoder']} of "
         f"{own.unseen} (mean of {encoder['draws']} draws of the examples, 95% interval {100 * encoder['low']:.0f} to "
         f"{100 * encoder['high']:.0f}%).",
-        f"With the same examples, {own.raw} {percent['raw']} and the same network at random init {percent['random_init']}: "
-        "the difference is what pretraining learned.",
+        f"With the same examples, {own.raw} {percent['raw']} and the same network at random init {percent['random_init']}: {meaning}.",
     ]
 
 

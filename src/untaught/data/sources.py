@@ -80,8 +80,9 @@ def open_source(
         opened = frames.of_datasets(data, "the data set")
         return tables.open_tables(opened, modality, _stream_facts(opened), "the data set", choice)
     if module in ("pandas", "polars", "pyarrow"):
-        if modality.numbered and getattr(getattr(data, "index", None), "nlevels", 1) == 2:  # pandas, indexed by series and time
-            data = data.reset_index(names=[ID, TIME])
+        frame: Any = data
+        if modality.numbered and getattr(getattr(frame, "index", None), "nlevels", 1) == 2:  # pandas, indexed by series and time
+            data = frame.reset_index(names=[ID, TIME])
             choice = replace(choice, columns={ID: ID, TIME: TIME, **choice.columns})
         return tables.open_tables({"all": [frames.of_frame(data, "the table", field)]}, modality, None, "the table", choice)
     if modality.several and (found := lists.fields_of(data, modality)):
