@@ -213,8 +213,6 @@ def open_builtin(name: str, modality: Modality) -> Source:
 
 def _table(load: Any, name: str, modality: Modality) -> Source:
     """A table of scikit-learn with the names of its columns and classes."""
-    from untaught.data import frames, tables
-
     found = load(as_frame=True)
     frame = found.data.assign(target=[str(found.target_names[number]) for number in found.target])
     where = f"builtin:{name}"

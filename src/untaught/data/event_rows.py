@@ -73,7 +73,8 @@ def grouped_events(tables: Sequence[Table], columns: EventColumns) -> Table:
     note += _order_doubt(users, times, found.ranks[items]) if columns.time else ""
     kept: list[str] = [columns.user, columns.item, *([columns.time] if columns.time else []), *constant]
     name = tables[0].name if len(tables) == 1 else f"{len(tables)} tables"
-    return Table(name, tuple(kept), len(names), read, {c: tables[0].classes[c] for c in constant if c in tables[0].classes}, note=note)
+    classes = {c: tables[0].classes[c] for c in constant if c in tables[0].classes}
+    return Table(name, tuple(kept), len(names), read, classes, note=note, names=columns.user)
 
 
 def _order_doubt(users: np.ndarray, times: np.ndarray, ranks: np.ndarray) -> str:

@@ -115,8 +115,7 @@ def open_tables(
                 if label is not None:
                     record["label"] = number(row.get(label))
                 files = [row[column] for column in chosen.values() if column in listings or column in table.media]
-                own_name = table.names or (chosen[modality.grouped] if modality.grouped else None)
-                record["name"] = _name(files) or (str(row[own_name]) if own_name else f"{table.name} row {i}")
+                record["name"] = _name(files) or (str(row[table.names]) if table.names else f"{table.name} row {i}")
                 linked = (_linked(table, row[column]) for column in listings)
                 if known_files := [stamps[path] for path in linked if path in stamps]:
                     record["facts"] = known_files[0]

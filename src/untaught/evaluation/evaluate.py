@@ -143,6 +143,7 @@ def evaluate(
         for name, fit in model.modality.classical.items():
             scorer.raw = fit(scorer.training_rows(FITTED), dataset.prep)
             rows += measure(name, None)
+        scorer.raw = model.modality.raw
     rows += [] if group or task else _next_item(dataset, networks, device, seed)
     if scorer.possible and scorer.kind in boosting.KINDS and model.modality.boosted and not group and task != VERIFY:
         rows += scorer.boosted(networks[0][2].to(device), model.views(dataset.prep, (model.view,)))
