@@ -38,7 +38,8 @@ Span = tuple[float, float, float]  # median, lowest, highest
 def encoder_of(method: str) -> tuple[str, ...]:
     """Name and knobs."""
     knobs = tuple(knob for knob in KNOBS.get(method, ()) if knob.startswith("encoder."))
-    return "vit_mini" if knobs or "tokens" in method_class(method).needs else "conv_small", *knobs
+    needs = method_class(method).needs
+    return "vit_causal" if "causal" in needs else "vit_mini" if knobs or "tokens" in needs else "conv_small", *knobs
 
 
 def speed(folder: Path, runs: Path, method: str, encoder: tuple[str, ...], batch: int, steps: int) -> float:

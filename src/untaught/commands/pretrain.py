@@ -390,9 +390,7 @@ def score(run: Run, heads: dict[str, nn.Module]) -> None:
     scorer, next_item, seed, device = run.scorer, run.next_item, run.trainer.train_config.seed, run.trainer.train_step.device
     if not scorer.possible and run.data.store is not None:
         say(f"{'kNN      ' if isinstance(scorer, Scorer) else 'retrieval'} not measured: {scorer.why_not}")
-    if next_item.offered and not next_item.possible:
-        say(f"next item not measured: {next_item.why_not}")
-    if not (scorer.possible or next_item.possible):
+    if not (next_item.announce() or scorer.possible):
         return
     random_init = dict(run.random_init)
     for role in run.exported.keys() - random_init.keys():

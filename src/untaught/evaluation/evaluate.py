@@ -159,9 +159,7 @@ def evaluate(
 def _next_item(dataset: Dataset, networks: list[tuple[str, EvaluatedModel, nn.Module]], device: torch.device, seed: int) -> list[Options]:
     """Next-item ranking of the networks that rank items, beside classical recommenders; [] if the data or the encoder do not offer it."""
     ranker = NextItem(dataset, networks[0][2], device, has_bfloat16(device.type), seed)
-    if ranker.offered and not ranker.possible:
-        say(f"next item not measured: {ranker.why_not}")
-    if not ranker.possible:
+    if not ranker.announce():
         return []
     ranker.describe()
     rows = [row for name, _, network in networks if can_rank(network) for row in ranker.measure(name, network.to(device))[0]]

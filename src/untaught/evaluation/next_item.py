@@ -116,6 +116,12 @@ class NextItem:
         for batch in self.dataset.in_order(rows, ROWS).batches(0):
             yield batch, views(batch, 0)[0]
 
+    def announce(self) -> bool:
+        """Whether it is measured; says why not if modality and encoder offer it."""
+        if self.offered and not self.possible:
+            say(f"next item not measured: {self.why_not}")
+        return self.possible
+
     def describe(self) -> None:
         """Prints who is ranked how, once."""
         asked = self.of(TEST)
