@@ -49,12 +49,24 @@ def gathered(folder: Path, data: str) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def write(folder: Path, data: str, to: Path = MEASURED) -> None:
+class _Lines(yaml.SafeDumper):
+    """A field a line, lists within their line."""
+
+
+_Lines.add_representer(list, lambda dumper, values: dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True))
+
+
+def save(entries: dict[str, dict[str, Any]], to: Path = MEASURED) -> None:
+    """Writes entries by method, below the comment at the head of the file."""
     head = [line for line in to.read_text().splitlines() if line.startswith("#")]
+    to.write_text("\n".join([*head, yaml.dump(entries, Dumper=_Lines, sort_keys=False, width=1000)]))
+
+
+def write(folder: Path, data: str, to: Path = MEASURED) -> None:
     known, new = yaml.safe_load(to.read_text()) or {}, gathered(folder, data)
     speeds = {name: {"speed": entry["speed"]} for name, entry in known.items() if "speed" in entry}
     entries = {name: (new.get(name) or known[name]) | speeds.get(name, {}) for name in METHODS if name in known | new}
-    to.write_text("\n".join([*head, yaml.safe_dump(json.loads(json.dumps(entries)), sort_keys=False)]))
+    save(entries, to)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 from end_to_end import export
+from measured import save
 from methods_images import BATCH, BATCHES, KNOBS
 from rounds import machine, table
 
@@ -92,14 +93,13 @@ def main() -> None:
         write({name: {"rounds": asked.rounds, "pictures_per_second": span(found[name]), "cost": span(costs[name])} for name in found})
 
 
-def write(speeds: dict[str, dict[str, Any]], to: Path = MEASURED) -> None:
+def write(speeds: dict[str, dict[str, Any]]) -> None:
     """Into the entries of methods that have one."""
-    head = [line for line in to.read_text().splitlines() if line.startswith("#")]
-    entries = yaml.safe_load(to.read_text())
+    entries = yaml.safe_load(MEASURED.read_text())
     for name in entries.keys() & speeds.keys():
         spans = {key: [float(f"{number:.3g}") for number in speeds[name][key]] for key in ("pictures_per_second", "cost")}
         entries[name] = entries[name] | {"speed": {"rounds": speeds[name]["rounds"], **spans}}
-    to.write_text("\n".join([*head, yaml.safe_dump(entries, sort_keys=False, default_flow_style=None)]))
+    save(entries)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ def chart(label: str, curves: Sequence[Curve], x_name: str, *, as_percent: bool 
     crowded = bool(x_labels) and LETTER * max(map(len, x_labels)) > across(1) - across(0)
     for i, (x, text) in enumerate(marks):
         down = HEIGHT - (8 if not crowded else 3 if i % 2 else 14)  # alternating between two lines
-        parts.append(Markup('<text class="tick mid" x="{:.1f}" y="{}">{}</text>').format(across(x), down, text))
+        middle = min(across(x), WIDTH - LETTER * len(text) / 2)  # within the picture
+        parts.append(Markup('<text class="tick mid" x="{:.1f}" y="{}">{}</text>').format(middle, down, text))
     for curve in curves:
         path = "M" + "L".join(f"{across(p.x):.1f} {up(p.y):.1f}" for p in curve.points)
         parts.append(Markup('<path class="line {}" d="{}"/>').format(curve.style, path))
