@@ -11,6 +11,7 @@ import numpy as np
 from untaught.core import Batch, Preprocessor, Record
 from untaught.modalities.table.columns import Feature, bucket, features_of, features_of_file, number_of, plain, values_of, word_of
 from untaught.modalities.table.dates import PARTS, as_date, date_parts
+from untaught.modalities.table.written import plain_form
 
 UNSEEN = -1.0  # the code of a category that no training row has
 LARGEST = 1e6  # standard deviations
@@ -43,6 +44,8 @@ def _by_column(content: bytes) -> list[tuple[str, list[Feature]]]:
 
 def _cells(value: Any, features: list[Feature]) -> list[float]:
     first = features[0]
+    if first.form:
+        value = plain_form(plain(value), first.form)
     if first.part:
         moment = as_date(plain(value))
         if moment is None:

@@ -24,6 +24,7 @@ from untaught.console import say, warn
 from untaught.core import Files, Options, Preprocessor, Record, UserError
 from untaught.data.labels import MISSING, NUMBER, is_missing
 from untaught.modalities.table.dates import PARTS, as_date, date_parts
+from untaught.modalities.table.written import FORMS, form_of, plain_form
 
 FILE = "columns.json"
 WORDS = {"number": "numbers", "category": "categories", "date": "dates", "hash": "hashed text"}  # for messages
@@ -39,11 +40,13 @@ WIDEST = 1 << 16  # numbers of a row
 
 
 class Feature(NamedTuple):
-    """A feature as it is read from rows: which column and part of a date, its values in the order of their codes (None: a number), the
-    mean and standard deviation of a number, and its distribution: MARGINAL cells at most, NaN where missing, numbers in order."""
+    """A feature as it is read from rows: which column and part of a date, how it is written (see `written.py`; "": plainly), its values in
+    the order of their codes (None: a number), the mean and standard deviation of a number, and its distribution: MARGINAL cells at most,
+    NaN where missing, numbers in order."""
 
     column: str
     part: str
+    form: str
     values: dict[str, int] | None
     other: int  # code of unseen categories; -1: none
     buckets: int  # of hashed text; 0: not hashed
@@ -163,7 +166,14 @@ def _column(name: str, cells: list[Any], asked: str | None, text: str, rows: int
         return [], f"is left out: it holds {odd} values; numbers, texts and dates are allowed"
     if not known:
         return [], "is left out: it has no values"
+    form, doubt = form_of(known, READABLE) if asked in (None, "number", "date") else ("", "")
+    if form:
+        cells = [plain_form(plain(value), form) or value for value in cells]
+        parts, why = _column(name, cells, asked, text, rows)
+        return [{**part, "form": form} for part in parts], why
     kind, why = (asked, "") if asked else _kind(known, text, rows)
+    if doubt and (asked or kind == "leave"):
+        return [], f"is left out: it {doubt}"
     if kind == "leave":
         return [], why
     if kind == "date":
@@ -341,6 +351,7 @@ def features_of_file(content: bytes) -> tuple[Feature, ...]:
             Feature(
                 str(one["column"]),
                 str(one.get("part", "")),
+                _known_form(one.get("form", "")),
                 {str(value): code for code, value in enumerate(one["values"])}
                 if one["kind"] == "category"
                 else {}
@@ -360,6 +371,12 @@ def features_of_file(content: bytes) -> tuple[Feature, ...]:
         return found
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{FILE} can't be read ({error}); copy the whole folder again") from error
+
+
+def _known_form(form: str) -> str:
+    if form and form not in FORMS:
+        raise ValueError(f"a column is written as {form!r}")
+    return form
 
 
 def _described(feature: Feature, scale: str) -> Options:

@@ -172,7 +172,7 @@ def whole(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -
 
 
 def corrupted_rows(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
-    """A share `level` of each row's features, rounded down, is redrawn or hidden."""
+    """A share `level` of each row's features, rounded down but one at least, is redrawn or hidden."""
     return View(_corrupted(batch, rng, options, prep)[0])
 
 
@@ -180,7 +180,7 @@ def _corrupted(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocess
     """-> x (B,D), the cells (B,F) with NaN where hidden, and the layout."""
     cells = batch["cells"].float()
     layout = layout_of(prep, cells.device)
-    count = int(options["level"] * cells.shape[1] + 1e-9)
+    count = max(int(options["level"] * cells.shape[1] + 1e-9), int(options["level"] > 0))
     if not count:
         return packed(cells, layout), cells, layout
     chosen = rng.order(cells.shape[1]) < count

@@ -1,0 +1,58 @@
+"""Numbers and dates as they are written in tables: 1.234,50, 1,234.50, $12, 45 %, 31.12.2020, 12/31/2020. A column has one form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from untaught.data.labels import NUMBER
+
+UNIT = r"[$€£¥%]"
+NUMBERS = {  # form -> whole part, decimal mark; thousands may be separated
+    "1,234.5": re.compile(rf"{UNIT}?\s*([-+]?)\s*{UNIT}?\s*((?!0\d)\d{{1,3}}(?:,\d{{3}})+|0|[1-9]\d*)(?:\.(\d+))?\s*{UNIT}?"),
+    "1.234,5": re.compile(rf"{UNIT}?\s*([-+]?)\s*{UNIT}?\s*((?!0\d)\d{{1,3}}(?:[.'\s]\d{{3}})+|0|[1-9]\d*)(?:,(\d+))?\s*{UNIT}?"),
+}
+TIME = r"(?:[T\s]+(\d{1,2}:\d{2}(?::\d{2})?))?"
+DATES = {  # form -> groups year, month, day, time
+    "y/m/d": re.compile(rf"(?P<y>\d{{4}})[./](?P<m>\d{{1,2}})[./](?P<d>\d{{1,2}}){TIME}"),
+    "d.m.y": re.compile(rf"(?P<d>\d{{1,2}})\.(?P<m>\d{{1,2}})\.(?P<y>\d{{4}}){TIME}"),
+    "d/m/y": re.compile(rf"(?P<d>\d{{1,2}})[/-](?P<m>\d{{1,2}})[/-](?P<y>\d{{4}}){TIME}"),
+    "m/d/y": re.compile(rf"(?P<m>\d{{1,2}})[/-](?P<d>\d{{1,2}})[/-](?P<y>\d{{4}}){TIME}"),
+}
+FORMS = (*NUMBERS, *DATES)
+
+
+def form_of(values: Sequence[Any], share: float) -> tuple[str, str]:
+    """The form of a column's values that are not missing, "" if there is none or they are plain; and a doubt.
+
+    At least this share of the values must have the form. If two forms fit that read the values differently, it is none of them.
+    """
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) < share * len(values) or sum(NUMBER.fullmatch(text.strip()) is not None for text in texts) >= share * len(values):
+        return "", ""
+    for family in (NUMBERS, DATES):
+        read = {form: [plain_form(text, form) for text in texts] for form in family}
+        fits = [form for form, found in read.items() if sum(one is not None for one in found) >= share * len(values)]
+        if len(fits) > 1 and read[fits[0]] != read[fits[1]]:
+            differs = next(text for text, one, other in zip(texts, read[fits[0]], read[fits[1]], strict=True) if one != other)
+            plainly = "1234.5" if family is NUMBERS else "2020-12-31"
+            return "", f"may be written as {fits[0]} or as {fits[1]}, e.g. {differs}: write {plainly}"
+        if fits:
+            return fits[0], ""
+    return "", ""
+
+
+def plain_form(value: Any, form: str) -> Any:
+    """A text of this form as a plain number or an ISO date, None if it has another form; what is no text as it is."""
+    if not isinstance(value, str):
+        return value
+    if form in NUMBERS:
+        if (found := NUMBERS[form].fullmatch(value.strip())) is None:
+            return None
+        sign, whole, decimals = found.groups()
+        return f"{sign}{re.sub(r'[^0-9]', '', whole)}{f'.{decimals}' if decimals else ''}"
+    if (found := DATES[form].fullmatch(value.strip())) is None or not (1 <= int(found["m"]) <= 12 and 1 <= int(found["d"]) <= 31):
+        return None
+    time = f" {found[4].zfill(len(found[4]) + (found[4][1] == ':'))}" if found[4] else ""
+    return f"{found['y']}-{found['m']:0>2}-{found['d']:0>2}{time}"
