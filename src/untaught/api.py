@@ -788,7 +788,7 @@ def doctor() -> Options:
 def demo(out: PathArgument | None = None, modality: str = "image") -> tuple[Run, list[str]]:
     """Pretrains on data that are at hand offline for a minute at most and evaluates -> the run, and the result in three sentences.
 
-    modality: image (handwritten digits, half a minute), audio (computed tones) or events (synthetic visits).
+    modality: image (handwritten digits, half a minute), audio (computed tones), series (computed waves), events (synthetic visits), tables.
     """
     from untaught.commands.demo import demo as show
 

@@ -399,7 +399,8 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def demo(
     modality: Annotated[
-        str, typer.Argument(help="image: handwritten digits (from scikit-learn); audio: computed tones; events: synthetic visits")
+        str,
+        typer.Argument(help="image: handwritten digits (from scikit-learn); audio: computed tones; series: computed waves; events; tables"),
     ] = "image",
     out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
 ) -> None:

@@ -35,7 +35,8 @@ def test_a_file_is_a_recording_with_its_dates(tmp_path: Path) -> None:
 
 
 def test_a_folder_and_a_pattern_have_a_recording_per_file_or_id(tmp_path: Path) -> None:
-    written(tmp_path / "d"), written(tmp_path / "d", "fan.csv.gz", 4)
+    written(tmp_path / "d")
+    written(tmp_path / "d", "fan.csv.gz", 4)
     (tmp_path / "d" / "windows.json").write_text("{}")
     for data in (tmp_path / "d", str(tmp_path / "d" / "*.csv.gz"), [tmp_path / "d" / "fan.csv.gz", tmp_path / "d" / "pump.csv.gz"]):
         assert [(one.name, len(one.times)) for one in open_recordings(data, SERIES)] == [("fan", 4), ("pump", 6)]

@@ -110,7 +110,7 @@ def test_t_loss_is_equation_1_with_the_other_series_as_negatives() -> None:
     negatives = View(other, torch.stack([places < length for length in lengths]))
     method = TLoss(encoder, Facts(rows=3))
 
-    embed = lambda one: encoder(View(one[None]))[0]  # noqa: E731
+    embed = lambda one: encoder(View(one[None]))[0].detach()  # noqa: E731
     sigmoid = lambda value: 1 / (1 + math.exp(-value))  # noqa: E731
     positive = negative = 0.0
     for i, (start, end, first, last) in enumerate(spans):
