@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         Comparison,
         Model,
         Run,
+        anomaly,
         compare,
         embed,
         evaluate,
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from untaught.core import Encoder, Facts, Features, Method, Modality, UserError, View
 
 _API = (
-    *("Comparison", "Model", "Run", "compare", "embed", "evaluate", "finetune", "load", "predict", "pretrain", "pretrain_seeds"),
-    *("preview", "runs", "views", "wrap"),
+    *("Comparison", "Model", "Run", "anomaly", "compare", "embed", "evaluate", "finetune", "load", "predict", "pretrain"),
+    *("pretrain_seeds", "preview", "runs", "views", "wrap"),
 )
 _PLACES = {
     **dict.fromkeys(_API, "untaught.api"),
@@ -47,6 +48,7 @@ __all__ = [
     "Run",
     "UserError",
     "View",
+    "anomaly",
     "compare",
     "embed",
     "evaluate",

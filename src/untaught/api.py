@@ -18,6 +18,7 @@ from untaught.inference.endings import check_ending
 if TYPE_CHECKING:
     import pandas
 
+    from untaught.commands.anomaly import Detected
     from untaught.commands.pretrain import Trained
     from untaught.config.registry import MethodLike
     from untaught.export.formats import Exported
@@ -613,6 +614,75 @@ def predict(
     return found.predict(data, target, columns=columns, batch_size=batch_size)  # type: ignore[call-overload]
 
 
+class Anomalies:
+    """Scores of time steps: `table`, `scores` (rows of the measures, [] without labels), `sentences`; `path`, of the folder, or None."""
+
+    def __init__(self, detected: Detected, path: Path | None) -> None:
+        self.detected, self.path = detected, path
+        self.scores: list[Options] = detected.rows
+
+    @cached_property
+    def table(self) -> pandas.DataFrame:
+        """series, step, time, score, one column a detector, and anomaly where it is labelled; a row for each time step with a value."""
+        import pandas as pd
+
+        from untaught.report.anomaly import table_of
+
+        own = self.detected
+        return pd.concat([one.to_pandas() for one in table_of(own.recordings, own.observed, own.scores, own.main)], ignore_index=True)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was found, in words."""
+        from untaught.commands.anomaly import sentences
+
+        return sentences(self.detected)
+
+
+def anomaly(
+    run: PathArgument | Run,
+    data: Any,
+    out: PathArgument | None = None,
+    *,
+    ranges: PathArgument | None = None,
+    label: str | None = None,
+    reference: Any = None,
+    columns: dict[str, str] | None = None,
+    batch_size: int = 256,
+    **knobs: Any,
+) -> Anomalies:
+    """Scores every time step of long series, higher where more anomalous, and compares with classical detectors.
+
+    The encoder's own score is the error of its method's reconstruction (mae, denoising, autoencoder), else the distance of a window's
+    features to the nearest ones; beside it are the same encoder at random init, and nearest neighbours, sub-PCA and an isolation forest on
+    raw windows. data: tables with one row per time step (a file, a folder, a pattern, a frame), or as for `pretrain`. ranges: a .json or
+    .csv of labelled anomalies; label: a column of 0 and 1. With either, VUS-PR and AUC-PR of each series are measured, without point
+    adjustment. reference: normal data to compare with; by default `data` itself, without labels. out: a new folder for scores.csv,
+    pictures and report.html. knobs: window (time steps; by default as in training), neighbours (10). Raises UserError, one line, for every
+    fault that the caller can fix.
+    """
+    from untaught.commands.anomaly import KNOBS, detect, write
+    from untaught.config.overrides import parse, unknown
+
+    if wrong := sorted(knobs.keys() - KNOBS.keys()):
+        raise unknown("knob", wrong[0], KNOBS)
+    given = {name: parse(name, value, KNOBS[name]) for name, value in knobs.items()}
+    opened, place = _run(run), _place(out)
+    how: dict[str, Any] = {"ranges": _place(ranges), "label": label, "reference": reference, "columns": columns, "batch_size": batch_size}
+    detected = detect(opened.model, opened.path, data, out=place, **how, **given)
+    if place is not None:
+        write(detected, opened.path, data, place)
+    return Anomalies(detected, place)
+
+
+def anomalies_as_text(found: Anomalies) -> str:
+    """The measures of every detector as tables; "" if nothing is labelled."""
+    from untaught.commands.anomaly import TITLES
+    from untaught.report.anomaly import as_text
+
+    return as_text(found.scores, TITLES) if found.scores else ""
+
+
 def load(path: PathArgument) -> Any:
     """Opens a run or encoder folder as a Run, or the folder of a fine-tuned model as a Model. Raises UserError for any other folder."""
     from untaught.inference.predict import holds_model
@@ -718,7 +788,7 @@ def doctor() -> Options:
 def demo(out: PathArgument | None = None, modality: str = "image") -> tuple[Run, list[str]]:
     """Pretrains on data that are at hand offline for a minute at most and evaluates -> the run, and the result in three sentences.
 
-    modality: image (handwritten digits, half a minute), audio (computed tones) or events (synthetic visits).
+    modality: image (handwritten digits, half a minute), audio (computed tones), series (computed waves), events (synthetic visits), tables.
     """
     from untaught.commands.demo import demo as show
 

@@ -289,6 +289,36 @@ def predict(
 
 
 @app.command()
+def anomaly(
+    run: Annotated[Path, typer.Argument(help="a run of series, trained with window=N")],
+    data: Annotated[str, typer.Argument(help="tables with one row per time step: a file, a folder, a pattern; .npy, .npz, .ts")],
+    knobs: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="window=64 neighbours=10")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="a new folder for scores.csv, pictures and report.html")] = Path("anomalies"),
+    ranges: Annotated[
+        Path | None, typer.Option(help="labelled anomalies: .json {name: [[start, end], ...]} or .csv with name, start, end")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="column of 0 and 1 for each time step, used only for the measures")] = None,
+    reference: Annotated[str | None, typer.Option(help="normal data to compare with; default: the data itself")] = None,
+    columns: Columns = None,
+    batch_size: Annotated[int, typer.Option(help="windows encoded at once")] = 256,
+    as_json: Json = False,
+) -> None:
+    """Score every time step of long series, beside classical detectors. untaught anomaly runs/pump pump.csv -o anomalies/
+
+    With labelled anomalies (--ranges or --label), VUS-PR and AUC-PR of each series are measured.
+    """
+    from untaught import api
+
+    how: dict[str, Any] = {"ranges": ranges, "label": label, "reference": reference, "columns": _pairs(columns), "batch_size": batch_size}
+    found = api.anomaly(run, data, out, **how, **_own(_knobs(knobs), api.anomaly))
+    _echo(
+        json.dumps(found.scores, indent=1)
+        if as_json
+        else "\n\n".join(filter(None, ["\n".join(found.sentences), api.anomalies_as_text(found)]))
+    )
+
+
+@app.command()
 def preview(
     data: Data,
     knobs: Knobs = None,
@@ -369,7 +399,8 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def demo(
     modality: Annotated[
-        str, typer.Argument(help="image: handwritten digits (from scikit-learn); audio: computed tones; events: synthetic visits")
+        str,
+        typer.Argument(help="image: handwritten digits (from scikit-learn); audio: computed tones; series: computed waves; events; tables"),
     ] = "image",
     out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
 ) -> None:

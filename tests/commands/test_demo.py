@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from untaught.commands.demo import DEMOS, demo, next_item, sentences
 from untaught.core import UserError
+from untaught.data.sources import open_source
+from untaught.data.waves import waves
+from untaught.modalities.series import SERIES
 
 ROWS = [
     {
@@ -56,6 +60,26 @@ def test_rows_are_not_called_digits() -> None:
     assert "here the raw data are as good: start with them" in " ".join(sentences(as_good, DEMOS["tables"]))
 
 
+def test_a_classical_method_is_told_beside_series() -> None:
+    rocket = [{**ROWS[1], "features": "MiniRocket", "mean": 0.9}]
+    said = " ".join(sentences(ROWS + rocket, DEMOS["series"]))
+    assert "recognises 78% of the shapes of unseen waves" in said
+    assert "what pretraining learned; MiniRocket, a classical method, reaches 90%." in said
+    assert "MiniRocket" not in " ".join(sentences(ROWS))
+
+
+def test_the_waves_are_of_six_shapes_that_no_single_step_tells() -> None:
+    series, shapes = waves()
+    assert series.shape == (900, 2, 128)
+    assert np.bincount(shapes).tolist() == [150] * 6
+    assert np.array_equal(series, waves()[0])
+    source = open_source("builtin:waves", SERIES)
+    assert source.classes == ("sine", "square", "triangle", "sawtooth", "pulse", "double")
+    found = series.reshape(900, -1)
+    nearest = np.array([np.square(found[300:] - row).sum(1).argmin() for row in found[:300]])
+    assert (shapes[300:][nearest] == shapes[:300]).mean() < 0.7
+
+
 def test_a_modality_without_a_demo_is_refused() -> None:
-    with pytest.raises(UserError, match="there is no demo of smell; allowed: image, audio, events, tables"):
+    with pytest.raises(UserError, match="there is no demo of smell; allowed: image, audio, events, series, tables"):
         demo("smell", None)

@@ -195,6 +195,48 @@ def test_overlapping_crops_lie_in_their_series_and_have_steps_in_common(most: in
     assert len(set(first)) > 10
 
 
+def test_a_subseries_lies_within_a_subseries_of_any_length() -> None:
+    found = [{"series": np.arange(1.0, 1 + length)[None], "name": "x"} for length in (12, 1, 7)] * 400
+    prep = Preprocessor(SERIES, plan(found, {"standardise": "none"}))
+    for name in ("nested", "subseries"):
+        shown = view(name, found, prep)
+        counts, inner = [], []
+        for i, (x, valid, record) in enumerate(zip(shown.x[:, :, 0], shown.valid, found, strict=True)):
+            count, length = int(valid.sum()), record["series"].shape[1]
+            assert torch.equal(x[:count], torch.arange(float(count)) + x[0]), "steps that follow each other"
+            assert 1 <= x[0] <= x[count - 1] <= length
+            assert not x[count:].any()
+            counts += [count] if length == 12 else []
+            if name == "nested":
+                assert shown.meta is not None
+                start, end = shown.meta["inner"][i].tolist()
+                assert 0 <= start < end <= count
+                inner += [end - start] if length == 12 else []
+        uniform = inner or counts  # lengths of the subseries within, and of the other one
+        assert set(uniform) == set(range(1, 13))
+        assert np.mean(uniform) == pytest.approx(6.5, abs=0.6)
+        assert np.mean(counts) == pytest.approx(9.25 if inner else 6.5, abs=0.6)  # between the inner length and the series'
+
+
+def test_dropped_frequencies_are_dropped_and_the_mean_stays() -> None:
+    steps, waves = np.arange(32), {2: 3.0, 5: 2.0, 11: 1.0}
+    series = 4 + sum(height * np.sin(2 * np.pi * k * steps / 32) for k, height in waves.items())
+    found = [{"series": np.stack([series, -2 * series]), "name": "x"}] * 200
+    prep = Preprocessor(SERIES, plan(found, {"standardise": "none"}))
+    still = {"jitter": 0.0, "scale": (1.0, 1.0)}
+    kept = view("light", found, prep, **still)
+    np.testing.assert_allclose(kept.x[0, :, 0], series, atol=1e-5)
+    shown = view("light", found, prep, **still, frequency_drop=0.3)
+    np.testing.assert_allclose(shown.x[:, :, 1], -2 * shown.x[:, :, 0], atol=1e-4)  # the same in all channels
+    heights = np.abs(np.fft.rfft(shown.x[:, :, 0].numpy(), axis=1)) / 16
+    np.testing.assert_allclose(heights[:, 0] / 2, 4, atol=1e-4)
+    for k, height in waves.items():
+        gone = heights[:, k] < 1e-3
+        np.testing.assert_allclose(heights[~gone, k], height, atol=1e-3)
+        assert gone.mean() == pytest.approx(0.3, abs=0.1)
+    assert view("light", found, prep, **still, frequency_drop=1.0).x[0, :, 0].tolist() == pytest.approx([4.0] * 32, abs=1e-5)
+
+
 @pytest.mark.parametrize(("patch", "few"), [(1, True), (7, True), (8, False)])
 def test_tokens_of_few_values_are_marked(patch: int, few: bool) -> None:
     """Two channels: fewer than 16 values up to a patch of 7."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from untaught.core import Facts, View
 from untaught.encoders.conv_series import ConvSeries
-from untaught.methods import TS2Vec
+from untaught.methods import TLoss, TS2Vec
 from untaught.ops.hierarchical_contrast import hierarchical_contrast
 
 
@@ -94,3 +94,31 @@ def test_the_encoder_that_is_kept_is_the_mean_over_all_steps() -> None:
     kept = method.exported()["encoder"]
     assert isinstance(kept, ConvSeries)
     torch.testing.assert_close(kept.inside.weight, torch.stack(weights).mean(0))
+
+
+# -------------------------------------------------------------------------------------------------------------- T-Loss
+
+
+def test_t_loss_is_equation_1_with_the_other_series_as_negatives() -> None:
+    encoder = ConvSeries(channels=2, width=4, hidden=4, depth=1)
+    x, other = torch.randn(2, 3, 9, 2)
+    spans = [(0, 9, 2, 6), (0, 5, 4, 5), (0, 1, 0, 1)]  # the subseries in x, and the one within it
+    places = torch.arange(9)
+    valid = torch.stack([places < end for _, end, _, _ in spans])
+    outer = View(x, valid, meta={"inner": torch.tensor([[start, end] for *_, start, end in spans])})
+    lengths = (7, 9, 2)
+    negatives = View(other, torch.stack([places < length for length in lengths]))
+    method = TLoss(encoder, Facts(rows=3))
+
+    embed = lambda one: encoder(View(one[None]))[0].detach()  # noqa: E731
+    sigmoid = lambda value: 1 / (1 + math.exp(-value))  # noqa: E731
+    positive = negative = 0.0
+    for i, (start, end, first, last) in enumerate(spans):
+        own, inner = embed(x[i, start:end]), embed(x[i, first:last])
+        positive -= math.log(sigmoid(float(own @ inner))) / 3
+        for j in range(3):
+            if j != i:
+                negative -= math.log(sigmoid(-float(own @ embed(other[j, : lengths[j]])))) / 3
+    found = method([outer, negatives], 0.0)
+    assert found["positive"].item() == pytest.approx(positive, rel=1e-5)
+    assert found["negative"].item() == pytest.approx(negative, rel=1e-5)

@@ -11,6 +11,7 @@ from untaught.core import Options, UserError
 from untaught.evaluation.evaluate import evaluate
 
 LEVEL = 0.02  # accuracy above raw data, below which the raw data count as good
+OURS = ("encoder", "random_init", "raw")
 TEMPERATURE = 0.5  # as in SimCLR's paper for small images; one label per class needs well-separated classes
 
 
@@ -47,6 +48,15 @@ DEMOS = {
         {},
         "clm",
     ),
+    "series": Demo(
+        "builtin:waves",
+        45,
+        "900 computed waves of six shapes, at any speed and phase, in noise",
+        "shape",
+        "the shapes of unseen waves",
+        "the values themselves reach",
+        {"temperature": TEMPERATURE},
+    ),
     "tables": Demo(
         "builtin:cancer",
         20,
@@ -74,6 +84,7 @@ def sentences(rows: list[Options], own: Demo = DEMOS["image"]) -> list[str]:
     """The accuracy of the linear probe with one label per class, in words."""
     found = {row["features"]: row for row in rows if (row["probe"], row["labels"], row["metric"]) == ("linear", "1/class", "accuracy")}
     percent = {features: f"{100 * row['mean']:.0f}%" for features, row in found.items()}
+    classical = "".join(f"; {name}, a classical method, reaches {percent[name]}" for name in found if name not in OURS)
     encoder = found["encoder"]
     level = encoder["mean"] - found["raw"]["mean"] < LEVEL
     meaning = "here the raw data are as good: start with them" if level else "the difference is what pretraining learned"
@@ -82,7 +93,8 @@ def sentences(rows: list[Options], own: Demo = DEMOS["image"]) -> list[str]:
         f"A linear classifier on its features, trained on one labelled example of each {own.classes}, recognises {percent['encoder']} of "
         f"{own.unseen} (mean of {encoder['draws']} draws of the examples, 95% interval {100 * encoder['low']:.0f} to "
         f"{100 * encoder['high']:.0f}%).",
-        f"With the same examples, {own.raw} {percent['raw']} and the same network at random init {percent['random_init']}: {meaning}.",
+        f"With the same examples, {own.raw} {percent['raw']} and the same network at random init {percent['random_init']}: {meaning}"
+        f"{classical}.",
     ]
 
 

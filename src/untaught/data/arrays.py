@@ -19,6 +19,7 @@ from untaught.data.labels import Naming, name_labels
 from untaught.data.parts import GROUP, PARTS, Choice, Part, Source, sort_parts
 from untaught.data.tones import PITCHES, tones
 from untaught.data.visits import visits
+from untaught.data.waves import SHAPES, waves
 
 DATA = ("x", "data", "images", "arr_0")
 LABELS = ("y", "label", "labels", "target", "targets", "arr_1")
@@ -30,6 +31,7 @@ BUILTINS = {  # name -> field
     "cancer": "table",
     "wine": "table",
     "visits": "item",
+    "waves": "series",
 }
 
 
@@ -182,7 +184,7 @@ def is_pair(data: Any) -> bool:
 
 
 def open_builtin(name: str, modality: Modality) -> Source:
-    """Small data sets that are available offline: real ones of scikit-learn and Python, and computed tones and visits."""
+    """Small data sets that are available offline: real ones of scikit-learn and Python, and computed tones, visits and waves."""
     if name not in BUILTINS:
         raise UserError(f"unknown data set builtin:{name}; allowed: {', '.join(f'builtin:{name}' for name in BUILTINS)}")
     if BUILTINS[name] not in modality.fields:
@@ -190,11 +192,16 @@ def open_builtin(name: str, modality: Modality) -> Source:
     if name == "topics":
         return open_arrays(_topics(), modality, Choice(), where="builtin:topics, the paragraphs of Python's own help", facts=["topics"])
     if name == "tones":
-        waves, pitches, rate = tones()
-        found = {"audio": waves, "rate": np.full(len(waves), rate), "label": pitches, "classes": np.array(PITCHES)}
-        return open_arrays(found, modality, Choice(), where="builtin:tones", facts=["builtin:tones", waves])
+        sounds, pitches, rate = tones()
+        found = {"audio": sounds, "rate": np.full(len(sounds), rate), "label": pitches, "classes": np.array(PITCHES)}
+        return open_arrays(found, modality, Choice(), where="builtin:tones", facts=["builtin:tones", sounds])
     if name == "visits":
         return open_arrays(visits(), modality, Choice(), where="builtin:visits, synthetic visitors of a shop", facts=["builtin:visits"])
+    if name == "waves":
+        series, shapes = waves()
+        return open_arrays(
+            {"series": series, "label": shapes, "classes": np.array(SHAPES)}, modality, Choice(), "builtin:waves", [name, series]
+        )
     from sklearn import datasets
 
     if name in ("cancer", "wine"):

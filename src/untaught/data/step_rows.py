@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,27 +32,33 @@ GAP = 2.01  # steps without a row that are interpolated over
 LONGEST = 1 << 24  # steps of one series
 BLANK = ("", "?", "na", "nan", "null", "none")
 EPOCH = datetime.datetime(1970, 1, 1)
+Row = dict[str, Any]
 
 
-def join_steps(table: Table, modality: Modality, choice: Choice, where: str) -> Table:
-    """The table with one row per series: its channels (C,T) in the column `joined`, every other column constant in a series.
+class Steps(NamedTuple):
+    """How a table with one row per time step is read."""
 
-    A table that already has a column for the field, or neither a known nor a named time column, is returned unchanged. With numbered
-    columns, the time column must be named. All series are held in memory while reading. Raises UserError for repeated or unreadable times,
-    and for columns that are not numbers.
-    """
+    time: str  # columns
+    own: str | None  # that names the series
+    channels: list[str]
+    other: set[str | None]  # labels, groups ...: one value per series
+
+
+def find_steps(table: Table, modality: Modality, choice: Choice, where: str) -> Steps | None:
+    """None for a table that has a column for the field, or neither a known nor a named time column. With numbered columns, the time column
+    must be named. Raises UserError for columns that are missing or not numbers."""
     (name, usual), *_ = modality.fields.items()
     asked_id, asked_time = choice.columns.get(ID), choice.columns.get(TIME)
     channels = [part.strip() for part in choice.columns.get(name, "").split(",") if part.strip()]
     if not (asked_id or asked_time) and (len(channels) == 1 or any(find_column(known, table) for known in (name, *usual)) or table.joined):
-        return table
+        return None
     time = asked_column(asked_time, f"columns {TIME}=NAME: a column", table, where) or _usual(TIMES, table)
     if time is None:
         if asked_id:
             raise UserError(
                 f"no column of {where} is recognised as the time; its columns are {', '.join(table.columns)}: --columns time=NAME"
             )
-        return table
+        return None
     if not table.scan:
         raise UserError(f"{table.name} has a row per time step and is a stream; give a local table")
     own = asked_column(asked_id, f"columns {ID}=NAME: a column", table, where) or _usual(IDS, table)
@@ -63,31 +69,54 @@ def join_steps(table: Table, modality: Modality, choice: Choice, where: str) -> 
     if not channels:
         raise UserError(f"{where} has a time column {time} but no other column of numbers; give a table with the values of each time step")
     _check_numbers(table, channels, name)
+    return Steps(time, own, channels, other)
+
+
+def read_steps(table: Table, steps: Steps, extra: Sequence[str] = ()) -> Iterator[tuple[str, Row, np.ndarray, np.ndarray]]:
+    """Yields for every series its name ("" without a column of names), its values of the columns `extra`, its times (T,) and its channels
+    (C,T). All series are held in memory. Raises UserError for repeated or unreadable times."""
+    groups: dict[Any, tuple[Row, list[Any]]] = {}
+    for number, row in enumerate(
+        rows_of(table, list(dict.fromkeys([steps.time, *([steps.own] if steps.own else []), *steps.channels, *extra])))
+    ):
+        key = class_name(row[steps.own]) if steps.own else ""
+        if key is None:
+            raise UserError(f"{table.name} row {number} has no {steps.own}; name its series, or remove the row")
+        first, rows = groups.setdefault(key, ({column: row[column] for column in extra}, []))
+        for column in extra:
+            before, now = first[column], row[column]
+            if now != before and not (is_missing(now) and is_missing(before)):
+                raise UserError(
+                    f"column {column} changes within series {key or table.name} ({before!r} and {now!r}), but must have one value per "
+                    f"series: split the series by it (--columns {ID}=NAME), or leave it out"
+                )
+        rows.append((row[steps.time], [row[channel] for channel in steps.channels]))
+    title = lambda key: f"series {key}" if steps.own else table.name  # noqa: E731
+    found = {key: _sorted(rows, steps.channels, title(key)) for key, (_, rows) in groups.items()}
+    step = _median_step(found)
+    for key, (times, values) in found.items():
+        channels, resampled = _regular(times, values, step, title(key))
+        yield key, groups[key][0], times[0] + step * np.arange(channels.shape[1]) if resampled else times, channels
+
+
+def join_steps(table: Table, modality: Modality, choice: Choice, where: str) -> Table:
+    """The table with one row per series: its channels (C,T) in the column `joined`, every other column constant in a series.
+
+    A table without steps (see `find_steps`) is returned unchanged. All series are held in memory while reading. Raises UserError for
+    repeated or unreadable times, and for columns that are not numbers.
+    """
+    steps = find_steps(table, modality, choice, where)
+    if steps is None:
+        return table
+    time, own, channels, other = steps
     joined = f"{len(channels)} channels" if len(channels) > 1 else channels[0]
     if joined in table.columns:
         joined = f"{joined} over {time}"
 
-    def read(columns: Sequence[str], *start: int) -> Iterator[dict[str, Any]]:
+    def read(columns: Sequence[str], *start: int) -> Iterator[Row]:
         extra = [column for column in columns if column not in (joined, own)]
-        groups: dict[Any, tuple[dict[str, Any], list[Any]]] = {}
-        for number, row in enumerate(rows_of(table, list(dict.fromkeys([time, *([own] if own else []), *channels, *extra])))):
-            key = class_name(row[own]) if own else ""
-            if key is None:
-                raise UserError(f"{table.name} row {number} has no {own}; name its series, or remove the row")
-            first, steps = groups.setdefault(key, ({column: row[column] for column in extra}, []))
-            for column in extra:
-                before, now = first[column], row[column]
-                if now != before and not (is_missing(now) and is_missing(before)):
-                    raise UserError(
-                        f"column {column} changes within series {key or table.name} ({before!r} and {now!r}), but must have one value per "
-                        f"series: split the series by it (--columns {ID}=NAME), or leave it out"
-                    )
-            steps.append((row[time], [row[channel] for channel in channels]))
-        found = {key: _sorted(steps, channels, f"series {key}" if own else table.name) for key, (_, steps) in groups.items()}
-        step = _median_step(found)
-        for key, (times, values) in found.items():
-            made = {joined: _regular(times, values, step, f"series {key}" if own else table.name)[0], **groups[key][0]}
-            yield {column: key if column == own else made[column] for column in columns}
+        for key, first, _, values in read_steps(table, steps, extra):
+            yield {column: key if column == own else {joined: values, **first}[column] for column in columns}
 
     count, note = _summary(table, time, own, channels)
     kept = tuple(column for column in table.columns if column in other or column == own)
@@ -119,7 +148,18 @@ def _number(cell: Any) -> float:
     return float(cell)
 
 
-def _seconds(given: Any) -> float:
+def is_date(cell: Any) -> bool:
+    """Whether a readable time is a date, not a number."""
+    if isinstance(cell, str):
+        try:
+            float(cell)
+        except ValueError:
+            return True
+        return False
+    return isinstance(cell, np.datetime64 | datetime.date)
+
+
+def seconds(given: Any) -> float:
     """A time as a number: numbers as they are, dates and ISO text as seconds since 1970."""
     if isinstance(given, str):
         text = given.strip()
@@ -143,7 +183,7 @@ def _sorted(steps: list[Any], channels: list[str], where: str) -> tuple[np.ndarr
     times, values = np.empty(len(steps)), np.empty((len(steps), len(channels)))
     for i, (time, cells) in enumerate(steps):
         try:
-            times[i] = _seconds(time)
+            times[i] = seconds(time)
         except (ValueError, TypeError):
             raise UserError(
                 f"{where}: the time {str(time)[:30]!r} is neither a number nor a date; write it as 2026-01-31 or a number"
@@ -208,7 +248,7 @@ def _summary(table: Table, time: str, own: str | None, channels: list[str]) -> t
     found, unsorted, repeated = {}, 0, 0
     for key, steps in groups.items():
         found[key] = _sorted(steps, [], f"series {key}" if own else table.name)
-        given = np.array([_seconds(time) for time, _ in steps])
+        given = np.array([seconds(time) for time, _ in steps])
         unsorted += bool((np.diff(given) < 0).any())
         repeated += len(given) - len(found[key][0])
     step = _median_step(found)

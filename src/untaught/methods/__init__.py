@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the table below is what coun
     from untaught.methods.contrastive.mocov3 import MoCoV3 as MoCoV3
     from untaught.methods.contrastive.nnclr import NNCLR as NNCLR
     from untaught.methods.contrastive.simclr import SimCLR as SimCLR
+    from untaught.methods.contrastive.t_loss import TLoss as TLoss
     from untaught.methods.contrastive.ts2vec import TS2Vec as TS2Vec
     from untaught.methods.contrastive.wav2vec2 import Wav2Vec2 as Wav2Vec2
     from untaught.methods.decorrelation.barlow_twins import BarlowTwins as BarlowTwins
@@ -73,6 +74,7 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports n
     "dcl": "untaught.methods.contrastive.dcl:DCL",
     "clip": "untaught.methods.contrastive.clip:CLIP",
     "ts2vec": "untaught.methods.contrastive.ts2vec:TS2Vec",
+    "t_loss": "untaught.methods.contrastive.t_loss:TLoss",
     "wav2vec2": "untaught.methods.contrastive.wav2vec2:Wav2Vec2",
     "byol": "untaught.methods.distillation.byol:BYOL",
     "dino": "untaught.methods.distillation.dino:DINO",

@@ -3,7 +3,8 @@
 A view is x (B,T,C), time on axis 1, with `valid` (B,T) False for padding. A missing value is 0 after normalisation; if the data have
 missing values, each channel gets an indicator channel (1: missing). Augmentations: crop, time warp and magnitude warp (Um et al. 2017,
 https://arxiv.org/abs/1706.00527), jitter and scaling (TS-TCC, Eldele et al. 2021, https://arxiv.org/abs/2106.14112), and dropped time steps
-and overlapping crops (TS2Vec, Yue et al. 2022, section 3.2, https://arxiv.org/abs/2106.10466).
+and overlapping crops (TS2Vec, Yue et al. 2022, section 3.2, https://arxiv.org/abs/2106.10466), dropped frequencies (frequency masking of
+FrAug, Chen et al. 2023, section 3.2, https://arxiv.org/abs/2302.09292), subseries within subseries (T-Loss, Franceschi et al. 2019).
 """
 
 from __future__ import annotations
@@ -160,12 +161,12 @@ def raw(batch: Batch, prep: Preprocessor) -> np.ndarray:
 
 def mini_rocket(batch: Batch, prep: Preprocessor) -> Callable[[Batch, Preprocessor], np.ndarray]:
     """MiniRocket, fitted to training series: a function of a batch -> (B,F). Missing values are interpolated."""
-    rocket = MiniRocket.fit(*_complete(batch, prep))
-    return lambda given, own: rocket(*_complete(given, own)).numpy()
+    rocket = MiniRocket.fit(*complete(batch, prep))
+    return lambda given, own: rocket(*complete(given, own)).numpy()
 
 
-def _complete(batch: Batch, prep: Preprocessor) -> tuple[Tensor, Tensor]:
-    """The values (B,T,C), standardised by channel, missing ones interpolated linearly; a channel without any is 0. And valid (B,T)."""
+def complete(batch: Batch, prep: Preprocessor) -> tuple[Tensor, Tensor]:
+    """Standardised by channel: x (B,T,C), missing values interpolated linearly, a channel without any 0; and valid (B,T)."""
     x, observed = _normalised(batch, {"standardise": "channel"}, prep.statistics)
     valid = batch["values_valid"]
     gaps = (valid.unsqueeze(2) & ~observed).any(1).nonzero().tolist()
@@ -179,7 +180,7 @@ def _complete(batch: Batch, prep: Preprocessor) -> tuple[Tensor, Tensor]:
 
 # ------------------------------------------------------------------------------------------------ arrays to views
 
-AUGMENTED: Options = {"jitter": 0.05, "scaling": 0.1, "time_warp": 0.05, "magnitude_warp": 0.1, "drop": 0.0}
+AUGMENTED: Options = {"jitter": 0.05, "scaling": 0.1, "time_warp": 0.05, "magnitude_warp": 0.1, "drop": 0.0, "frequency_drop": 0.0}
 STILL: Options = dict.fromkeys(AUGMENTED, 0.0)
 VIEWS: dict[str, Options] = {
     "whole": {},
@@ -195,12 +196,14 @@ VIEWS: dict[str, Options] = {
     "global2_blocks": {"scale": (0.7, 1.0), **AUGMENTED, "patch": 0, "rates": (0.1, 0.5), "masking": 0.5, "span": 3},
     "multiblock": {"scale": (0.9, 1.0), **STILL, "patch": 0, "targets": 4, "target_scale": (0.15, 0.2)},
     "overlap": {"most": 3000},  # TS2Vec's code
+    "nested": {},
+    "subseries": {},
 }
 RANGES = {
     "scale": Within(0.01, 1),  # length of the crop as a share of the series: minimum, maximum
     **dict.fromkeys(("jitter", "scaling", "magnitude_warp", "level"), Within(0, 10)),  # std, in units of a channel's; std of a factor
     "time_warp": Within(0, 0.3),  # shift of a time step as a share of the crop
-    **dict.fromkeys(("drop", "rate", "rates", "masking"), Within(0, 1)),
+    **dict.fromkeys(("drop", "frequency_drop", "rate", "rates", "masking"), Within(0, 1)),
     "patch": Within(0, 1 << 16),  # time steps per token; 0: the encoder's
     "span": Within(1, 1 << 16),  # approximate length of a masked run in tokens
     "targets": Within(1, 64),
@@ -277,6 +280,8 @@ def _augmented(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocess
         x = x * (1 + options["magnitude_warp"] * _curve(rng, share, channels))
     if options["scaling"]:
         x = x * (1 + options["scaling"] * rng.normal(1, channels))
+    if options["frequency_drop"]:
+        x = _without_frequencies(x, observed, rng, options["frequency_drop"])
     if options["jitter"]:
         x = x + options["jitter"] * rng.normal(wide, channels)
     if options["drop"]:
@@ -316,11 +321,10 @@ def overlap(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor)
     values, observed = _normalised(batch, options, prep.statistics)
     length = batch["values_valid"].sum(1)
     within = length.clamp(max=options["most"])  # a window in which both lie
-    draw = lambda low, high: low + (rng.uniform() * (high - low + 1)).floor().long().minimum(high - low)  # noqa: E731  # low to high
-    common = draw(within.clamp(max=2), within)
-    left = draw(torch.zeros_like(within), within - common)
-    start, end = draw(torch.zeros_like(within), left), draw(left + common, within)
-    shift = draw(torch.zeros_like(within), length - (end - start))
+    common = _drawn(rng, within.clamp(max=2), within)
+    left = _drawn(rng, torch.zeros_like(within), within - common)
+    start, end = _drawn(rng, torch.zeros_like(within), left), _drawn(rng, left + common, within)
+    shift = _drawn(rng, torch.zeros_like(within), length - (end - start))
     count = min(values.shape[1], options["most"])
     at = (shift.unsqueeze(1) + torch.arange(count, device=values.device)).clamp(max=values.shape[1] - 1)
     shown = lambda part: part.gather(1, at.unsqueeze(2).expand(-1, -1, part.shape[2]))  # noqa: E731
@@ -329,6 +333,50 @@ def overlap(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor)
     first, second = torch.stack([torch.zeros_like(left), left + common - start], 1), torch.stack([left - start, end - start], 1)
     view.meta = {"crops": torch.stack([first, second], 1)}
     return view
+
+
+def nested(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
+    """A subseries, normalised, x (B,T,C) from its first step; meta["inner"] (B,2) int64, the first step of a subseries of it and the one
+    behind its last. T-Loss, algorithm 1: the inner length is uniform up to the series', the outer one between both, so are their places."""
+    values, observed = _normalised(batch, options, prep.statistics)
+    length = batch["values_valid"].sum(1)
+    inner = _drawn(rng, torch.ones_like(length), length)
+    outer = _drawn(rng, inner, length)
+    view = _subseries(values, observed, _drawn(rng, torch.zeros_like(length), length - outer), outer, options)
+    start = _drawn(rng, torch.zeros_like(length), outer - inner)
+    view.meta = {"inner": torch.stack([start, start + inner], 1)}
+    return view
+
+
+def subseries(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
+    """A subseries of any length, normalised, x (B,T,C) from its first step. T-Loss, algorithm 1."""
+    values, observed = _normalised(batch, options, prep.statistics)
+    length = batch["values_valid"].sum(1)
+    count = _drawn(rng, torch.ones_like(length), length)
+    return _subseries(values, observed, _drawn(rng, torch.zeros_like(length), length - count), count, options)
+
+
+def _drawn(rng: CounterRNG, low: Tensor, high: Tensor) -> Tensor:
+    """A uniform int64 from low to high (B,)."""
+    return low + (rng.uniform() * (high - low + 1)).floor().long().minimum(high - low)
+
+
+def _subseries(values: Tensor, observed: Tensor, start: Tensor, count: Tensor, options: Options) -> View:
+    """`count` steps from `start` (B,) of the values (B,T,C)."""
+    place = torch.arange(values.shape[1], device=values.device)
+    at = (start.unsqueeze(1) + place).clamp(max=values.shape[1] - 1)
+    shown = lambda part: part.gather(1, at.unsqueeze(2).expand(-1, -1, part.shape[2]))  # noqa: E731
+    valid = place < count.unsqueeze(1)
+    return _finished(shown(values), shown(observed) & valid.unsqueeze(2), valid, options)
+
+
+def _without_frequencies(x: Tensor, observed: Tensor, rng: CounterRNG, share: float) -> Tensor:
+    """x (B,T,C) without this share of its frequencies, the same in all channels; its mean stays. What is unobserved counts as the mean."""
+    count = observed.sum(1, keepdim=True).clamp(min=1)
+    mean = (x * observed).sum(1, keepdim=True) / count
+    spectrum = torch.fft.rfft(torch.where(observed, x - mean, 0.0), dim=1)
+    kept = rng.uniform(spectrum.shape[1]) >= share
+    return mean + torch.fft.irfft(spectrum * kept.unsqueeze(2), x.shape[1], dim=1)
 
 
 def _curve(rng: CounterRNG, share: Tensor, channels: int) -> Tensor:
@@ -398,6 +446,8 @@ SERIES = Modality(
         "multiblock": multiblock,
         "corrupted": corrupted,
         "overlap": overlap,
+        "nested": nested,
+        "subseries": subseries,
     },
     raw=raw,
     classical={"MiniRocket": mini_rocket},

@@ -1,0 +1,213 @@
+"""Terrain from the gyroscope and accelerometer of a wheeled robot (BorealTC), windows of 5 s, split by run, few labelled runs.
+
+    python benchmarks/terrain.py choose OUT --methods simclr,mae,t_loss [--knobs steps=200]
+    python benchmarks/terrain.py final OUT --methods simclr --seeds 3
+    python benchmarks/terrain.py table OUT
+
+Every third run of each terrain is the test part (14 of 48 runs). Encoders are pretrained on all training runs without labels, in pieces of
+1.28 s; a 5 s window is encoded as the mean of its four quarters' vectors. Labelled are 1 or 5 runs a class (fewer where a class has
+fewer), or all; ten draws, the same for all features. Classifiers: a linear probe and a random forest; beside, the forest on the statistics
+of a window (the usual features of terrain classification) and MiniRocket with ridge regression. choose: the same on the training runs
+alone, of which a third validates; the test part is not read. The data are those of UNTAUGHT_DATA/borealtc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from series import drawn_again, encoded_vectors, pretrained
+from series_ts2vec import rocket_features
+
+from untaught.evaluation.interval import measure
+from untaught.evaluation.linear import LinearProbe
+
+WINDOW, PIECE, STRIDE, QUARTERS = 500, 128, 64, 4  # time steps at 100 Hz
+DRAWS = 10
+SETTINGS = {"1 run": 1, "5 runs": 5, "all runs": 10**6}
+LOOP = {"steps": 200, "batch_size": 16}
+
+
+class Runs(NamedTuple):
+    series: list[np.ndarray]  # (T,6) each
+    terrain: np.ndarray
+
+    def take(self, which: np.ndarray) -> Runs:
+        return Runs([self.series[i] for i in which], self.terrain[which])
+
+
+class Cut(NamedTuple):
+    x: np.ndarray  # (N,6,WINDOW)
+    y: np.ndarray
+    run: np.ndarray
+
+
+def load() -> Runs:
+    file = np.load(Path(os.environ["UNTAUGHT_DATA"]) / "borealtc" / "imu.npz")
+    offset = file["offset"]
+    imu = (file["imu"] / file["scale"]).astype(np.float32)
+    return Runs([imu[start:end] for start, end in itertools.pairwise(offset)], np.asarray(file["terrain"]))
+
+
+def split(runs: Runs) -> tuple[Runs, Runs]:
+    """All but every third run of each terrain, and these."""
+    held_out = np.concatenate([np.flatnonzero(runs.terrain == one)[2::3] for one in np.unique(runs.terrain)])
+    return runs.take(np.setdiff1d(np.arange(len(runs.series)), held_out)), runs.take(held_out)
+
+
+def cut(runs: Runs) -> Cut:
+    counts = [len(series) // WINDOW for series in runs.series]
+    x = [series[: n * WINDOW].reshape(n, WINDOW, -1).transpose(0, 2, 1) for series, n in zip(runs.series, counts, strict=True)]
+    return Cut(np.concatenate(x), np.repeat(runs.terrain, counts), np.repeat(np.arange(len(counts)), counts))
+
+
+def pieces(runs: Runs) -> np.ndarray:
+    """For pretraining: (N,6,PIECE)."""
+    return np.stack([series[s : s + PIECE].T for series in runs.series for s in range(0, len(series) - PIECE + 1, STRIDE)])
+
+
+def statistics_of(x: np.ndarray) -> np.ndarray:
+    """Per channel: mean, deviation, extremes, quartiles, mean square of the steps, and energy in eight bands of frequency."""
+    quartiles = np.concatenate(list(np.quantile(x, (0.25, 0.5, 0.75), axis=2)), 1)
+    power = np.abs(np.fft.rfft(x - x.mean(2, keepdims=True), axis=2)) ** 2
+    bands = [np.log(part.mean(2) + 1e-9) for part in np.array_split(power[:, :, 1:], 8, axis=2)]
+    steps = np.log((np.diff(x, axis=2) ** 2).mean(2) + 1e-9)
+    return np.concatenate([x.mean(2), x.std(2), x.min(2), x.max(2), quartiles, steps, *bands], 1)
+
+
+def vectors(model: Any, x: np.ndarray) -> np.ndarray:
+    """(N,D): the mean of the vectors of each window's quarters."""
+    quarters = x.reshape(len(x), x.shape[1], QUARTERS, -1).transpose(0, 2, 1, 3).reshape(-1, x.shape[1], WINDOW // QUARTERS)
+    return encoded_vectors(model, quarters).reshape(len(x), QUARTERS, -1).mean(1)
+
+
+def forest(train: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(200, random_state=seed, n_jobs=1).fit(train, y).predict(test)
+
+
+def ridge(train: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(with_mean=False), RidgeClassifierCV(np.logspace(-3, 3, 10))).fit(train, y).predict(test)
+
+
+def labelled(part: Cut, count: int, draw: int) -> np.ndarray:
+    """The windows of `count` runs of each class, or of all that it has."""
+    random = np.random.default_rng(draw)
+    chosen = [random.permutation(np.unique(part.run[part.y == one]))[:count] for one in np.unique(part.y)]
+    return np.flatnonzero(np.isin(part.run, np.concatenate(chosen)))
+
+
+def scored(about: dict[str, Any], features: dict[str, tuple[np.ndarray, np.ndarray]], train: Cut, test: Cut) -> Iterator[dict[str, Any]]:
+    """Rows of every classifier on features by name (of the training and test windows): right and all windows of each test run."""
+    for name, (a, b) in features.items():
+        heads: dict[str, Any] = {"ridge": ridge} if name == "MiniRocket" else {"forest": forest}
+        if name not in ("statistics", "MiniRocket"):
+            probe = LinearProbe(a.astype(np.float32), b.astype(np.float32))
+            heads["linear"] = lambda rows, y, probe=probe: probe.predict(rows, y)[0]
+        for head, fit in heads.items():
+            for setting, count in SETTINGS.items():
+                for draw in range(1 if setting == "all runs" else DRAWS):
+                    rows = labelled(train, count, draw)
+                    guess = fit(rows, train.y[rows]) if head == "linear" else fit(a[rows], train.y[rows], b, draw)
+                    right = np.bincount(test.run, guess == test.y).astype(int).tolist()
+                    yield {
+                        **about,
+                        "features": name,
+                        "head": head,
+                        "labels": setting,
+                        "draw": draw,
+                        "right": right,
+                        "of": np.bincount(test.run).tolist(),
+                    }
+
+
+def classical(train: Cut, test: Cut) -> Iterator[dict[str, Any]]:
+    rocket = rocket_features(train.x, test.x, 0)
+    yield from scored(
+        {}, {"statistics": (statistics_of(train.x), statistics_of(test.x)), "MiniRocket": (rocket[0], rocket[1])}, train, test
+    )
+
+
+def ours(method: str, knobs: dict[str, str], seed: int, runs: Runs, train: Cut, test: Cut, drawn: set[str]) -> Iterator[dict[str, Any]]:
+    """Rows of the pretrained encoder, and of its random init unless its name is in `drawn`; alone, and beside the statistics."""
+    model, seconds = pretrained(pieces(runs), method, {**LOOP, **knobs}, seed)
+    own = statistics_of(train.x), statistics_of(test.x)
+    networks = {method: model}
+    if f"{model.config['encoder']} {seed}" not in drawn:
+        drawn.add(f"{model.config['encoder']} {seed}")
+        networks[f"random init, {model.config['encoder']}"] = drawn_again(model, seed)
+    for name, network in networks.items():
+        a, b = vectors(network, train.x), vectors(network, test.x)
+        both = np.hstack([own[0], a]), np.hstack([own[1], b])
+        about = {"knobs": knobs, "seed": seed, "seconds": round(seconds, 1)}
+        yield from scored(about, {name: (a, b), f"{name} + statistics": both}, train, test)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: accuracy over test windows in %, means over draws and seeds, half a 95% interval over draws and test runs."""
+    lines = ["| features, classifier | " + " | ".join(SETTINGS) + " |", "|---|" + "---|" * len(SETTINGS)]
+    for what in dict.fromkeys((row["features"], row["head"], json.dumps(row.get("knobs") or {})) for row in rows):
+        cells = []
+        for setting in SETTINGS:
+            own = [
+                row
+                for row in rows
+                if (row["features"], row["head"], json.dumps(row.get("knobs") or {})) == what and row["labels"] == setting
+            ]
+            outcomes = [np.stack([row["right"], row["of"]], 1).astype(float) for row in own]
+            if not outcomes:
+                cells.append("")
+                continue
+            one = measure(lambda part: {"accuracy": float(part[:, 0].sum() / part[:, 1].sum())}, outcomes)["accuracy"]
+            cells.append(f"{100 * one.mean:.1f} ± {50 * (one.interval[1] - one.interval[0]):.1f}")
+        lines.append(f"| {what[0]}, {what[1]}{'' if what[2] == '{}' else f' {what[2]}'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("choose", "final", "table"))
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--methods", default="simclr")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--knobs", nargs="*", default=[], help="key=value")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    if asked.what == "table":
+        for file in sorted(asked.out.glob("*.jsonl")):
+            print(f"{file.stem}\n{table([json.loads(line) for line in file.read_text().splitlines()])}\n")
+        return
+    file = asked.out / f"{asked.what}.jsonl"
+    runs, held_out = split(load())
+    if asked.what == "choose":
+        runs, held_out = split(runs)
+    train, test = cut(runs), cut(held_out)
+    knobs = dict(knob.split("=", 1) for knob in asked.knobs)
+    drawn: set[str] = set()
+
+    def keep(found: Iterator[dict[str, Any]]) -> None:
+        with file.open("a") as to:
+            for row in found:
+                to.write(json.dumps(row) + "\n")
+
+    if not file.exists():
+        keep(classical(train, test))
+    for method in asked.methods.split(","):
+        for seed in range(asked.seeds):
+            keep(ours(method, knobs, seed, runs, train, test, drawn))
+    print(table([json.loads(line) for line in file.read_text().splitlines()]))
+
+
+if __name__ == "__main__":
+    main()
