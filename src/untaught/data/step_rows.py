@@ -24,6 +24,7 @@ from untaught.data.parts import Choice
 from untaught.data.table import Table, rows_of
 
 ID, TIME = "id", "time"  # in --columns
+CHANNELS, CLOCK = "steps.channels", "steps.clock"  # columns of the joined table: names of the channels; see `clock_of`
 IDS = ("id", "series_id", "unique_id", "item_id", "case_id", "case", "recording", "run", "instance", "instances")
 TIMES = ("time", "timestamp", "datetime", "date", "ds", "timepoint", "timepoints")
 SAME = 0.01  # difference of a step from the median step that is ignored, as a share
@@ -68,7 +69,7 @@ def join_steps(table: Table, modality: Modality, choice: Choice, where: str) -> 
         joined = f"{joined} over {time}"
 
     def read(columns: Sequence[str], *start: int) -> Iterator[dict[str, Any]]:
-        extra = [column for column in columns if column not in (joined, own)]
+        extra = [column for column in columns if column not in (joined, own, CHANNELS, CLOCK)]
         groups: dict[Any, tuple[dict[str, Any], list[Any]]] = {}
         for number, row in enumerate(rows_of(table, list(dict.fromkeys([time, *([own] if own else []), *channels, *extra])))):
             key = class_name(row[own]) if own else ""
@@ -86,7 +87,10 @@ def join_steps(table: Table, modality: Modality, choice: Choice, where: str) -> 
         found = {key: _sorted(steps, channels, f"series {key}" if own else table.name) for key, (_, steps) in groups.items()}
         step = _median_step(found)
         for key, (times, values) in found.items():
-            made = {joined: _regular(times, values, step, f"series {key}" if own else table.name)[0], **groups[key][0]}
+            regular, resampled = _regular(times, values, step, f"series {key}" if own else table.name)
+            each = step if resampled or len(times) < 2 else float(np.median(np.diff(times)))
+            clock = clock_of(float(times[0]) + each * (regular.shape[1] - 1), each, groups[key][1][0][0])
+            made = {joined: regular, CHANNELS: "\n".join(channels), CLOCK: clock, **groups[key][0]}
             yield {column: key if column == own else made[column] for column in columns}
 
     count, note = _summary(table, time, own, channels)
@@ -94,7 +98,9 @@ def join_steps(table: Table, modality: Modality, choice: Choice, where: str) -> 
     text = f"{count[1]:,} time steps of {count[0]:,} series by {time}, channels {', '.join(channels[:6])}"
     text += f" and {len(channels) - 6} more" if len(channels) > 6 else ""
     own_note = ", ".join(filter(None, (table.note, text, note)))
-    return replace(table, columns=(*kept, joined), rows=count[0], read=read, count=None, joined=joined, names=own or "", note=own_note)
+    return replace(
+        table, columns=(*kept, joined, CHANNELS, CLOCK), rows=count[0], read=read, count=None, joined=joined, names=own or "", note=own_note
+    )
 
 
 def _usual(names: Sequence[str], table: Table) -> str | None:
@@ -136,6 +142,29 @@ def _seconds(given: Any) -> float:
     if isinstance(given, datetime.timedelta):
         return given.total_seconds()
     return float(given)
+
+
+def clock_of(last: float, step: float, given: Any) -> list[float]:
+    """The time of the last step, the time between steps, and 1 for dates (in seconds), 0 for numbers. given: a time as the table has it."""
+    try:
+        dated = not math.isfinite(float(given))
+    except (TypeError, ValueError):
+        dated = True
+    return [last, step, float(dated)]
+
+
+def times_after(clock: Sequence[float], steps: int) -> list[str]:
+    """The times of the next steps by `clock_of`: ISO text of dates, else numbers; "" without a clock, and beyond the year 9999."""
+    last, step, dated = clock
+    times = [last + step * number for number in range(1, steps + 1)]
+    if not all(map(math.isfinite, times)):
+        return [""] * steps
+    if not dated:
+        return [f"{time:.12g}" for time in times]
+    try:
+        return [(EPOCH + datetime.timedelta(seconds=round(time, 6))).isoformat(sep=" ") for time in times]
+    except OverflowError:
+        return [""] * steps
 
 
 def _sorted(steps: list[Any], channels: list[str], where: str) -> tuple[np.ndarray, np.ndarray]:

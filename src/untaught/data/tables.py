@@ -22,7 +22,7 @@ from untaught.data.labels import Naming, class_name, is_missing
 from untaught.data.parts import GROUP, PARTS, Choice, Part, Shard, Source, sort_parts
 from untaught.data.row_filter import OPTION as WITHOUT
 from untaught.data.row_filter import without
-from untaught.data.step_rows import ID, TIME, join_steps
+from untaught.data.step_rows import CHANNELS, CLOCK, ID, TIME, join_steps
 from untaught.data.table import Table, rows_of
 from untaught.data.whole_rows import join_rows, split_doubts, takes_whole_rows
 
@@ -153,7 +153,8 @@ def open_tables(
         facts = [content_hash(_content(tables, [*chosen.values(), *filter(None, (label, split))]))]
     reading = [sorted(choice.reading.items())] if choice.reading else []
     facts = [*facts, *stamps.values(), *reading, *([WITHOUT, left_out] if left_out else [])]  # changes of these also change the fingerprint
-    note = ", ".join(f"{name} from column {column}" + (" (paths)" if column in listings else "") for name, column in chosen.items())
+    shown = [(name, column) for name, column in chosen.items() if column not in (CHANNELS, CLOCK)]
+    note = ", ".join(f"{name} from column {column}" + (" (paths)" if column in listings else "") for name, column in shown)
     note += f", label from column {label}" if label else ", without labels"
     note += f" ({naming.note})" if naming and naming.note else ""
     note += "".join(f"; {table.name}: {table.note}" for table in everything if table.note)
