@@ -28,6 +28,7 @@ from untaught.downstream.network import TrainedLayers
 from untaught.downstream.task import Task
 from untaught.downstream.tuner import Settings, Tuner
 from untaught.evaluation.evaluator import merge_rows
+from untaught.evaluation.forecasts import baselines_win
 from untaught.pipeline.dataset import Dataset, Parts, differing, open_dataset
 from untaught.pipeline.pretrained import Pretrained, resized, save_network
 from untaught.pipeline.seen_rows import SeenRows
@@ -67,11 +68,11 @@ def finetune(
     make_room(out or place / "finetuned")
     tuner = open_tuner(model, path, data, task=task, columns=columns, label=label, split=split, knobs=others)
     cls, trial, layers, dataset = tuner.cls, tuner.trial, tuner.layers, tuner.dataset
-    modality = prep.modality
     tuner.describe()
     outcomes: dict[str, list[np.ndarray]] = {}
     saved: Any = None
     beside: Any = None
+    pictures: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for draw in range(trial.draws):
             for features in ("encoder", "random_init") if tuner.compares else ("encoder",):
@@ -83,14 +84,19 @@ def finetune(
                     saved = trained
                     if predicted is not None and tuner.test is not None:
                         beside = trained.beside(*predicted, dataset.names(tuner.test))
+                        pictures = trained.pictures(tuner)
+        if record and tuner.test is not None:
+            outcomes |= {name: [outcome] for name, outcome in cls.baselines(tuner).items()}
         measured = {features: cls.metrics(each) for features, each in outcomes.items()}
-        rows = score_rows(measured, trial, layers.train, dataset.name)
+        rows = score_rows(measured, trial, layers.train, dataset.name, saved.setting)
         described = {"untaught": untaught.__version__, "task": task, **saved.facts}
         described |= {key: config[key] for key in ("method", "encoder", "encoder_knobs", "modality", "view", "layout", "statistics")}
         described |= {key: config[key] for key in ("encoder_arguments",) if key in config}
         described |= {"knobs": dict(knobs or {}), "resolved": tuner.resolved, "scores": rows}
         metrics = (Path(scratch) / "encoder" / "metrics.jsonl").read_text()
-        files = {"metrics.jsonl": metrics.encode(), **prep.files} | ({} if beside is None else {"predictions.csv": as_csv(beside)})
+        files = {"metrics.jsonl": metrics.encode(), **prep.files, **pictures} | (
+            {} if beside is None else {cls.beside_name: as_csv(beside)}
+        )
         folder = claim_path(out or place / "finetuned")  # only now: another fine-tuning may have ended in the meantime
         try:
             save_network(saved.network, folder, described, files)
@@ -103,7 +109,9 @@ def finetune(
         if rows and ours:
             merge_rows(place / "evaluation.json", rows)
         if tuner.test is not None:
-            print_scores(measured, cls, tuner.truth[tuner.test], trial.draws, modality.noun)
+            if won := baselines_win(rows):
+                warn(won)
+            print_scores(measured, cls, tuner.truth[tuner.test], trial.draws, dataset.modality.noun, layers.train)
         for found in saved.findings():
             say(found)
         if out and folder != out:
@@ -159,7 +167,11 @@ def open_tuner(
     if target and (found := target.learn((record for part in dataset.source.parts.values() for record in part), dataset.prep.settings)):
         dataset.prep = replace(dataset.prep, settings={**dataset.prep.settings, **found})
     _warn_differences(dataset, prep, chosen=(knobs or {}).keys() - others.keys())
-    dataset.open(False, train_config.seed, _divider(dataset, known, train_config.seed, target is not None))
+    if cls.arrange is None:
+        dataset.open(False, train_config.seed, _divider(dataset, known, train_config.seed, target is not None))
+    else:
+        dataset.open(False, train_config.seed, lambda store: ({TRAIN: np.arange(len(store))}, ""))
+        cls.arrange(dataset, prep, sorted_knobs["task"])
     return Tuner(model, dataset, cls, Settings(train_config, trial, layers, sorted_knobs["task"]), names, options)
 
 

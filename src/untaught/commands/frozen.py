@@ -17,10 +17,12 @@ from untaught.config.registry import resolve
 from untaught.console import say, warn
 from untaught.core import Options, UserError
 from untaught.downstream import TASKS
+from untaught.downstream.comparison import score_rows
 from untaught.downstream.segment import IGNORED, Segment, numbering
 from untaught.downstream.tuner import DENSE, Tuner
 from untaught.encoders.colours import Colours
 from untaught.evaluation.evaluator import merge_rows
+from untaught.evaluation.forecasts import baselines_win
 from untaught.evaluation.interval import measure, row
 from untaught.evaluation.models import open_model
 from untaught.evaluation.segmentation import kmeans_segmentation
@@ -51,8 +53,8 @@ def frozen_probe(
     no held-out part.
     """
     model, path = target
-    knobs = {**(knobs or {}), "train": "frozen", "scratch": False}
-    if "head" in knobs_of(resolve(TASKS[task])):
+    knobs, cls = {**(knobs or {}), "train": "frozen", "scratch": False}, resolve(TASKS[task])
+    if "head" in knobs_of(cls):
         knobs = {"lr": LINEAR_LR} | knobs | {"head": "linear"}
     networks: list[tuple[str, Pretrained, Path]] = [("encoder", *target)]
     random_init = open_model(target).random_init(None)
@@ -60,7 +62,7 @@ def frozen_probe(
         warn("skipping the random-init baseline: some modules lack reset_parameters()")
     else:
         networks.append(("random_init", model._replace(network=random_init), path))
-    if dense := resolve(TASKS[task]) is Segment:
+    if dense := cls is Segment:
         networks.append(("raw", model._replace(network=Colours(model.prep.settings["channels"])), path))
     networks += [(f"against:{name}", *loaded) for name, loaded in against]
 
@@ -79,6 +81,13 @@ def frozen_probe(
                 facts = {name: probed.config[name] for name in ("values", "binary", "ignore")}
                 tuner = open_tuner(network, place, data, task=task, columns=columns, label=label, split=split, knobs=knobs)
                 rows += [row | {"features": features} for row in without_labels(tuner, facts)]
+    tuner = open_tuner(model, path, data, task=task, columns=columns, label=label, split=split, knobs=knobs) if cls.compared else None
+    if tuner is not None and tuner.test is not None:
+        measured = {name: cls.metrics([outcome]) for name, outcome in cls.baselines(tuner).items()}
+        setting = next(iter(rows))["metric"].partition("@")
+        rows += [one | {"probe": PROBE} for one in score_rows(measured, tuner.trial, "frozen", tuner.dataset.name, "".join(setting[1:]))]
+        if won := baselines_win(rows):
+            warn(won)
     run = path.parent if path.name == "encoder" else path
     folder = out or (run if (run / "run.yaml").exists() else None)
     if folder is not None:

@@ -24,6 +24,7 @@ from untaught.data.parts import Choice
 from untaught.data.table import Table, rows_of
 
 ID, TIME = "id", "time"  # in --columns
+CHANNELS, CLOCK = "steps.channels", "steps.clock"  # columns of the joined table: names of the channels; see `clock_of`
 IDS = ("id", "series_id", "unique_id", "item_id", "case_id", "case", "recording", "run", "instance", "instances")
 TIMES = ("time", "timestamp", "datetime", "date", "ds", "timepoint", "timepoints")
 SAME = 0.01  # difference of a step from the median step that is ignored, as a share
@@ -114,16 +115,20 @@ def join_steps(table: Table, modality: Modality, choice: Choice, where: str) -> 
         joined = f"{joined} over {time}"
 
     def read(columns: Sequence[str], *start: int) -> Iterator[Row]:
-        extra = [column for column in columns if column not in (joined, own)]
-        for key, first, _, values in read_steps(table, steps, extra):
-            yield {column: key if column == own else {joined: values, **first}[column] for column in columns}
+        extra = [column for column in columns if column not in (joined, own, CHANNELS, CLOCK)]
+        dated = next((is_date(row[time]) for row in rows_of(table, [time])), False)
+        for key, first, times, values in read_steps(table, steps, extra):
+            made = {joined: values, CHANNELS: "\n".join(channels), CLOCK: clock_of(times, dated), **first}
+            yield {column: key if column == own else made[column] for column in columns}
 
     count, note = _summary(table, time, own, channels)
     kept = tuple(column for column in table.columns if column in other or column == own)
     text = f"{count[1]:,} time steps of {count[0]:,} series by {time}, channels {', '.join(channels[:6])}"
     text += f" and {len(channels) - 6} more" if len(channels) > 6 else ""
     own_note = ", ".join(filter(None, (table.note, text, note)))
-    return replace(table, columns=(*kept, joined), rows=count[0], read=read, count=None, joined=joined, names=own or "", note=own_note)
+    return replace(
+        table, columns=(*kept, joined, CHANNELS, CLOCK), rows=count[0], read=read, count=None, joined=joined, names=own or "", note=own_note
+    )
 
 
 def _usual(names: Sequence[str], table: Table) -> str | None:
@@ -176,6 +181,26 @@ def seconds(given: Any) -> float:
     if isinstance(given, datetime.timedelta):
         return given.total_seconds()
     return float(given)
+
+
+def clock_of(times: np.ndarray, dated: bool) -> list[float]:
+    """times (T,) -> the time of the last step, the time between steps, and 1 for dates (in seconds), 0 for numbers."""
+    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    return [float(times[0]) + step * (len(times) - 1), step, float(dated)]
+
+
+def times_after(clock: Sequence[float], steps: int) -> list[str]:
+    """The times of the next steps by `clock_of`: ISO text of dates, else numbers; "" without a clock, and beyond the year 9999."""
+    last, step, dated = clock
+    times = [last + step * number for number in range(1, steps + 1)]
+    if not all(map(math.isfinite, times)):
+        return [""] * steps
+    if not dated:
+        return [f"{time:.12g}" for time in times]
+    try:
+        return [(EPOCH + datetime.timedelta(seconds=round(time, 6))).isoformat(sep=" ") for time in times]
+    except OverflowError:
+        return [""] * steps
 
 
 def _sorted(steps: list[Any], channels: list[str], where: str) -> tuple[np.ndarray, np.ndarray]:

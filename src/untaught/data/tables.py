@@ -18,6 +18,7 @@ from untaught.data.layout import Layout, arrange
 from untaught.data.parts import GROUP, PARTS, Choice, Part, Shard, Source, sort_parts
 from untaught.data.row_filter import OPTION as WITHOUT
 from untaught.data.row_filter import without
+from untaught.data.step_rows import CHANNELS, CLOCK
 from untaught.data.table import Table, rows_of
 
 
@@ -55,7 +56,8 @@ def open_tables(
         facts = [content_hash(_content(layout.tables, [*fields.values(), *filter(None, (label, split))]))]
     reading = [sorted(choice.reading.items())] if choice.reading else []
     facts = [*facts, *stamps.values(), *reading, *([WITHOUT, left_out] if left_out else [])]  # changes of these also change the fingerprint
-    note = ", ".join(f"{name} from column {column}" + (" (paths)" if column in layout.listings else "") for name, column in fields.items())
+    shown = [(name, column) for name, column in fields.items() if column not in (CHANNELS, CLOCK)]
+    note = ", ".join(f"{name} from column {column}" + (" (paths)" if column in layout.listings else "") for name, column in shown)
     note += f", label from column {label}" if label else ", without labels"
     note += f" ({naming.note})" if naming and naming.note else ""
     note += "".join(f"; {table.name}: {table.note}" for table in everything if table.note)

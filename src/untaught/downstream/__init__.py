@@ -7,4 +7,5 @@ TASKS: dict[str, str] = {  # name -> "module:class"
     "tag": "untaught.downstream.tag:Tag",
     "transcribe": "untaught.downstream.transcribe:Transcribe",
     "regress": "untaught.downstream.regress:Regress",
+    "forecast": "untaught.downstream.forecast:Forecast",
 }

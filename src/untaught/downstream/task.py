@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +22,8 @@ from untaught.pipeline.view_pipeline import Views, used_view
 if TYPE_CHECKING:
     import pyarrow
 
+    from untaught.downstream.tuner import Tuner
+    from untaught.pipeline.dataset import Dataset
 
 Predictions = dict[str, np.ndarray]  # by name, (N, ...)
 
@@ -52,6 +54,10 @@ class Task(Method):
     by_class: ClassVar[bool] = False  # whether each sample has one class, so that labels=10/class works
     meaning: ClassVar[tuple[str, ...]] = ()  # knobs that are part of the facts
     files: Callable[[Predictions], list[tuple[str, Any]]] | None = None  # predictions as images: (sample name, PIL image)
+    compared: ClassVar[bool] = False  # whether it has `baselines`
+    beside_name: ClassVar[str] = "predictions.csv"  # of the table that `beside` makes
+    arrange: ClassVar[Callable[[Dataset, Preprocessor, Options], None] | None] = None  # (opened data, the encoder's preprocessor, knobs):
+    # sets samples and parts of its own, and settles knobs; None: a sample is a row of the store
     needs: frozenset[str] = frozenset()  # type: ignore[assignment]  # a task has one encoder
 
     network: Network
@@ -62,6 +68,10 @@ class Task(Method):
         super().__init__()
 
     # --------------------------------------------------------------------------------------------- targets
+
+    def reading_new(self, prep: Preprocessor) -> Preprocessor:
+        """The preprocessor by which new data are read, from that of `reading`."""
+        return prep
 
     @classmethod
     def reading(cls, prep: Preprocessor, labelled: bool = True) -> Preprocessor:
@@ -139,6 +149,11 @@ class Task(Method):
         return self.network.groups("network.")
 
     @property
+    def setting(self) -> str:
+        """What distinguishes its metrics from those of the same task on the same data, after their names: @96 of a horizon."""
+        return ""
+
+    @property
     @abstractmethod
     def facts(self) -> Options:
         """What is needed to rebuild the task and interpret the network's outputs."""
@@ -156,6 +171,11 @@ class Task(Method):
     def begin(self, encode: Callable[[], np.ndarray], targets: np.ndarray) -> None:
         """Initialises the head from a probe of the frozen encoder: encode() -> vectors of `probed` (n,D), strata (n,). Default: random
         init."""
+
+    def solve(self, views: Callable[[np.ndarray], Iterable[View]], train: np.ndarray, validation: np.ndarray | None) -> bool:
+        """Solves the head in closed form on the frozen encoder -> whether it did. Else `begin` is asked, and a head on frozen layers is
+        trained. views: rows (n,) -> their views with targets, in batches."""
+        return False
 
     @abstractmethod
     def predict(self, view: View) -> Predictions:
@@ -187,9 +207,18 @@ class Task(Method):
         """What is wrong with a network that has these results on the test part, and what to do; "" if nothing is."""
         return ""
 
+    @classmethod
+    def baselines(cls, tuner: Tuner) -> dict[str, np.ndarray]:
+        """Outcomes on the test part of methods without a network, by the name of their features in evaluation.json."""
+        return {}
+
     def beside(self, predictions: Predictions, truth: np.ndarray, names: Sequence[str]) -> pyarrow.Table | None:
-        """The targets of the test part beside their predictions, for predictions.csv in the model's folder; None: no such file."""
+        """The targets of the test part beside their predictions, for `beside_name` in the model's folder; None: no such file."""
         return None
+
+    def pictures(self, tuner: Tuner) -> dict[str, bytes]:
+        """Files of pictures of the test part for the model's folder."""
+        return {}
 
     @classmethod
     def spared(cls, targets: np.ndarray) -> tuple[str, ...]:

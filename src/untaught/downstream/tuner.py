@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -169,23 +170,46 @@ class Tuner:
             title += f" {draw + 1} of {self.trial.draws}"
         names = lambda index: self.dataset.names(index.cpu().numpy())  # noqa: E731
         trainer = Trainer(step, views, loader, folder, names, **watched, resumable=False, evaluations=EVALUATIONS, title=title)
+        solved = False
         if self.trial.probe and not fresh:
-            probed = np.sort(np.random.default_rng(draw).permutation(rows)[:PROBED])
-            task.begin(lambda: self.pooled(task.probed, probed), self.truth[probed])
-            if best:
-                best()  # the probe itself may be the best
-        trainer.run()
-        if best:
+            solved = self.solve(task, rows, validation)
+            if not solved:
+                probed = np.sort(np.random.default_rng(draw).permutation(rows)[:PROBED])
+                task.begin(lambda: self.pooled(task.probed, probed), self.truth[probed])
+        done = solved and self.layers.train == "frozen"
+        if best and self.trial.probe and not fresh and not done:
+            best()  # the probe itself may be the best
+        if done:
+            (folder / "metrics.jsonl").touch()
+        else:
+            trainer.run()
+        if best and not done:
             best()
             best.restore()
         if not fresh and draw == 0:
             chosen = (train_config, self.trial, self.layers)
             self.resolved = {key: value for one in chosen for key, value in dataclasses.asdict(one).items()}
-            self.resolved |= {**self.knobs, "steps": trainer.total}
+            self.resolved |= {**self.knobs, "steps": 0 if done else trainer.total}
+        if done:
+            return task
         early = f"stopped after {trainer.step} of {trainer.total} steps"
         stopped = f"{trainer.step} steps" if trainer.finished else early
         say(f"trained   {title}: {stopped} in {trainer.seconds:.0f} s" + (f", validation loss {best.least:.3f}" if best else ""))
         return task
+
+    def solve(self, task: Task, rows: np.ndarray, validation: np.ndarray | None) -> bool:
+        """Whether the task solved its head in closed form."""
+        task.to(self.device).eval()
+
+        def views(wanted: np.ndarray) -> Iterator[View]:
+            for batch in self.dataset.in_order(wanted, DENSE).batches(0):
+                batch = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+                yield self.targets.follow(batch, self.used(batch, 0)[0])
+
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            solved = task.solve(views, rows, validation)
+        task.train()
+        return solved
 
     def example(self, rows: np.ndarray) -> View:
         """The view of some samples, as the network is used."""

@@ -322,6 +322,7 @@ def _place_in(run: Path, out: Path | None) -> Path:
 # ------------------------------------------------------------------------------------------------------- rows as text
 
 HEADINGS: dict[str, str] = {"chance": "chance", "random_init": "random init", "raw": "raw data", "copy": "first mask"}
+HEADINGS |= {"window_ridge": "ridge on window", "seasonal_naive": "seasonal naive", "last_value": "last value"}
 HEADINGS |= {"recent_popularity": "recent popularity", "item_knn": "item-kNN", "ease": "EASE", "encoder+raw": "encoder and raw"}
 PROBES = {"knn20": "kNN k=20", "knn200": "kNN k=200", "kmeans": "k-means", "spectrum": "", "retrieval": "", "verification": ""}
 PROBES |= {"next_item": "next item, full ranking,"}

@@ -21,6 +21,7 @@ METRICS = {
     "ari": Metric("ARI"),
     "r2": Metric("R2"),
     "mae": Metric("MAE"),
+    "mse": Metric("MSE"),
     "rmse": Metric("RMSE"),
     "spearman": Metric("Spearman"),
     "miou": Metric("mIoU", True),
@@ -47,7 +48,11 @@ LEADING = ("linear", "ridge", "frozen", "retrieval", "knn20", "next_item")  # th
 
 
 def metric_of(name: str) -> Metric:
-    """For a name not in the table: its words as title; recall at a rank (image_to_text_recall@5) is a share."""
+    """For a name not in the table: its words as title, of an error at a horizon (mse@96) those of the error; recall at a rank
+    (image_to_text_recall@5) is a share."""
+    plain, _, rest = name.partition("@")
+    if name not in METRICS and plain in METRICS:
+        return Metric(f"{METRICS[plain].title}@{rest}", METRICS[plain].share)
     return METRICS.get(name) or Metric(name.replace("_", " "), "recall@" in name)
 
 

@@ -77,7 +77,9 @@ class Predictor(Embedder):
         self.task.network = network  # type: ignore[assignment]
         target = cls.target_of(model.prep.modality)
         batch_size = batch_size if target is None else min(batch_size, DENSE)
-        super().__init__(model._replace(prep=cls.reading(model.prep, labelled=False)), data, columns, batch_size, "predict")
+        super().__init__(
+            model._replace(prep=self.task.reading_new(cls.reading(model.prep, labelled=False))), data, columns, batch_size, "predict"
+        )
         self.view = cls.used_view(model.prep, config["view"])
         self.view.channels_last = convolves(network)
         self.follow = target.follow if target else lambda batch, view: view
@@ -145,12 +147,13 @@ def _write_files(predictor: Predictor, out: Path) -> int:
             for name, image in files(predictions):
                 written.append(f"{plain_stem(name, used)}.png")
                 image.save(partial / written[-1])
-            table = plain_cells(with_files(predictor.task.table(predictions), written))
+            table = predictor.task.table(predictions)
+            table = plain_cells(with_files(table, written) if len(table) == len(written) else table)
             writer = writer or csv.CSVWriter(str(partial / "predictions.csv"), table.schema)
             writer.write_table(table)
         assert writer is not None
         writer.close()
-    say(f"wrote     {len(used):,} masks to {out}")
+    say(f"wrote     {len(used):,} {'masks' if predictor.task.target == 'masks' else 'pictures'} to {out}")
     return len(used)
 
 

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from untaught.core import Batch, Modality, Options, Preprocessor, Record, UserError, View
+from untaught.data.step_rows import CHANNELS, CLOCK
 from untaught.modalities.corruption import corruption_fault
+from untaught.modalities.series_future import CLOCKED, future
 from untaught.modalities.series_plots import PRETEXTS, render
 from untaught.modalities.token_masks import masked_runs, masked_tokens, target_runs
 from untaught.ops.counter_rng import CounterRNG
@@ -38,9 +40,12 @@ LENGTHS = Within(2, 1 << 20)
 
 def plan(records: list[Record], overrides: Options) -> Options:
     """Channels, maximum length, and whether values are missing (unless `missing` is given), from a sample of the records."""
-    standardise = overrides.get("standardise", "channel")
+    apart, until = bool(overrides.get("apart")), float(overrides.get("until") or 0)
+    standardise = overrides.get("standardise", "sample" if apart else "channel")
     if standardise not in ("channel", "sample", "none"):
         raise UserError(f"standardise={standardise}: must be channel, sample or none")
+    if apart and standardise == "channel":
+        raise UserError("standardise=channel: with apart=True all channels share one network; choose sample (the default there) or none")
     found, faults = [], []
     for record in records:
         try:
@@ -57,21 +62,30 @@ def plan(records: list[Record], overrides: Options) -> Options:
         raise UserError(f"series have {' and '.join(map(str, sorted(channels)))} channels; all must have the same number")
     if max(map(len, found)) < 2:
         raise UserError("every series has 1 time step; at least 2 are required: arrays (n, time), or one list of numbers per record")
+    count = channels.pop()
     return {
-        "channels": channels.pop(),
-        "length": min(max(map(len, found)), window or LENGTHS.high),
+        "channels": 1 if apart else count,
+        "length": max(min(max(steps_until(len(values), until) for values in found), window or LENGTHS.high), 1),
         "missing": any(bool(np.isnan(values).any()) for values in found) if (given := overrides.get("missing")) is None else bool(given),
         "standardise": standardise,
         "ragged": ["values"],
         **({"window": window, "stride": stride or window} if window else {}),
+        **({"apart": True} if apart else {}),
+        **({"until": until} if until else {}),
     }
 
 
+def steps_until(length: int, until: float) -> int:
+    """How many of a series' first time steps are used: all if `until` is 0, a share of them up to 1, else that many."""
+    return length if not until else math.floor(until * length + 1e-9) if until <= 1 else min(length, int(until))
+
+
 def cut(settings: Options) -> Callable[[Record], list[Record]] | None:
-    """Record -> pieces of `window` time steps, one every `stride`, the last one at the end of the series, all in one group (the record's,
-    else its name). A series that is no longer, or can't be read, is not cut. None without `window`."""
-    window, stride = settings.get("window"), settings.get("stride")
-    if not window or not stride:
+    """Record -> its pieces, all in one group (the record's, else its name): the steps `until` a certain one, in windows of `window` steps,
+    one every `stride`, the last one at their end; with `apart` each channel by itself. A series that can't be read is not cut. None if
+    there is nothing to cut."""
+    window, stride, apart, until = (settings.get(key) for key in ("window", "stride", "apart", "until"))
+    if not (window and stride) and not apart and not until:
         return None
 
     def pieces(record: Record) -> list[Record]:
@@ -79,11 +93,20 @@ def cut(settings: Options) -> Callable[[Record], list[Record]] | None:
             values = _values(record["series"])
         except ValueError:  # reported when it is decoded
             return [record]
-        last, name = len(values) - window, str(record.get("name"))
-        if last <= 0:
+        length, name = steps_until(len(values), until or 0), str(record.get("name"))
+        spans = [(0, length)]
+        if window and stride and length > window:
+            spans = [(start, start + window) for start in (*range(0, length - window, stride), length - window)]
+        group = record.get("group", name)
+        if len(spans) == 1 and length == len(values) and (not apart or values.shape[1] == 1):
             return [record]
-        starts, group = [*range(0, last, stride), last], record.get("group", name)
-        return [record | {"series": values[s : s + window].T, "name": f"{name} {s}-{s + window}", "group": group} for s in starts]
+        found = []
+        for start, end in spans:
+            for channel in range(values.shape[1]) if apart else (slice(None),):
+                own = name if len(spans) == 1 else f"{name} {start}-{end}"
+                own = f"{own} channel {channel}" if apart else own
+                found.append(record | {"series": values[start:end, channel].T, "name": own, "group": group})
+        return found
 
     return pieces
 
@@ -102,6 +125,14 @@ def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
         where = f"time step {step} of channel {channel}"
         raise ValueError(f"{where} is missing, but the training data had no missing values; impute it, or train with missing=True")
     return {"values": values}
+
+
+def _all_channels(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
+    """As `decode`, of any number of channels where each is a series of its own; with CLOCKED (3,), the times of its table."""
+    given = {**prep.settings, "channels": _values(record["series"]).shape[1]} if prep.settings.get("apart") else prep.settings
+    clock = record.get("clock")  # of a table with times; the end of a series that ends in missing values is not known
+    known = clock is not None and len(clock) == 3 and np.asarray(record["series"]).shape[-1] == len(_values(record["series"]))
+    return {**decode(record, replace(prep, settings=given)), CLOCKED: np.array(clock if known else [np.nan] * 3, np.float64)}
 
 
 def _values(given: Any) -> np.ndarray:
@@ -218,6 +249,7 @@ def presets(settings: Options) -> dict[str, Options]:
     if type(length) is not int or length < 1 or type(channels) is not int or channels < 1:
         raise UserError(f"series need settings with a length and a number of channels; got {settings}")
     own = {"length": max(length, 2), "standardise": settings.get("standardise", "channel"), "missing": bool(settings.get("missing"))}
+    own |= {"apart": True} if settings.get("apart") else {}
     return {name: {**own, **options} for name, options in VIEWS.items()}
 
 
@@ -229,9 +261,13 @@ def check(options: Options) -> str | None:
 
 
 def whole(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
-    """Every time step, normalised."""
+    """Every time step, normalised. Of several channels for an encoder of one (`apart`): x (B,C,T,1 or 2) with meta["parts"] (B,C)."""
     values, observed = _normalised(batch, options, prep.statistics)
-    return _finished(values, observed, batch["values_valid"], options)
+    view = _finished(values, observed, batch["values_valid"], options)
+    if not options.get("apart") or (channels := values.shape[2]) == 1:
+        return view
+    parts = torch.arange(channels, device=values.device).expand(len(values), -1)
+    return View(view.x.unflatten(2, (-1, channels)).permute(0, 3, 1, 2), meta={"parts": parts})
 
 
 def corrupted(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
@@ -468,5 +504,10 @@ SERIES = Modality(
         "missing": bool,
         "window": Annotated[int, Within(0, LENGTHS.high)],
         "stride": Annotated[int, Within(0, LENGTHS.high)],
+        "apart": bool,
+        "until": Annotated[float, Within(0, LENGTHS.high)],
     },
+    extras={"channels": (CHANNELS,), "clock": (CLOCK,)},
+    targets={"future": future(_all_channels)},
+    adapt=lambda records, settings: {key: value for key, value in settings.items() if key != "until"},  # of the data in training
 )

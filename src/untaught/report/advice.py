@@ -8,6 +8,7 @@ import numpy as np
 
 from untaught.downstream.transcribe import collapsed
 from untaught.evaluation.boosting import trees_win
+from untaught.evaluation.forecasts import baselines_win
 from untaught.evaluation.metrics import LEADING, shown
 from untaught.report.run_summary import RunSummary
 
@@ -53,7 +54,9 @@ def _trees(summary: RunSummary) -> list[Advice]:
     """Before anything else: that a classical model is better."""
     found = trees_win(summary.scores)
     do = "use gradient boosting on the raw rows, or give it the encoder's vectors as further columns (encoder+raw)"
-    return [Advice(do, found)] if found else []
+    simple = baselines_win(summary.scores)
+    advice = [Advice("forecast with that, which needs no encoder, or train longer, on more series", simple)] if simple else []
+    return [*([Advice(do, found)] if found else []), *advice]
 
 
 def _transcripts(summary: RunSummary) -> list[Advice]:
