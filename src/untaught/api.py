@@ -156,7 +156,8 @@ class Run:
         from untaught.commands import finetune as commands
 
         chosen: Any = {"task": task, "out": _place(out), "columns": columns, "label": label, "split": split, "knobs": _dotted(knobs)}
-        model = Model(*commands.finetune(self.model, self.path, data, **chosen))
+        start = commands.relearning(self.path) or self.model
+        model = Model(*commands.finetune(start, self.path, data, **chosen))
         refresh(self.path)
         return model
 
