@@ -356,7 +356,8 @@ def test_a_table_with_other_columns_is_fine_tuned_and_predicted(rows_run: ut.Run
 
 def test_shared_columns_begin_with_the_weights_of_pretraining(rows_run: ut.Run) -> None:
     tuner = commands.open_tuner(rows_run.model, rows_run.path, people(("income", "age", "city")), task="classify", knobs=TINY)
-    own, old = tuner.encoder, rows_run.encoder
+    own: Any = tuner.encoder
+    old: Any = rows_run.encoder
     assert own.names == ["age", "city", "income"]
     for at, before in ((0, 0), (1, 2)):
         assert torch.equal(own.columns[at], old.columns[before])
