@@ -28,6 +28,7 @@ import torch
 from untaught.commands.pretrain import pretrain
 from untaught.commands.request import PretrainArguments
 from untaught.evaluation.evaluate import evaluate
+from untaught.evaluation.models import random_init_encoder
 from untaught.evaluation.next_item import NextItem
 from untaught.pipeline.dataset import Dataset, open_dataset
 
@@ -76,6 +77,12 @@ def ranker_of(frame: pd.DataFrame, model: Any) -> NextItem:
     return NextItem(data, model.network, torch.device("cpu"), False, 0)
 
 
+def random_init(model: Any) -> Any:
+    """The same encoder before pretraining."""
+    config = model.config
+    return random_init_encoder(config["encoder"], model.prep.encoder_arguments, config["encoder_knobs"], 0)
+
+
 def append(out: Path, rows: list[dict[str, Any]]) -> None:
     with out.open("a") as file:
         for row in rows:
@@ -101,7 +108,7 @@ def final(out: Path, name: str, systems: list[str], seeds: int, hold_out: str) -
             ranker = ranker_of(frame, model)
             rows, _ = ranker.measure(system, model.network)
             if number == seed == 0:
-                rows += ranker.baselines()[0]
+                rows += ranker.measure("random_init", random_init(model))[0] + ranker.baselines()[0]
             about = {"set": name, "hold_out": hold_out, "seed": seed, "users": len(ranker.of("test").rows), **spent}
             append(out / "final.jsonl", [{**row, **about, "data": name} for row in rows])
 

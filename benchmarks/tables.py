@@ -1,13 +1,22 @@
-"""Tables: few labels against logistic regression and gradient boosting, SCARF's speed, memory of a large table.
+"""Tables: few labels against logistic regression and gradient boosting, codes beside PCA's, SCARF's speed, memory of a large table.
 
 python benchmarks/tables.py few DATA/tabular [--tables adult,letter_recognition] [--out few.json]
 python benchmarks/tables.py matrix few.json                 the win matrix of what `few` has measured
+python benchmarks/tables.py codes DATA/tabular [--tables letter_recognition] [--out codes.json] [--steps 1000]
+python benchmarks/tables.py transfer DATA/tabular [--tables adult] [--out transfer.json] [--steps 500]
 python benchmarks/tables.py speed DATA/tabular/adult.csv.gz
 python benchmarks/tables.py scale FOLDER [--rows 1000000]   writes a parquet file of 50 columns there, and pretrains on it
 
 few: labels are 5, 10 and 50 a class (for numbers 50, 100 and 500 in all), in 5 draws; at most 8,000 training and 3,000 test rows. Which
 system pretrains the encoder, and whether its vectors are used alone or beside the row, is chosen on a fifth of the training rows
 with 10 labels a class; the test rows are used once.
+codes: the autoencoder's codes of 2 and 8 numbers beside as many principal components of the same standardised rows (an indicator per
+category): the share of the variance of test rows that is lost, and probes on the codes with all labels. Which encoder is used is
+chosen on a fifth of the training rows, which it has not seen.
+transfer: an ft_transformer trained on two thirds of the columns and 80% of the training rows (without labels; with them), and fine-tuned
+with few labels of the other 20% on all columns (`untaught finetune RUN OTHER_TABLE`), beside the same network from scratch with the same
+budget, and classical models on the raw rows of all columns. The labels upstream are of the same kind: boosting that learns from them on
+the shared columns alone is given too.
 """
 
 from __future__ import annotations
@@ -15,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,13 +32,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
+from untaught.commands.pretrain import pretrain
+from untaught.commands.request import PretrainArguments
+from untaught.data.sources import open_source
 from untaught.evaluation.boosting import boosted
 from untaught.evaluation.interval import RESAMPLES, Measured
 from untaught.evaluation.linear import LinearProbe
 from untaught.evaluation.low_label import draw
 from untaught.evaluation.models import random_init_encoder
 from untaught.evaluation.ridge import RidgeProbe
+from untaught.pipeline.dataset import batch_of
+from untaught.pipeline.heads import load_heads
 from untaught.sklearn import SelfSupervisedEncoder
 
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -41,9 +57,9 @@ REGRESSION = {"california_housing"}
 SETTINGS = {True: (50, 100, 500), False: (5, 10, 50)}
 
 
-def read(path: Path) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame, np.ndarray]:
+def read(path: Path) -> tuple[Any, np.ndarray, Any, np.ndarray]:
     """Training rows and targets, test rows and targets."""
-    table = pd.read_csv(path, na_values="?")
+    table: Any = pd.read_csv(path, na_values="?")
     target = table.columns[-2]
     random = np.random.default_rng(0)
     found: list[Any] = []
@@ -158,6 +174,177 @@ def matrix(out: Path) -> None:
                 _, low, high = list(table["rows"].values())[place]["ours minus"][who]
                 signs.append(1 if low > 0 else -1 if high < 0 else 0)
             print(f"against {who}, {SETTINGS[False][place]} labels: {signs.count(1)} won, {signs.count(0)} tied, {signs.count(-1)} lost")
+
+
+# ----------------------------------------------------------------------------------------------------------------- codes
+
+CODED = ("letter_recognition", "wall_following_robot_24", "adult")
+WIDTHS = (2, 8)
+AUTOENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mlp_table": ("mlp_table", {}),
+    "resnet_table": ("resnet_table", {}),
+}
+
+
+class Restoring:
+    """An autoencoder trained on rows x without labels: rows as it reads them, their codes and reconstructions."""
+
+    def __init__(self, x: pd.DataFrame, width: int, encoder: str, knobs: dict[str, Any], steps: int) -> None:
+        loop = {"steps": steps, "batch_size": 256, "health_every": 0, "evaluate_every": 0, "defaults": "short"}
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / "run"
+            chosen = {**loop, "width": width, "scale": "standard", **knobs}
+            pretrain(PretrainArguments(x, "autoencoder", encoder, place, "table", knobs=chosen))
+            self.heads = load_heads(place)
+        self.method: Any = None
+
+    @torch.no_grad()
+    def __call__(self, x: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """-> rows (N,D), codes (N,width), reconstructions (N,D)."""
+        prep = self.heads.encoder.prep
+        source = open_source(x, prep.modality)
+        batch, _ = batch_of([record for part in source.parts.values() for record in part], prep)
+        views = self.heads.views(prep, 0)
+        self.method = self.method or self.heads.build(batch, views)
+        (view,) = views(batch, 0)
+        return view.x.numpy(), self.method.code(self.method.encoder(view)).numpy(), self.method.restore(view).numpy()
+
+
+def lost(rows: np.ndarray, restored: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """(1,M): each test row's share of the squared error, relative to the distance from the mean of the training rows."""
+    return (np.square(rows - restored).sum(1) / np.square(rows - mean).sum(1).mean())[None]
+
+
+def probed(train: np.ndarray, test: np.ndarray, y: np.ndarray, truth: np.ndarray, numbers: bool) -> dict[str, np.ndarray]:
+    """Quality (1,M) of a linear probe and of 20 nearest neighbours on standardised codes, with all labels."""
+    mean, std = train.mean(0), train.std(0) + 1e-9
+    train, test = ((part - mean) / std for part in (train, test))
+    near: Any = (KNeighborsRegressor if numbers else KNeighborsClassifier)(20).fit(train, y)
+    linear: Any = (RidgeProbe if numbers else LinearProbe)(train.astype(np.float32), test.astype(np.float32))
+    guesses = {"linear": linear.predict(np.arange(len(y)), y, 0, None)[0], "knn": near.predict(test)}
+    return {name: quality(guess[None], truth, numbers) for name, guess in guesses.items()}
+
+
+def codes(folder: Path, names: list[str], out: Path, steps: int) -> None:
+    from sklearn.decomposition import PCA
+
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    for name in names:
+        numbers = name in REGRESSION
+        x, y, test, truth = read(folder / f"{name}.csv.gz")
+        y, truth = (a.astype(float) if numbers else a.astype(str) for a in (y, truth))
+        held = np.random.default_rng(1).random(len(x)) < 0.2
+        for width in WIDTHS:
+            if f"{name}, {width}" in found:
+                continue
+            began = time.perf_counter()
+            chosen = {}
+            for system, (encoder, knobs) in AUTOENCODERS.items():
+                model = Restoring(x[~held], width, encoder, knobs, steps)
+                rows, _, restored = model(x[held])
+                chosen[system] = lost(rows, restored, rows.mean(0)).mean()
+            system = min(chosen, key=lambda one: chosen[one])
+            model = Restoring(x, width, *AUTOENCODERS[system], steps)
+            (train, own_train, _), (rows, own, restored) = model(x), model(test)
+            linear = PCA(width).fit(train)
+            principal = linear.transform(train), linear.transform(rows)
+            mean = train.mean(0)
+            losses = {"autoencoder": lost(rows, restored, mean), "pca": lost(rows, linear.inverse_transform(principal[1]), mean)}
+            probes = {"autoencoder": probed(own_train, own, y, truth, numbers), "pca": probed(*principal, y, truth, numbers)}
+            pairs = {"lost": losses} | {probe: {who: probes[who][probe] for who in probes} for probe in ("linear", "knn")}
+            found[f"{name}, {width}"] = {
+                "chosen": system,
+                "validated": {one: round(float(value), 4) for one, value in chosen.items()},
+                **{
+                    what: {
+                        **{who: [(m := measured(values)).mean, *m.interval] for who, values in each.items()},
+                        "difference": [(m := measured(each["autoencoder"] - each["pca"])).mean, *m.interval],
+                    }
+                    for what, each in pairs.items()
+                },
+                "seconds": round(time.perf_counter() - began),
+            }
+            out.write_text(json.dumps(found, indent=1))
+            print(name, width, {what: [round(one[0], 3) for one in found[f"{name}, {width}"][what].values()] for what in pairs}, flush=True)
+
+
+# -------------------------------------------------------------------------------------------------------------- transfer
+
+TRANSFERRED = ("adult", "covertype_6000", "wall_following_robot_24")
+LABELS = {"adult": (5, 25), "covertype_6000": (2, 7), "wall_following_robot_24": (3, 12)}  # a class, about 10 and 50 in all
+TUNED = {"steps": 200}  # of fine-tuning, and of training from scratch
+BEFORE = ("mlm", "simclr", "labels")  # upstream
+
+
+def transfer(folder: Path, names: list[str], out: Path, steps: int) -> None:
+    from untaught.commands.finetune import finetune, relearning
+    from untaught.pipeline.pretrained import load_encoder
+
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    for name in names:
+        x, y, test, truth = read(folder / f"{name}.csv.gz")
+        y, truth = y.astype(str), truth.astype(str)
+        random = np.random.default_rng(0)
+        early = np.sort(random.permutation(x.shape[1])[: round(x.shape[1] * 2 / 3)])
+        upstream = random.random(len(x)) < 0.8
+        before = x.iloc[:, early][upstream].assign(label=y[upstream])
+        after = pd.concat([x[~upstream].assign(label=y[~upstream], split="train"), test.assign(label=truth, split="test")])
+        for system in BEFORE:
+            if f"{name}, {system}" in found:
+                continue
+            began, scores = time.perf_counter(), {}
+            with tempfile.TemporaryDirectory() as place:
+                run = Path(place) / "run"
+                loop = {"steps": 1 if system == "labels" else steps, "batch_size": 128, "health_every": 0, "evaluate_every": 0}
+                method = "mlm" if system == "labels" else system
+                pretrain(
+                    PretrainArguments(before, method, "ft_transformer", run, "table", label="label", knobs={**loop, "defaults": "short"})
+                )
+                if system == "labels":
+                    run, _ = finetune(
+                        load_encoder(run),
+                        run,
+                        before,
+                        task="classify",
+                        label="label",
+                        record=False,
+                        knobs={"steps": steps, "batch_size": 128, "scratch": False, "probe": False},
+                    )
+                for count in LABELS[name]:
+                    knobs = {**TUNED, "labels": f"{count}/class", "draws": 3, "scratch": system == BEFORE[0]}
+                    _, model = finetune(
+                        relearning(run) or load_encoder(run),
+                        run,
+                        after,
+                        task="classify",
+                        label="label",
+                        split="split",
+                        record=False,
+                        knobs=knobs,
+                        out=Path(place) / f"model-{count}",
+                    )
+                    own = [row for row in model.config["scores"] if row["metric"] == "accuracy"]
+                    scores[str(count)] = {row["features"]: [row["mean"], row["low"], row["high"]] for row in own}
+            found[f"{name}, {system}"] = {"scores": scores, "seconds": round(time.perf_counter() - began)}
+            out.write_text(json.dumps(found, indent=1))
+            print(name, system, scores, flush=True)
+        if f"{name}, classical" not in found:
+            own = SelfSupervisedEncoder("scarf", steps=1, random_state=0, passthrough=True).fit(x[~upstream])
+            raw, raw_test = (own.transform(part)[:, :-256] for part in (x[~upstream], test))
+            own = SelfSupervisedEncoder("scarf", steps=1, random_state=0, passthrough=True).fit(before.drop(columns="label"))
+            shared, shared_test = (own.transform(part)[:, :-256] for part in (before.drop(columns="label"), test.iloc[:, early]))
+            known, scores = boosted(shared, y[upstream], shared_test, "classes"), {}
+            for count in LABELS[name]:
+                guesses = {
+                    "linear": probe(raw, raw_test, y[~upstream], count, False),
+                    "boosting": trees(raw, raw_test, y[~upstream], count, False),
+                }
+                guesses["boosting, labels upstream"] = known[None]
+                each = {who: measured(quality(guess, truth, False)) for who, guess in guesses.items()}
+                scores[str(count)] = {who: [m.mean, *m.interval] for who, m in each.items()}
+            found[f"{name}, classical"] = {"scores": scores}
+            out.write_text(json.dumps(found, indent=1))
+            print(name, "classical", scores, flush=True)
 
 
 # ----------------------------------------------------------------------------------------------------------------- speed
@@ -278,7 +465,7 @@ def scale(folder: Path, rows: int, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("few", "matrix", "speed", "scale"))
+    parser.add_argument("what", choices=("few", "matrix", "codes", "transfer", "speed", "scale"))
     parser.add_argument("data", type=Path)
     parser.add_argument("--tables", default="")
     parser.add_argument("--out", type=Path, default=Path("few.json"))
@@ -290,6 +477,10 @@ def main() -> None:
         few(chosen.data, names, chosen.out, chosen.steps)
     elif chosen.what == "matrix":
         matrix(chosen.data)
+    elif chosen.what == "codes":
+        codes(chosen.data, chosen.tables.split(",") if chosen.tables else list(CODED), chosen.out, chosen.steps)
+    elif chosen.what == "transfer":
+        transfer(chosen.data, chosen.tables.split(",") if chosen.tables else list(TRANSFERRED), chosen.out, chosen.steps)
     elif chosen.what == "speed":
         speed(chosen.data)
     else:

@@ -157,7 +157,8 @@ class Run:
         from untaught.commands import finetune as commands
 
         chosen: Any = {"task": task, "out": _place(out), "columns": columns, "label": label, "split": split, "knobs": _dotted(knobs)}
-        model = Model(*commands.finetune(self.model, self.path, data, **chosen))
+        start = commands.relearning(self.path) or self.model
+        model = Model(*commands.finetune(start, self.path, data, **chosen))
         refresh(self.path)
         return model
 
@@ -454,9 +455,10 @@ def evaluate(
     "tag", "segment" or "transcribe": a linear head trained on the frozen encoder, with random init as the baseline; for masks also pixel
     colours, and k-means without labels; "verify": whether two samples have one label, by the cosines of pairs: equal error rate;
     "propagate": of videos (a folder or .zip of their frames), the masks of the first frame carried to the others; J and F of DAVIS, beside
-    the first mask, unchanged. knobs: preprocessing of an encoder that was not trained here, e.g. length=64 (tokens of a text); of the
-    task, e.g. binary=True, trials="pairs.csv". Raises
-    UserError, one line, for every fault that the caller can fix.
+    the first mask, unchanged. knobs: labels="1%,25%,10/class", the amounts of labels that probes learn from beside all; noise=0.3, all
+    labels with a share of wrong ones (classes); boosting=True, gradient boosting on raw data, vectors and both (the default for tables);
+    preprocessing of an encoder that was not trained here, e.g. length=64 (tokens of a text); of the task, e.g. binary=True,
+    trials="pairs.csv". Raises UserError, one line, for every fault that the caller can fix.
     """
     from untaught.downstream import TASKS
     from untaught.evaluation.evaluate import KINDS

@@ -178,7 +178,8 @@ def evaluate(
     ] = None,
     as_json: Json = False,
     knobs: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="preprocessing of a model not trained here, e.g. length=64")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="labels=1%,25%,10/class noise=0.3 boosting=yes; length=64 for a model not trained here"),
     ] = None,
 ) -> None:
     """Evaluate an encoder and its baselines. untaught evaluate runs/cells --data labelled/ --against timm/resnet18"""

@@ -319,3 +319,53 @@ def test_a_weighted_sum_of_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     conv = ut.pretrain(waves, "vicreg", encoder="conv_series", modality="series", out=tmp_path / "conv", **TINY)
     with pytest.raises(ut.UserError, match="read=layers requires an encoder with layers; ConvSeries offers any_size"):
         conv.finetune(table, out=tmp_path / "no", split="split", steps=2, **given)
+
+
+# ------------------------------------------------------------------------------------------------------- other columns
+
+
+def people(columns: tuple[str, ...], count: int = 80) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    every = {name: random.normal(size=count) for name in ("age", "height", "weight", "income")}
+    every["city"] = random.choice(["Rome", "Oslo"], count)
+    return pd.DataFrame({name: every[name] for name in columns}).assign(label=np.where(every["age"] > 0, "old", "young"))
+
+
+@pytest.fixture(scope="module")
+def rows_run(tmp_path_factory: pytest.TempPathFactory) -> ut.Run:
+    out = tmp_path_factory.mktemp("tables") / "run"
+    small: dict[str, Any] = {"encoder__width": 16, "encoder__depth": 1, "steps": 8, "batch_size": 16, "precision": "float32"}
+    return ut.pretrain(people(("age", "height", "city")), "mlm", out=out, modality="table", **small)
+
+
+def test_a_table_with_other_columns_is_fine_tuned_and_predicted(rows_run: ut.Run, tmp_path: Path, capsys: Any) -> None:
+    data = people(("weight", "age", "city", "income"))
+    model = ut.finetune(rows_run, data, out=tmp_path / "model", **TINY)
+    said = capsys.readouterr().err
+    assert (
+        "columns   2 as in pretraining: age, city; 2 new, whose weights are drawn: weight, income; 1 of pretraining not in this table"
+        in said
+    )
+    found = ut.load(tmp_path / "model").predict(data.drop(columns="label"))
+    assert found["label"].tolist() == model.predict(data)["label"].tolist()
+    assert {row["features"] for row in model.model.config["scores"]} == {"encoder", "random_init"}
+    again = ut.finetune(model.path, people(("age", "city", "height")), out=tmp_path / "again", **TINY, scratch=False)
+    assert "has learned from labels" in capsys.readouterr().err
+    assert [one["name"] for one in again.model.config["layout"]["features"]] == ["age", "city", "height"]
+
+
+def test_shared_columns_begin_with_the_weights_of_pretraining(rows_run: ut.Run) -> None:
+    tuner = commands.open_tuner(rows_run.model, rows_run.path, people(("income", "age", "city")), task="classify", knobs=TINY)
+    own: Any = tuner.encoder
+    old: Any = rows_run.encoder
+    assert own.names == ["age", "city", "income"]
+    for at, before in ((0, 0), (1, 2)):
+        assert torch.equal(own.columns[at], old.columns[before])
+    assert torch.equal(own.transformer.norm.weight, old.transformer.norm.weight)
+    assert torch.equal(own.first, old.first)
+
+
+def test_a_network_without_a_token_per_column_needs_its_columns(tmp_path: Path) -> None:
+    run = ut.pretrain(people(("age", "height")), "simclr", out=tmp_path / "run", modality="table", steps=4, batch_size=16)
+    with pytest.raises(ut.UserError, match="has no column height"):
+        ut.finetune(run, people(("age", "weight")), **TINY)

@@ -89,3 +89,24 @@ def test_what_ft_transformer_can_not_do_is_one_line() -> None:
     with pytest.raises(UserError, match="use mlm"):
         encoder.shallower(0.5)
     assert encoder.words().parts(torch.zeros(1, 16))[1].shape == (2 + 3 + 1 + 2, 16)
+
+
+def test_an_encoder_of_other_columns_takes_over_the_weights_of_shared_ones() -> None:
+    new = {"name": "height", "values": 1, "edges": [-1.0, -0.5, 0.0, 0.5, 1.0]}  # more bins than any column before
+    trained = FTTransformer(features=FEATURES, width=16, depth=2, heads=2).eval()
+    other = FTTransformer(features=[FEATURES[3], new, FEATURES[0]], width=16, depth=2, heads=2).eval()
+    before = other.embed(View(torch.zeros(1, 7)))[0][:, 1].clone()
+    other.adopt(trained)
+    x = some()
+    columns = torch.cat([x[:, 8:11], torch.zeros(6, 2), x[:, :2]], 1)
+    own, _ = other.embed(View(columns))
+    old, _ = trained.embed(View(x))
+    torch.testing.assert_close(own[:, [0, 2]], old[:, [3, 0]], rtol=0, atol=1e-6)
+    torch.testing.assert_close(own[:1, 1], before, rtol=0, atol=0)  # the new column's is its own
+    columns[:, 3:5] = 0
+    shared = torch.tensor([[0, 2]]).expand(6, -1), torch.tensor([[3, 0]]).expand(6, -1)
+    mine = other.context(own[:, [0, 2]], at=shared[0], want=("pooled",)).pooled
+    theirs = trained.context(old[:, [3, 0]], at=shared[1], want=("pooled",)).pooled
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+    x[:, 1] = 1  # missing, of a shared column
+    assert torch.equal(trained.embed(View(x))[0][0, 0], other.missing[2])

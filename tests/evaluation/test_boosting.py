@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from untaught.evaluation import boosting
-from untaught.evaluation.boosting import boosted, boosting_rows, noisy, noisy_linear_rows, trees_win
+from untaught.core import UserError
+from untaught.evaluation import boosting, class_probes
+from untaught.evaluation.boosting import boosted, boosting_rows, noisy_linear_rows, trees_win
+from untaught.evaluation.low_label import Plan, amounts_of, noisy, settings
 
 
 @pytest.fixture
@@ -34,21 +36,43 @@ def test_few_rows_can_be_split() -> None:
     assert boosted(x, np.array([2, 2, 2, 2]), x, "classes").tolist() == [2, 2, 2, 2]
 
 
-def test_rows_for_all_few_and_wrong_labels(steps: tuple[np.ndarray, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boosting.low_label, "SETTINGS", ("10/class", "10%"))
+def test_rows_for_all_few_and_wrong_labels(steps: tuple[np.ndarray, ...]) -> None:
+    plan = Plan(("10/class", "10%"), 0.3)
     x, y, test, want = steps
-    rows = {row["labels"]: row for row in boosting_rows(x, y, test, want, "classes") if row["metric"] == "accuracy"}
+    rows = {row["labels"]: row for row in boosting_rows(x, y, test, want, "classes", plan) if row["metric"] == "accuracy"}
     assert list(rows) == ["all", "10/class", "10%", "all, 30% wrong"]
     assert rows["all"]["mean"] > 0.9
     assert rows["10/class"]["draws"] == boosting.DRAWS
     assert rows["10/class"]["mean"] < rows["all"]["mean"]
     assert rows["all, 30% wrong"]["mean"] < rows["all"]["mean"]
-    linear = noisy_linear_rows(*steps)
+    linear = noisy_linear_rows(*steps, 0.3)
     assert linear[0]["probe"] == "linear"
     assert linear[0]["mean"] < 0.65
     x, _, test, _ = steps
-    numbers = boosting_rows(x, x[:, 0] ** 2.0, test, test[:, 0] ** 2.0, "numbers")
+    numbers = boosting_rows(x, x[:, 0] ** 2.0, test, test[:, 0] ** 2.0, "numbers", plan)
     assert next(row["mean"] for row in numbers if row["metric"] == "r2" and row["labels"] == "all") > 0.75
+
+
+def test_probes_learn_from_the_labels_that_are_asked_for(steps: tuple[np.ndarray, ...]) -> None:
+    plan = Plan(amounts_of("25%, 3/class"), 0.4)
+    found = [row for _, rows in class_probes.probes(*steps, plan) for row in rows if row["probe"] == "linear"]
+    assert [row["labels"] for row in found if row["metric"] == "accuracy"] == ["all", "25%", "3/class", "all, 40% wrong"]
+    assert len(list(class_probes.probes(*steps, plan))) == class_probes.count(steps[1], plan) + 1
+    usual = [row["labels"] for _, rows in class_probes.probes(*steps) for row in rows if row["probe"] == "linear"]
+    assert "10%" in usual
+    assert not any("wrong" in name for name in usual)
+
+
+def test_an_amount_per_class_is_refused_without_classes() -> None:
+    found = dict(settings(np.arange(100.0), Plan(("5/class", "25%"))))
+    assert "there is not one class a sample" in found["5/class"]
+    assert found["25%"] == ""
+
+
+@pytest.mark.parametrize("text", ["", "25", "0%", "100%", "x%", "0/class", "1.5/class", "10%,", "10/classes"])
+def test_wrong_amounts_are_one_line(text: str) -> None:
+    with pytest.raises(UserError, match="must be a share as 1% or a number a class as 10/class"):
+        amounts_of(text)
 
 
 def test_a_share_of_the_labels_becomes_another_class() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from untaught.core import Batch, Preprocessor, UserError, View
 from untaught.modalities.table import TABLE
-from untaught.modalities.table.columns import FILE, SURVEYED, features_of, learn, plan
+from untaught.modalities.table.columns import FILE, SURVEYED, check_files, extend, features_of, learn, plan
 from untaught.modalities.table.views import VIEWS, layout_of
 from untaught.ops.counter_rng import CounterRNG
 
@@ -383,3 +383,41 @@ def test_raw_is_numbers_and_indicators() -> None:
             np.testing.assert_array_equal(raw[:, at], np.isnan(cells))
             at += 1
     assert at == raw.shape[1]
+
+
+# --------------------------------------------------------------------------------------------------------- other columns
+
+
+def test_columns_of_another_table_are_kept_added_or_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    prep = fitted(rows(2000))
+    table = [{"height": float(i % 7), "colour": "red" if i % 2 else "violet", "age": 90 + i} for i in range(40)]
+    capsys.readouterr()
+    other = extend([{"table": row} for row in table], prep)
+    said = capsys.readouterr().err
+    assert "2 as in pretraining: age, colour" in said
+    assert "1 new, whose weights are drawn: height" in said
+    assert "2 of pretraining not in this table, dropped: weight, day" in said
+    check_files(other.settings, other.files)
+    assert [one["name"] for one in other.settings["features"]] == ["age", "colour", "height"]
+    assert other.settings["features"][:2] == [one for one in prep.settings["features"] if one["name"] in ("age", "colour")]
+    before = prep.decode({"table": rows(2000)[3]})["cells"]
+    after = other.decode({"table": {**rows(2000)[3], "height": 3.0}})["cells"]
+    np.testing.assert_array_equal(after[:2], before[[0, 2]])
+    assert after[2] == pytest.approx(0.0, abs=0.1)
+    assert view("whole", batch_of(table, other), other).x.shape == (40, sum(one["values"] + 1 for one in other.settings["features"]))
+
+
+def test_the_same_columns_and_those_left_out_before_change_nothing() -> None:
+    table = rows(60, number=list(range(60)))  # numbers the rows: left out
+    prep = fitted(table)
+    assert extend([{"table": row} for row in table], prep) is prep
+
+
+def test_a_new_column_without_information_is_not_added() -> None:
+    prep = fitted(rows())
+    assert extend([{"table": {**row, "same": 1}} for row in rows()], prep) is prep
+
+
+def test_a_table_without_shared_columns_is_one_line() -> None:
+    with pytest.raises(UserError, match="shares no column with the one the encoder was trained on: age, weight, colour, day"):
+        extend([{"table": {"height": float(i)}} for i in range(9)], fitted(rows()))

@@ -29,8 +29,9 @@ from untaught.downstream.task import Task
 from untaught.downstream.tuner import Settings, Tuner
 from untaught.evaluation.evaluator import merge_rows
 from untaught.evaluation.forecasts import baselines_win
+from untaught.inference.predict import holds_model, load_model
 from untaught.pipeline.dataset import Dataset, Parts, differing, open_dataset
-from untaught.pipeline.pretrained import Pretrained, resized, save_network
+from untaught.pipeline.pretrained import Pretrained, extended, resized, save_network
 from untaught.pipeline.seen_rows import SeenRows
 from untaught.pipeline.view_pipeline import view_options
 from untaught.storage.atomic import make_room
@@ -60,7 +61,6 @@ def finetune(
     the run.
     """
     model, others = resized(model, knobs or {})
-    _, config, prep = model
     place = path.parent if path.name == "encoder" else path
     ours = (place / "run.yaml").exists()
     if out and os.path.lexists(out):
@@ -68,6 +68,7 @@ def finetune(
     make_room(out or place / "finetuned")
     tuner = open_tuner(model, path, data, task=task, columns=columns, label=label, split=split, knobs=others)
     cls, trial, layers, dataset = tuner.cls, tuner.trial, tuner.layers, tuner.dataset
+    _, config, prep = tuner.model  # of the table's own columns
     tuner.describe()
     outcomes: dict[str, list[np.ndarray]] = {}
     saved: Any = None
@@ -120,6 +121,15 @@ def finetune(
     return folder, Pretrained(saved.network.eval(), described, prep)
 
 
+def relearning(path: Path) -> Pretrained | None:
+    """The encoder of a fine-tuned model, to be fine-tuned again on other data; None if the folder holds none."""
+    if not holds_model(path):
+        return None
+    model = load_model(path)
+    warn(f"{path} has learned from labels: rows of that training which the new data hold out make the scores too high")
+    return model._replace(network=model.network.encoder)
+
+
 def as_csv(table: pyarrow.Table) -> bytes:
     from pyarrow import csv
 
@@ -166,6 +176,11 @@ def open_tuner(
     dataset = open_dataset(data, reading, columns=columns, label=label, split=split)
     if target and (found := target.learn((record for part in dataset.source.parts.values() for record in part), dataset.prep.settings)):
         dataset.prep = replace(dataset.prep, settings={**dataset.prep.settings, **found})
+    if modality.extend is not None and "columns" in encoder.offers:
+        source = dataset.source.parts.get(TRAIN) or next(iter(dataset.source.parts.values()))
+        if (other := modality.extend(iter(source), dataset.prep)) is not dataset.prep:
+            model, prep = extended(model, other, train_config.seed), other
+            dataset.prep = prep
     _warn_differences(dataset, prep, chosen=(knobs or {}).keys() - others.keys())
     if cls.arrange is None:
         dataset.open(False, train_config.seed, _divider(dataset, known, train_config.seed, target is not None))

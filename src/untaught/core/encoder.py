@@ -86,6 +86,10 @@ class Encoder(nn.Module):
         """A new encoder of the same class and width, with this share of its blocks and the same token embedding. Only with "words"."""
         raise NotImplementedError
 
+    def adopt(self, trained: Encoder) -> None:
+        """Takes over the weights of an encoder of the same class with other columns: shared ones by name. Only with "columns"."""
+        raise NotImplementedError
+
     @property
     def start(self) -> int:
         """The id of the token that decoding starts with. Only with "decoder"."""

@@ -96,15 +96,12 @@ class Modality:
     knobs: dict[str, Any] = field(default_factory=dict)  # settings that a user may override: name -> type with range
     numbered: bool = False  # whether a record may be spread over numbered columns (t0, t1, ...) or rows of a table
     lines: bool = False  # whether a record may be a line or paragraph of a text file
-    doubt: Callable[[tuple[int, ...], bool], str | None] = lambda shape, tensor: (
-        None
-    )  # (array shape, is torch) -> doubt that rows are records
-    likely: Callable[[list[Record]], bool] = lambda records: (
-        True
-    )  # whether readable records are of this modality, for inference of the modality
+    doubt: Callable[[tuple[int, ...], bool], str | None] = lambda shape, tensor: None  # (shape, is torch) -> doubt that rows are records
+    likely: Callable[[list[Record]], bool] = lambda records: True  # whether readable records are of this modality, to infer it
     adapt: Callable[[list[Record], Options], Options] = lambda records, settings: settings  # (new records, settings) -> settings for them
     runs: Callable[[list[Options]], tuple[str, int] | None] = lambda views: None  # ragged field read as one stream; length per sample
     learn: Callable[[Iterable[Record], Options], tuple[Options, Files]] | None = None  # fits what decoding requires (a tokenizer)
+    extend: Callable[[Iterable[Record], Preprocessor], Preprocessor] | None = None  # (training records, an encoder's) -> for their columns
     resized: dict[str, Any] = field(default_factory=dict)  # knob that an any-size encoder may get at another value -> fn(settings, value)
     files: tuple[str, ...] = ()  # names of the fitted files
     check_files: Callable[[Options, Files], None] = lambda settings, files: None  # raises UserError if they do not match the settings
@@ -123,9 +120,7 @@ class Modality:
     grouped: str = ""  # field whose equal values in a table make one record of several rows: the user of events
     beside: dict[str, tuple[str, ...]] = field(default_factory=dict)  # fields in files with the stem of the first field's: suffixes
     parts: dict[str, Modality] = field(default_factory=dict)  # component modalities; settings, statistics and files are by part
-    items: Callable[[Batch, str], tuple[Batch, Tensor]] | None = (
-        None  # (batch, part) -> one row per value of the part, and the sample of each
-    )
+    items: Callable[[Batch, str], tuple[Batch, Tensor]] | None = None  # (batch, part) -> a row per value of the part, the sample of each
 
 
 @dataclass(frozen=True)

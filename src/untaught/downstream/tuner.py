@@ -78,7 +78,8 @@ class Tuner:
         names: tuple[str, ...],
         options: list[Options],
     ) -> None:
-        self.encoder, self.config, self.dataset, self.cls = model.network, model.config, dataset, cls
+        self.model, self.dataset, self.cls = model, dataset, cls
+        self.encoder, self.config = model.network, model.config
         self.train_config, self.trial, self.layers, self.knobs = settings.train_config, settings.trial, settings.layers, settings.knobs
         self.names, self.options = names, options
         modality = dataset.modality

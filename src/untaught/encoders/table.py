@@ -85,7 +85,7 @@ class FTTransformer(Encoder):
     vector. The vector of a column is added to all its tokens (2021, equation 1).
     """
 
-    offers = frozenset({"tokens", "layers", "bidirectional", "words"})
+    offers = frozenset({"tokens", "layers", "bidirectional", "words", "columns"})
     patch = 1
 
     @in_range
@@ -96,6 +96,7 @@ class FTTransformer(Encoder):
         self.width, self.names = width, [str(one["name"]) for one in features]
         sizes = [int(one["values"]) for one in features]
         edges = [[float(edge) for edge in one["edges"]] for one in features]
+        self.sizes = [len(own) - 1 if own else size for own, size in zip(edges, sizes, strict=True)]  # bins or categories
         numbers = [at for at, own in enumerate(edges) if own]
         categories = [at for at, own in enumerate(edges) if not own]
         starts = [0]
@@ -126,7 +127,27 @@ class FTTransformer(Encoder):
         self.columns = nn.Parameter(torch.randn(len(features), width) * 0.5)
         self.first = nn.Parameter(torch.randn(width) * 0.02)
         self.transformer = Transformer(width, depth, heads)
-        self.vocabulary = sum(len(own) - 1 if own else size for own, size in zip(edges, sizes, strict=True))
+        self.vocabulary = sum(self.sizes)
+
+    @torch.no_grad()
+    def adopt(self, trained: Encoder) -> None:
+        assert isinstance(trained, FTTransformer)
+        own, theirs = (
+            {name: (one.missing[at], one.columns[at], one._values_of(at)) for at, name in enumerate(one.names)} for one in (self, trained)
+        )
+        for name in own.keys() & theirs.keys():
+            for into, value in zip(own[name], theirs[name], strict=True):
+                into.copy_(value)
+        self.first.copy_(trained.first)
+        self.transformer.load_state_dict(trained.transformer.state_dict())
+
+    def _values_of(self, feature: int) -> Tensor:
+        """The vectors of a feature's bins or categories (n,width), a view of the weights."""
+        place, size = int(self.place[feature]), self.sizes[feature]  # type: ignore[index]
+        if place < len(self.numbers):
+            return self.numbers[place, :size]
+        start = int(self.offsets[place - len(self.numbers)])  # type: ignore[index]
+        return self.categories.weight[start : start + size]
 
     @property
     def blocks(self) -> nn.Module:

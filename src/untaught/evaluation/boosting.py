@@ -13,20 +13,20 @@ import numpy as np
 from untaught.evaluation import low_label
 from untaught.evaluation.class_probes import linear_probe
 from untaught.evaluation.interval import Row, accuracy_rows
+from untaught.evaluation.low_label import Plan
 from untaught.evaluation.number_probes import number_rows
 
 DRAWS = 3  # of few labels; fitting takes seconds
-NOISE = 0.3  # share of wrong labels
-NOISY = f"all, {NOISE:.0%} wrong"
+NOISE = 0.3  # share of wrong labels, unless another is asked for
 TIE = 0.01  # of accuracy or R2: no difference to speak of
 LEAF = 20  # training rows per leaf, as far as there are 20 times as many
 KINDS = ("classes", "numbers")
 
 
-def boosting_rows(train: np.ndarray, targets: np.ndarray, test: np.ndarray, truth: np.ndarray, kind: str) -> list[Row]:
+def boosting_rows(train: np.ndarray, targets: np.ndarray, test: np.ndarray, truth: np.ndarray, kind: str, plan: Plan) -> list[Row]:
     """Rows of "boosting" with all labels, with few and, for classes, with wrong ones; features (N,D), (M,D), targets as in `battery`."""
     rows: list[Row] = []
-    for setting in ("all", *low_label.possible(targets)):
+    for setting in ("all", *low_label.possible(targets, plan)):
         drawn = [np.arange(len(targets))] if setting == "all" else [low_label.draw(setting, targets, seed) for seed in range(DRAWS)]
         guess = np.stack([boosted(train[some], targets[some], test, kind) for some in drawn])
         rows += (
@@ -34,16 +34,16 @@ def boosting_rows(train: np.ndarray, targets: np.ndarray, test: np.ndarray, trut
             if kind == "classes"
             else number_rows("boosting", setting, guess, truth)
         )
-    if kind == "classes":
-        guess = boosted(train, noisy(targets, NOISE, seed=0), test, kind)
-        rows += accuracy_rows("boosting", NOISY, (guess == truth)[None], truth)
+    if kind == "classes" and plan.noise:
+        guess = boosted(train, low_label.noisy(targets, plan.noise, seed=0), test, kind)
+        rows += accuracy_rows("boosting", low_label.noise_name(plan.noise), (guess == truth)[None], truth)
     return rows
 
 
-def noisy_linear_rows(train: Any, targets: np.ndarray, test: Any, truth: np.ndarray) -> list[Row]:
+def noisy_linear_rows(train: Any, targets: np.ndarray, test: Any, truth: np.ndarray, share: float) -> list[Row]:
     """Rows of the linear probe fitted to wrong labels."""
-    guess, _ = linear_probe(train, test).predict(np.arange(len(targets)), noisy(targets, NOISE, seed=0))
-    return accuracy_rows("linear", NOISY, (guess == truth)[None], truth)
+    guess, _ = linear_probe(train, test).predict(np.arange(len(targets)), low_label.noisy(targets, share, seed=0))
+    return accuracy_rows("linear", low_label.noise_name(share), (guess == truth)[None], truth)
 
 
 def boosted(train: np.ndarray, targets: np.ndarray, test: np.ndarray, kind: str) -> np.ndarray:
@@ -55,15 +55,6 @@ def boosted(train: np.ndarray, targets: np.ndarray, test: np.ndarray, kind: str)
         return np.repeat(targets[:1], len(test))
     leaf = min(LEAF, max(1, len(train) // 20))
     return make(min_samples_leaf=leaf, early_stopping=False, random_state=0).fit(train, targets).predict(test)
-
-
-def noisy(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Class labels (N,) of which a share is replaced by another of the classes, each equally likely."""
-    random = np.random.default_rng(seed)
-    classes, numbers = np.unique(labels, return_inverse=True)
-    wrong = random.random(len(labels)) < share
-    moved = (numbers + random.integers(1, max(len(classes), 2), len(labels))) % len(classes)
-    return classes[np.where(wrong, moved, numbers)]
 
 
 def trees_win(rows: list[dict[str, Any]]) -> str:

@@ -12,9 +12,10 @@ from untaught.evaluation.clustering import kmeans_rows
 from untaught.evaluation.interval import Row, accuracy_rows
 from untaught.evaluation.knn import knn_right
 from untaught.evaluation.linear import LinearProbe
+from untaught.evaluation.low_label import USUAL, Plan
 
 
-def probes(train: Any, train_labels: np.ndarray, test: Any, test_labels: np.ndarray) -> Iterator[tuple[str, list[Row]]]:
+def probes(train: Any, train_labels: np.ndarray, test: Any, test_labels: np.ndarray, plan: Plan = USUAL) -> Iterator[tuple[str, list[Row]]]:
     """See battery.Probes.run; features (N,D), (M,D), labels int from 0."""
     yield "kNN", []
     rows = knn_rows(train, train_labels, test, test_labels)
@@ -22,9 +23,13 @@ def probes(train: Any, train_labels: np.ndarray, test: Any, test_labels: np.ndar
     probe = linear_probe(train, test)
     guess, _ = probe.predict(np.arange(len(train_labels)), train_labels)
     rows = accuracy_rows("linear", "all", (guess == test_labels)[None], test_labels)
-    for setting in low_label.possible(train_labels):
+    for setting in low_label.possible(train_labels, plan):
         yield f"linear {setting}", rows
         rows = accuracy_rows("linear", setting, low_label.guesses(probe, setting, train_labels) == test_labels, test_labels)
+    if plan.noise:
+        yield "linear, wrong labels", rows
+        guess, _ = probe.predict(np.arange(len(train_labels)), low_label.noisy(train_labels, plan.noise, seed=0))
+        rows = accuracy_rows("linear", low_label.noise_name(plan.noise), (guess == test_labels)[None], test_labels)
     del probe
     if isinstance(test, np.ndarray):
         yield "k-means", rows
@@ -38,9 +43,9 @@ def inner(train: Any, train_labels: np.ndarray, test: Any, test_labels: np.ndarr
     return accuracy_rows("linear-inner", "all", (guess == test_labels)[None], test_labels)
 
 
-def count(train_labels: np.ndarray) -> int:
+def count(train_labels: np.ndarray, plan: Plan = USUAL) -> int:
     """Number of steps of `probes`."""
-    return 3 + len(low_label.possible(train_labels))
+    return 3 + len(low_label.possible(train_labels, plan)) + bool(plan.noise)
 
 
 def linear_probe(train: Any, test: Any) -> LinearProbe | sparse.SparseProbe:

@@ -40,6 +40,7 @@ from untaught.storage.run_dir import data_of, read_run
 KINDS = {"classify": "classes", "multilabel": "multilabel", "regress": "numbers"}  # target kind by task
 VERIFY = "verify"  # the task that compares pairs of samples
 TRIALS: dict[str, Any] = {"trials": str, "pairs": Annotated[int, Within(1, 1_000_000)]}  # its knobs
+LABELS: dict[str, Any] = {"labels": str, "noise": Annotated[float, Within(0, 0.9)], "boosting": bool}  # knobs: what probes learn from
 FITTED = 1_000  # training rows that a classical baseline is fitted to, at most, without their labels
 PAIR = "global"  # two draws of this view measure the alignment
 
@@ -67,7 +68,9 @@ def evaluate(
     for a class, several classes or a number per sample; by default as the labels are read, numbers if any is not an integer; "verify":
     whether two samples have one label, for pairs drawn from the held-out part (`pairs` of one label and of two) or listed in the file
     `trials`. group: a column whose values (speakers, patients, runs) are left out one by one; the data's splits are then not used.
-    knobs: modality knobs such as length=64, for a model that was not trained here. Raises UserError.
+    knobs: `labels` ("1%,25%,10/class": the amounts that probes learn from, beside all), `noise` (a share of wrong ones, for classes),
+    `boosting` (gradient boosting on raw data, vectors and both: by default for tables); modality knobs such as length=64, for a model that
+    was not trained here. Raises UserError.
     """
 
     if isinstance(target, str | os.PathLike) and roles_in(Path(target)):
@@ -87,7 +90,12 @@ def evaluate(
     knobs = knobs or {}
     pairing = {name: parse(name, knobs[name], kind) for name, kind in TRIALS.items() if task == VERIFY and name in knobs}
     check(pairing, TRIALS)
-    chosen = _settings_knobs(model, {name: value for name, value in knobs.items() if name not in pairing})
+    learning = {name: parse(name, knobs[name], kind) for name, kind in LABELS.items() if task != VERIFY and name in knobs}
+    check(learning, LABELS)
+    trees = learning.get("boosting", model.modality.boosted)
+    amounts = low_label.amounts_of(learning["labels"]) if "labels" in learning else None
+    plan = low_label.Plan(amounts, learning.get("noise", boosting.NOISE if trees else 0.0))
+    chosen = _settings_knobs(model, {name: value for name, value in knobs.items() if name not in pairing and name not in learning})
     if task is not None and task not in (*KINDS, VERIFY):
         raise unknown("task", task, (*KINDS, VERIFY))
     peers = [open_model(peer, lambda: model.modality) for peer in against]
@@ -120,6 +128,9 @@ def evaluate(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scorer = Scorer(dataset, model.view, device, has_bfloat16(device.type), seed, batch_size, _kind_of(task, "trials" in pairing))
+    scorer.plan = plan
+    if learning.get("noise") and scorer.kind != "classes":
+        raise UserError(f"noise={learning['noise']:g}: wrong labels are other classes, and these labels are not classes; leave it out")
     measure: Callable[..., list[Options]] = scorer.battery
     if group:
         groups = Groups.of(scorer, group)
@@ -145,7 +156,7 @@ def evaluate(
             rows += measure(name, None)
         scorer.raw = model.modality.raw
     rows += [] if group or task else _next_item(dataset, networks, device, seed)
-    if scorer.possible and scorer.kind in boosting.KINDS and model.modality.boosted and not group and task != VERIFY:
+    if scorer.possible and scorer.kind in boosting.KINDS and trees and not group and task != VERIFY:
         rows += scorer.boosted(networks[0][2].to(device), model.views(dataset.prep, (model.view,)))
         networks[0][2].cpu()
         if trees := boosting.trees_win(rows):
@@ -245,7 +256,7 @@ def print_labels(scorer: Scorer) -> None:
     say(f"labels    {about}; evaluated on {len(test):,} of {scorer.held_out}")
     for doubt in scorer.doubts():
         warn(doubt)
-    for setting, against in low_label.settings(train):
+    for setting, against in low_label.settings(train, scorer.plan):
         if against:
             say(f"labels    skipping {setting}: {against}")
 

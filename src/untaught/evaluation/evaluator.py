@@ -20,6 +20,7 @@ from untaught.data.parts import held_out_part
 from untaught.evaluation import boosting, layers
 from untaught.evaluation.battery import PROBES, Encoded, battery, steps
 from untaught.evaluation.features import collect, encode
+from untaught.evaluation.low_label import USUAL
 from untaught.pipeline.dataset import Dataset
 from untaught.pipeline.view_pipeline import Views, convolves, used_view
 from untaught.storage.atomic import write_text
@@ -53,6 +54,7 @@ class Scorer:
         self.view = used_view(dataset.prep, export_view)
         self.raw: Callable[[Batch, Preprocessor], Any] = dataset.modality.raw  # features where there is no encoder
         self.pick = np.random.default_rng(seed)
+        self.plan = USUAL  # the labels that probes learn from
         self.held_out: str | None = None
         self.shared: np.ndarray | None = None  # sorted rows whose features are encoded once for all choices of bank and queries
         self.found: dict[str, Any] = {}  # their features, by note
@@ -157,7 +159,7 @@ class Scorer:
         queries = self.queries
         if self.possible and encoder is not None and getattr(encoder, "layered", False):
             encoder = self._mixed(encoder, view, features)
-        encoded = Encoded(self.features(encoder, queries, view, features), kind=self.kind)
+        encoded = Encoded(self.features(encoder, queries, view, features), kind=self.kind, plan=self.plan)
         if self.possible:
             encoded.train, encoded.train_targets = self.features(encoder, self.bank, view, features), self.labels(self.bank)
             encoded.test_targets = self.labels(queries)
@@ -175,20 +177,24 @@ class Scorer:
         return self.named(features, rows)
 
     def boosted(self, encoder: nn.Module, view: Views) -> list[Options]:
-        """Rows of gradient boosting on raw features, on the encoder's and on both, and of linear probes fitted to wrong labels."""
+        """Rows of gradient boosting on raw features, the encoder's and both, and of the linear probe on both with wrong labels; [] if raw
+        features are sparse."""
         labels = self.labels(self.bank), self.labels(self.queries)
         raw, own = (
             [self.features(network, rows, view, name) for rows in (self.bank, self.queries)]
             for network, name in ((None, "raw"), (encoder, "encoder"))
         )
+        if not isinstance(raw[0], np.ndarray):
+            say(f"boosting not measured: raw {self.dataset.modality.noun} are sparse counts")
+            return []
         both = [np.hstack(pair) for pair in zip(raw, own, strict=True)]
         found: list[Options] = []
         with progress_bar("boosting") as bar:
             task = bar.add_task("", total=3, note="")
             for name, (train, test) in {"raw": raw, "encoder": own, "encoder+raw": both}.items():
-                rows = boosting.boosting_rows(train, labels[0], test, labels[1], self.kind)
-                if self.kind == "classes":
-                    rows += boosting.noisy_linear_rows(train, labels[0], test, labels[1])
+                rows = boosting.boosting_rows(train, labels[0], test, labels[1], self.kind, self.plan)
+                if self.kind == "classes" and self.plan.noise and name == "encoder+raw":
+                    rows += boosting.noisy_linear_rows(train, labels[0], test, labels[1], self.plan.noise)
                 found += self.named(name, rows)
                 bar.update(task, advance=1)
         return found

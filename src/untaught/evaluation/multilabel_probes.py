@@ -10,11 +10,12 @@ import numpy as np
 from untaught.evaluation import low_label, sparse
 from untaught.evaluation.interval import Row, bootstrap, row
 from untaught.evaluation.knn import knn_vectors
+from untaught.evaluation.low_label import USUAL, Plan
 from untaught.evaluation.multilabel import Ranking, f1_scores, mean_average_precision
 from untaught.evaluation.one_vs_rest import OneVsRest, SparseOneVsRest
 
 
-def probes(train: Any, train_labels: np.ndarray, test: Any, test_labels: np.ndarray) -> Iterator[tuple[str, list[Row]]]:
+def probes(train: Any, train_labels: np.ndarray, test: Any, test_labels: np.ndarray, plan: Plan = USUAL) -> Iterator[tuple[str, list[Row]]]:
     """See battery.Probes.run; features (N,D), (M,D), labels (N,K), (M,K) of 0 and 1."""
     yield "kNN", []
     rows = knn_rows(train, train_labels, test, test_labels)
@@ -22,7 +23,7 @@ def probes(train: Any, train_labels: np.ndarray, test: Any, test_labels: np.ndar
     probe = linear_probe(train, test)
     scores, _ = probe.predict(np.arange(len(train_labels)), train_labels)
     rows = set_rows("linear", "all", scores[None], test_labels)
-    for setting in low_label.possible(train_labels):
+    for setting in low_label.possible(train_labels, plan):
         yield f"linear {setting}", rows
         rows = set_rows("linear", setting, low_label.guesses(probe, setting, train_labels), test_labels)
     yield "", rows
@@ -39,9 +40,9 @@ def inner(train: Any, train_labels: np.ndarray, test: Any, test_labels: np.ndarr
     return set_rows("linear-inner", "all", scores[None], test_labels)
 
 
-def count(train_labels: np.ndarray) -> int:
+def count(train_labels: np.ndarray, plan: Plan = USUAL) -> int:
     """Number of steps of `probes`."""
-    return 2 + len(low_label.possible(train_labels))
+    return 2 + len(low_label.possible(train_labels, plan))
 
 
 def knn_rows(bank: Any, bank_labels: np.ndarray, queries: Any, query_labels: np.ndarray) -> list[Row]:

@@ -10,10 +10,13 @@ import numpy as np
 from untaught.evaluation import low_label, sparse
 from untaught.evaluation.interval import Row, bootstrap, row
 from untaught.evaluation.knn import knn_numbers
+from untaught.evaluation.low_label import USUAL, Plan
 from untaught.evaluation.ridge import RidgeProbe
 
 
-def probes(train: Any, train_targets: np.ndarray, test: Any, test_targets: np.ndarray) -> Iterator[tuple[str, list[Row]]]:
+def probes(
+    train: Any, train_targets: np.ndarray, test: Any, test_targets: np.ndarray, plan: Plan = USUAL
+) -> Iterator[tuple[str, list[Row]]]:
     """See battery.Probes.run; features (N,D), (M,D), targets float."""
     yield "kNN", []
     rows = knn_rows(train, train_targets, test, test_targets)
@@ -21,7 +24,7 @@ def probes(train: Any, train_targets: np.ndarray, test: Any, test_targets: np.nd
     probe = ridge_probe(train, test)
     guess, _ = probe.predict(np.arange(len(train_targets)), train_targets)
     rows = number_rows("ridge", "all", guess[None], test_targets)
-    for setting in low_label.possible(train_targets):
+    for setting in low_label.possible(train_targets, plan):
         yield f"ridge {setting}", rows
         rows = number_rows("ridge", setting, low_label.guesses(probe, setting, train_targets), test_targets)
     yield "", rows
@@ -38,9 +41,9 @@ def inner(train: Any, train_targets: np.ndarray, test: Any, test_targets: np.nda
     return number_rows("ridge-inner", "all", guess[None], test_targets)
 
 
-def count(train_targets: np.ndarray) -> int:
+def count(train_targets: np.ndarray, plan: Plan = USUAL) -> int:
     """Number of steps of `probes`."""
-    return 2 + len(low_label.possible(train_targets))
+    return 2 + len(low_label.possible(train_targets, plan))
 
 
 def knn_rows(bank: Any, bank_targets: np.ndarray, queries: Any, query_targets: np.ndarray) -> list[Row]:

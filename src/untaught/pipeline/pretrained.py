@@ -285,3 +285,11 @@ def resized(model: Pretrained, knobs: Options) -> tuple[Pretrained, Options]:
     changed = {**config, "layout": settings, "encoder_arguments": prep.encoder_arguments}
     others = {key: value for key, value in knobs.items() if key not in own}
     return Pretrained(encoder, changed, replace(prep, settings=settings)), others
+
+
+def extended(model: Pretrained, prep: Preprocessor, seed: int) -> Pretrained:
+    """The model for data with other columns, as `prep` describes them: weights of shared columns as trained, of new ones drawn by seed."""
+    torch.manual_seed(seed)
+    fresh = build_from(model.config, prep)
+    fresh.adopt(model.network)
+    return Pretrained(for_inference(fresh), {**model.config, "layout": prep.settings}, prep)

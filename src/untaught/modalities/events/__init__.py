@@ -32,8 +32,10 @@ def remarks(views: tuple[str, ...], settings: Options) -> list[str]:
     """What is held out, and what nothing can be learned from."""
     how = {"last": "each user's last two events", "time": "events after the first 80% in time", "none": "no events"}
     found = [f"{how[settings['hold_out']]} are held out; none of them is in a training view"] if settings["hold_out"] != "none" else []
-    found += [f"{settings['rare']:,} items with fewer than {settings['fewest']} events read as unseen"] if settings["rare"] else []
-    found += [f"{settings['single']:,} users have fewer than 2 training events: no next item to learn from"] if settings["single"] else []
+    if rare := settings["rare"]:
+        found.append(f"{rare:,} item{'s' * (rare != 1)} with fewer than {settings['fewest']} events read as unseen")
+    if single := settings["single"]:
+        found.append(f"{single:,} {'users have' if single != 1 else 'user has'} fewer than 2 training events: no next item to learn from")
     return found
 
 

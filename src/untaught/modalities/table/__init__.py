@@ -11,7 +11,7 @@ from typing import Literal
 from untaught.core import Modality, Options
 from untaught.data.whole_rows import EVERY
 from untaught.modalities.table.cells import decode, raw
-from untaught.modalities.table.columns import FILE, check_files, learn, plan
+from untaught.modalities.table.columns import FILE, check_files, extend, learn, plan
 from untaught.modalities.table.views import (
     blocks,
     check,
@@ -39,6 +39,7 @@ TABLE = Modality(
     fields={"table": (EVERY,)},
     plan=plan,
     learn=learn,
+    extend=extend,
     files=(FILE,),
     check_files=check_files,
     decode=decode,

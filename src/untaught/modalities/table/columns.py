@@ -13,7 +13,9 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
+from itertools import chain, islice
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -112,19 +114,67 @@ def learn(records: Iterable[Record], settings: Options) -> tuple[Options, Files]
     rows, seen = _survey(records)
     if not rows:
         raise UserError("there are no training rows that can be read; give at least one")
+    found, left = _inferred(rows, settings["columns"], settings)
+    if not found:
+        raise UserError(f"no column can be used: {'; '.join(left[:5])}; give other data, or kinds=NAME:KIND")
+    _announce(found, len(rows), seen)
+    return _described_by(found, settings)
+
+
+def extend(records: Iterable[Record], prep: Preprocessor) -> Preprocessor:
+    """The preprocessor of an encoder's training, for a table with other columns: shared ones are read as in training, new ones are
+    inferred from these training rows, and those that the table lacks are dropped; it is printed which are which.
+
+    The same preprocessor if the columns are the same. Raises UserError if none is shared.
+    """
+    own = json.loads(prep.files[FILE])["features"]
+    had = dict.fromkeys(one["column"] for one in own)
+    first = list(islice(records := iter(records), 1))
+    names = [name for record in first for name in names_of(record["table"])]
+    new = [name for name in names if name not in prep.settings["columns"]]
+    gone = [name for name in had if name not in names]
+    if len(gone) == len(had):
+        raise UserError(f"the table shares no column with the one the encoder was trained on: {_listed(list(had))}; rename its columns")
+    rows, _ = _survey(chain(first, records)) if new else ([], 0)
+    found, _ = _inferred(rows, new, prep.settings) if rows else ([], [])
+    if not found and not gone:
+        return prep
+    kept = [name for name in had if name not in gone]
+    said = [f"{len(kept)} as in pretraining: {_listed(kept)}"]
+    added = list(dict.fromkeys(one["column"] for one in found))
+    said += [f"{len(added)} new, whose weights are drawn: {_listed(added)}"] if added else []
+    said += [f"{len(gone)} of pretraining not in this table, dropped: {_listed(gone)}"] if gone else []
+    say(f"columns   {'; '.join(said)}")
+    count = len(own[0]["marginal"])
+    for one in found:  # distributions have one length
+        places = ((np.arange(count) + 0.5) / count * len(one["marginal"])).astype(int)
+        one["marginal"] = [one["marginal"][place] for place in places]
+    columns = [name for name in prep.settings["columns"] if name in names] + new
+    settings, files = _described_by([one for one in own if one["column"] not in gone] + found, {**prep.settings, "columns": columns})
+    return replace(prep, settings=settings, files=files)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _inferred(rows: list[dict[str, Any]], names: list[str], settings: Options) -> tuple[list[Options], list[str]]:
+    """The features of these columns, and what is said of columns, which is printed as warnings."""
     asked = asked_kinds(settings["kinds"], settings["columns"])
     found: list[Options] = []
     left: list[str] = []
-    for name in settings["columns"]:
+    for name in names:
         cells = [row.get(name) for row in rows]
         parts, why = _column(name, cells, asked.get(name), settings["text"], len(rows))
         found += parts
         left += [f"{name} {why}"] if why else []
-    if not found:
-        raise UserError(f"no column can be used: {'; '.join(left[:5])}; give other data, or kinds=NAME:KIND")
-    for line in left:
+    for line in left if found else []:
         warn(f"column {line}")
-    _announce(found, len(rows), seen)
+    return found, left
+
+
+def _described_by(found: list[Options], settings: Options) -> tuple[Options, Files]:
+    """Settings with these features, and columns.json. Raises UserError for rows that are too wide."""
     files = {FILE: json.dumps({"features": found}).encode()}
     features = [_described(one, scale=settings["scale"]) for one in features_of_file(files[FILE])]
     if (wide := sum(one["values"] + 1 for one in features)) > WIDEST:
@@ -327,11 +377,11 @@ def _announce(found: list[Options], rows: int, seen: int) -> None:
         if one["column"] not in by_kind.setdefault(one["kind"], []):
             by_kind[one["kind"]].append(one["column"])
     for kind, names in by_kind.items():
-        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        say(f"columns   {len(names)} read as {WORDS[kind]}: {shown}")
-    absent = [f"{one['column']} {one['missing'] / rows:.0%}" for one in found if one["missing"] and not one.get("part")]
+        say(f"columns   {len(names)} read as {WORDS[kind]}: {_listed(names)}")
+    share = lambda missing: f"{missing / rows:.0%}" if missing >= 0.01 * rows else "<1%"  # noqa: E731
+    absent = [f"{one['column']} {share(one['missing'])}" for one in found if one["missing"] and not one.get("part")]
     if absent:
-        say(f"columns   missing values in {', '.join(absent[:8])}{f' and {len(absent) - 8} more' if len(absent) > 8 else ''}")
+        say(f"columns   missing values in {_listed(absent)}")
     if seen > rows:
         say(f"columns   inferred from {rows:,} of {seen:,} training rows, drawn at random; another kind: kinds=NAME:KIND")
 
