@@ -625,13 +625,13 @@ class Anomalies:
 
     @cached_property
     def table(self) -> pandas.DataFrame:
-        """series, step, time, score, one column a detector, and anomaly where it is labelled; a row for each time step with a value."""
+        """series, step, time, one column a detector, and anomaly where it is labelled; a row for each time step with a value."""
         import pandas as pd
 
         from untaught.report.anomaly import table_of
 
         own = self.detected
-        return pd.concat([one.to_pandas() for one in table_of(own.recordings, own.observed, own.scores, own.main)], ignore_index=True)
+        return pd.concat([one.to_pandas() for one in table_of(own.recordings, own.observed, own.scores)], ignore_index=True)
 
     @property
     def sentences(self) -> list[str]:
@@ -655,13 +655,14 @@ def anomaly(
 ) -> Anomalies:
     """Scores every time step of long series, higher where more anomalous, and compares with classical detectors.
 
-    The encoder's own score is the error of its method's reconstruction (mae, denoising, autoencoder), else the distance of a window's
-    features to the nearest ones; beside it are the same encoder at random init, and nearest neighbours, sub-PCA and an isolation forest on
-    raw windows. data: tables with one row per time step (a file, a folder, a pattern, a frame), or as for `pretrain`. ranges: a .json or
-    .csv of labelled anomalies; label: a column of 0 and 1. With either, VUS-PR and AUC-PR of each series are measured, without point
-    adjustment. reference: normal data to compare with; by default `data` itself, without labels. out: a new folder for scores.csv,
-    pictures and report.html. knobs: window (time steps; by default as in training), neighbours (10). Raises UserError, one line, for every
-    fault that the caller can fix.
+    The encoder's scores are the distance of a window's features to the nearest ones ("knn") and the error of its method's reconstruction
+    (mae, denoising, autoencoder, vae: "reconstruction"); beside them are the same encoder at random init, and nearest neighbours, sub-PCA
+    and an isolation forest on raw windows.
+    data: tables with one row per time step (a file, a folder, a pattern, a frame), or as for `pretrain`. ranges: a .json or .csv of the
+    labels; label: a column of 0 and 1. With either, VUS-PR and AUC-PR of each series are measured, without point adjustment. reference:
+    normal data to compare with; by default `data` itself, without labels. out: a new folder for scores.csv, pictures and report.html.
+    knobs: window (time steps; by default as in training), neighbours (10). Raises UserError, one line, for every fault that the caller can
+    fix.
     """
     from untaught.commands.anomaly import KNOBS, detect, write
     from untaught.config.overrides import parse, unknown

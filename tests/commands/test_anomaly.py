@@ -39,10 +39,9 @@ def test_a_broken_wave_is_found_and_compared(run: ut.Run, tmp_path: Path) -> Non
     data = pd.concat([wave(), wave("fan")])
     found = ut.anomaly(run, data, tmp_path / "out", label="broken")
     table = found.table
-    assert [*table.columns[:4]] == ["series", "step", "time", "score"]
+    assert [*table.columns[:3]] == ["series", "step", "time"]
     assert set(table.columns) >= DETECTORS
     assert len(table) == 2 * STEPS
-    assert (table["score"] == table["reconstruction"]).all()
     assert str(table["time"][1]) == "2026-01-01 01:00:00"
     inside = table["anomaly"].astype(bool)
     for detector in ("knn", "raw"):
@@ -55,11 +54,11 @@ def test_a_broken_wave_is_found_and_compared(run: ut.Run, tmp_path: Path) -> Non
         assert means[name, metric] == pytest.approx(sum(each) / 2)
     best = max((name for name, metric in means if metric == "vus_pr"), key=lambda name: means[name, "vus_pr"])
     assert ("use it instead" in found.sentences[0]) == (best not in ("reconstruction", "knn"))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"scores.csv", "pump.png", "fan.png", "report.html"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"scores.csv", "pump.png", "fan.png", "evaluation.json", "report.html"}
     page = (tmp_path / "out" / "report.html").read_text()
     assert found.sentences[0].replace("'", "&#39;") in page
     assert page.count("data:image/png;base64,") == 2
-    assert pd.read_csv(tmp_path / "out" / "scores.csv")["score"].to_numpy() == pytest.approx(table["score"].to_numpy(), rel=1e-5)
+    assert pd.read_csv(tmp_path / "out" / "scores.csv")["knn"].to_numpy() == pytest.approx(table["knn"].to_numpy(), rel=1e-5)
     shade = np.asarray(Image.open(tmp_path / "out" / "pump.png").convert("RGB"))[30]
     assert (shade == (255, 214, 214)).all(1).nonzero()[0].mean() / shade.shape[0] == pytest.approx((FIRST + LAST) / 2 / STEPS, abs=0.02)
 

@@ -27,11 +27,10 @@ from untaught.training.trainer import Trainer
 PLAIN: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.02, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0}
 LOOP: dict[str, Any] = PLAIN | {"batch_size": 12, "steps": 2, "precision": "float32", "log_every": 1}
 PICTURES = [name for name in METHODS if set(method_class(name).views) <= set(MODALITIES["image"].views)]
-OWN_BATCH = ("ts2vec",)  # whose negatives are those of a process's own batch, as its header says
 CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {  # name -> method, whether a ViT, knobs of the loop
     **{name: (name, False, {}) for name in PICTURES if not method_class(name).needs},
     **{f"{name} vit": (name, True, {}) for name in PICTURES if method_class(name).needs or name in ("mocov3", "dino")},
-    **{name: (name, False, {}) for name in METHODS if name not in (*PICTURES, *OWN_BATCH)},  # of text, pairs, sound and rows
+    **{name: (name, False, {}) for name in METHODS if name not in PICTURES},  # of text, pairs, sound, rows and series
     "hybrid": ("moco+deepcluster:0.5", False, {}),
     "hybrid vit": ("simclr+mae:0.5", True, {"accumulate": 2}),
     "accumulated": ("simclr", False, {"accumulate": 2}),

@@ -53,11 +53,6 @@ class Detected(NamedTuple):
     rows: list[Options]  # of evaluation.json
     window: int
 
-    @property
-    def main(self) -> str:
-        """The run's own detector: the error of its reconstruction, else the distance of its features."""
-        return next(name for name in OURS if name in self.scores)
-
 
 @in_range
 def detect(
@@ -246,9 +241,9 @@ def sentences(detected: Detected) -> list[str]:
 
 
 def write(detected: Detected, run: Path, data: Any, out: Path) -> None:
-    """Writes scores.csv, NAME.png of every series and report.html to a new folder."""
+    """Writes scores.csv, NAME.png of every series, the measures and report.html to a new folder."""
     used = {"report", "scores"}
     stems = [plain_stem(one.name, used) for one in detected.recordings]
     about = f"anomalies in {data}, by the encoder of {run}, in windows of {detected.window} time steps"
-    own = detected.recordings, detected.observed, detected.scores, detected.main
+    own = detected.recordings, detected.observed, detected.scores
     report.write_folder(out, *own, detected.rows, TITLES, sentences(detected), about, stems)

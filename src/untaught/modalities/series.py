@@ -60,6 +60,8 @@ def plan(records: list[Record], overrides: Options) -> Options:
     channels = {values.shape[1] for values in found}
     if len(channels) > 1:
         raise UserError(f"series have {' and '.join(map(str, sorted(channels)))} channels; all must have the same number")
+    low, high = (reduce(np.stack([reduce(values) for values in found])) for reduce in (np.fmin.reduce, np.fmax.reduce))
+    idle = [int(channel) + 1 for channel in np.flatnonzero(~(high > low))]  # NaN where no value is known
     if max(map(len, found)) < 2:
         raise UserError("every series has 1 time step; at least 2 are required: arrays (n, time), or one list of numbers per record")
     count = channels.pop()
@@ -72,12 +74,22 @@ def plan(records: list[Record], overrides: Options) -> Options:
         **({"window": window, "stride": stride or window} if window else {}),
         **({"apart": True} if apart else {}),
         **({"until": until} if until else {}),
+        **({"idle": idle} if idle else {}),
     }
 
 
 def steps_until(length: int, until: float) -> int:
     """How many of a series' first time steps are used: all if `until` is 0, a share of them up to 1, else that many."""
     return length if not until else math.floor(until * length + 1e-9) if until <= 1 else min(length, int(until))
+
+
+def remarks(views: tuple[str, ...], settings: Options) -> list[str]:
+    """Names the channels that tell nothing."""
+    idle = settings.get("idle") or []
+    few = ", ".join(map(str, idle[:8])) + (f" and {len(idle) - 8} more" if len(idle) > 8 else "")
+    return (
+        [f"channel{'s' * (len(idle) > 1)} {few}: constant or missing in all series sampled; leave out what tells nothing"] if idle else []
+    )
 
 
 def cut(settings: Options) -> Callable[[Record], list[Record]] | None:
@@ -493,6 +505,7 @@ SERIES = Modality(
     encoder_for=encoder_for,
     encoder_arguments=encoder_arguments,
     export=export,
+    remarks=remarks,
     kind=lambda settings: encoder_arguments(settings)["channels"],
     method="simclr",
     batch=64,

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from untaught.console import say
 from untaught.core import Options, UserError
 from untaught.data.recordings import Recording
+from untaught.evaluation.evaluator import merge_rows
 from untaught.evaluation.range_precision import ranges_of
 from untaught.report.listing import Column, table, write_page
 from untaught.storage.atomic import make_room, replacing
@@ -31,17 +32,16 @@ INK, SHADE, LINE = (23, 32, 43), (255, 214, 214), (90, 102, 117)
 
 
 def table_of(
-    recordings: Sequence[Recording], observed: Sequence[np.ndarray], scores: Mapping[str, Sequence[np.ndarray]], main: str
+    recordings: Sequence[Recording], observed: Sequence[np.ndarray], scores: Mapping[str, Sequence[np.ndarray]]
 ) -> Iterator[pyarrow.Table]:
-    """A table of each series: series, step, time (as a date where the data have dates), score (that of `main`), one column a detector, and
-    anomaly where it is labelled. Steps without a value are left out."""
+    """A table of each series: series, step, time (as a date where the data have dates), one column a detector, and anomaly where it is
+    labelled. Steps without a value are left out."""
     import pyarrow as pa
 
     labelled = any(one.anomalous is not None for one in recordings)
     for number, (one, seen) in enumerate(zip(recordings, observed, strict=True)):
         steps = np.flatnonzero(seen)
         made: dict[str, Any] = {"series": pa.array([one.name] * len(steps), pa.string()), "step": steps, "time": _times(one)[steps]}
-        made["score"] = scores[main][number][steps].astype(np.float32)
         made |= {name: each[number][steps].astype(np.float32) for name, each in scores.items()}
         if labelled:
             marks = [None] * len(steps) if one.anomalous is None else one.anomalous[steps].tolist()
@@ -152,14 +152,13 @@ def write_folder(
     recordings: Sequence[Recording],
     observed: Sequence[np.ndarray],
     scores: Mapping[str, Sequence[np.ndarray]],
-    main: str,
     rows: Sequence[Options],
     titles: Mapping[str, str],
     said: Sequence[str],
     about: str,
     stems: Sequence[str],
 ) -> None:
-    """Writes scores.csv, a picture of each series (by stem) and report.html to a new folder, atomically. Raises UserError."""
+    """Writes scores.csv, a picture of each series, evaluation.json and report.html to a new folder, atomically. Raises UserError."""
     from pyarrow import csv
 
     make_room(out)
@@ -168,7 +167,7 @@ def write_folder(
     figures = []
     with replacing(out) as partial:
         partial.mkdir(parents=True)
-        tables = map(plain_cells, table_of(recordings, observed, scores, main))
+        tables = map(plain_cells, table_of(recordings, observed, scores))
         first = next(tables)
         with csv.CSVWriter(str(partial / "scores.csv"), first.schema) as writer:
             writer.write_table(first)
@@ -185,6 +184,7 @@ def write_folder(
             )
         sections: list[Options] = []
         if rows:
+            merge_rows(partial / "evaluation.json", list(rows))
             note = "Higher is better; both are 1 at best. VUS-PR tolerates scores that are somewhat early or late (Paparrizos et al. 2022)."
             sections.append({"title": "Measures", "note": note, "table": table(*measures(rows, titles))})
         write_page(partial / "report.html", out.name, about, said, [], [*sections, *figures])

@@ -9,17 +9,20 @@ As in the authors' code, the encoder that is kept has the mean of the weights af
 the outputs to 0 (a knob of the encoder), and a batch has 8 series.
 Differs from the authors' code: each series has crops of its own length, where there the whole batch has one, and padding has no part in
 the loss. In the instance-wise contrast steps are counted from the start of the overlap, as in the code; a series whose overlap is shorter
-has no step to compare there. The negatives are those of a process's own batch.
+has no step to compare there. With several processes, the batch is that of all of them.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from untaught.blocks.teacher import Teacher
 from untaught.core import Encoder, Facts, Method, Terms, View
 from untaught.ops.counter_rng import CounterRNG
+from untaught.ops.gather import gather, world_size
 from untaught.ops.hierarchical_contrast import hierarchical_contrast
 from untaught.ops.masking import take
 from untaught.ranges import Share, in_range
@@ -61,7 +64,8 @@ class TS2Vec(Method):
 
         left, count = start[:, 1], (end[:, 0] - start[:, 1])
         at = (left.unsqueeze(1) + place).clamp(max=len(place) - 1)
-        instance, temporal = hierarchical_contrast(take(tokens[0], at), take(tokens[1], at), count)
+        a, b = (gather(_as_long_as_others(take(own, at))) for own in tokens)
+        instance, temporal = hierarchical_contrast(a, b, gather(count))
         return {"instance": self.instance * instance, "temporal": (1 - self.instance) * temporal}
 
     def tokens(self, x: Tensor, valid: Tensor, hidden: Tensor) -> Tensor:
@@ -79,3 +83,12 @@ class TS2Vec(Method):
         weight = 1.0 / (self.step + 1)
         for own, trained in zip(self.average.network.parameters(), self.encoder.parameters(), strict=True):
             own.lerp_(trained, weight.to(own))
+
+
+def _as_long_as_others(x: Tensor) -> Tensor:
+    """x (B,T,D), padded to the longest T of all processes, each of which pads its batch to its own longest series."""
+    if world_size() == 1:
+        return x
+    longest = torch.tensor(x.shape[1], device=x.device)
+    dist.all_reduce(longest, dist.ReduceOp.MAX)
+    return F.pad(x, (0, 0, 0, int(longest) - x.shape[1]))  # waits for the device: shapes must be known
