@@ -57,6 +57,7 @@ class Forecast(Task):
     target = "future"
     views = ("whole",)
     lr = 1e-4
+    repeated = ("past", "clock")
     compared = True
     meaning = ("horizon", "context", "read", "reversible")
     beside_name = "channels.csv"
