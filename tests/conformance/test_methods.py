@@ -31,7 +31,13 @@ from untaught.training.optim import parameter_groups
 NAMES = os.environ.get("UNTAUGHT_METHODS", ",".join(METHODS)).split(",")
 CLASSES: dict[str, type[Method]] = {name: method_class(name) for name in NAMES}
 PAIRED = {"simclr", "vicreg", "byol"}  # of the methods that compare views of a sample, those that are asked on text: all would take long
-SERIES = {"dino", "mae", "data2vec", "ts2vec"}  # those that are asked all on series and audio; other padding is asked of every method
+SERIES = {
+    "dino",
+    "mae",
+    "data2vec",
+    "ts2vec",
+    "forecasting",
+}  # those that are asked all on series and audio; other padding is asked of every method
 SPEECH = {"wav2vec2", "hubert"}
 WORDS = {"clm", "mlm", "replaced_token"}  # those that are asked on events, with one that compares views
 ROWS = {"simclr", "vime", "autoencoder", "mae", "data2vec", "mlm"}  # those that are asked on tables
