@@ -89,7 +89,9 @@ def train(folder: str) -> dict[str, Any]:
         train_config = TrainConfig(**(LOOP | knobs))
         group = ProcessGroup(train_config, cls.find_unused_parameters)
         torch.manual_seed(0)
-        kind = next(kind for kind in ("image", "text", "image_text", "waveform", "table") if set(cls.views) <= set(MODALITIES[kind].views))
+        kind = next(
+            kind for kind in ("image", "text", "image_text", "waveform", "table", "series") if set(cls.views) <= set(MODALITIES[kind].views)
+        )
         one = len(cls.roles()) == 1
         needs = frozenset({"tokens"}) if tokens else frozenset()
         encoder = toy_encoder(needs | cls.roles()["encoder"].needs, kind) if one else None
