@@ -271,7 +271,8 @@ class Model:
     def predict(
         self, data: Any, out: PathArgument | None = None, *, columns: dict[str, str] | None = None, batch_size: int = 256
     ) -> pandas.DataFrame | Path:
-        """Predictions for new data, in its order: row, name, label, probability and p_CLASS for every class; or row, name and value.
+        """Predictions for new data, in its order: row, name, label, probability and p_CLASS for every class; or row, name and value; of a
+        forecast row, name, step, time, channel and value.
 
         With `out` (.csv or .parquet), they are written there in bounded memory and the path is returned.
         """
@@ -452,13 +453,13 @@ def evaluate(
     "raw" data are always evaluated as baselines. Labels are used only for scores. group: a column (speaker, patient, run) whose values are
     left out one by one: probes are fitted on all others and scored on it; rows of the mean have "groups", those of one group "group".
     task: "classify", "multilabel" or "regress", for a class, several classes or a number per sample; by default as the labels are read;
-    "tag", "segment" or "transcribe": a linear head trained on the frozen encoder, with random init as the baseline; for masks also pixel
-    colours, and k-means without labels; "verify": whether two samples have one label, by the cosines of pairs: equal error rate;
-    "propagate": of videos (a folder or .zip of their frames), the masks of the first frame carried to the others; J and F of DAVIS, beside
-    the first mask, unchanged. knobs: labels="1%,25%,10/class", the amounts of labels that probes learn from beside all; noise=0.3, all
-    labels with a share of wrong ones (classes); boosting=True, gradient boosting on raw data, vectors and both (the default for tables);
-    preprocessing of an encoder that was not trained here, e.g. length=64 (tokens of a text); of the task, e.g. binary=True,
-    trials="pairs.csv". Raises UserError, one line, for every fault that the caller can fix.
+    "tag", "segment", "transcribe" or "forecast": a linear head on the frozen encoder, with random init as the baseline; for masks also
+    pixel colours, and k-means without labels; for forecasts also those without an encoder; "verify": whether two samples have one label,
+    by the cosines of pairs: equal error rate; "propagate": of videos (a folder or .zip of their frames), the masks of the first frame
+    carried to the others; J and F of DAVIS, beside the first mask, unchanged. knobs: labels="1%,25%,10/class", the amounts of labels that
+    probes learn from beside all; noise=0.3, all labels with a share of wrong ones (classes); boosting=True, gradient boosting on raw data,
+    vectors and both (the default for tables); preprocessing of an encoder that was not trained here, e.g. length=64 (tokens of a text); of
+    the task, e.g. binary=True, trials="pairs.csv", horizon=24. Raises UserError, one line, for every fault that the caller can fix.
     """
     from untaught.downstream import TASKS
     from untaught.evaluation.evaluate import KINDS
@@ -530,7 +531,7 @@ def finetune(run: PathArgument | Run, data: Any, task: str = "classify", **optio
     """Trains an encoder and a head on labelled data, with the same network trained from scratch as the baseline -> the model.
 
     run: a Run, or its folder or encoder folder. data: labelled, as for `pretrain`. task: "classify", "multilabel" for several classes per
-    sample, or "regress" for a number. options:
+    sample, "regress" for a number, "segment", "tag", "transcribe", or "forecast" for the next values of series. options:
     out (the model's folder; default RUN/finetuned), columns, label, split, and knobs as on the command line (`labels="1%"`), with a dot
     written as two underscores. Raises UserError, one line, for every fault that the caller can fix.
     """

@@ -172,8 +172,8 @@ def evaluate(
     task: Annotated[
         str | None,
         typer.Option(
-            help="classify, multilabel or regress: kind of labels; tag, segment or transcribe: a head on the frozen encoder; verify: pairs "
-            "of samples; propagate: masks in videos"
+            help="classify, multilabel or regress: kind of labels; tag, segment, transcribe or forecast: a head on the frozen encoder; "
+            "verify: pairs of samples; propagate: masks in videos"
         ),
     ] = None,
     as_json: Json = False,
@@ -234,7 +234,8 @@ def finetune(
     task: Annotated[
         str,
         typer.Option(
-            help="classify; multilabel for several classes each; regress for a number; segment for masks; tag for words; transcribe: speech"
+            help="classify; multilabel for several classes each; regress for a number; segment for masks; tag for words; transcribe: "
+            "speech; forecast: the next values of series"
         ),
     ] = "classify",
     out: Annotated[Path | None, typer.Option(help="folder of the model; default RUN/finetuned")] = None,

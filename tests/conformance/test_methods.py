@@ -37,6 +37,7 @@ SERIES = {
     "data2vec",
     "t_loss",
     "ts2vec",
+    "forecasting",
 }  # those that are asked all on series and audio; other padding is asked of every method
 SPEECH = {"wav2vec2", "hubert"}
 WORDS = {"clm", "mlm", "replaced_token"}  # those that are asked on events, with one that compares views

@@ -94,7 +94,7 @@ def toy_encoder(needs: frozenset[str], modality: str = "image") -> Encoder:
         if "steps" in needs:
             return ConvSeries(channels=2, hidden=32, width=32, depth=2)
         return (
-            PatchSeries(channels=2, length=24, patch=2, width=32, depth=2, heads=2)
+            PatchSeries(channels=2, length=24, patch=2, width=32, depth=2, heads=2, causal="causal" in needs)
             if needs
             else ConvSeries(channels=2, hidden=8, width=16, depth=1)
         )

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 Steps = Annotated[int, Within(1, 1 << 14)]
 End = Annotated[float, Within(0, 1 << 24)]
 LONGEST = 512  # time steps of the context, where the encoder was trained on longer series
-SOLVED, VALIDATED = 3_000, 1_000  # training windows of the closed form, and validation windows, at most: neighbours say nearly the same
+SOLVED, VALIDATED = 10_000, 1_000  # training windows of the closed form, and validation windows, at most: neighbours say nearly the same
 LARGEST = 8192  # inputs of a head that is solved in closed form
 SMALL = 1e-6  # of a channel's deviation: contexts with less say nothing of the scale of their future
 
@@ -57,6 +57,7 @@ class Forecast(Task):
     target = "future"
     views = ("whole",)
     lr = 1e-4
+    repeated = ("past", "clock")
     compared = True
     meaning = ("horizon", "context", "read", "reversible")
     beside_name = "channels.csv"
@@ -101,7 +102,9 @@ class Forecast(Task):
         if self.read == "pooled":
             found = encoder(inputs)
         else:
-            tokens = encoder.features(inputs, want=("tokens",)).tokens
+            layered = "layers" in encoder.offers  # the last layer, before a final normalisation takes away the size of the values
+            features = encoder.features(inputs, want=("layers",) if layered else ("tokens",))
+            tokens = features.layers[-1] if features.layers else features.tokens
             assert tokens is not None
             found = tokens[:, -1] if self.read == "last" else tokens.flatten(1)
         return found.float().unflatten(0, (len(view), -1))

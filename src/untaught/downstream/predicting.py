@@ -38,8 +38,8 @@ def predict(
                 seen = follow(batch, view(batch))
                 predictions = task.predict(seen)
             index = array(batch["index"])
-            for values in predictions.values():
-                if values.dtype.kind == "f":
+            for name, values in predictions.items():
+                if values.dtype.kind == "f" and name not in task.repeated:
                     check_finite(index, values, names)
             yield index, predictions, None if seen.target is None else seen.target.cpu().numpy()
     finally:

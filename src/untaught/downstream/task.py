@@ -54,6 +54,7 @@ class Task(Method):
     by_class: ClassVar[bool] = False  # whether each sample has one class, so that labels=10/class works
     meaning: ClassVar[tuple[str, ...]] = ()  # knobs that are part of the facts
     files: Callable[[Predictions], list[tuple[str, Any]]] | None = None  # predictions as images: (sample name, PIL image)
+    repeated: ClassVar[tuple[str, ...]] = ()  # predictions that repeat the input, in which values may be missing
     compared: ClassVar[bool] = False  # whether it has `baselines`
     beside_name: ClassVar[str] = "predictions.csv"  # of the table that `beside` makes
     arrange: ClassVar[Callable[[Dataset, Preprocessor, Options], None] | None] = None  # (opened data, the encoder's preprocessor, knobs):

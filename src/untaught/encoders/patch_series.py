@@ -1,7 +1,7 @@
 """A transformer whose tokens are patches of a series, as in PatchTST. Nie et al., ICLR 2023, section 3.1. https://arxiv.org/abs/2211.14730
 
-Differs from PatchTST: a token contains all channels of its time steps, patches do not overlap, positions are fixed sines (which work for
-any length) and blocks are pre-norm. The pooled vector is the mean over valid tokens.
+Differs from PatchTST: a token contains all channels of its time steps (one, of series read `apart`), patches do not overlap, positions are
+fixed sines (which work for any length) and blocks are pre-norm, with LayerNorm. The pooled vector is the mean over valid tokens.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from untaught.data.windows import FUTURE, Windows
 from untaught.ops.carry import carried
 from untaught.ops.least_squares import LeastSquares
 
-PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of standardised inputs, on the mean squared error
+PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)  # of standardised inputs, on the mean squared error
 UNCHOSEN = 1e-2  # without a validation part
 ROWS = 256  # windows at once
 FEW = 512  # validation windows that the period is chosen by

@@ -13,6 +13,7 @@ from untaught.surroundings import settle
 if TYPE_CHECKING:  # for editors and type checkers; the table below is what counts
     from untaught.methods.adversarial.bigan import BiGAN as BiGAN
     from untaught.methods.autoregression.clm import CLM as CLM
+    from untaught.methods.autoregression.forecasting import Forecasting as Forecasting
     from untaught.methods.autoregression.nepa import NEPA as NEPA
     from untaught.methods.autoregression.pixelcnn import PixelCNN as PixelCNN
     from untaught.methods.autoregression.pixelrnn import PixelRNN as PixelRNN
@@ -112,6 +113,7 @@ METHODS: dict[str, str] = {  # name -> "module:class", so that listing imports n
     "rotation": "untaught.methods.relation.rotation:Rotation",
     "bigan": "untaught.methods.adversarial.bigan:BiGAN",
     "clm": "untaught.methods.autoregression.clm:CLM",
+    "forecasting": "untaught.methods.autoregression.forecasting:Forecasting",
     "pixelrnn": "untaught.methods.autoregression.pixelrnn:PixelRNN",
     "nepa": "untaught.methods.autoregression.nepa:NEPA",
     "pixelcnn": "untaught.methods.autoregression.pixelcnn:PixelCNN",

@@ -23,13 +23,14 @@ from untaught.data.step_rows import CHANNELS, CLOCK
 from untaught.modalities.corruption import corruption_fault
 from untaught.modalities.series_future import CLOCKED, future
 from untaught.modalities.series_plots import PRETEXTS, render
-from untaught.modalities.token_masks import masked_runs, masked_tokens, target_runs
+from untaught.modalities.token_masks import masked_runs, masked_tokens, target_runs, tokens_of
 from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.interpolation import linear_at
 from untaught.ops.minirocket import MiniRocket
 from untaught.ranges import Within, outside
 
 FEW = 16  # values of a token, under which its own mean and standard deviation say little; chosen on validation parts of three data sets
+FLAT = 0.1  # deviation, in units of the data's, under which the beginning of a series says nothing of its scale
 WAVES = 4  # sines summed to a smooth random curve
 CORRUPTIONS = ("masking", "gaussian")
 RAW = 256  # maximum time steps of the raw baseline
@@ -241,6 +242,7 @@ VIEWS: dict[str, Options] = {
     "overlap": {"most": 3000},  # TS2Vec's code
     "nested": {},
     "subseries": {},
+    "continued": {"scale": (0.9, 1.0), **STILL, "patch": 0, "first": 32},  # Das et al. 2024: patches of 32 steps
 }
 RANGES = {
     "scale": Within(0.01, 1),  # length of the crop as a share of the series: minimum, maximum
@@ -251,6 +253,7 @@ RANGES = {
     "span": Within(1, 1 << 16),  # approximate length of a masked run in tokens
     "targets": Within(1, 64),
     "target_scale": Within(0.01, 1),
+    "first": LENGTHS,  # time steps whose mean and deviation normalise a crop
     "most": LENGTHS,  # time steps of both crops together, at most
     "length": LENGTHS,
 }
@@ -427,6 +430,26 @@ def _without_frequencies(x: Tensor, observed: Tensor, rng: CounterRNG, share: fl
     return mean + torch.fft.irfft(spectrum * kept.unsqueeze(2), x.shape[1], dim=1)
 
 
+def continued(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
+    """A crop normalised by the mean and standard deviation of each channel over its `first` time steps, so that nothing is known of the
+    later ones; the target is every token's values (B,N,P); target_valid is False for values that are padding, missing or dropped.
+
+    As in the code of Das et al. 2024 (https://arxiv.org/abs/2310.10688), which takes those of the first patch. A deviation counts as at
+    least a tenth of that of the data, as normalised: a flat beginning would make anything that follows huge.
+    """
+    view, observed = _augmented(batch, rng, options, prep)
+    channels = observed.shape[2]
+    x, patches = view.x[:, :, :channels], lambda part: part.unflatten(1, (-1, options["patch"])).flatten(2)
+    seen = observed & (torch.arange(x.shape[1], device=x.device) < options["first"]).view(1, -1, 1)
+    count = seen.sum(1, keepdim=True).clamp(min=1)
+    mean = (x * seen).sum(1, keepdim=True) / count
+    std = ((x - mean).square() * seen).sum(1, keepdim=True).div(count).sqrt().clamp(min=FLAT)
+    x = torch.where(observed, (x - mean) / std, 0.0)
+    tokens_of(view, options)  # raises UserError without a patch
+    shown = torch.cat([x, view.x[:, :, channels:]], 2)
+    return replace(view, x=shown, target=patches(x), target_valid=patches(observed))
+
+
 def _curve(rng: CounterRNG, share: Tensor, channels: int) -> Tensor:
     """share (B,T) in 0..1 -> (B,T,channels): a smooth random curve over it, with std about 1."""
     waves = torch.arange(1, WAVES + 1, device=share.device)
@@ -464,6 +487,8 @@ def _finished(x: Tensor, observed: Tensor, valid: Tensor, options: Options) -> V
 def encoder_for(settings: Options, needs: frozenset[str]) -> str:
     if "steps" in needs:
         return "ts2vec"
+    if "causal" in needs:
+        return "patch_causal"
     return "patch_series" if needs else "conv_series"
 
 
@@ -496,6 +521,7 @@ SERIES = Modality(
         "overlap": overlap,
         "nested": nested,
         "subseries": subseries,
+        "continued": continued,
     },
     raw=raw,
     classical={"MiniRocket": mini_rocket},

@@ -46,7 +46,9 @@ class LeastSquares:
         scale = torch.where(variance > 1e-10 * variance.max().clamp(min=1e-30), variance.sqrt(), torch.inf)
         system = covariance / torch.outer(scale, scale) + penalty * torch.eye(len(mean)).to(covariance)
         right = (self.cross[:-1] / total - torch.outer(mean, level)) / scale.unsqueeze(1)
-        weights = torch.linalg.solve(system, right) / scale.unsqueeze(1)
+        factor, failed = torch.linalg.cholesky_ex(system)  # fails where the penalty is below the rounding of the sums
+        found = torch.linalg.lstsq(system, right).solution if failed else torch.cholesky_solve(right, factor)
+        weights = found / scale.unsqueeze(1)
         return torch.cat([weights, (level - mean @ weights).unsqueeze(0)])
 
     def error(self, solution: Tensor) -> float:

@@ -23,6 +23,18 @@ def masked_reconstruction(restored: Tensor, target: Tensor, mask: Tensor, normal
     return masked_mean((restored.float() - target).square().mean(-1), mask)
 
 
+def next_tokens_error(predicted: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The loss of patch-wise autoregression. Das, Kong, Sen, Zhou 2024, section 4, https://arxiv.org/abs/2310.10688
+
+    predicted (B,N,K,P): for each of N tokens, the values of the K tokens behind it; target (B,N,P), the values of every token; valid
+    (B,N,P) bool, values that count -> a scalar: the mean squared error over all values of all processes that are forecast and count.
+    """
+    valid = torch.ones_like(target, dtype=torch.bool) if valid is None else valid
+    ahead = predicted.shape[2]
+    behind = lambda part: F.pad(part, (0, 0, 0, ahead))[:, 1:].unfold(1, ahead, 1)[:, : target.shape[1]].mT  # noqa: E731
+    return masked_mean((predicted.float() - behind(target.float())).square(), behind(valid))
+
+
 def interpolated_moments(target: Tensor, known: Tensor, grid: tuple[int, ...], valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of every token, of unknown ones estimated from the known ones.
 
