@@ -2,7 +2,7 @@
 
     python benchmarks/events.py choose OUT --set movielens_100k --systems sasrec --knobs steps=500 encoder.dropout=0.5
     python benchmarks/events.py final OUT [--set movielens_small] [--hold-out time] [--systems ...] [--seeds 3]
-    python benchmarks/events.py users OUT
+    python benchmarks/events.py users OUT --systems sasrec,coles
     python benchmarks/events.py table OUT
 
 choose: prints scores on each user's next-to-last event; the last one is not read. final: scores on the last one (full ranking: all items
@@ -25,12 +25,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from untaught.commands.finetune import finetune
 from untaught.commands.pretrain import pretrain
 from untaught.commands.request import PretrainArguments
 from untaught.evaluation.evaluate import evaluate
 from untaught.evaluation.models import random_init_encoder
 from untaught.evaluation.next_item import NextItem
 from untaught.pipeline.dataset import Dataset, open_dataset
+from untaught.pipeline.pretrained import load_encoder
 
 SETS = ("movielens_100k", "movielens_small")
 LOOP: dict[str, Any] = {"evaluate_every": 0, "health_every": 0}
@@ -113,20 +115,23 @@ def final(out: Path, name: str, systems: list[str], seeds: int, hold_out: str) -
             append(out / "final.jsonl", [{**row, **about, "data": name} for row in rows])
 
 
-def users(out: Path) -> None:
-    """Gender, and age as a number, from frozen vectors; beside random init and counts of items."""
+def users(out: Path, systems: list[str]) -> None:
+    """Gender, and age as a number, from frozen vectors, beside random init and counts of items; and gender by fine-tuning."""
     about = pd.read_csv(Path(os.environ["UNTAUGHT_DATA"]) / "movielens_100k" / "users.csv.gz")
     frame = load("movielens_100k")
-    for system in ("sasrec", "bert4rec", "coles"):
+    for system in systems:
         with tempfile.TemporaryDirectory() as place:
             own = {"method": "simclr", "knobs": {"global.operations": "slice"}} if system == "coles" else SYSTEMS[system]
-            knobs = {**LOOP, **(CHOSEN.get(system) or {"steps": 500}), **own.get("knobs", {}), "hold_out": "none"}
+            knobs = {**LOOP, **(CHOSEN.get(system) or {"steps": 200}), **own.get("knobs", {}), "hold_out": "none"}
             pretrain(PretrainArguments(frame, own["method"], out=Path(place) / "run", modality="events", knobs=knobs))
+            run = Path(place) / "run"
             for label in ("gender", "age"):
-                rows = evaluate(
-                    Path(place) / "run", frame.merge(about[["user", label]], on="user"), label=label, out=Path(place) / "out.json"
-                )
-                main = [r for r in rows if (r["probe"], r["labels"]) in (("linear", "all"), ("ridge", "all"))]
+                data = frame.merge(about[["user", label]], on="user")
+                rows = evaluate(run, data, label=label, out=Path(place) / "out.json", knobs={"labels": "10%"})
+                if label == "gender":
+                    given: Any = {"task": "classify", "label": label, "record": False, "knobs": {"steps": 100}}
+                    rows += [{**row, "probe": "fine-tuned"} for row in finetune(load_encoder(run), run, data, **given)[1].config["scores"]]
+                main = [r for r in rows if r["probe"] in ("linear", "ridge", "fine-tuned") and r["metric"] in ("accuracy", "r2")]
                 append(out / "users.jsonl", [{**row, "system": system, "label": label, "data": "movielens_100k"} for row in main])
 
 
@@ -167,7 +172,7 @@ def main() -> None:
     elif given.what == "final":
         final(given.out, given.set, systems, given.seeds, given.hold_out)
     elif given.what == "users":
-        users(given.out)
+        users(given.out, systems)
     else:
         print(table(given.out))
 

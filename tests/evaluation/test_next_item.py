@@ -15,6 +15,7 @@ from scipy import sparse
 import untaught as ut
 from untaught.core import UserError
 from untaught.encoders.event_transformer import bert4rec, sasrec
+from untaught.evaluation import recommenders
 from untaught.evaluation.next_item import NextItem, can_rank
 from untaught.evaluation.ranking import gains, measured, places, ranking_rows
 from untaught.evaluation.recommenders import EASE, ItemNeighbours, popularity, recent_popularity
@@ -48,6 +49,8 @@ def test_the_metrics_are_those_of_loops_over_all_items(seed: int) -> None:
 def test_a_target_that_is_not_ranked_is_missed_and_no_variance_has_an_interval() -> None:
     place = places(np.ones((2, 20), np.float32), np.array([3, 4]), np.eye(20, dtype=bool)[[3, 9]])
     assert place.tolist() == [20, 18]  # excluded; and behind all that tie with it
+    few = places(np.zeros((1, 4), np.float32), np.array([1]), np.ones((1, 4), bool))
+    assert not gains(few).any()  # missed, though there are fewer than ten items
     rows = ranking_rows(measured(gains(np.zeros(30, int))), 30)
     assert [(row["metric"], row["mean"]) for row in rows] == [("ndcg@10", 1.0), ("hr@10", 1.0)]
     assert all(0.8 < row["low"] < 1 for row in rows)
@@ -130,13 +133,24 @@ def test_users_without_a_held_out_event_or_with_a_repeated_item_are_left_out_and
     found, _ = ranker(circles(repeated=True))
     assert found.possible
     assert len(found.of("test").rows) == 58
-    lost = {"without a held-out event or a history": 1, "with an item that they had before": 1}
+    lost = {"without a held-out event or a history": 1, "whose item they had before": 1}
     assert found.left_out["test"] == lost
     assert "no user has a held-out event" in ranker(circles(), hold_out="none")[0].why_not
     assert "60 without a held-out event or a history" in ranker(circles(), hold_out="time")[0].why_not  # one user is over before the next
     together = circles().assign(time=lambda frame: frame.groupby("user").cumcount())
     by_time, _ = ranker(together, hold_out="time")
     assert len(by_time.of("test").rows) == 59
+
+
+def test_what_takes_too_long_on_a_large_catalogue_is_skipped_and_said(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    found, _ = ranker(circles())
+    monkeypatch.setattr(recommenders, "COMPARED", 5)
+    monkeypatch.setattr(recommenders, "NUMBERS", 5)
+    rows, _ = found.baselines()
+    assert {row["features"] for row in rows} == {"popularity", "recent_popularity"}
+    said = capsys.readouterr().err
+    assert "skipping  item-kNN: to compare" in said
+    assert "skipping  EASE" in said
 
 
 @pytest.mark.parametrize("make", [sasrec, bert4rec])

@@ -301,3 +301,18 @@ def test_every_method_with_answers_reads_a_view_that_can_be_drawn() -> None:
         assert bool(cls.generates) == (cls.sample is not Method.sample), name
         if cls.answers:
             assert any(cls.views[0] in kind.pretexts for kind in kinds), name
+
+
+def test_a_row_is_restored_in_the_units_of_its_columns(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    height = random.normal(170, 10, 200)
+    table = pd.DataFrame({"height": height, "inches": height / 2.54, "tall": np.where(height > 170, "yes", "no")})
+    run = ut.pretrain(table, "denoising", out=tmp_path / "run", modality="table", steps=150, batch_size=64)
+    new = table.iloc[:20].assign(inches=[None if i % 2 else value for i, value in enumerate(table["inches"][:20])])
+    found = run.solve(new)
+    assert list(found.columns)[:6] == ["row", "name", "rmse", "height.restored", "inches.restored", "tall.restored"]
+    error = (found["inches.restored"].astype(float) - table["inches"][:20]).abs()
+    assert error[1::2].mean() < table["inches"].std() / 2  # read from the height
+    assert set(found["tall.restored"]) <= {"yes", "no"}
+    run.solve(new, tmp_path / "restored.csv")
+    assert pd.read_csv(tmp_path / "restored.csv")["inches.restored"].tolist() == pytest.approx(found["inches.restored"].tolist())

@@ -17,6 +17,7 @@ from torch import Tensor
 from untaught.core import Batch, Preprocessor, UserError, View
 from untaught.modalities.table import TABLE
 from untaught.modalities.table.columns import FILE, SURVEYED, check_files, extend, features_of, learn, plan
+from untaught.modalities.table.pictures import values_of_features
 from untaught.modalities.table.views import VIEWS, layout_of
 from untaught.ops.counter_rng import CounterRNG
 
@@ -421,3 +422,94 @@ def test_a_new_column_without_information_is_not_added() -> None:
 def test_a_table_without_shared_columns_is_one_line() -> None:
     with pytest.raises(UserError, match="shares no column with the one the encoder was trained on: age, weight, colour, day"):
         extend([{"table": {"height": float(i)}} for i in range(9)], fitted(rows()))
+
+
+# ---------------------------------------------------------------------------------------------------- pictures and answers
+
+
+def test_a_view_is_read_back_as_the_row(capsys: pytest.CaptureFixture[str]) -> None:
+    table = rows()
+    prep = fitted(table)
+    x = view("whole", batch_of(table, prep), prep).x
+    found = dict(zip([(one.column, one.part) for one in features_of(prep)], values_of_features(x, prep), strict=True))
+    assert found["age", ""] == pytest.approx([row["age"] for row in table], abs=0.01)
+    assert [name for name, row in zip(found["colour", ""], table, strict=True) if row["colour"]] == [
+        row["colour"] for row in table if row["colour"]
+    ]
+    assert found["day", "day"] == [row["day"].date().isoformat() for row in table]
+
+
+def test_a_picture_marks_what_is_hidden_and_what_is_redrawn() -> None:
+    table = rows()
+    prep = fitted(table)
+    batch = batch_of(table, prep)
+    plain = TABLE.render(view("whole", batch, prep), {}, prep)
+    assert plain.shape == (60, 96, 210, 3)
+    at = {one.column: line for line, one in reversed(list(enumerate(f for f in features_of(prep) if f.part in ("", "day"))))}
+    background = lambda pixels, line: pixels[:, 1 + 13 * line, -1]  # noqa: E731
+    seen = view("masked", batch, prep)
+    pixels = TABLE.render(seen, {}, prep)
+    places = [place for place, one in enumerate(features_of(prep)) if one.part in ("", "day")]
+    assert seen.mask is not None
+    for line, place in enumerate(places):
+        grey = (background(pixels, line) == 205).all(1)
+        assert grey.tolist() == seen.mask[:, place].tolist()
+    changed = view("corrupted", batch, prep)
+    pixels = TABLE.render(changed, {}, prep)
+    assert changed.mask is not None
+    orange = (background(pixels, at["age"]) == (255, 214, 153)).all(1)
+    assert orange.tolist() == changed.mask[:, 0].tolist()
+    subset = view("corrupted", batch, prep, corruption="missing")
+    assert subset.mask is not None
+    assert ((background(TABLE.render(subset, {}, prep), at["age"]) == 205).all(1)).tolist() == subset.mask[:, 0].tolist()
+    scarf = view("global", batch, prep)
+    assert scarf.meta is not None
+    assert (background(TABLE.render(scarf, {}, prep), 0) == (255, 214, 153)).all(1).tolist() == scarf.meta["changed"][:, 0].tolist()
+
+
+def test_an_answer_is_measured_and_given_in_the_columns_units() -> None:
+    table = rows()
+    prep = fitted(table)
+    batch = batch_of(table, prep)
+    whole = view("whole", batch, prep)
+    found = TABLE.pretexts["whole"].measure(whole, whole.x, {}, prep)
+    assert found["rmse"].max() == 0
+    assert list(found) == ["rmse", "age.restored", "weight.restored", "colour.restored", "day.restored"]
+    assert found["age.restored"].tolist() == pytest.approx([row["age"] for row in table], abs=0.01)
+    layout = layout_of(prep, torch.device("cpu"))
+    wrong = whole.x.clone()
+    wrong[:, layout.score_at[0]] += 1.0
+    counted = [
+        sum(
+            int(layout.slots[j, p]) < layout.width
+            for j in range(len(layout.slots))
+            for p in range(layout.slots.shape[1])
+            if whole.x[i, layout.missing_at[j]] == 0
+        )
+        for i in range(60)
+    ]
+    assert TABLE.pretexts["whole"].measure(whole, wrong, {}, prep)["rmse"] == pytest.approx([n**-0.5 for n in counted], rel=1e-5)
+    masked = view("masked", batch, prep)
+    assert masked.target is not None
+    assert masked.mask is not None
+    answer = torch.where(masked.mask.unsqueeze(2), masked.target, masked.target)
+    found = TABLE.pretexts["masked"].measure(masked, answer, {}, prep)
+    assert found["rmse"].max() == 0
+    assert found["age.restored"].tolist() == pytest.approx([row["age"] for row in table], abs=0.01)
+    assert TABLE.pretexts["masked"].render(masked, {}, prep).shape == (60, 96, 210, 3)
+
+
+def test_many_columns_are_counted_in_a_picture() -> None:
+    wide = [{f"c{j}": float(i * j % 7) + i for j in range(40)} for i in range(30)]
+    prep = fitted(wide)
+    assert TABLE.render(view("whole", batch_of(wide, prep), prep), {}, prep).shape[1] == 13 * 25 + 2
+
+
+def test_a_number_that_is_drawn_again_has_not_changed() -> None:
+    table = [{"hours": 40 if i % 4 else 20 + i, "age": float(i)} for i in range(300)]
+    prep = fitted(table)
+    found = view("corrupted", batch_of(table, prep), prep, level=1.0)
+    assert found.mask is not None
+    before = view("whole", batch_of(table, prep), prep).x
+    assert torch.equal(found.mask[:, 0], ~torch.isclose(found.x[:, 0], before[:, 0], atol=1e-5))
+    assert 0.3 < found.mask[:, 0].float().mean() < 0.55  # 40 is drawn at 40 in 0.75 ** 2 of the rows

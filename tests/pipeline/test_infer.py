@@ -16,3 +16,11 @@ def test_a_folder_without_files_is_named_before_any_modality_is_tried(tmp_path: 
     (tmp_path / "inner" / "notes.xyz").write_text("1")
     with pytest.raises(UserError, match="can't be recognised"):
         chosen_modality(None, str(tmp_path))
+
+
+def test_a_user_an_item_and_a_time_are_events_though_all_are_numbers(tmp_path: Path) -> None:
+    rows = "".join(f"{i % 4},{(i * 7) % 5},{i}\n" for i in range(40))
+    (tmp_path / "log.csv").write_text(f"user,item,time\n{rows}")
+    assert chosen_modality(None, str(tmp_path / "log.csv")).name == "events"
+    (tmp_path / "sensor.csv").write_text(f"a,b,time\n{rows}")
+    assert chosen_modality(None, str(tmp_path / "sensor.csv")).name == "series"

@@ -81,7 +81,7 @@ class NextItem:
 
     def _asked(self, part: str) -> Asked:
         rows, targets, histories = [], [], []
-        lost = {"without a held-out event or a history": 0, "with an item that they had before": 0}
+        lost = {"without a held-out event or a history": 0, "whose item they had before": 0}
         for batch, view in self._views(self.rows, part):
             assert view.target is not None
             assert view.meta is not None
@@ -89,7 +89,7 @@ class NextItem:
             empty = (target == self._mask) | (view.meta["at"] == 0).numpy()
             again = ~empty & (np.asarray(history[np.arange(len(target)), target]).ravel() > 0)
             lost["without a held-out event or a history"] += int(empty.sum())
-            lost["with an item that they had before"] += int(again.sum())
+            lost["whose item they had before"] += int(again.sum())
             kept = np.flatnonzero(~empty & ~again)
             rows.append(batch["index"].numpy()[kept])
             targets.append(target[kept])
@@ -128,8 +128,8 @@ class NextItem:
         unseen = int(np.isin(asked.target, self.special).sum())
         users, items = f"{len(asked.rows):,} {self.dataset.modality.noun}", f"{self.size - len(self.special):,}"
         text = f"{users}, the held-out item of each among all {items} (full ranking), items of the history filtered"
-        text += "".join(f"; {count:,} {why} are left out" for why, count in self.left_out[TEST].items() if count)
-        say(f"next item {text}" + (f"; {unseen:,} items are unseen in training, and count as missed" if unseen else ""))
+        text += "".join(f"; left out: {count:,} {why}" for why, count in self.left_out[TEST].items() if count)
+        say(f"next item {text}" + (f"; unseen in training, and missed: {unseen:,} items" if unseen else ""))
 
     # --------------------------------------------------------------------------------------------------------- scores
 
@@ -181,10 +181,14 @@ class NextItem:
             time = np.concatenate(times)
             recent = {share: recommenders.recent_popularity(item, time, share, self.size) for share in recommenders.RECENT}
             yield "recent_popularity", self._best("recent popularity", "share", recent)
-        near = recommenders.ItemNeighbours(x)
-        yield "item_knn", self._best("item-kNN", "neighbours", {k: near.scores(k) for k in recommenders.NEIGHBOURS})
-        if min(x.shape) > recommenders.LARGEST:
-            say(f"skipping  EASE: {min(x.shape):,} users or items, more than {recommenders.LARGEST:,}, would take very long")
+        users, items = x.shape
+        if items > recommenders.COMPARED:
+            say(f"skipping  item-kNN: to compare {items:,} items, more than {recommenders.COMPARED:,}, would take very long")
+        else:
+            near = recommenders.ItemNeighbours(x)
+            yield "item_knn", self._best("item-kNN", "neighbours", {k: near.scores(k) for k in recommenders.NEIGHBOURS})
+        if min(users, items) > recommenders.LARGEST or items * min(users, items) > recommenders.NUMBERS:
+            say(f"skipping  EASE: {users:,} users and {items:,} items would take very long, or too much memory")
             return
         linear = recommenders.EASE(x)
         yield "ease", self._best("EASE", "penalty", {penalty: linear.scores(penalty) for penalty in recommenders.PENALTIES})

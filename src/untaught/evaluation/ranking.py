@@ -16,12 +16,12 @@ K = 10
 def places(scores: np.ndarray, target: np.ndarray, excluded: np.ndarray) -> np.ndarray:
     """scores (B,V), target (B,) the next item's number, excluded (B,V) bool: items that are not ranked -> its place from 0 (B,).
 
-    Ties count against it. A target that is excluded itself has place V.
+    Ties count against it. A target that is excluded itself is missed, however few items there are.
     """
     rows = np.arange(len(scores))
     own = scores[rows, target][:, None]
     before = ((scores >= own) & ~excluded).sum(1) - 1
-    return np.where(excluded[rows, target], scores.shape[1], before)
+    return np.where(excluded[rows, target], max(scores.shape[1], K), before)
 
 
 def gains(place: np.ndarray) -> np.ndarray:

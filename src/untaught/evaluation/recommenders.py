@@ -18,6 +18,8 @@ NEIGHBOURS = (20, 50, 100, 200)
 PENALTIES = (30.0, 100.0, 300.0, 1000.0)
 RECENT = (0.02, 0.05, 0.1, 0.25)
 CHUNK = 1 << 24  # similarities in memory at once
+COMPARED = 1 << 15  # items up to which item-kNN compares each with all
+NUMBERS = 1 << 28  # EASE's eigenvectors, 2 GB
 LARGEST = 6000  # users or items, whichever are fewer, of which EASE's eigenvectors are computed
 
 

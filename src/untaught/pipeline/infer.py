@@ -70,6 +70,7 @@ def _able(data: Any, columns: dict[str, str] | None, views: Sequence[str]) -> tu
         else:
             able += [name] if kind.likely(records) else []
     able = [name for name in able if not takes_whole_rows(kinds[name])] or able  # which any table fits
+    able = [name for name in able if kinds[name].grouped] or able  # a user and an item, found by their names
     if not able and len({str(fault) for fault in faults.values()}) == 1:  # nothing that depends on the modality
         raise next(iter(faults.values()))
     return able, "" if able else f" (as {'; as '.join(f'{name}: {fault}' for name, fault in faults.items())})"

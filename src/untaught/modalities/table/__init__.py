@@ -12,6 +12,7 @@ from untaught.core import Modality, Options
 from untaught.data.whole_rows import EVERY
 from untaught.modalities.table.cells import decode, raw
 from untaught.modalities.table.columns import FILE, check_files, extend, learn, plan
+from untaught.modalities.table.pictures import PRETEXTS, render
 from untaught.modalities.table.views import (
     blocks,
     check,
@@ -56,6 +57,8 @@ TABLE = Modality(
     },
     raw=raw,
     boosted=True,
+    render=render,
+    pretexts=PRETEXTS,
     unaugmented={"level": 0.0},
     encoder_for=encoder_for,
     encoder_arguments=encoder_arguments,

@@ -172,22 +172,23 @@ def whole(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -
 
 
 def corrupted_rows(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
-    """A share `level` of each row's features, rounded down but one at least, is redrawn or hidden."""
-    return View(_corrupted(batch, rng, options, prep)[0])
+    """A share `level` of each row's features, rounded down but one at least, is redrawn or hidden: meta["changed"] (B,F)."""
+    x, _, _, changed = _corrupted(batch, rng, options, prep)
+    return View(x, meta={"changed": changed})
 
 
-def _corrupted(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> tuple[Tensor, Tensor, Layout]:
-    """-> x (B,D), the cells (B,F) with NaN where hidden, and the layout."""
+def _corrupted(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> tuple[Tensor, Tensor, Layout, Tensor]:
+    """-> x (B,D), the cells (B,F) with NaN where hidden, the layout, and which features were redrawn or hidden (B,F) bool."""
     cells = batch["cells"].float()
     layout = layout_of(prep, cells.device)
     count = max(int(options["level"] * cells.shape[1] + 1e-9), int(options["level"] > 0))
     if not count:
-        return packed(cells, layout), cells, layout
+        return packed(cells, layout), cells, layout, torch.zeros_like(cells, dtype=torch.bool)
     chosen = rng.order(cells.shape[1]) < count
     if options["corruption"] == "missing":
-        return packed(cells, layout, chosen), cells.masked_fill(chosen, torch.nan), layout
+        return packed(cells, layout, chosen), cells.masked_fill(chosen, torch.nan), layout, chosen
     cells = redrawn(cells, chosen, rng, layout)
-    return packed(cells, layout), cells, layout
+    return packed(cells, layout), cells, layout, chosen
 
 
 def corrupted(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
@@ -200,19 +201,21 @@ def corrupted(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocesso
     if options["corruption"] == "missing":
         return View(packed(cells, layout, chosen), mask=chosen & ~cells.isnan(), target=clean)
     changed = redrawn(cells, chosen, rng, layout)
-    same = (changed == cells) | (changed.isnan() & cells.isnan())
+    same = torch.isclose(changed, cells, rtol=1e-5, atol=1e-6, equal_nan=True)  # distributions are kept to seven digits
+    changed = torch.where(same, cells, changed)
     return View(packed(changed, layout), mask=~same, target=clean)
 
 
 def masked(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
     """Masks a share `rate` of each row's features; the target is every feature's values (B,F,P), target_valid is False where a feature
     has fewer than P values, or is missing. meta["few"]: a token is too small to be normalised by itself."""
-    x, cells, layout = _corrupted(batch, rng, options, prep)
+    x, cells, layout, changed = _corrupted(batch, rng, options, prep)
     count = cells.shape[1]
     mask = random_mask(rng.order(count), options["rate"])
     target = torch.cat([x, x.new_zeros(len(x), 1)], 1)[:, layout.slots]
     valid = (layout.slots < layout.width) & ~cells.isnan().unsqueeze(2)
-    return View(x, mask=mask, target=target, target_valid=valid, meta={"few": torch.ones(len(x), dtype=torch.bool, device=x.device)})
+    few = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    return View(x, mask=mask, target=target, target_valid=valid, meta={"few": few, "changed": changed})
 
 
 def blocks(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
@@ -226,7 +229,7 @@ def multiblock(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocess
 
 
 def _of_tokens(make: Any, batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
-    x, cells, _ = _corrupted(batch, rng, options, prep)
+    x, cells, _, _ = _corrupted(batch, rng, options, prep)
     return replace(make(View(x, torch.ones_like(cells, dtype=torch.bool)), rng, options), valid=None)
 
 
