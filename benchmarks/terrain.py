@@ -17,15 +17,15 @@ import argparse
 import itertools
 import json
 import os
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from series import drawn_again, encoded_vectors, pretrained
-from series_ts2vec import rocket_features
+from series_ts2vec import T_95, rocket_features
 
-from untaught.evaluation.interval import measure
 from untaught.evaluation.linear import LinearProbe
 
 WINDOW, PIECE, STRIDE, QUARTERS = 500, 128, 64, 4  # time steps at 100 Hz
@@ -155,24 +155,33 @@ def ours(method: str, knobs: dict[str, str], seed: int, runs: Runs, train: Cut, 
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: accuracy over test windows in %, means over draws and seeds, half a 95% interval over draws and test runs."""
-    lines = ["| features, classifier | " + " | ".join(SETTINGS) + " |", "|---|" + "---|" * len(SETTINGS)]
-    for what in dict.fromkeys((row["features"], row["head"], json.dumps(row.get("knobs") or {})) for row in rows):
-        cells = []
+    """Markdown: accuracy over test windows in %, means over draws and seeds, half a 95% interval over draws; then differences to
+    the forest on statistics, with the same draws."""
+    key = lambda row: (row["features"], row["head"], json.dumps(row.get("knobs") or {}))  # noqa: E731
+    found: dict[Any, dict[str, dict[int, list[float]]]] = {}
+    for row in rows:
+        draws = found.setdefault(key(row), {}).setdefault(row["labels"], {})
+        draws.setdefault(row["draw"], []).append(100 * sum(row["right"]) / sum(row["of"]))
+    lines = ["| features, classifier | " + " | ".join(SETTINGS) + " | " + " | ".join(f"{name}, difference" for name in SETTINGS) + " |"]
+    lines.append("|---|" + "---|" * 2 * len(SETTINGS))
+    usual = found[("statistics", "forest", "{}")]
+    for what, own in found.items():
+        means = {setting: [statistics.mean(each) for _, each in sorted(own.get(setting, {}).items())] for setting in SETTINGS}
+        base = {setting: [statistics.mean(each) for _, each in sorted(usual[setting].items())] for setting in SETTINGS}
+        cells = [_interval(means[setting]) for setting in SETTINGS]
         for setting in SETTINGS:
-            own = [
-                row
-                for row in rows
-                if (row["features"], row["head"], json.dumps(row.get("knobs") or {})) == what and row["labels"] == setting
-            ]
-            outcomes = [np.stack([row["right"], row["of"]], 1).astype(float) for row in own]
-            if not outcomes:
-                cells.append("")
-                continue
-            one = measure(lambda part: {"accuracy": float(part[:, 0].sum() / part[:, 1].sum())}, outcomes)["accuracy"]
-            cells.append(f"{100 * one.mean:.1f} ± {50 * (one.interval[1] - one.interval[0]):.1f}")
+            pairs = zip(means[setting], base[setting], strict=False)
+            cells.append(_interval([a - b for a, b in pairs], "+") if what != ("statistics", "forest", "{}") else "")
         lines.append(f"| {what[0]}, {what[1]}{'' if what[2] == '{}' else f' {what[2]}'} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _interval(values: list[float], sign: str = "") -> str:
+    """The mean and half its 95% interval by Student's t over draws."""
+    if not values:
+        return ""
+    half = f" ± {T_95 * statistics.stdev(values) / len(values) ** 0.5:.1f}" if len(values) == DRAWS else ""
+    return f"{statistics.mean(values):{sign}.1f}{half}"
 
 
 def main() -> None:
