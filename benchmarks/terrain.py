@@ -6,9 +6,10 @@
 
 Every third run of each terrain is the test part (14 of 48 runs). Encoders are pretrained on all training runs without labels, in pieces of
 1.28 s; a 5 s window is encoded as the mean of its four quarters' vectors. Labelled are 1 or 5 runs a class (fewer where a class has
-fewer), or all; ten draws, the same for all features. Classifiers: a linear probe and a random forest; beside, the forest on the statistics
-of a window (the usual features of terrain classification) and MiniRocket with ridge regression. choose: the same on the training runs
-alone, of which a third validates; the test part is not read. The data are those of UNTAUGHT_DATA/borealtc.
+fewer), or all; ten draws, the same for all features. Classifiers: a linear probe, a random forest and, for vectors and statistics, the
+mean of two forests; beside, the forest on the statistics of a window (the usual features of terrain classification) and MiniRocket with
+ridge regression. choose: the same on the training runs alone, of which a third validates; the test part is not read. The data are those of
+UNTAUGHT_DATA/borealtc.
 """
 
 from __future__ import annotations
@@ -93,6 +94,16 @@ def forest(train: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.
     return RandomForestClassifier(200, random_state=seed, n_jobs=1).fit(train, y).predict(test)
 
 
+def two_forests(train: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int, first: int) -> np.ndarray:
+    """By the mean of the probabilities of a forest on the first columns and one on the others."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    parts = [(train[:, :first], test[:, :first]), (train[:, first:], test[:, first:])]
+    fitted = [RandomForestClassifier(200, random_state=seed, n_jobs=1).fit(a, y) for a, _ in parts]
+    shares = sum(one.predict_proba(b) for one, (_, b) in zip(fitted, parts, strict=True))
+    return fitted[0].classes_[np.argmax(shares, 1)]
+
+
 def ridge(train: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.pipeline import make_pipeline
@@ -108,10 +119,17 @@ def labelled(part: Cut, count: int, draw: int) -> np.ndarray:
     return np.flatnonzero(np.isin(part.run, np.concatenate(chosen)))
 
 
-def scored(about: dict[str, Any], features: dict[str, tuple[np.ndarray, np.ndarray]], train: Cut, test: Cut) -> Iterator[dict[str, Any]]:
-    """Rows of every classifier on features by name (of the training and test windows): right and all windows of each test run."""
+def scored(
+    about: dict[str, Any], features: dict[str, tuple[np.ndarray, np.ndarray]], train: Cut, test: Cut, statistic: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Rows of every classifier on features by name (of the training and test windows): right and all windows of each test run.
+
+    statistic: the number of columns before those of the encoder, where both are given.
+    """
     for name, (a, b) in features.items():
         heads: dict[str, Any] = {"ridge": ridge} if name == "MiniRocket" else {"forest": forest}
+        if name.endswith("+ statistics"):
+            heads["two forests"] = lambda *each, first=statistic: two_forests(*each, first)
         if name not in ("statistics", "MiniRocket"):
             probe = LinearProbe(a.astype(np.float32), b.astype(np.float32))
             heads["linear"] = lambda rows, y, probe=probe: probe.predict(rows, y)[0]
@@ -151,7 +169,7 @@ def ours(method: str, knobs: dict[str, str], seed: int, runs: Runs, train: Cut, 
         a, b = vectors(network, train.x), vectors(network, test.x)
         both = np.hstack([own[0], a]), np.hstack([own[1], b])
         about = {"knobs": knobs, "seed": seed, "seconds": round(seconds, 1)}
-        yield from scored(about, {name: (a, b), f"{name} + statistics": both}, train, test)
+        yield from scored(about, {name: (a, b), f"{name} + statistics": both}, train, test, own[0].shape[1])
 
 
 def table(rows: list[dict[str, Any]]) -> str:
