@@ -6,9 +6,10 @@
 
 Every third run of each terrain is the test part (14 of 48 runs). Encoders are pretrained on all training runs without labels, in pieces of
 1.28 s; a 5 s window is encoded as the mean of its four quarters' vectors. Labelled are 1 or 5 runs a class (fewer where a class has
-fewer), or all; ten draws, the same for all features. Classifiers: a linear probe and a random forest; beside, the forest on the statistics
-of a window (the usual features of terrain classification) and MiniRocket with ridge regression. choose: the same on the training runs
-alone, of which a third validates; the test part is not read. The data are those of UNTAUGHT_DATA/borealtc.
+fewer), or all; ten draws, the same for all features. Classifiers: a linear probe, a random forest and, for vectors and statistics, the
+mean of two forests; beside, the forest on the statistics of a window (the usual features of terrain classification) and MiniRocket with
+ridge regression. choose: the same on the training runs alone, of which a third validates; the test part is not read. The data are those of
+UNTAUGHT_DATA/borealtc.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ import argparse
 import itertools
 import json
 import os
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from series import drawn_again, encoded_vectors, pretrained
-from series_ts2vec import rocket_features
+from series_ts2vec import T_95, rocket_features
 
-from untaught.evaluation.interval import measure
 from untaught.evaluation.linear import LinearProbe
 
 WINDOW, PIECE, STRIDE, QUARTERS = 500, 128, 64, 4  # time steps at 100 Hz
@@ -93,6 +94,16 @@ def forest(train: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.
     return RandomForestClassifier(200, random_state=seed, n_jobs=1).fit(train, y).predict(test)
 
 
+def two_forests(train: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int, first: int) -> np.ndarray:
+    """By the mean of the probabilities of a forest on the first columns and one on the others."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    parts = [(train[:, :first], test[:, :first]), (train[:, first:], test[:, first:])]
+    fitted = [RandomForestClassifier(200, random_state=seed, n_jobs=1).fit(a, y) for a, _ in parts]
+    shares = sum(one.predict_proba(b) for one, (_, b) in zip(fitted, parts, strict=True))
+    return fitted[0].classes_[np.argmax(shares, 1)]
+
+
 def ridge(train: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.pipeline import make_pipeline
@@ -108,10 +119,17 @@ def labelled(part: Cut, count: int, draw: int) -> np.ndarray:
     return np.flatnonzero(np.isin(part.run, np.concatenate(chosen)))
 
 
-def scored(about: dict[str, Any], features: dict[str, tuple[np.ndarray, np.ndarray]], train: Cut, test: Cut) -> Iterator[dict[str, Any]]:
-    """Rows of every classifier on features by name (of the training and test windows): right and all windows of each test run."""
+def scored(
+    about: dict[str, Any], features: dict[str, tuple[np.ndarray, np.ndarray]], train: Cut, test: Cut, statistic: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Rows of every classifier on features by name (of the training and test windows): right and all windows of each test run.
+
+    statistic: the number of columns before those of the encoder, where both are given.
+    """
     for name, (a, b) in features.items():
         heads: dict[str, Any] = {"ridge": ridge} if name == "MiniRocket" else {"forest": forest}
+        if name.endswith("+ statistics"):
+            heads["two forests"] = lambda *each, first=statistic: two_forests(*each, first)
         if name not in ("statistics", "MiniRocket"):
             probe = LinearProbe(a.astype(np.float32), b.astype(np.float32))
             heads["linear"] = lambda rows, y, probe=probe: probe.predict(rows, y)[0]
@@ -151,28 +169,37 @@ def ours(method: str, knobs: dict[str, str], seed: int, runs: Runs, train: Cut, 
         a, b = vectors(network, train.x), vectors(network, test.x)
         both = np.hstack([own[0], a]), np.hstack([own[1], b])
         about = {"knobs": knobs, "seed": seed, "seconds": round(seconds, 1)}
-        yield from scored(about, {name: (a, b), f"{name} + statistics": both}, train, test)
+        yield from scored(about, {name: (a, b), f"{name} + statistics": both}, train, test, own[0].shape[1])
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: accuracy over test windows in %, means over draws and seeds, half a 95% interval over draws and test runs."""
-    lines = ["| features, classifier | " + " | ".join(SETTINGS) + " |", "|---|" + "---|" * len(SETTINGS)]
-    for what in dict.fromkeys((row["features"], row["head"], json.dumps(row.get("knobs") or {})) for row in rows):
-        cells = []
+    """Markdown: accuracy over test windows in %, means over draws and seeds, half a 95% interval over draws; then differences to
+    the forest on statistics, with the same draws."""
+    key = lambda row: (row["features"], row["head"], json.dumps(row.get("knobs") or {}))  # noqa: E731
+    found: dict[Any, dict[str, dict[int, list[float]]]] = {}
+    for row in rows:
+        draws = found.setdefault(key(row), {}).setdefault(row["labels"], {})
+        draws.setdefault(row["draw"], []).append(100 * sum(row["right"]) / sum(row["of"]))
+    lines = ["| features, classifier | " + " | ".join(SETTINGS) + " | " + " | ".join(f"{name}, difference" for name in SETTINGS) + " |"]
+    lines.append("|---|" + "---|" * 2 * len(SETTINGS))
+    usual = found[("statistics", "forest", "{}")]
+    for what, own in found.items():
+        means = {setting: [statistics.mean(each) for _, each in sorted(own.get(setting, {}).items())] for setting in SETTINGS}
+        base = {setting: [statistics.mean(each) for _, each in sorted(usual[setting].items())] for setting in SETTINGS}
+        cells = [_interval(means[setting]) for setting in SETTINGS]
         for setting in SETTINGS:
-            own = [
-                row
-                for row in rows
-                if (row["features"], row["head"], json.dumps(row.get("knobs") or {})) == what and row["labels"] == setting
-            ]
-            outcomes = [np.stack([row["right"], row["of"]], 1).astype(float) for row in own]
-            if not outcomes:
-                cells.append("")
-                continue
-            one = measure(lambda part: {"accuracy": float(part[:, 0].sum() / part[:, 1].sum())}, outcomes)["accuracy"]
-            cells.append(f"{100 * one.mean:.1f} ± {50 * (one.interval[1] - one.interval[0]):.1f}")
+            pairs = zip(means[setting], base[setting], strict=False)
+            cells.append(_interval([a - b for a, b in pairs], "+") if what != ("statistics", "forest", "{}") else "")
         lines.append(f"| {what[0]}, {what[1]}{'' if what[2] == '{}' else f' {what[2]}'} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _interval(values: list[float], sign: str = "") -> str:
+    """The mean and half its 95% interval by Student's t over draws."""
+    if not values:
+        return ""
+    half = f" ± {T_95 * statistics.stdev(values) / len(values) ** 0.5:.1f}" if len(values) == DRAWS else ""
+    return f"{statistics.mean(values):{sign}.1f}{half}"
 
 
 def main() -> None:

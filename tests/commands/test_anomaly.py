@@ -58,6 +58,7 @@ def test_a_broken_wave_is_found_and_compared(run: ut.Run, tmp_path: Path) -> Non
     page = (tmp_path / "out" / "report.html").read_text()
     assert found.sentences[0].replace("'", "&#39;") in page
     assert page.count("data:image/png;base64,") == 2
+    assert "anomalies in data in memory" in page
     assert pd.read_csv(tmp_path / "out" / "scores.csv")["knn"].to_numpy() == pytest.approx(table["knn"].to_numpy(), rel=1e-5)
     shade = np.asarray(Image.open(tmp_path / "out" / "pump.png").convert("RGB"))[30]
     assert (shade == (255, 214, 214)).all(1).nonzero()[0].mean() / shade.shape[0] == pytest.approx((FIRST + LAST) / 2 / STEPS, abs=0.02)
@@ -78,6 +79,8 @@ def test_labels_change_measures_and_never_scores(run: ut.Run, tmp_path: Path) ->
 def test_a_reference_is_what_distances_are_to(run: ut.Run) -> None:
     normal = wave("normal", broken=False).drop(columns="broken")
     own, other = (ut.anomaly(run, wave(), label="broken", reference=given).table for given in (None, normal))
+    again = ut.anomaly(run, wave(), label="broken", reference=wave("normal", broken=False)).table  # its label column is no channel
+    pd.testing.assert_frame_equal(again, other)
     assert not np.allclose(own["raw"], other["raw"])
     inside = other["anomaly"].astype(bool)
     assert other["raw"][inside].min() > np.median(other["raw"][~inside])

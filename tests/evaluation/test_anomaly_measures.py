@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
 
 from untaught.core import UserError
 from untaught.evaluation.anomaly import Windows, anomaly_rows, knn_distance, sub_pca
@@ -114,12 +118,9 @@ def test_windows_reach_the_end_and_scores_lie_in_their_middles() -> None:
 def test_sub_pca_is_the_weighted_distance_to_the_components() -> None:
     random = np.random.default_rng(0)
     known, queries = random.normal(size=(40, 4)) * [3, 2, 1, 1], random.normal(size=(5, 4))
-    mean, std = known.mean(0), known.std(0)
-    variances, vectors = np.linalg.eigh(np.cov(((known - mean) / std).T))
     found = sub_pca(known, queries)
-    for i, row in enumerate((queries - mean) / std):
-        both = []
-        for sign in (1, -1):  # of an eigenvector; it matters little, and the score is of one of them
-            both.append([np.linalg.norm(row - sign * vectors[:, j]) / (variances[j] / variances.sum()) for j in range(4)])
-        least, most = (sum(pick(pair) for pair in zip(*both, strict=True)) for pick in (min, max))
-        assert least - 1e-9 <= found[i] <= most + 1e-9
+    scaler = StandardScaler().fit(known)
+    pca: Any = PCA().fit(scaler.transform(known))
+    for score, row in zip(found, scaler.transform(queries), strict=True):
+        each = zip(pca.components_, pca.explained_variance_ratio_, strict=True)
+        assert score == pytest.approx(sum(np.linalg.norm(row - component) / share for component, share in each))

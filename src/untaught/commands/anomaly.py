@@ -87,12 +87,12 @@ def detect(
     given = _readable(open_recordings(data, prep.modality, columns, label), prep, length)
     if ranges is not None:
         given = label_ranges(given, ranges)
-    normal = None if reference is None else _readable(open_recordings(reference, prep.modality, columns), prep, length)
+    normal = None if reference is None else _readable(open_recordings(reference, prep.modality, columns, label, False), prep, length)
     windows = _cut(given, length)
     steps = [one.series.shape[1] for one in given]
     say(f"data      {len(given):,} series of {sum(steps):,} time steps, {len(windows.starts):,} windows of {length}")
     known = windows if normal is None else _cut(normal, length)
-    say(f"reference {'the same data, without labels' if normal is None else f'{len(known.starts):,} windows of {reference}'}")
+    say(f"reference {'the same data, without labels' if normal is None else f'{len(known.starts):,} windows of {_named(reference)}'}")
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     read = lambda where, among: _batches(among, where, batch_size)  # noqa: E731
@@ -124,7 +124,12 @@ def detect(
             bar.update(task, advance=1, note=TITLES[name])
     scores = {name: windows.spread(values, steps) for name, values in found.items()}
     observed = [np.asarray(np.isfinite(one.series).any(0)) for one in given]
-    return Detected(given, observed, scores, _rows(given, observed, scores, str(data)), length)
+    return Detected(given, observed, scores, _rows(given, observed, scores, _named(data)), length)
+
+
+def _named(data: Any) -> str:
+    """For messages."""
+    return str(data) if isinstance(data, str | Path) else "data in memory"
 
 
 def _window(prep: Preprocessor, asked: int | None) -> int:
@@ -244,6 +249,6 @@ def write(detected: Detected, run: Path, data: Any, out: Path) -> None:
     """Writes scores.csv, NAME.png of every series, the measures and report.html to a new folder."""
     used = {"report", "scores"}
     stems = [plain_stem(one.name, used) for one in detected.recordings]
-    about = f"anomalies in {data}, by the encoder of {run}, in windows of {detected.window} time steps"
+    about = f"anomalies in {_named(data)}, by the encoder of {run}, in windows of {detected.window} time steps"
     own = detected.recordings, detected.observed, detected.scores
     report.write_folder(out, *own, detected.rows, TITLES, sentences(detected), about, stems)

@@ -34,9 +34,12 @@ class Recording(NamedTuple):
     anomalous: np.ndarray | None = None  # (T,) bool, if it is labelled
 
 
-def open_recordings(data: Any, modality: Modality, columns: dict[str, str] | None = None, label: str | None = None) -> list[Recording]:
+def open_recordings(
+    data: Any, modality: Modality, columns: dict[str, str] | None = None, label: str | None = None, labelled: bool = True
+) -> list[Recording]:
     """Tables with one row per time step, one or many recordings each; or any other data of the modality, as for `open_source`, whose times
-    are the steps. A recording is named by its id, else by its file. label: column of 0 and 1 for each time step.
+    are the steps. A recording is named by its id, else by its file. label: column of 0 and 1 for each time step, which is no channel;
+    labelled: whether it must be there and is read.
 
     Raises UserError for data that can't be read.
     """
@@ -47,7 +50,7 @@ def open_recordings(data: Any, modality: Modality, columns: dict[str, str] | Non
         steps = find_steps(table, modality, choice, table.name)
         if steps is None:
             break
-        marks = asked_column(label, "label", table, table.name)
+        marks = asked_column(label, "label", table, table.name) if labelled else None
         first = next(iter(rows_of(table, [steps.time])), None)
         if first is None:
             raise UserError(f"{table.name} has no rows; give a table with at least one")
@@ -59,7 +62,7 @@ def open_recordings(data: Any, modality: Modality, columns: dict[str, str] | Non
             found.append(Recording(title, series, times, dated, anomalous))
     if found:
         return found
-    if label:
+    if label and labelled:
         raise UserError(f"--label {label} needs tables with one row per time step and a column of 0 and 1 for each; give labelled ranges")
     source = open_source(data, modality, columns=columns)
     (field, *_) = modality.fields

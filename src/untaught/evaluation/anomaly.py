@@ -74,6 +74,10 @@ def sub_pca(known: np.ndarray, queries: np.ndarray) -> np.ndarray:
     std = np.where(std > 0, std, 1.0)
     known, queries = (known - mean) / std, (queries - mean) / std
     _, values, components = np.linalg.svd(known, full_matrices=False)
+    largest = components[np.arange(len(components)), np.abs(components).argmax(1)]
+    components = (
+        components * np.where(largest < 0, -1.0, 1.0)[:, None]
+    )  # scikit-learn's choice of sign, on which the score depends a little
     share = np.maximum(values**2 / max(float((values**2).sum()), 1e-300), LEAST_SHARE)
     square = (queries**2).sum(1)[:, None] - 2 * queries @ components.T + 1
     return (np.sqrt(np.maximum(square, 0.0)) / share).sum(1)

@@ -4,7 +4,7 @@ A view is x (B,T,C), time on axis 1, with `valid` (B,T) False for padding. A mis
 missing values, each channel gets an indicator channel (1: missing). Augmentations: crop, time warp and magnitude warp (Um et al. 2017,
 https://arxiv.org/abs/1706.00527), jitter and scaling (TS-TCC, Eldele et al. 2021, https://arxiv.org/abs/2106.14112), and dropped time steps
 and overlapping crops (TS2Vec, Yue et al. 2022, section 3.2, https://arxiv.org/abs/2106.10466), dropped frequencies (frequency masking of
-FrAug, Chen et al. 2023, section 3.2, https://arxiv.org/abs/2302.09292), subseries within subseries (T-Loss, Franceschi et al. 2019).
+FrAug, Chen et al. 2023, https://arxiv.org/abs/2302.09292), subseries within subseries (T-Loss, Franceschi et al. 2019).
 """
 
 from __future__ import annotations

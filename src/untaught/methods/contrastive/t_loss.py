@@ -6,8 +6,8 @@ Loss:   equation 1: -log sigmoid of the dot product of a subseries and the one w
         other series, of log sigmoid of the negated dot product.
 The vectors are the encoder's pooled ones; the paper's encoder is causal, here any does.
 Differs from the paper: K is not a knob. The negatives are the other series of the batch, over all processes, one subseries of each; the
-paper draws K = 1 to 20 of the whole data set for every sample, a series itself included, in batches of 10. Lengths are drawn per
-series, where the authors' code draws one for the batch, and the loss is the paper's sum over negatives, where their code takes the mean.
+paper draws K of the whole data set for every sample, its own series included. Lengths are drawn per series, where the authors' code draws
+one of positives and negatives for the batch; the loss is the paper's sum over negatives, where their code takes the mean.
 """
 
 from __future__ import annotations
