@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 import untaught as ut
+from untaught.commands.reproduce import reproduce
 
 pytestmark = pytest.mark.usefixtures("bare_runs")
 PERIOD = 12
@@ -172,6 +174,28 @@ def test_a_short_series_is_skipped(model: ut.Model, tmp_path: Path, capfd: Any) 
     assert "skipped 1 that are not readable series: short: 20 time steps, but the model reads 24" in capfd.readouterr().err
     with pytest.raises(ut.UserError, match="20 time steps, but the model reads 24"):
         model.predict(waves(20))
+
+
+def test_a_recipe_is_held_to_its_forecast(data: Path, tmp_path: Path) -> None:
+    score = {"features": "encoder", "probe": "frozen", "labels": "all", "metric": "mse@4", "low": 0, "high": 0.2}
+    knobs = {
+        "steps": 1,
+        "batch_size": 16,
+        "window": 24,
+        "stride": 8,
+        "until": 0.5,
+        "encoder.width": 16,
+        "encoder.depth": 1,
+        "encoder.patch": 6,
+    }
+    task: dict[str, Any] = {"name": "forecast", "horizon": 4, "ends": "0.5,0.75,1"}
+    said = {"data": str(data), "modality": "series", "method": "mae", "encoder": "patch_series", "knobs": {**knobs, "apart": True}}
+    place = tmp_path / "waves.yaml"
+    place.write_text(yaml.safe_dump({**said, "task": task, "scores": [score]}))
+    assert reproduce(place, out=tmp_path / "run") == tmp_path / "run"
+    place.write_text(yaml.safe_dump({**said, "task": {"horizon": 4}, "scores": [score]}))
+    with pytest.raises(ut.UserError, match="the task must have a name"):
+        reproduce(place, out=tmp_path / "other")
 
 
 def test_steps_seen_in_pretraining_are_said(run: ut.Run, data: Path, tmp_path: Path, capfd: Any) -> None:
