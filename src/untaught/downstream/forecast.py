@@ -56,7 +56,7 @@ class Forecast(Task):
     percent = False
     target = "future"
     views = ("whole",)
-    lr = 1e-4
+    lr = 1e-5  # the head begins at its optimum: at 2e-4 the validation loss of ETTh1 rose at once and stayed above it for 36 steps
     repeated = ("past", "clock")
     compared = True
     meaning = ("horizon", "context", "read", "reversible")
