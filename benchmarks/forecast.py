@@ -8,9 +8,9 @@
     python benchmarks/forecast.py table OUT
 
 Pretraining sees the first 8,640 hours alone; training, validation and test futures lie before hours 8,640, 11,520 and 14,400. `frozen`:
-ridge regression on the vectors, its penalty by the validation part, for the encoder, its random init and the values themselves. `heads`: one
-such head for the longest horizon; each shorter one is scored on its first steps, on every test window of its own. `baselines`: forecasts
-without an encoder alone. Settings were chosen on the validation part. Needs UNTAUGHT_DATA/etth.
+ridge regression on the vectors, its penalty by the validation part, for the encoder, its random init and the values themselves. `heads`:
+one such head for the longest horizon; each shorter one is scored on its first steps, on every test window of its own. `baselines`:
+forecasts without an encoder alone. Settings were chosen on the validation part. Needs UNTAUGHT_DATA/etth.
 """
 
 from __future__ import annotations
