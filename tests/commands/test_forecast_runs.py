@@ -148,6 +148,7 @@ def test_channels_read_together(data: Path, tmp_path: Path, capfd: Any) -> None:
         ({"ends": (0.05, 0.75, 1.0)}, "no train window"),
         ({"read": "first"}, "read=first"),
         ({"horizons": 4}, "horizon"),
+        ({"label": "load"}, "--label load: --task forecast needs no labels"),
     ],
 )
 def test_what_can_not_be(run: ut.Run, data: Path, knobs: dict[str, Any], said: str) -> None:
