@@ -118,7 +118,7 @@ def test_faults_are_one_line(cli: Cli, run: Path, model: Path, labelled: Path, t
             *given,
             "--task",
             "segmint",
-        ): "unknown task segmint; did you mean segment? known: classify, multilabel, regress, segment, tag",
+        ): "unknown task segmint; did you mean segment? known: classify, forecast, multilabel, regress, segment, tag",
         ("finetune", run, *given, "--task", "regress"): "--task regress needs numbers, but found the label 'bright'",
         ("finetune", run, *given, "--out", model): f"{model} already exists; choose another --out",
         ("finetune", run, *given, "labls=1%"): "unknown knob labls; did you mean labels",

@@ -166,6 +166,8 @@ def open_tuner(
             f"--task {task} requires an encoder with {', '.join(sorted(missing))}; {config['encoder']} offers {_offers(encoder)}"
         )
     reading, target = cls.reading(prep), cls.target_of(modality)
+    if target and label and target.name not in target.fields:
+        raise UserError(f"--label {label}: --task {task} needs no labels, its {target.noun} are in the data themselves; leave it out")
     if target and label:
         columns, label = {**(columns or {}), target.name: label}, None
     names = tuple(name if name in modality.views else config["view"] for name in cls.views)

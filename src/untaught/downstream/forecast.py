@@ -56,7 +56,7 @@ class Forecast(Task):
     percent = False
     target = "future"
     views = ("whole",)
-    lr = 1e-4
+    lr = 1e-5  # the head begins at its optimum: at 2e-4 the validation loss of ETTh1 rose at once and stayed above it for 36 steps
     repeated = ("past", "clock")
     compared = True
     meaning = ("horizon", "context", "read", "reversible")
@@ -345,14 +345,15 @@ class Forecast(Task):
         return self.names if len(self.names) == count else [str(number) for number in range(count)]
 
     def beside(self, predictions: Predictions, truth: np.ndarray, names: Sequence[str]) -> pyarrow.Table:
-        """channel, mse and mae on standardised values, mae_in_unit: in the data's."""
+        """channel, mse and mae on standardised values, mae_in_unit: in the data's; NaN for a channel without values."""
         import pyarrow as pa
 
-        error = np.abs(predictions["forecast"] - truth)
-        each = np.nanmean(error / np.array(self.std), (0, 1))
-        squares = np.nanmean((error / np.array(self.std)) ** 2, (0, 1))
-        own = {"channel": self.names_of(error.shape[2]), "mse": squares, "mae": each, "mae_in_unit": np.nanmean(error, (0, 1))}
-        return pa.table(own)
+        known, std = np.isfinite(truth), np.array(self.std)
+        count = known.sum((0, 1))
+        error = np.where(known, np.abs(predictions["forecast"] - truth), 0.0)
+        total = lambda each: np.where(count > 0, each.sum((0, 1)) / np.maximum(count, 1), np.nan)  # noqa: E731
+        own = {"mse": total((error / std) ** 2), "mae": total(error / std), "mae_in_unit": total(error)}
+        return pa.table({"channel": self.names_of(truth.shape[2]), **own})
 
     def table(self, predictions: Predictions) -> pyarrow.Table:
         """row and name of the series, step (1: the first after its end), time (where the data has times), channel, value."""

@@ -71,18 +71,19 @@ def classical(
 
 
 NAMES = {"window_ridge": "ridge on the window", "seasonal_naive": "seasonal naive", "last_value": "the last value"}
+NAMES |= {"random_init": "the same network without pretraining"}
 
 
 def baselines_win(rows: list[dict[str, Any]]) -> str:
-    """Where a forecast without an encoder has a lower mean squared error than all with this one, in one line; "" if nowhere."""
+    """Where a forecast without pretraining has a lower mean squared error than all with it, in one line; "" if nowhere."""
     found = []
     for metric, data in dict.fromkeys((row["metric"], row.get("data")) for row in rows if row["metric"].startswith("mse@")):
         same = [row for row in rows if (row["metric"], row.get("data")) == (metric, data)]
         own = min((row["mean"] for row in same if row["features"] == "encoder"), default=None)
-        best = min((row for row in same if row["features"] in NAMES), key=lambda row: row["mean"], default=None)
-        if own is not None and best is not None and best["mean"] < own:
-            found.append(f"{NAMES[best['features']]} at horizon {metric[4:]} (MSE {best['mean']:.3f} against {own:.3f})")
-    return f"a forecast without an encoder is better: {', '.join(found)}" if found else ""
+        better = sorted((row["mean"], NAMES[row["features"]]) for row in same if row["features"] in NAMES and row["mean"] < (own or 0.0))
+        if own is not None and better:
+            found.append(f"{', '.join(f'{name} {mean:.3f}' for mean, name in better)} against {own:.3f} at horizon {metric[4:]}")
+    return f"forecasts without pretraining have a lower MSE: {'; '.join(found)}" if found else ""
 
 
 def batches(windows: Windows, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:

@@ -144,7 +144,9 @@ def _all_channels(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
     """As `decode`, of any number of channels where each is a series of its own; with CLOCKED (3,), the times of its table."""
     given = {**prep.settings, "channels": _values(record["series"]).shape[1]} if prep.settings.get("apart") else prep.settings
     clock = record.get("clock")  # of a table with times; the end of a series that ends in missing values is not known
-    known = clock is not None and len(clock) == 3 and np.asarray(record["series"]).shape[-1] == len(_values(record["series"]))
+    known = (
+        isinstance(clock, np.ndarray) and clock.shape == (3,) and np.asarray(record["series"]).shape[-1] == len(_values(record["series"]))
+    )
     return {**decode(record, replace(prep, settings=given)), CLOCKED: np.array(clock if known else [np.nan] * 3, np.float64)}
 
 

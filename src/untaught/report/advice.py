@@ -55,7 +55,7 @@ def _trees(summary: RunSummary) -> list[Advice]:
     found = trees_win(summary.scores)
     do = "use gradient boosting on the raw rows, or give it the encoder's vectors as further columns (encoder+raw)"
     simple = baselines_win(summary.scores)
-    advice = [Advice("forecast with that, which needs no encoder, or train longer, on more series", simple)] if simple else []
+    advice = [Advice("forecast with the best of them, or pretrain on more series", simple)] if simple else []
     return [*([Advice(do, found)] if found else []), *advice]
 
 
