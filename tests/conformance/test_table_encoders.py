@@ -110,3 +110,18 @@ def test_an_encoder_of_other_columns_takes_over_the_weights_of_shared_ones() -> 
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
     x[:, 1] = 1  # missing, of a shared column
     assert torch.equal(trained.embed(View(x))[0][0, 0], other.missing[2])
+
+
+def test_ft_transformer_is_exported_for_any_number_of_rows() -> None:
+    encoder = FTTransformer(features=FEATURES, width=16, depth=1, heads=2).eval()
+
+    class OfTensor(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.encoder(View(x))
+
+    program = torch.export.export(OfTensor(), (some(2),), dynamic_shapes={"x": {0: torch.export.Dim("batch", max=64)}})
+    torch.testing.assert_close(program.module()(some(6)), encoder(View(some(6))))

@@ -309,7 +309,7 @@ def test_a_row_is_restored_in_the_units_of_its_columns(tmp_path: Path) -> None:
     table = pd.DataFrame({"height": height, "inches": height / 2.54, "tall": np.where(height > 170, "yes", "no")})
     run = ut.pretrain(table, "denoising", out=tmp_path / "run", modality="table", steps=150, batch_size=64)
     new = table.iloc[:20].assign(inches=[None if i % 2 else value for i, value in enumerate(table["inches"][:20])])
-    found = run.solve(new)
+    found: Any = run.solve(new)
     assert list(found.columns)[:6] == ["row", "name", "rmse", "height.restored", "inches.restored", "tall.restored"]
     error = (found["inches.restored"].astype(float) - table["inches"][:20]).abs()
     assert error[1::2].mean() < table["inches"].std() / 2  # read from the height

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from untaught.blocks.mlp import mlp
@@ -174,7 +175,7 @@ class FTTransformer(Encoder):
         missing = x[:, self.missing_at]  # type: ignore[index]
         tokens = numbers
         if len(self.offsets):  # type: ignore[arg-type]
-            wide = torch.cat([x, x.new_zeros(len(x), 1)], 1)[:, self.slots]  # type: ignore[index]
+            wide = F.pad(x, (0, 1))[:, self.slots]  # type: ignore[index]
             code = wide.argmax(2)
             seen = wide.amax(2) > 0.5
             own = self.categories(torch.where(seen, code + self.offsets, self.values))  # type: ignore[operator]
@@ -192,9 +193,10 @@ class FTTransformer(Encoder):
     ) -> Features:
         if causal:
             raise UserError("ft_transformer is bidirectional; columns have no order")
-        columns = self.columns.expand(len(tokens), -1, -1)
+        count = tokens.shape[0]  # len() would be a constant of an exported program
+        columns = self.columns.expand(count, -1, -1)
         tokens = tokens + (columns if at is None else take(columns, at)).to(tokens.dtype)
-        x = torch.cat([self.first.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], 1)
+        x = torch.cat([self.first.to(tokens.dtype).expand(count, 1, -1), tokens], 1)
         mask = None
         if valid is not None:
             mask = torch.cat([valid.new_ones(len(valid), 1), valid], 1)[:, None, None, :]
