@@ -10,7 +10,8 @@ import pytest
 
 import untaught as ut
 from untaught.core import Record
-from untaught.modalities.series import SERIES, plan
+from untaught.modalities.series import SERIES
+from untaught.modalities.series.records import plan
 
 NAN = float("nan")
 KNOBS: dict[str, Any] = {"steps": 2, "batch_size": 8, "precision": "float32", "encoder__width": 16, "encoder__depth": 1}

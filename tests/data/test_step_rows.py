@@ -13,7 +13,8 @@ from pyarrow import parquet
 
 from untaught.core import Record, UserError
 from untaught.data.sources import open_source
-from untaught.modalities.series import SERIES, cut
+from untaught.modalities.series import SERIES
+from untaught.modalities.series.records import cut
 
 NAN = float("nan")
 

@@ -15,7 +15,7 @@ from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.patch_series import PatchSeries
 from untaught.evaluation.forecasts import summed_errors
 from untaught.modalities.series import SERIES
-from untaught.modalities.series_future import follow
+from untaught.modalities.series.future import follow
 from untaught.pipeline.view_pipeline import used_view
 
 CONTEXT, HORIZON, CHANNELS = 12, 5, 3

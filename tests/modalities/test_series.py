@@ -18,7 +18,8 @@ from untaught.encoders.conv_series import ConvSeries
 from untaught.encoders.patch_series import PatchSeries
 from untaught.evaluation.evaluate import evaluate
 from untaught.methods import METHODS
-from untaught.modalities.series import SERIES, plan
+from untaught.modalities.series import SERIES
+from untaught.modalities.series.records import plan
 from untaught.ops.counter_rng import CounterRNG
 from untaught.pipeline.dataset import batch_of, differing
 

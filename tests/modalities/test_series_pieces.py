@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from untaught.core import Preprocessor, UserError
-from untaught.modalities.series import SERIES, cut, plan
+from untaught.modalities.series import SERIES
+from untaught.modalities.series.records import cut, plan
 from untaught.pipeline.view_pipeline import used_view
 
 VALUES = np.arange(60.0).reshape(3, 20)

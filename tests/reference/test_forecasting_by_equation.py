@@ -13,7 +13,8 @@ import torch
 from untaught.core import Facts, Preprocessor, UserError, View
 from untaught.encoders.patch_series import patch_causal
 from untaught.methods import Forecasting
-from untaught.modalities.series import FLAT, SERIES
+from untaught.modalities.series import SERIES
+from untaught.modalities.series.views import FLAT
 from untaught.ops.reconstruction import next_tokens_error
 from untaught.pipeline.view_pipeline import Views
 

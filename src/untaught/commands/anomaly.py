@@ -17,7 +17,7 @@ from untaught.evaluation.anomaly import Windows, anomaly_rows, isolation_forest,
 from untaught.evaluation.features import encode
 from untaught.evaluation.models import random_init_encoder
 from untaught.inference.predict import plain_stem
-from untaught.modalities.series import complete
+from untaught.modalities.series.baselines import complete
 from untaught.ops.precision import has_bfloat16
 from untaught.pipeline.heads import Heads, holds_heads, load_heads
 from untaught.pipeline.pretrained import Pretrained
@@ -79,7 +79,7 @@ def detect(
     prep = model.prep
     if out is not None and os.path.lexists(out):
         raise UserError(f"{out} already exists; choose another --out")
-    if prep.modality.name != "series":
+    if not prep.modality.numbered:
         raise UserError(f"anomalies are found in time series; {run} is a run of {prep.modality.noun}")
     if ranges is not None and label is not None:
         raise UserError("give --ranges or --label, not both: each says where the anomalies are")
