@@ -129,7 +129,7 @@ def scored(
     for name, (a, b) in features.items():
         heads: dict[str, Any] = {"ridge": ridge} if name == "MiniRocket" else {"forest": forest}
         if name.endswith("+ statistics"):
-            heads["two forests"] = lambda *each, first=statistic: two_forests(*each, first)
+            heads["two forests"] = lambda a, y, b, seed: two_forests(a, y, b, seed, statistic)
         if name not in ("statistics", "MiniRocket"):
             probe = LinearProbe(a.astype(np.float32), b.astype(np.float32))
             heads["linear"] = lambda rows, y, probe=probe: probe.predict(rows, y)[0]
