@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup
 
 from untaught.console import say
 from untaught.core import Options, UserError
@@ -116,30 +115,33 @@ def _plot(pen: Any, line: np.ndarray, top: int, high: int, limits: tuple[float, 
         before = float(own[-1])
 
 
-def measures(rows: Sequence[Options], titles: Mapping[str, str]) -> tuple[list[Column], list[Options]]:
-    """Columns and rows of a table: a line per series and the mean, VUS-PR and AUC-PR of every detector."""
-    detectors = [name for name in titles if any(row["features"] == name for row in rows)]
-    columns = [Column("series", "series")]
-    columns += [Column(f"{metric} {name}", f"{title} {titles[name]}") for metric, title in METRICS.items() for name in detectors]
-    lines: dict[str, Options] = {}
-    for row in rows:
-        line = lines.setdefault(row.get("group", MEAN), {"series": row.get("group", MEAN)})
-        line[f"{row['metric']} {row['features']}"] = round(row["mean"], 3)
-    ordered = [line for name, line in lines.items() if name != MEAN]
-    return columns, ordered + ([lines[MEAN]] if len(ordered) > 1 else [])
-
-
 METRICS = {"vus_pr": "VUS-PR", "auc_pr": "AUC-PR"}
+NOTES = {
+    "vus_pr": "Higher is better, 1 at best; scores that are somewhat early or late are tolerated (Paparrizos et al. 2022).",
+    "auc_pr": "Higher is better, 1 at best; every time step counts alone.",
+}
 MEAN = "mean"
 
 
+def measures(rows: Sequence[Options], titles: Mapping[str, str], metric: str) -> tuple[list[Column], list[Options]]:
+    """Columns and rows of a table of a metric: a detector per column, a line per series, and the mean of several."""
+    detectors = [name for name in titles if any(row["features"] == name for row in rows)]
+    lines: dict[str, Options] = {}
+    for row in rows:
+        if row["metric"] == metric:
+            line = lines.setdefault(row.get("group", MEAN), {"series": row.get("group", MEAN)})
+            line[row["features"]] = round(row["mean"], 3)
+    ordered = [line for name, line in lines.items() if name != MEAN]
+    columns = [Column("series", "series"), *(Column(name, titles[name]) for name in detectors)]
+    return columns, ordered + ([lines[MEAN]] if len(ordered) > 1 else [])
+
+
 def as_text(rows: Sequence[Options], titles: Mapping[str, str]) -> str:
-    """The measures as text: a table of each metric, a line per series, then the mean."""
-    columns, lines = measures(rows, titles)
+    """The measures as text, a table of each metric."""
     parts = []
     for metric, title in METRICS.items():
-        own = [column for column in columns if column.key.startswith(metric)]
-        cells = [[title, *(column.title.removeprefix(f"{title} ") for column in own)]]
+        (_, *own), lines = measures(rows, titles, metric)
+        cells = [[title, *(column.title for column in own)]]
         cells += [[line["series"], *(f"{line[column.key]:.3f}" if column.key in line else "" for column in own)] for line in lines]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         text = ("  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in cells)
@@ -179,13 +181,11 @@ def write_folder(
             held = io.BytesIO()
             image.save(held, "PNG")
             encoded = base64.b64encode(held.getvalue()).decode()
-            figures.append(
-                {"title": one.name, "plots": [("", Markup(f'<img src="data:image/png;base64,{encoded}" width="100%" alt="scores">'), [])]}
-            )
+            figures.append({"title": one.name, "picture": f"data:image/png;base64,{encoded}"})
         sections: list[Options] = []
         if rows:
             merge_rows(partial / "evaluation.json", list(rows))
-            note = "Higher is better; both are 1 at best. VUS-PR tolerates scores that are somewhat early or late (Paparrizos et al. 2022)."
-            sections.append({"title": "Measures", "note": note, "table": table(*measures(rows, titles))})
+            for metric, title in METRICS.items():
+                sections.append({"title": title, "note": NOTES[metric], "table": table(*measures(rows, titles, metric))})
         write_page(partial / "report.html", out.name, about, said, [], [*sections, *figures])
     say(f"wrote     scores.csv, {len(recordings):,} picture{'s' * (len(recordings) != 1)}, report.html to {out}")

@@ -20,7 +20,8 @@ class Column(NamedTuple):
 
 
 def write_page(path: Path, name: str, subtitle: str, sentences: Sequence[str], notes: Sequence[str], sections: Sequence[Options]) -> Path:
-    """Writes the page. sections: dicts with "title", "note", and "table" (see `table`) or "plots" (see `drawn`). All text is escaped.
+    """Writes the page. sections: dicts with "title", "note", and "table" (see `table`), "plots" (see `drawn`) or "picture" (a data
+    URI). All text is escaped.
 
     Raises UserError if something else is at the path.
     """
