@@ -2,8 +2,8 @@
 
 python benchmarks/tables.py few DATA/tabular [--tables adult,letter_recognition] [--out few.json]
 python benchmarks/tables.py matrix few.json                 the win matrix of what `few` has measured
-python benchmarks/tables.py codes DATA/tabular [--tables letter_recognition] [--out codes.json] [--steps 1000]
-python benchmarks/tables.py transfer DATA/tabular [--tables adult] [--out transfer.json] [--steps 500]
+python benchmarks/tables.py codes DATA/tabular [--tables letter_recognition] [--out codes.json] [--steps 500]
+python benchmarks/tables.py transfer DATA/tabular [--tables adult] [--out transfer.json] [--steps 300]
 python benchmarks/tables.py speed DATA/tabular/adult.csv.gz
 python benchmarks/tables.py scale FOLDER [--rows 1000000]   writes a parquet file of 50 columns there, and pretrains on it
 
