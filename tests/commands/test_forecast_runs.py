@@ -86,7 +86,7 @@ def test_the_next_values_have_their_times(model: ut.Model, data: Path, tmp_path:
     assert frame.time.unique().tolist() == [f"2026-01-17 {hour:02}:00:00" for hour in (16, 17, 18, 19)]
     load = frame[frame.channel == "load"].sort_values("step").value.to_numpy()
     np.testing.assert_allclose(load, 50 + 10 * np.sin(2 * np.pi * np.arange(400, 404) / PERIOD), atol=2.5)
-    place = ut.predict(model.path, data, tmp_path / "next.parquet")
+    place: Any = ut.predict(model.path, data, tmp_path / "next.parquet")
     assert len(pd.read_parquet(place)) == 8
 
 

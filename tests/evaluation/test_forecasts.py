@@ -54,9 +54,9 @@ def test_the_period_is_found() -> None:
 
 @pytest.mark.parametrize("gaps", [False, True])
 def test_forecasts_of_two_waves_are_near_and_in_order(gaps: bool) -> None:
-    found, parts = windows(gaps=gaps), np.split(np.arange(277), [180, 220])
+    found, (train, held_out, test) = windows(gaps=gaps), np.split(np.arange(277), [180, 220])
     std = np.array([0.7, 7.0])
-    errors = {name: each.sum(0) for name, each in classical(found, *parts, std, 0, lambda text: None)}
+    errors = {name: each.sum(0) for name, each in classical(found, train, held_out, test, std, 0, lambda text: None)}
     mse = {name: squares / count for name, (squares, _, count) in errors.items()}
     assert list(mse) == ["window_ridge", "seasonal_naive", "last_value"]
     assert mse["window_ridge"] < (0.1 if gaps else 0.02)
