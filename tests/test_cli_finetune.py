@@ -108,7 +108,6 @@ def test_faults_are_one_line(cli: Cli, run: Path, model: Path, labelled: Path, t
         ("finetune", tmp_path / "empty", *given): f"{tmp_path / 'empty'} holds no encoder (config.json and model.safetensors)",
         ("finetune", half, *given): f"{half} holds no encoder",
         ("finetune", foreign, *given): f"{foreign} does not hold an untaught encoder",
-        ("finetune", model, *given): f"{model} holds a fine-tuned model, not an encoder",
         ("finetune", run, "--data", tmp_path / "gone"): f"{tmp_path / 'gone'} not found",
         ("finetune", run, "--data", tmp_path / "empty"): f"no images in {tmp_path / 'empty'}",
         ("finetune", run, "--data", labelled / "dark"): "the data has no labels; give class folders, or a table with --label COLUMN",

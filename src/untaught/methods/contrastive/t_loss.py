@@ -30,8 +30,11 @@ class TLoss(Method):
         self.encoder = encoder
 
     def forward(self, views: list[View], progress: float) -> Terms:
+        return self.objective(self.project(views), progress)
+
+    def project(self, views: list[View]) -> list[Tensor]:
         outer, other = views
-        return self.objective([self.encoder(view) for view in (outer, inside(outer), other)], progress)
+        return [self.encoder(view) for view in (outer, inside(outer), other)]
 
     def objective(self, vectors: list[Tensor], progress: float) -> Terms:
         """Vectors (B,D) of the subseries, of the ones within them, and of the negatives."""
