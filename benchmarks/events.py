@@ -127,7 +127,8 @@ def users(out: Path, systems: list[str]) -> None:
             run = Path(place) / "run"
             for label in ("gender", "age"):
                 data = frame.merge(about[["user", label]], on="user")
-                rows = evaluate(run, data, label=label, out=Path(place) / "out.json", knobs={"labels": "10%"})
+                task = "regress" if label == "age" else None
+                rows = evaluate(run, data, label=label, task=task, out=Path(place) / "out.json", knobs={"labels": "10%"})
                 if label == "gender":
                     given: Any = {"task": "classify", "label": label, "record": False, "knobs": {"steps": 100}}
                     rows += [{**row, "probe": "fine-tuned"} for row in finetune(load_encoder(run), run, data, **given)[1].config["scores"]]

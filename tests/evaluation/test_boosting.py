@@ -13,6 +13,8 @@ from untaught.evaluation import boosting, class_probes
 from untaught.evaluation.boosting import boosted, boosting_rows, noisy_linear_rows, trees_win
 from untaught.evaluation.low_label import Plan, amounts_of, noisy, settings
 
+Four = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # training rows and targets, test rows and targets
+
 
 @pytest.fixture
 def steps() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -23,7 +25,7 @@ def steps() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return x[:400], y[:400], x[400:], y[400:]
 
 
-def test_it_is_scikit_learns(steps: tuple[np.ndarray, ...]) -> None:
+def test_it_is_scikit_learns(steps: Four) -> None:
     x, y, test, _ = steps
     settings: Any = {"min_samples_leaf": 20, "early_stopping": False, "random_state": 0}
     own = HistGradientBoostingClassifier(**settings).fit(x, y).predict(test)
@@ -36,7 +38,7 @@ def test_few_rows_can_be_split() -> None:
     assert boosted(x, np.array([2, 2, 2, 2]), x, "classes").tolist() == [2, 2, 2, 2]
 
 
-def test_rows_for_all_few_and_wrong_labels(steps: tuple[np.ndarray, ...]) -> None:
+def test_rows_for_all_few_and_wrong_labels(steps: Four) -> None:
     plan = Plan(("10/class", "10%"), 0.3)
     x, y, test, want = steps
     rows = {row["labels"]: row for row in boosting_rows(x, y, test, want, "classes", plan) if row["metric"] == "accuracy"}
@@ -53,7 +55,7 @@ def test_rows_for_all_few_and_wrong_labels(steps: tuple[np.ndarray, ...]) -> Non
     assert next(row["mean"] for row in numbers if row["metric"] == "r2" and row["labels"] == "all") > 0.75
 
 
-def test_probes_learn_from_the_labels_that_are_asked_for(steps: tuple[np.ndarray, ...]) -> None:
+def test_probes_learn_from_the_labels_that_are_asked_for(steps: Four) -> None:
     plan = Plan(amounts_of("25%, 3/class"), 0.4)
     found = [row for _, rows in class_probes.probes(*steps, plan) for row in rows if row["probe"] == "linear"]
     assert [row["labels"] for row in found if row["metric"] == "accuracy"] == ["all", "25%", "3/class", "all, 40% wrong"]
