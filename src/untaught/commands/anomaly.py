@@ -41,7 +41,9 @@ TITLES = {
 }
 
 
-KNOBS: dict[str, Any] = {"window": Annotated[int, Within(2, 1 << 20)], "neighbours": Annotated[int, Within(1, 1000)]}
+Steps = Annotated[int, Within(2, 1 << 20)]
+Neighbours = Annotated[int, Within(1, 1000)]
+KNOBS: dict[str, Any] = {"window": Steps, "neighbours": Neighbours}
 
 
 class Detected(NamedTuple):
@@ -64,8 +66,8 @@ def detect(
     label: str | None = None,
     reference: Any = None,
     columns: dict[str, str] | None = None,
-    window: Annotated[int, Within(2, 1 << 20)] | None = None,
-    neighbours: Annotated[int, Within(1, 1000)] = 10,
+    window: Steps | None = None,
+    neighbours: Neighbours = 10,
     batch_size: Samples = 256,
     out: Path | None = None,
 ) -> Detected:

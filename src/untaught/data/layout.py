@@ -51,19 +51,19 @@ def arrange(tables: Tables, modality: Modality, choice: Choice, where: str) -> L
         (item,), (time,) = modality.fields.keys() - {modality.grouped}, modality.extras
         events = EventColumns(fields[modality.grouped], fields[item], fields.get(time), own)
         tables = {part: [grouped_events(members, events)] for part, members in tables.items()}
-    labelled = members = _all(tables)
+    labelled = members = members_of(tables)
     listings = {column for name, column in fields.items() if name != GROUP and lists_files(members, column, modality)}
     many = [fields[name] for name in modality.fields if name in modality.several]
     if many and (keys := [column for column in fields.values() if column in listings and column not in many]):
         tables = {part: [grouped_rows(table, keys[0], many) for table in members] for part, members in tables.items()}
-    naming, label = find_labels(_all(tables), label, {*fields.values(), split})
+    naming, label = find_labels(members_of(tables), label, {*fields.values(), split})
     return Layout(tables, fields, label, naming, split, listings, labelled=labelled)
 
 
 def _whole_rows(tables: Tables, modality: Modality, choice: Choice, where: str, asked: tuple[str | None, ...]) -> Layout:
     """A record is a row. asked: the columns of the label, the split and the group; the label is found first, it must not be a feature."""
     label, split, group = asked
-    labelled, first = _all(tables), _first(tables)
+    labelled, first = members_of(tables), _first(tables)
     naming, label = find_labels(labelled, label, {split, group})
     taken = {label, split, group}
     head = list(islice(rows_of(first, list(first.columns), patient=False), COMPARED)) if first.scan else []
@@ -76,7 +76,7 @@ def _whole_rows(tables: Tables, modality: Modality, choice: Choice, where: str, 
 def _series_rows(tables: Tables, modality: Modality, choice: Choice, where: str) -> tuple[Tables, Choice]:
     """Rows of one time step joined to series, or numbered columns to one column; and the choice of columns that is left to make."""
     tables = {part: [join_steps(table, modality, choice, where) for table in members] for part, members in tables.items()}
-    stepwise = any(table.names or table.joined for table in _all(tables))
+    stepwise = any(table.names or table.joined for table in members_of(tables))
     used = {ID, TIME, *(modality.fields if stepwise else ())}
     choice = replace(choice, columns={key: value for key, value in choice.columns.items() if key not in used})
     if not choice.columns.keys() - {GROUP, WITHOUT}:
@@ -93,7 +93,7 @@ def _fields(tables: Tables, modality: Modality, choice: Choice, where: str, spli
     for name, column in fields.items():
         if other := next((one for one, same in fields.items() if same == column and one != name), None):
             raise UserError(f"column {column} of {where} would be both the {other} and the {name}; give --columns {name}=NAME")
-    for table in _all(tables):  # a test split may be unlabelled
+    for table in members_of(tables):  # a test split may be unlabelled
         if missing := {*fields.values(), *([split] if split else [])} - set(table.columns):
             raise UserError(f"{table.name} has no column {sorted(missing)[0]}, unlike {first.name}; give files with the same columns")
     return fields
@@ -114,7 +114,8 @@ def _label_sets(tables: Tables, choice: Choice, where: str) -> tuple[Tables, str
     return {part: [split_labels(table, label, separator) for table in members] for part, members in tables.items()}, label
 
 
-def _all(tables: Tables) -> list[Table]:
+def members_of(tables: Tables) -> list[Table]:
+    """The tables of all splits."""
     return [table for members in tables.values() for table in members]
 
 

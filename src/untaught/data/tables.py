@@ -14,7 +14,7 @@ from untaught.core import Modality, Record, UserError
 from untaught.data.identity import change_time, content_hash, file_facts, fingerprint
 from untaught.data.label_column import count_values, label_doubts, number_of
 from untaught.data.labels import class_name, is_missing
-from untaught.data.layout import Layout, arrange
+from untaught.data.layout import Layout, arrange, members_of
 from untaught.data.parts import GROUP, PARTS, Choice, Part, Shard, Source, sort_parts
 from untaught.data.row_filter import OPTION as WITHOUT
 from untaught.data.row_filter import without
@@ -38,7 +38,7 @@ def open_tables(
         tables = without(tables, left_out, where)
     layout = arrange(tables, modality, choice, where)
     fields, label, naming, split = layout.fields, layout.label, layout.naming, layout.split
-    everything = [table for members in layout.tables.values() for table in members]
+    everything = members_of(layout.tables)
     for column in (*fields.values(), label, split):
         if column is not None and any(table.columns.count(column) > 1 for table in everything):
             raise UserError(f"column {column} occurs twice in {where}; rename one")
@@ -80,7 +80,7 @@ def _parts(layout: Layout, stamps: Mapping[Path, tuple[str, int, int]], where: s
     """The splits: of the tables, or by the split column. Raises UserError for a value of that column that is no split."""
     if (split := layout.split) is None:
         return {part: _part(layout, members, stamps) for part, members in layout.tables.items()}
-    everything, parts = [table for members in layout.tables.values() for table in members], dict[str, Part]()
+    everything, parts = members_of(layout.tables), dict[str, Part]()
     for value, count in count_values(everything, split).items():
         if isinstance(value, Exception):
             raise UserError(f"{where} has a row without a split: {value}")
