@@ -16,16 +16,16 @@ from untaught.core import Facts, View
 from untaught.encoders.conv_series import ConvSeries
 from untaught.methods import TS2Vec
 
-CROPS = [[[0, 7], [2, 9]], [[0, 5], [1, 8]], [[0, 4], [1, 6]], [[0, 3], [2, 5]]]  # of four series; the longest of each half: 9 and 6
+LENGTHS = torch.tensor([9, 8, 6, 5])  # of four series: each half is padded to a width of its own
 
 
 def terms(place: int, world: int) -> dict[str, Tensor]:
     torch.manual_seed(0)
     encoder, x = ConvSeries(channels=1, width=4, hidden=4, depth=1), torch.randn(4, 9, 1)
     rows = torch.arange(4).chunk(world)[place]
-    crops = torch.tensor(CROPS)[rows]
-    view = View(x[rows, : int(crops.max())], meta={"crops": crops, "index": rows})
-    found = TS2Vec(encoder, Facts(rows=4, views={"overlap": view}), masked=0.3)([view], 0.0)
+    width = int(LENGTHS[rows].max())
+    view = View(x[rows, :width], torch.arange(width) < LENGTHS[rows].unsqueeze(1), meta={"index": rows})
+    found = TS2Vec(encoder, Facts(rows=4, views={"excerpt": view}), masked=0.3)([view], 0.0)
     torch.stack(list(found.values())).sum().backward()
     return {**found, "gradient": torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None])}
 

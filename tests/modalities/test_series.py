@@ -176,24 +176,19 @@ def test_mini_rocket_interpolates_missing_values() -> None:
     assert not np.allclose(transform(gaps, prep)[0], whole[0], atol=0.05)
 
 
-@pytest.mark.parametrize("most", [3000, 9])
-def test_overlapping_crops_lie_in_their_series_and_have_steps_in_common(most: int) -> None:
-    found = [{"series": np.arange(1.0, 1 + length)[None], "name": "x"} for length in (20, 2, 13)] * 200
+def test_an_excerpt_is_the_series_or_so_many_steps_of_it() -> None:
+    found = [{"series": np.arange(1.0, 1 + length)[None], "name": "x"} for length in (20, 2, 9)] * 100
     prep = Preprocessor(SERIES, plan(found, {"standardise": "none"}))
-    shown = view("overlap", found, prep, most=most)
-    assert shown.meta is not None
-    common = []
-    for x, valid, ((start, end), (start_2, end_2)), record in zip(shown.x[:, :, 0], shown.valid, shown.meta["crops"], found, strict=True):
-        length = record["series"].shape[1]
-        assert 0 == start <= start_2 < end <= end_2 == valid.sum() <= min(length, most)
-        assert end - start_2 >= 2
-        assert torch.equal(x[:end_2], torch.arange(float(end_2)) + x[0]), "steps that follow each other"
-        assert x[0] >= 1
-        assert x[end_2 - 1] <= length
-        common += [int(end - start_2)] if length == 20 else []
-    assert set(common) == set(range(2, min(20, most) + 1))
-    first = [x[0].item() for x, record in zip(shown.x, found, strict=True) if record["series"].shape[1] == 20]
-    assert len(set(first)) > 10
+    whole = view("whole", found, prep)
+    shown = view("excerpt", found, prep)
+    assert torch.equal(shown.x, whole.x)
+    assert torch.equal(shown.valid, whole.valid)
+    shown = view("excerpt", found, prep, most=9)
+    assert shown.x.shape == (300, 9, 1)
+    assert shown.valid.sum(1).tolist() == [9, 2, 9] * 100
+    assert torch.equal(shown.x[0::3, :, 0], shown.x[0::3, :1, 0] + torch.arange(9.0)), "steps that follow each other"
+    assert set(shown.x[0::3, 0, 0].tolist()) == set(range(1, 13))
+    assert set(shown.x[2::3, 0, 0].tolist()) == {1}
 
 
 def test_a_subseries_lies_within_a_subseries_of_any_length() -> None:

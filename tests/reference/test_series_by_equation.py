@@ -11,6 +11,8 @@ from torch import Tensor
 from untaught.core import Facts, View
 from untaught.encoders.conv_series import ConvSeries
 from untaught.methods import TLoss, TS2Vec
+from untaught.methods.contrastive.ts2vec import drawn_crops
+from untaught.ops.counter_rng import CounterRNG
 from untaught.ops.hierarchical_contrast import hierarchical_contrast
 
 
@@ -56,30 +58,56 @@ def test_the_hierarchy_is_algorithm_1(lengths: list[int]) -> None:
     assert [x.item() for x in found] == pytest.approx(want, rel=1e-5)
 
 
-def test_ts2vec_contrasts_the_overlap_of_crops_whose_latent_steps_are_masked() -> None:
-    encoder = ConvSeries(channels=1, width=4, hidden=4, depth=1)
-    crops = torch.tensor([[[0, 7], [2, 9]], [[0, 4], [1, 6]]])
-    view = View(torch.randn(2, 10, 1), meta={"crops": crops, "index": torch.arange(2)})
-    method = TS2Vec(encoder, Facts(rows=2, views={"overlap": view}), masked=0.0, instance=0.25)
-    a, b = [], []
-    for x, ((s, e), (s2, e2)) in zip(view.x, crops.tolist(), strict=True):
-        for to, start, end in ((a, s, e), (b, s2, e2)):
-            tokens = encoder.features(View(x[None, start:end]), want=("tokens",)).tokens
-            assert tokens is not None
-            to.append(tokens[0, s2 - start : e - start].detach())
-    instance, temporal = by_algorithm_1(a, b)
-    found = method([view], 0.0)
-    assert found["instance"].item() == pytest.approx(0.25 * instance, rel=1e-5)
-    assert found["temporal"].item() == pytest.approx(0.75 * temporal, rel=1e-5)
+def test_crops_overlap_in_their_series_and_are_drawn_once_for_the_batch() -> None:
+    length, seen, places = torch.tensor([20, 2, 13, 20, 1]), set(), set()
+    for step in range(400):
+        first, crops = drawn_crops(length, CounterRNG(0, 1, torch.tensor([step]), 0), CounterRNG(0, 0, torch.arange(5), step))
+        for n, at, ((start, end), (start_2, end_2)) in zip(length.tolist(), first.tolist(), crops.tolist(), strict=True):
+            assert 0 == start <= start_2 < end <= end_2
+            assert 0 <= at <= at + end_2 <= n
+            assert end - start_2 >= min(n, 2)
+        assert torch.equal(crops[0], crops[3]), "of series of one length"
+        places |= {int(first[0] - first[3])}
+        seen |= {int(crops[0, 0, 1] - crops[0, 1, 0])}
+    assert seen == set(range(2, 21))
+    assert len(places) > 10, "each series has a place of its own"
 
+
+@pytest.mark.parametrize("lengths", [[9, 9, 9], [12, 7, 2, 5]])
+def test_ts2vec_contrasts_the_overlap_of_crops_whose_latent_steps_are_masked(lengths: list[int]) -> None:
+    encoder = ConvSeries(channels=1, width=4, hidden=4, depth=1)
+    count = torch.tensor(lengths)
+    valid = torch.arange(12) < count.unsqueeze(1)
+    view = View(torch.randn(len(count), 12, 1), valid, meta={"index": torch.arange(len(count))})
+    method = TS2Vec(encoder, Facts(rows=2, views={"excerpt": view}), masked=0.0, instance=0.25)
+    for step in range(5):
+        a, b = [], []
+        method.step.fill_(step)
+        own = CounterRNG(0, 0, (step << 32) + torch.arange(len(count)), 0)
+        first, crops = drawn_crops(count, CounterRNG(0, 1, torch.tensor([step]), 0), own)
+        for x, at, ((s, e), (s2, e2)) in zip(view.x, first.tolist(), crops.tolist(), strict=True):
+            for to, start, end in ((a, s, e), (b, s2, e2)):
+                tokens = encoder.features(View(x[None, at + start : at + end]), want=("tokens",)).tokens
+                assert tokens is not None
+                to.append(tokens[0, s2 - start : e - start].detach())
+        instance, temporal = by_algorithm_1(a, b)
+        found = method([view], 0.0)
+        assert found["instance"].item() == pytest.approx(0.25 * instance, rel=1e-5)
+        assert found["temporal"].item() == pytest.approx(0.75 * temporal, rel=1e-5)
+
+
+def test_half_of_the_latent_steps_of_each_crop_are_masked() -> None:
+    encoder = ConvSeries(channels=1, width=4, hidden=4, depth=1)
     seen: list[Tensor] = []
     encoder.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    long = View(torch.randn(2, 1000, 1), meta={"crops": torch.tensor([0, 1000]).expand(2, 2, 2), "index": torch.arange(2)})
-    TS2Vec(encoder, Facts(rows=2, views={"overlap": long}))([long], 0.0)
-    (latent,) = seen
-    hidden = (latent == 0).all(1)  # (4,T), the crops of both series
-    assert hidden.float().mean(1).tolist() == pytest.approx([0.5] * 4, abs=0.05)
-    assert not torch.equal(hidden[0], hidden[2]), "each crop has a mask of its own"
+    long = View(torch.randn(2, 4000, 1), meta={"index": torch.arange(2)})
+    TS2Vec(encoder, Facts(rows=2, views={"excerpt": long}), masked=0.3)([long], 0.0)
+    TS2Vec(encoder, Facts(rows=2, views={"excerpt": long}), masked=0.0)([long], 0.0)
+    hidden = ((seen[0] == 0) & (seen[1] != 0)).all(1)  # (4,T), the crops of both series: all but what lies outside of a crop
+    inside = (seen[1] != 0).all(1)
+    assert (hidden.sum(1) / inside.sum(1)).tolist() == pytest.approx([0.3] * 4, abs=0.05)
+    common = inside[0] & inside[2]
+    assert not torch.equal(hidden[0, common], hidden[2, common]), "each crop has a mask of its own"
 
 
 def test_the_encoder_that_is_kept_is_the_mean_over_all_steps() -> None:

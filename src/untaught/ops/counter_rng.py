@@ -66,6 +66,10 @@ class CounterRNG:
         unit = top.float() * 2.0**-24
         return unit if (low, high) == (0.0, 1.0) else unit * (high - low) + low
 
+    def integers(self, low: Tensor | int, high: Tensor) -> Tensor:
+        """low and high (B,) int64 -> (B,) int64, from low to high inclusive, all equally likely."""
+        return low + (self.uniform() * (high - low + 1)).floor().long().minimum(high - low)
+
     def normal(self, *shape: int) -> Tensor:
         """-> (B, *shape) float32, standard normal (Box and Muller)."""
         each = max(1, _CACHED // max(math.prod(shape), 1)) if self.keys.device.type == "cpu" else len(self.keys)

@@ -112,7 +112,7 @@ def _cropped(wave: Tensor, count: Tensor, rng: CounterRNG, options: Options, rat
     most = max(round(options["longest"] * rate), 1)
     steps = min(math.ceil(high * wave.shape[1]), most)
     number = (rng.uniform(low=low, high=high) * count).round().clamp(min=1, max=steps).minimum(count).long()
-    start = (rng.uniform() * (count - number + 1)).floor().long()
+    start = rng.integers(0, count - number)
     inside = torch.arange(steps, device=wave.device) < number.unsqueeze(1)
     parts = F.pad(wave, (0, steps)).unfold(1, steps, 1)  # all parts, as views: rows are copied whole, without an index for every sample
     return torch.where(inside, parts[torch.arange(len(wave), device=wave.device), start], 0.0), number, start

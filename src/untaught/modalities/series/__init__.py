@@ -2,9 +2,9 @@
 
 A view is x (B,T,C), time on axis 1, with `valid` (B,T) False for padding. A missing value is 0 after normalisation; if the data have
 missing values, each channel gets an indicator channel (1: missing). Augmentations: crop, time warp and magnitude warp (Um et al. 2017,
-https://arxiv.org/abs/1706.00527), jitter and scaling (TS-TCC, Eldele et al. 2021, https://arxiv.org/abs/2106.14112), and dropped time steps
-and overlapping crops (TS2Vec, Yue et al. 2022, section 3.2, https://arxiv.org/abs/2106.10466), dropped frequencies (frequency masking of
-FrAug, Chen et al. 2023, https://arxiv.org/abs/2302.09292), subseries within subseries (T-Loss, Franceschi et al. 2019).
+https://arxiv.org/abs/1706.00527), jitter and scaling (TS-TCC, Eldele et al. 2021, https://arxiv.org/abs/2106.14112), dropped time steps
+(TS2Vec, Yue et al. 2022, section 3.2, https://arxiv.org/abs/2106.10466), dropped frequencies (frequency masking of FrAug, Chen et al. 2023,
+https://arxiv.org/abs/2302.09292), and subseries within subseries (T-Loss, Franceschi et al. 2019).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from untaught.core import Modality, Options, Preprocessor
 from untaught.data.step_rows import CHANNELS, CLOCK
 from untaught.modalities.series.baselines import mini_rocket, raw
-from untaught.modalities.series.crops import nested, overlap, subseries
+from untaught.modalities.series.crops import excerpt, nested, subseries
 from untaught.modalities.series.future import future
 from untaught.modalities.series.normalise import fit
 from untaught.modalities.series.plots import PRETEXTS, render
@@ -59,7 +59,7 @@ SERIES = Modality(
         **dict.fromkeys(("global_blocks", "global2_blocks"), blocks),
         "multiblock": multiblock,
         "corrupted": corrupted,
-        "overlap": overlap,
+        "excerpt": excerpt,
         "nested": nested,
         "subseries": subseries,
         "continued": continued,

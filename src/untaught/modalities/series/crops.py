@@ -1,4 +1,4 @@
-"""Views that are parts of a series as it is: two that overlap, one within another."""
+"""Views that are parts of a series as it is."""
 
 from __future__ import annotations
 
@@ -10,28 +10,12 @@ from untaught.modalities.series.normalise import finished, normalised
 from untaught.ops.counter_rng import CounterRNG
 
 
-def overlap(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
-    """Two crops that overlap, normalised: x (B,T,C) from the start of the first to the end of the second; meta["crops"] (B,2,2) int64,
-    the first step of each in x and the one behind its last. TS2Vec, section 3.2, drawn as in its code.
-
-    The overlap has 2 steps or more, all lengths being equally likely; so are all beginnings of the first crop before it, ends of the second
-    behind it, and places of both in the series.
-    """
+def excerpt(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
+    """The whole series, normalised, x (B,T,C); of one that is longer than `most` steps, so many, anywhere in it."""
     values, observed = normalised(batch, options, prep.statistics)
     length = batch["values_valid"].sum(1)
-    within = length.clamp(max=options["most"])  # a window in which both lie
-    common = _drawn(rng, within.clamp(max=2), within)
-    left = _drawn(rng, torch.zeros_like(within), within - common)
-    start, end = _drawn(rng, torch.zeros_like(within), left), _drawn(rng, left + common, within)
-    shift = _drawn(rng, torch.zeros_like(within), length - (end - start))
-    count = min(values.shape[1], options["most"])
-    at = (shift.unsqueeze(1) + torch.arange(count, device=values.device)).clamp(max=values.shape[1] - 1)
-    shown = lambda part: part.gather(1, at.unsqueeze(2).expand(-1, -1, part.shape[2]))  # noqa: E731
-    valid = torch.arange(count, device=values.device) < (end - start).unsqueeze(1)
-    view = finished(shown(values), shown(observed) & valid.unsqueeze(2), valid, options)
-    first, second = torch.stack([torch.zeros_like(left), left + common - start], 1), torch.stack([left - start, end - start], 1)
-    view.meta = {"crops": torch.stack([first, second], 1)}
-    return view
+    count = length.clamp(max=options["most"])
+    return _subseries(values, observed, rng.integers(0, length - count), count, options)
 
 
 def nested(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
@@ -39,10 +23,10 @@ def nested(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) 
     behind its last. T-Loss, algorithm 1: the inner length is uniform up to the series', the outer one between both, so are their places."""
     values, observed = normalised(batch, options, prep.statistics)
     length = batch["values_valid"].sum(1)
-    inner = _drawn(rng, torch.ones_like(length), length)
-    outer = _drawn(rng, inner, length)
-    view = _subseries(values, observed, _drawn(rng, torch.zeros_like(length), length - outer), outer, options)
-    start = _drawn(rng, torch.zeros_like(length), outer - inner)
+    inner = rng.integers(1, length)
+    outer = rng.integers(inner, length)
+    view = _subseries(values, observed, rng.integers(0, length - outer), outer, options)
+    start = rng.integers(0, outer - inner)
     view.meta = {"inner": torch.stack([start, start + inner], 1)}
     return view
 
@@ -51,18 +35,13 @@ def subseries(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocesso
     """A subseries of any length, normalised, x (B,T,C) from its first step. T-Loss, algorithm 1."""
     values, observed = normalised(batch, options, prep.statistics)
     length = batch["values_valid"].sum(1)
-    count = _drawn(rng, torch.ones_like(length), length)
-    return _subseries(values, observed, _drawn(rng, torch.zeros_like(length), length - count), count, options)
-
-
-def _drawn(rng: CounterRNG, low: Tensor, high: Tensor) -> Tensor:
-    """A uniform int64 from low to high (B,)."""
-    return low + (rng.uniform() * (high - low + 1)).floor().long().minimum(high - low)
+    count = rng.integers(1, length)
+    return _subseries(values, observed, rng.integers(0, length - count), count, options)
 
 
 def _subseries(values: Tensor, observed: Tensor, start: Tensor, count: Tensor, options: Options) -> View:
-    """`count` steps from `start` (B,) of the values (B,T,C)."""
-    place = torch.arange(values.shape[1], device=values.device)
+    """`count` steps from `start` (B,) of the values (B,T,C), in a view of at most `most` steps."""
+    place = torch.arange(min(values.shape[1], options.get("most", values.shape[1])), device=values.device)
     at = (start.unsqueeze(1) + place).clamp(max=values.shape[1] - 1)
     shown = lambda part: part.gather(1, at.unsqueeze(2).expand(-1, -1, part.shape[2]))  # noqa: E731
     valid = place < count.unsqueeze(1)

@@ -36,7 +36,7 @@ VIEWS: dict[str, Options] = {
     "global_blocks": {"scale": (0.7, 1.0), **AUGMENTED, "patch": 0, "rates": (0.1, 0.5), "masking": 0.5, "span": 3},
     "global2_blocks": {"scale": (0.7, 1.0), **AUGMENTED, "patch": 0, "rates": (0.1, 0.5), "masking": 0.5, "span": 3},
     "multiblock": {"scale": (0.9, 1.0), **STILL, "patch": 0, "targets": 4, "target_scale": (0.15, 0.2)},
-    "overlap": {"most": 3000},  # TS2Vec's code
+    "excerpt": {"most": 3000},  # TS2Vec's code
     "nested": {},
     "subseries": {},
     "continued": {"scale": (0.9, 1.0), **STILL, "patch": 0, "first": 32},  # Das et al. 2024: patches of 32 steps
@@ -51,7 +51,7 @@ RANGES = {
     "targets": Within(1, 64),
     "target_scale": Within(0.01, 1),
     "first": LENGTHS,  # time steps whose mean and deviation normalise a crop
-    "most": LENGTHS,  # time steps of both crops together, at most
+    "most": LENGTHS,  # time steps of an excerpt
     "length": LENGTHS,
 }
 
