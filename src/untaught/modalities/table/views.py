@@ -133,22 +133,21 @@ def _layout(content: bytes, scale: str, edges: tuple[tuple[float, ...], ...], de
 def packed(cells: Tensor, layout: Layout, hidden: Tensor | None = None) -> Tensor:
     """cells (B,F), hidden (B,F) bool -> x (B,D)."""
     known = cells.isfinite() if hidden is None else cells.isfinite() & ~hidden
-    x = cells.new_zeros(len(cells), layout.width + 1)  # the last column takes what has no place
+    x, cells_or_0 = cells.new_zeros(len(cells), layout.width), torch.where(known, cells, 0.0)
     if len(layout.numbers):
-        here = known[:, layout.numbers]
-        x[:, layout.score_at] = torch.where(here, scores_of(cells[:, layout.numbers], layout), 0.0)
+        scores = scores_of(cells_or_0.index_select(1, layout.numbers), layout)
+        x.index_copy_(1, layout.score_at, torch.where(known.index_select(1, layout.numbers), scores, 0.0))
     if len(layout.categories):
-        codes, here = cells[:, layout.categories], known[:, layout.categories]
-        at = torch.where(here & (codes >= 0), codes.nan_to_num().long() + layout.code_at, layout.width)
-        x.scatter_(1, at, 1.0)
+        codes = cells_or_0.index_select(1, layout.categories)
+        here = known.index_select(1, layout.categories) & (codes >= 0)
+        x.scatter_(1, codes.clamp(min=0).long() + layout.code_at, here.float())
     missing = cells.isnan() & layout.missing
-    x[:, layout.missing_at] = (missing if hidden is None else missing | hidden).float()
-    return x[:, : layout.width].contiguous()
+    return x.index_copy_(1, layout.missing_at, (missing if hidden is None else missing | hidden).float())
 
 
 def scores_of(values: Tensor, layout: Layout) -> Tensor:
-    """Standardised numbers (B,N) -> scores (B,N), linear between the knots and constant beyond them."""
-    v = values.nan_to_num(0.0).T.contiguous()
+    """Standardised numbers (B,N), finite -> scores (B,N), linear between the knots and constant beyond them."""
+    v = values.T.contiguous()
     above = torch.searchsorted(layout.knots, v).clamp(min=1).minimum(layout.last)
     low, high = layout.knots.gather(1, above - 1), layout.knots.gather(1, above)
     share = ((v - low) / (high - low)).clamp(0, 1)
@@ -253,7 +252,7 @@ def ids_of(cells: Tensor, layout: Layout) -> Tensor:
     """cells (B,F) -> (B,F) int64: a feature's first id plus the category's code, or the number's bin."""
     bins = cells.new_zeros(cells.shape, dtype=torch.long)
     if len(layout.numbers):
-        scores = scores_of(cells[:, layout.numbers], layout)
+        scores = scores_of(cells.index_select(1, layout.numbers).nan_to_num(0.0), layout)
         bins[:, layout.numbers] = torch.searchsorted(layout.edges[layout.numbers], scores.T.contiguous(), right=True).T
     if len(layout.categories):
         bins[:, layout.categories] = cells[:, layout.categories].nan_to_num().long().clamp(min=0)
