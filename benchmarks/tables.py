@@ -124,25 +124,25 @@ def few(folder: Path, names: list[str], out: Path, steps: int, seeds: int) -> No
         chosen: dict[tuple[str, str], float] = {}
         for system, fitted in encoders.items():
             for both in (encoder.transform(x) for encoder in fitted):
-                for use, vectors in {"vectors": both[:, -WIDTH:], "row and vectors": both}.items():
-                    guess = probe(vectors[~held], vectors[held], y[~held], SETTINGS[numbers][1], numbers)
+                for use, shown in {"vectors": both[:, -WIDTH:], "row and vectors": both}.items():
+                    guess = probe(shown[~held], shown[held], y[~held], SETTINGS[numbers][1], numbers)
                     chosen[system, use] = chosen.get((system, use), 0.0) + quality(guess, y[held], numbers).mean() / seeds
         (system, use), validated = max(chosen.items(), key=lambda one: one[1])
         vectors: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"ours": [], "random init": []}
         for seed, encoder in enumerate(encoders[system]):
             train, rows = encoder.transform(x), encoder.transform(test)
-            raw = train[:, :-WIDTH], rows[:, :-WIDTH]
             vectors["ours"].append((train[:, -WIDTH:], rows[:, -WIDTH:]) if use == "vectors" else (train, rows))
             _, prep, view = encoder._open()
             encoder._opened = random_init_encoder("mlp_table", prep.encoder_arguments, {}, seed).double(), prep, view
             vectors["random init"].append((encoder.transform(x)[:, -WIDTH:], encoder.transform(test)[:, -WIDTH:]))
+        raw, raw_test = (encoders[system][0].transform(part)[:, :-WIDTH] for part in (x, test))
         scores: dict[str, Any] = {}
         for count in SETTINGS[numbers]:
             known = {
                 who: np.mean([quality(probe(a, b, y, count, numbers), truth, numbers) for a, b in each], 0)
-                for who, each in {**vectors, "linear": [raw]}.items()
+                for who, each in {**vectors, "linear": [(raw, raw_test)]}.items()
             }
-            known["boosting"] = quality(trees(*raw, y, count, numbers), truth, numbers)
+            known["boosting"] = quality(trees(raw, raw_test, y, count, numbers), truth, numbers)
             scores[str(count)] = {
                 "scores": {who: [m.mean, *m.interval] for who, values in known.items() if (m := measured(values))},
                 "ours minus": {
@@ -440,10 +440,10 @@ def published(path: Path, batch: int) -> None:
     """Rows a second of CPU time of SCARF's training, ours through `pretrain` and that of ts3l, which makes its views one row at a time.
     Both have 4 layers of 256, a head of 2, Adam and one thread; the time of few steps is taken from that of more."""
     import pytorch_lightning as lightning
-    from ts3l.pl_modules import SCARFLightning
-    from ts3l.utils.backbone_utils import MLPBackboneConfig
-    from ts3l.utils.embedding_utils import IdentityEmbeddingConfig
-    from ts3l.utils.scarf_utils import SCARFConfig, SCARFDataset
+    from ts3l.pl_modules import SCARFLightning  # pyright: ignore[reportMissingImports] -- a peer
+    from ts3l.utils.backbone_utils import MLPBackboneConfig  # pyright: ignore[reportMissingImports]
+    from ts3l.utils.embedding_utils import IdentityEmbeddingConfig  # pyright: ignore[reportMissingImports]
+    from ts3l.utils.scarf_utils import SCARFConfig, SCARFDataset  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
     x, _, _, _ = read(path)
