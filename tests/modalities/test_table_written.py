@@ -10,7 +10,7 @@ import pytest
 from untaught.core import Preprocessor
 from untaught.modalities.table import TABLE
 from untaught.modalities.table.columns import learn, plan
-from untaught.modalities.table.written import form_of, plain_form
+from untaught.data.written import form_of, plain_form
 
 
 @pytest.mark.parametrize(

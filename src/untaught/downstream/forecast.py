@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from untaught.console import say, warn
 from untaught.core import Encoder, Modality, Options, Preprocessor, Record, Terms, UserError, View
-from untaught.data.step_rows import times_after
+from untaught.data.clock import times_after
 from untaught.data.store import Store, sizes
 from untaught.data.windows import Windows
 from untaught.downstream.forecast_plots import plotted, png
