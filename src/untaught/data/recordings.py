@@ -33,6 +33,7 @@ class Recording(NamedTuple):
     times: np.ndarray  # (T,) float64: seconds since 1970 for dates, the numbers of the time column, else the steps from 0
     kind: int = NUMBERS  # of the times, see `clock`
     anomalous: np.ndarray | None = None  # (T,) bool, if it is labelled
+    channels: tuple[str, ...] = ()  # columns, where they have names
 
 
 def open_recordings(
@@ -58,7 +59,7 @@ def open_recordings(
         for key, _, times, kind, values in read_steps(table, given):
             title = " ".join(filter(None, (name if len(tables) > 1 or not key else "", key)))
             series, anomalous = (values[:-1], np.nan_to_num(values[-1]) > 0) if marks else (values, None)
-            found.append(Recording(title, series, times, kind, anomalous))
+            found.append(Recording(title, series, times, kind, anomalous, tuple(steps.channels)))
     if found:
         return found
     if label and labelled:
