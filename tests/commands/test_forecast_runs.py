@@ -109,7 +109,7 @@ def test_frozen_vectors_beside_all_baselines(run: ut.Run, data: Path, capfd: Any
 
 def test_other_channels_at_use_where_each_is_apart(model: ut.Model) -> None:
     frame: Any = model.predict(waves(30)[["date", "load"]])
-    assert frame.channel.unique().tolist() == ["0"]
+    assert frame.channel.unique().tolist() == ["load"]
     assert len(frame) == 4
 
 
@@ -134,7 +134,7 @@ def test_channels_read_together(data: Path, tmp_path: Path, capfd: Any) -> None:
     model = run.finetune(data, "forecast", out=tmp_path / "model", **{**TINY, "steps": 2})
     assert model.config["apart"] is False
     assert {row["features"] for row in model.scores} >= {"encoder", "random_init", "window_ridge"}
-    with pytest.raises(ut.UserError, match="1 channels, not 2"):
+    with pytest.raises(ut.UserError, match="has no channel heat, but load; the encoder reads load, heat"):
         model.predict(waves(30)[["date", "load"]])
     capfd.readouterr()
 
@@ -202,3 +202,16 @@ def test_steps_seen_in_pretraining_are_said(run: ut.Run, data: Path, tmp_path: P
     assert "has seen" not in capfd.readouterr().err
     run.finetune(data, "forecast", out=tmp_path / "two", scratch=False, **{**TINY, "steps": 1, "ends": (0.4, 0.7, 1.0)})
     assert "it has seen (until=0.5) steps that it is tested on; pretrain with until=0.4" in capfd.readouterr().err
+
+
+def test_channels_are_found_by_name(data: Path, tmp_path: Path) -> None:
+    run = pretrained(data, tmp_path / "run")
+    model = run.finetune(waves()[["date", "heat", "load"]], "forecast", out=tmp_path / "model", scratch=False, **TINY)
+    made: Any = model.predict(waves())
+    assert made.channel.tolist()[:2] == ["load", "heat"]
+    assert made[made.channel == "load"].value.mean() > 30 > 10 > made[made.channel == "heat"].value.mean()
+    other: Any = model.predict(waves()[["heat", "date", "load"]].assign(mark=1))
+    assert other.value.tolist() == made.value.tolist()
+    renamed: Any = model.predict(waves().set_axis(["date", "a", "b"], axis=1))
+    assert renamed.channel.tolist()[:2] == ["a", "b"]
+    assert renamed.value.tolist() == made.value.tolist()

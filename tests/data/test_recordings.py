@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from untaught.core import UserError
+from untaught.data.clock import DATED, NUMBERS
 from untaught.data.recordings import label_ranges, open_recordings
 from untaught.modalities.series import SERIES
 
@@ -29,7 +30,7 @@ def written(folder: Path, name: str = "pump.csv.gz", days: int = 6) -> Path:
 
 def test_a_file_is_a_recording_with_its_dates(tmp_path: Path) -> None:
     (one,) = open_recordings(written(tmp_path), SERIES)
-    assert (one.name, one.dated, one.anomalous) == ("pump", True, None)
+    assert (one.name, one.kind, one.anomalous) == ("pump", DATED, None)
     np.testing.assert_array_equal(one.times, START + DAY * np.arange(6))
     np.testing.assert_array_equal(one.series, [np.arange(6) * 10])
 
@@ -46,7 +47,7 @@ def test_a_folder_and_a_pattern_have_a_recording_per_file_or_id(tmp_path: Path) 
         ("a", [[1, 2], [5, 6]], [0, 1]),
         ("b", [[3, 4], [7, 8]], [0, 1]),
     ]
-    assert not found[0].dated
+    assert found[0].kind == NUMBERS
 
 
 def test_a_label_column_is_no_channel_and_gaps_keep_their_times() -> None:
@@ -61,7 +62,7 @@ def test_a_label_column_is_no_channel_and_gaps_keep_their_times() -> None:
 
 def test_arrays_have_steps_as_times() -> None:
     found = open_recordings(np.zeros((2, 3, 5)), SERIES)
-    assert [(one.series.shape, one.times.tolist(), one.dated) for one in found] == [((3, 5), [0, 1, 2, 3, 4], False)] * 2
+    assert [(one.series.shape, one.times.tolist(), one.kind) for one in found] == [((3, 5), [0, 1, 2, 3, 4], NUMBERS)] * 2
     with pytest.raises(UserError, match="--label x needs tables with one row per time step"):
         open_recordings(np.zeros((2, 3, 5)), SERIES, label="x")
 

@@ -145,3 +145,10 @@ def test_a_long_table_is_trained_on_in_windows(tmp_path: Path, capsys: pytest.Ca
     assert "6 of val, bank of 18" in capsys.readouterr().err, "8 series in 3 windows each, of which 2 series are held out"
     unlabelled = "".join(f"{line.rpartition(',')[0]}\n" for line in rows.splitlines())
     assert len(run.embed(csv(tmp_path, f"run,time,v\n{unlabelled}"))) == 24, "a vector for each window, as in training"
+
+
+def test_a_time_or_id_column_with_another_name_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--columns series=NAME, or --columns time=NAME for a table with one row per time step"):
+        opened(csv(tmp_path, "month,sold\n2020-01-01,3\n2020-02-01,4\n"))
+    with pytest.raises(UserError, match=r"--columns series=NAME,NAME; or the column that names the series: --columns id=NAME"):
+        opened(csv(tmp_path, "symbol,date,price\nA,2020-01-01,3\nB,2020-01-01,4\n"))

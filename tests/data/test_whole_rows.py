@@ -127,3 +127,15 @@ def test_tables_of_scikit_learn_have_their_names(name: str, rows: int, classes: 
     assert chosen_modality(None, f"builtin:{name}") is TABLE
     with pytest.raises(UserError, match="has no images; give --modality table"):
         open_source(f"builtin:{name}", IMAGE)
+
+
+def test_a_leak_is_seen_though_labels_are_missing() -> None:
+    frame = pd.DataFrame({"x": range(8), "y": ["a", "b", "a", "b", None, None, "a", "b"], "copy": [1, 2, 1, 2, None, None, 1, 2]})
+    (doubt,) = open_source(frame, TABLE, label="y").warnings
+    assert doubt == "column copy has one value per value of the label column y: does it leak the label?"
+
+
+def test_many_numbers_as_classes_are_doubted() -> None:
+    frame = pd.DataFrame({"x": range(400), "delay": [number % 130 for number in range(400)]})
+    (doubt,) = open_source(frame, TABLE, label="delay").warnings
+    assert doubt == "the label column delay has 130 numbers as classes; if they are quantities, use --task regress"

@@ -65,3 +65,24 @@ def test_several_channels_become_inputs_of_their_own(missing: bool) -> None:
         {"values": x[:, :, 1:2], "values_valid": torch.ones(2, 20, dtype=torch.bool), "index": torch.arange(2)}, 0
     )[0]
     assert torch.allclose(view.apart().x.unflatten(0, (2, 3))[:, 1], alone.x, atol=1e-6)
+
+
+def test_channels_are_found_by_their_names() -> None:
+    record = {"series": np.array([[1.0, 2.0], [3.0, 4.0]]), "channels": "wind\nrain"}
+    prep = Preprocessor(SERIES, plan([record], {}))
+    assert prep.settings["channel_names"] == ["wind", "rain"]
+    other = {"series": np.array([[5.0, 6.0], [3.0, 4.0], [1.0, 2.0]]), "channels": "label\nrain\nwind"}
+    for one in (record, other, {"series": record["series"]}, {**record, "channels": "a\nb"}):
+        np.testing.assert_array_equal(SERIES.decode(one, prep)["values"], [[1, 3], [2, 4]])
+    with pytest.raises(ValueError, match="has no channel wind, but rain, sun; the encoder reads wind, rain"):
+        SERIES.decode({**record, "channels": "rain\nsun"}, prep)
+
+
+@pytest.mark.parametrize(
+    ("apart", "own", "names"), [(False, "rain\nwind", ["wind", "rain"]), (False, "a\nb", ["a", "b"]), (True, "a\nb\nc", ["a", "b", "c"])]
+)
+def test_new_channels_keep_their_names(apart: bool, own: str, names: list[str]) -> None:
+    settings = plan([{"series": np.ones((2, 9)), "channels": "wind\nrain"}], {"apart": apart, "until": 0.5})
+    adapted = SERIES.adapt([{"series": np.ones((own.count("\n") + 1, 9)), "channels": own}], settings)
+    assert adapted["channel_names"] == names
+    assert "until" not in adapted

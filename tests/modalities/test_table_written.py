@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from untaught.core import Preprocessor
+from untaught.data.written import form_of, plain_form
 from untaught.modalities.table import TABLE
 from untaught.modalities.table.columns import learn, plan
-from untaught.modalities.table.written import form_of, plain_form
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def _readable(recordings: list[Recording], prep: Preprocessor, length: int) -> l
     kept, faults = [], []
     for one in recordings:
         try:
-            values = prep.decode({"series": one.series})["values"]
+            values = prep.decode({"series": one.series, "channels": "\n".join(one.channels)})["values"]
         except ValueError as error:
             faults.append(f"{one.name}: {error}")
             continue

@@ -50,7 +50,10 @@ def choose_column(name: str, table: Table, modality: Modality, columns: dict[str
                 return found
         if table.scan and len(listing := [column for column in table.columns if lists_files([table], column, modality)]) == 1:
             return listing[0]
-    raise UserError(f"no column of {table.name} is recognised as the {name}; its columns are {_list(table)}: give --columns {name}=NAME")
+    steps = ", or --columns time=NAME for a table with one row per time step" if modality.numbered else ""
+    raise UserError(
+        f"no column of {table.name} is recognised as the {name}; its columns are {_list(table)}: give --columns {name}=NAME{steps}"
+    )
 
 
 def extra_columns(table: Table, modality: Modality, columns: dict[str, str]) -> dict[str, str]:

@@ -12,12 +12,13 @@ import numpy as np
 
 from untaught.core import UserError
 from untaught.data.label_sets import holds_lists, name_label_sets, unsplit
-from untaught.data.labels import Naming, class_name, is_missing, name_labels
+from untaught.data.labels import NUMBER, Naming, class_name, is_missing, name_labels
 from untaught.data.parts import Broken
 from untaught.data.table import Table, rows_of
 
 LABELS = ("label", "labels", "class", "target", "fine_label", "cls")
 FEW = 5  # rows whose labels may all differ without a warning
+MANY = 100  # classes that are numbers, beyond which they may be quantities
 COMPARED = 1000  # rows in which the label column is compared with other columns
 
 
@@ -103,7 +104,8 @@ def count_values(tables: list[Table], column: str) -> dict[Any, int]:
 
 
 def label_doubts(tables: list[Table], label: str, naming: Naming) -> list[str]:
-    """Warnings if a label column equals another column, value by value or renamed, or if its classes differ in every row."""
+    """Warnings if a label column equals another column in the rows with a label, value by value or renamed, if its classes differ in every
+    row, or if they are very many numbers."""
     if naming.several or not all(table.scan for table in tables):
         return []
     table = next(table for table in tables if label in table.columns)
@@ -113,6 +115,8 @@ def label_doubts(tables: list[Table], label: str, naming: Naming) -> list[str]:
         for row in islice(rows_of(table, list(seen), patient=False), COMPARED):
             for column, values in seen.items():
                 values.append(class_name(row[column]) if isinstance(row[column], (str, int, float)) else None)
+    known = [number for number, name in enumerate(seen[label]) if name is not None]
+    seen = {column: [values[number] for number in known] for column, values in seen.items()}
     own = seen[label]
     if len(set(own)) < 2:
         return []
@@ -123,6 +127,8 @@ def label_doubts(tables: list[Table], label: str, naming: Naming) -> list[str]:
         note += [f"column {column} has one value per value of the label column {label}: does it leak the label?" for column in same]
     if naming.classes and len(own) > FEW and len(set(own)) == len(own) and len(naming.classes) > sum(one.rows or 0 for one in tables) / 2:
         note.append(f"the label column {label} has a different value in every row, like an id: scores need several rows per class")
+    elif naming.classes and len(naming.classes) > MANY and all(NUMBER.fullmatch(name) for name in naming.classes):
+        note.append(f"the label column {label} has {len(naming.classes):,} numbers as classes; if they are quantities, use --task regress")
     return note
 
 

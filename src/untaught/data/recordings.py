@@ -13,10 +13,11 @@ import numpy as np
 from untaught.core import Modality, UserError, reason
 from untaught.data import folders, frames, table_files
 from untaught.data.addresses import Address, address_name, expand
+from untaught.data.clock import NUMBERS, seconds
 from untaught.data.column_matching import asked_column
 from untaught.data.parts import Choice
 from untaught.data.sources import open_source
-from untaught.data.step_rows import find_steps, is_date, read_steps, seconds
+from untaught.data.step_rows import find_steps, read_steps
 from untaught.data.table import Table, rows_of
 
 TABLES = ("csv", "parquet", "json")
@@ -29,9 +30,10 @@ class Recording(NamedTuple):
 
     name: str
     series: np.ndarray  # (C,T), NaN where missing
-    times: np.ndarray  # (T,) float64: seconds since 1970 if dated, the numbers of the time column, else the steps from 0
-    dated: bool = False
+    times: np.ndarray  # (T,) float64: seconds since 1970 for dates, the numbers of the time column, else the steps from 0
+    kind: int = NUMBERS  # of the times, see `clock`
     anomalous: np.ndarray | None = None  # (T,) bool, if it is labelled
+    channels: tuple[str, ...] = ()  # columns, where they have names
 
 
 def open_recordings(
@@ -51,15 +53,13 @@ def open_recordings(
         if steps is None:
             break
         marks = asked_column(label, "label", table, table.name) if labelled else None
-        first = next(iter(rows_of(table, [steps.time])), None)
-        if first is None:
+        if next(iter(rows_of(table, [steps.time])), None) is None:
             raise UserError(f"{table.name} has no rows; give a table with at least one")
-        dated = is_date(first[steps.time])
         given = steps._replace(channels=[*steps.channels, marks]) if marks else steps
-        for key, _, times, values in read_steps(table, given):
+        for key, _, times, kind, values in read_steps(table, given):
             title = " ".join(filter(None, (name if len(tables) > 1 or not key else "", key)))
             series, anomalous = (values[:-1], np.nan_to_num(values[-1]) > 0) if marks else (values, None)
-            found.append(Recording(title, series, times, dated, anomalous))
+            found.append(Recording(title, series, times, kind, anomalous, tuple(steps.channels)))
     if found:
         return found
     if label and labelled:

@@ -1,13 +1,12 @@
 """Tables with one row per time step: long form, with a column that names the series, and wide form, where a table is one recording.
 
 The steps of a series are sorted by time. Rows of one time are averaged if they are few, else refused. A series whose steps are not equal
-(within 1% of the median step of the table) is brought to the median step: linearly interpolated between rows that are at most two steps
-apart, missing in gaps.
+(within 1% of the median step of the table; in months, if dates are months apart) is brought to the median step: linearly interpolated
+between rows that are at most two steps apart, missing in gaps.
 """
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from untaught.core import Modality, UserError
+from untaught.data.clock import NUMBERS, clock_of, in_months, kind_of, months_of, plain_times, seconds
 from untaught.data.column_matching import asked_column, find_column
 from untaught.data.label_column import LABELS
 from untaught.data.labels import class_name, is_missing
@@ -32,8 +32,8 @@ REPEATED = 0.01  # share of rows at the time of another row up to which their me
 GAP = 2.01  # steps without a row that are interpolated over
 LONGEST = 1 << 24  # steps of one series
 BLANK = ("", "?", "na", "nan", "null", "none")
-EPOCH = datetime.datetime(1970, 1, 1)
 Row = dict[str, Any]
+Found = tuple[np.ndarray, np.ndarray]  # times (T,) in order, values (T,C)
 
 
 class Steps(NamedTuple):
@@ -69,14 +69,15 @@ def find_steps(table: Table, modality: Modality, choice: Choice, where: str) -> 
     channels = [str(asked_column(channel, f"columns {name}=NAME: a column", table, where)) for channel in channels] or rest
     if not channels:
         raise UserError(f"{where} has a time column {time} but no other column of numbers; give a table with the values of each time step")
-    _check_numbers(table, channels, name)
+    _check_numbers(table, channels, name, "" if own else f"; or the column that names the series: --columns {ID}=NAME")
     return Steps(time, own, channels, other)
 
 
-def read_steps(table: Table, steps: Steps, extra: Sequence[str] = ()) -> Iterator[tuple[str, Row, np.ndarray, np.ndarray]]:
-    """Yields for every series its name ("" without a column of names), its values of the columns `extra`, its times (T,) and its channels
-    (C,T). All series are held in memory. Raises UserError for repeated or unreadable times."""
+def read_steps(table: Table, steps: Steps, extra: Sequence[str] = ()) -> Iterator[tuple[str, Row, np.ndarray, int, np.ndarray]]:
+    """Yields for every series its name ("" without a column of names), its values of the columns `extra`, its times (T,), their kind (see
+    `clock`) and its channels (C,T). All series are held in memory. Raises UserError for repeated or unreadable times."""
     groups: dict[Any, tuple[Row, list[Any]]] = {}
+    given: list[Any] = []
     for number, row in enumerate(
         rows_of(table, list(dict.fromkeys([steps.time, *([steps.own] if steps.own else []), *steps.channels, *extra])))
     ):
@@ -91,13 +92,22 @@ def read_steps(table: Table, steps: Steps, extra: Sequence[str] = ()) -> Iterato
                     f"column {column} changes within series {key or table.name} ({before!r} and {now!r}), but must have one value per "
                     f"series: split the series by it (--columns {ID}=NAME), or leave it out"
                 )
-        rows.append((row[steps.time], [row[channel] for channel in steps.channels]))
+        rows.append((len(given), [row[channel] for channel in steps.channels]))
+        given.append(row[steps.time])
+    times_of = plain_times(given, table.name)
+    kind = kind_of(times_of[0]) if given else NUMBERS
     title = lambda key: f"series {key}" if steps.own else table.name  # noqa: E731
-    found = {key: _sorted(rows, steps.channels, title(key)) for key, (_, rows) in groups.items()}
-    step = _median_step(found)
+    found = {
+        key: _sorted([(times_of[place], cells) for place, cells in rows], steps.channels, title(key)) for key, (_, rows) in groups.items()
+    }
+    axes, months = _axes(found, kind)
+    step = _median_step(axes)
     for key, (times, values) in found.items():
-        channels, resampled = _regular(times, values, step, title(key))
-        yield key, groups[key][0], times[0] + step * np.arange(channels.shape[1]) if resampled else times, channels
+        channels, resampled = _regular(axes[key], values, step, title(key))
+        if resampled:
+            times = axes[key][0] + step * np.arange(channels.shape[1])
+            times = in_months(times, *months[key]) if key in months else times
+        yield key, groups[key][0], times, kind, channels
 
 
 def join_steps(table: Table, modality: Modality, choice: Choice, where: str) -> Table:
@@ -116,9 +126,8 @@ def join_steps(table: Table, modality: Modality, choice: Choice, where: str) -> 
 
     def read(columns: Sequence[str], *start: int) -> Iterator[Row]:
         extra = [column for column in columns if column not in (joined, own, CHANNELS, CLOCK)]
-        dated = next((is_date(row[time]) for row in rows_of(table, [time])), False)
-        for key, first, times, values in read_steps(table, steps, extra):
-            made = {joined: values, CHANNELS: "\n".join(channels), CLOCK: clock_of(times, dated), **first}
+        for key, first, times, kind, values in read_steps(table, steps, extra):
+            made = {joined: values, CHANNELS: "\n".join(channels), CLOCK: clock_of(times, kind), **first}
             yield {column: key if column == own else made[column] for column in columns}
 
     count, note = _summary(table, time, own, channels)
@@ -135,7 +144,7 @@ def _usual(names: Sequence[str], table: Table) -> str | None:
     return next((found for name in names if (found := find_column(name, table))), None)
 
 
-def _check_numbers(table: Table, channels: list[str], field: str) -> None:
+def _check_numbers(table: Table, channels: list[str], field: str, named: str) -> None:
     for row in islice(rows_of(table, channels, patient=False), 20):
         for channel in channels:
             try:
@@ -143,7 +152,7 @@ def _check_numbers(table: Table, channels: list[str], field: str) -> None:
             except ValueError:
                 raise UserError(
                     f"column {channel} of {table.name} holds {str(row[channel])[:20]!r}, which is not a number; "
-                    f"name the channels: --columns {field}=NAME,NAME"
+                    f"name the channels: --columns {field}=NAME,NAME{named}"
                 ) from None
 
 
@@ -153,58 +162,7 @@ def _number(cell: Any) -> float:
     return float(cell)
 
 
-def is_date(cell: Any) -> bool:
-    """Whether a readable time is a date, not a number."""
-    if isinstance(cell, str):
-        try:
-            float(cell)
-        except ValueError:
-            return True
-        return False
-    return isinstance(cell, np.datetime64 | datetime.date)
-
-
-def seconds(given: Any) -> float:
-    """A time as a number: numbers as they are, dates and ISO text as seconds since 1970."""
-    if isinstance(given, str):
-        text = given.strip()
-        try:
-            return float(text)
-        except ValueError:
-            given = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-    if isinstance(given, np.datetime64):
-        return float(given.astype("M8[us]").astype(np.int64)) / 1e6
-    if isinstance(given, datetime.datetime):
-        return given.timestamp() if given.tzinfo else (given - EPOCH).total_seconds()
-    if isinstance(given, datetime.date):
-        return (datetime.datetime(given.year, given.month, given.day) - EPOCH).total_seconds()
-    if isinstance(given, datetime.timedelta):
-        return given.total_seconds()
-    return float(given)
-
-
-def clock_of(times: np.ndarray, dated: bool) -> list[float]:
-    """times (T,) -> the time of the last step, the time between steps, and 1 for dates (in seconds), 0 for numbers."""
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-    return [float(times[0]) + step * (len(times) - 1), step, float(dated)]
-
-
-def times_after(clock: Sequence[float], steps: int) -> list[str]:
-    """The times of the next steps by `clock_of`: ISO text of dates, else numbers; "" without a clock, and beyond the year 9999."""
-    last, step, dated = clock
-    times = [last + step * number for number in range(1, steps + 1)]
-    if not all(map(math.isfinite, times)):
-        return [""] * steps
-    if not dated:
-        return [f"{time:.12g}" for time in times]
-    try:
-        return [(EPOCH + datetime.timedelta(seconds=round(time, 6))).isoformat(sep=" ") for time in times]
-    except OverflowError:
-        return [""] * steps
-
-
-def _sorted(steps: list[Any], channels: list[str], where: str) -> tuple[np.ndarray, np.ndarray]:
-    """-> times (T,) in order, values (T,C)."""
+def _sorted(steps: list[Any], channels: list[str], where: str) -> Found:
     times, values = np.empty(len(steps)), np.empty((len(steps), len(channels)))
     for i, (time, cells) in enumerate(steps):
         try:
@@ -239,8 +197,18 @@ def _sorted(steps: list[Any], channels: list[str], where: str) -> tuple[np.ndarr
     return times, values
 
 
-def _median_step(found: dict[Any, tuple[np.ndarray, np.ndarray]]) -> float:
-    steps = [np.diff(times) for times, _ in found.values() if len(times) > 1]
+def _axes(found: dict[Any, Found], kind: int) -> tuple[dict[Any, np.ndarray], dict[Any, tuple[float, int]]]:
+    """The times of each series, in months if those of all series are months apart; and where in the month they are (see `months_of`)."""
+    months = {key: months_of(times) for key, (times, _) in found.items() if len(times) > 1 and kind != NUMBERS}
+    known = {key: one for key, one in months.items() if one is not None}
+    if len(known) < len(months):
+        known = {}
+    axes = {key: known[key][0] if key in known else times for key, (times, _) in found.items()}
+    return axes, {key: one[1:] for key, one in known.items()}
+
+
+def _median_step(axes: dict[Any, np.ndarray]) -> float:
+    steps = [np.diff(times) for times in axes.values() if len(times) > 1]
     return float(np.median(np.concatenate(steps))) if steps else 1.0
 
 
@@ -267,19 +235,25 @@ def _regular(times: np.ndarray, values: np.ndarray, step: float, where: str) -> 
 
 def _summary(table: Table, time: str, own: str | None, channels: list[str]) -> tuple[tuple[int, int], str]:
     """The numbers of series and of rows, and what is done to their times. Raises UserError for what can't be read."""
-    groups: dict[Any, list[Any]] = {}
+    names, given = [], []
     for row in rows_of(table, [time, *([own] if own else [])], patient=False):
-        groups.setdefault(class_name(row[own]) if own else "", []).append((row[time], []))
+        names.append(class_name(row[own]) if own else "")
+        given.append(row[time])
+    groups: dict[Any, list[Any]] = {}
+    for name, moment in zip(names, plain_times(given, table.name), strict=True):
+        groups.setdefault(name, []).append((moment, []))
     found, unsorted, repeated = {}, 0, 0
     for key, steps in groups.items():
         found[key] = _sorted(steps, [], f"series {key}" if own else table.name)
-        given = np.array([seconds(time) for time, _ in steps])
-        unsorted += bool((np.diff(given) < 0).any())
-        repeated += len(given) - len(found[key][0])
-    step = _median_step(found)
-    uneven = sum(_regular(times, np.zeros((len(times), 0)), step, str(key))[1] for key, (times, _) in found.items())
+        read = np.array([seconds(time) for time, _ in steps])
+        unsorted += bool((np.diff(read) < 0).any())
+        repeated += len(read) - len(found[key][0])
+    kind = kind_of(next(iter(groups.values()))[0][0]) if groups else NUMBERS
+    axes, months = _axes(found, kind)
+    step, unit = _median_step(axes), " months" if months else " seconds" if kind != NUMBERS else ""
+    uneven = sum(_regular(times, np.zeros((len(times), 0)), step, str(key))[1] for key, times in axes.items())
     notes = [f"{unsorted:,} series sorted by time"] if unsorted else []
     notes += [f"{repeated:,} rows at the time of another averaged"] if repeated else []
-    notes += [f"{uneven:,} series with uneven times resampled to steps of {step:g}, gaps are missing values"] if uneven else []
+    notes += [f"{uneven:,} series with uneven times resampled to steps of {step:g}{unit}, gaps are missing values"] if uneven else []
     notes += ["one recording: window=N cuts it into several series"] if len(groups) == 1 else []
     return (len(groups), sum(map(len, groups.values()))), ", ".join(notes)

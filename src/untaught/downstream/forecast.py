@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from untaught.console import say, warn
 from untaught.core import Encoder, Modality, Options, Preprocessor, Record, Terms, UserError, View
-from untaught.data.step_rows import times_after
+from untaught.data.clock import times_after
 from untaught.data.store import Store, sizes
 from untaught.data.windows import Windows
 from untaught.downstream.forecast_plots import plotted, png
@@ -117,6 +117,9 @@ class Forecast(Task):
         found = super().reading(prep, labelled)
         return replace(found, modality=replace(found.modality, cut=None))
 
+    def name_channels(self, settings: Options) -> None:
+        self.names = settings.get("channel_names") or self.names
+
     def reading_new(self, prep: Preprocessor) -> Preprocessor:
         """Of new data, the last `context` steps; a series with fewer can't be read."""
         decode = prep.modality.decode
@@ -142,7 +145,7 @@ class Forecast(Task):
         if not 0 < ends[0] < ends[1] < ends[2]:
             raise UserError(f"ends={','.join(f'{end:g}' for end in ends)}: must rise, as the ends of training, validation and test part do")
         windows = Windows(store, context, horizon)
-        windows.named = {"names": names.split("\n")} if isinstance(names := dataset.peeked[0].get("channels"), str) else {}
+        windows.named = {"names": names} if (names := dataset.prep.settings.get("channel_names")) else {}
         longest = int(windows.lengths.max(initial=0))
         if not len(windows):
             raise UserError(
@@ -341,7 +344,7 @@ class Forecast(Task):
         return list(zip(predictions["name"], drawn, strict=True))
 
     def names_of(self, count: int) -> list[str]:
-        """The names of this many channels: those that it was fine-tuned on, or their numbers."""
+        """The names of this many channels: those of the data or that it was fine-tuned on, or their numbers."""
         return self.names if len(self.names) == count else [str(number) for number in range(count)]
 
     def beside(self, predictions: Predictions, truth: np.ndarray, names: Sequence[str]) -> pyarrow.Table:

@@ -74,6 +74,9 @@ class Task(Method):
         """The preprocessor by which new data are read, from that of `reading`."""
         return prep
 
+    def name_channels(self, settings: Options) -> None:
+        """Takes the names of new data's channels, from the settings they are read with; without effect on tasks that name none."""
+
     @classmethod
     def reading(cls, prep: Preprocessor, labelled: bool = True) -> Preprocessor:
         """The preprocessor by which data are read: with the target beside the modality's own fields.

@@ -114,7 +114,7 @@ class Scorer:
         if not self.possible or store is None or store.labels is None or self.held_out is None:
             return []
         noun, missing = self.dataset.modality.noun, int((~self.known).sum())
-        found = [f"{missing:,} of {len(store):,} {noun} have no label and are skipped"] if missing else []
+        found = [f"{missing:,} of {len(store):,} {noun} have no label and are left out of the scores"] if missing else []
         if self.kind == "numbers":
             same = len(np.unique(self.labels(self.queries))) == 1
             return found + [f"all {len(self.queries):,} labelled {noun} of {self.held_out} have the same label: R2 is undefined"] * same

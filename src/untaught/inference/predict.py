@@ -80,6 +80,7 @@ class Predictor(Embedder):
         super().__init__(
             model._replace(prep=self.task.reading_new(cls.reading(model.prep, labelled=False))), data, columns, batch_size, "predict"
         )
+        self.task.name_channels(self.prep.settings)
         self.view = cls.used_view(model.prep, config["view"])
         self.view.channels_last = convolves(network)
         self.follow = target.follow if target else lambda batch, view: view

@@ -14,6 +14,7 @@ import numpy as np
 
 from untaught.console import say
 from untaught.core import Options, UserError
+from untaught.data.clock import NUMBERS, ZONED
 from untaught.data.recordings import Recording
 from untaught.evaluation.evaluator import merge_rows
 from untaught.evaluation.range_precision import ranges_of
@@ -40,7 +41,11 @@ def table_of(
     labelled = any(one.anomalous is not None for one in recordings)
     for number, (one, seen) in enumerate(zip(recordings, observed, strict=True)):
         steps = np.flatnonzero(seen)
-        made: dict[str, Any] = {"series": pa.array([one.name] * len(steps), pa.string()), "step": steps, "time": _times(one)[steps]}
+        made: dict[str, Any] = {
+            "series": pa.array([one.name] * len(steps), pa.string()),
+            "step": steps,
+            "time": _times(one).take(pa.array(steps)),
+        }
         made |= {name: each[number][steps].astype(np.float32) for name, each in scores.items()}
         if labelled:
             marks = [None] * len(steps) if one.anomalous is None else one.anomalous[steps].tolist()
@@ -48,10 +53,13 @@ def table_of(
         yield pa.table(made)
 
 
-def _times(one: Recording) -> np.ndarray:
-    if not one.dated:
-        return one.times
-    return (one.times * 1e6).round().astype(np.int64).view("M8[us]")
+def _times(one: Recording) -> pyarrow.Array:
+    """Dates as such, in UTC if the data's have a time zone."""
+    import pyarrow as pa
+
+    if one.kind == NUMBERS:
+        return pa.array(one.times)
+    return pa.array((one.times * 1e6).round().astype(np.int64), pa.timestamp("us", "UTC" if one.kind == ZONED else None))
 
 
 def draw(one: Recording, scores: Mapping[str, np.ndarray], titles: Mapping[str, str]) -> Image.Image:
@@ -91,7 +99,7 @@ def draw(one: Recording, scores: Mapping[str, np.ndarray], titles: Mapping[str, 
 
 
 def _when(one: Recording, step: int) -> str:
-    if one.dated:
+    if one.kind != NUMBERS:
         moment = datetime.datetime.fromtimestamp(float(one.times[step]), datetime.timezone.utc)
         return f"{moment:%Y-%m-%d %H:%M}"
     return f"{one.times[step]:g}"

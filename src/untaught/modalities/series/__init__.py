@@ -20,7 +20,7 @@ from untaught.modalities.series.crops import excerpt, nested, subseries
 from untaught.modalities.series.future import future
 from untaught.modalities.series.normalise import fit
 from untaught.modalities.series.plots import PRETEXTS, render
-from untaught.modalities.series.records import LENGTHS, all_channels, cut, decode, plan, remarks
+from untaught.modalities.series.records import LENGTHS, adapt, all_channels, cut, decode, plan, remarks
 from untaught.modalities.series.views import STILL, augmented, blocks, check, continued, corrupted, masked, multiblock, presets, whole
 from untaught.ranges import Within
 
@@ -89,5 +89,5 @@ SERIES = Modality(
     },
     extras={"channels": (CHANNELS,), "clock": (CLOCK,)},
     targets={"future": future(all_channels)},
-    adapt=lambda records, settings: {key: value for key, value in settings.items() if key != "until"},  # of the data in training
+    adapt=adapt,
 )

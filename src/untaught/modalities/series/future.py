@@ -12,7 +12,7 @@ from untaught.core import Batch, Preprocessor, Record, View
 from untaught.data.target import TARGET, Target
 from untaught.data.windows import FUTURE
 
-CLOCKED = f"{TARGET}clock"  # of a batch: (B,3), see `data.step_rows.clock_of`; NaN without times
+CLOCKED = f"{TARGET}clock"  # of a batch: (B,3), see `data.clock.clock_of`; NaN without times
 
 
 def future(decode: Callable[[Record, Preprocessor], dict[str, np.ndarray]]) -> Target:

@@ -53,7 +53,21 @@ def plan(records: list[Record], overrides: Options) -> Options:
         **({"apart": True} if apart else {}),
         **({"until": until} if until else {}),
         **({"idle": idle} if idle else {}),
+        **({"channel_names": names} if (names := channel_names(records[0])) and (apart or len(names) == count) else {}),
     }
+
+
+def channel_names(record: Record) -> list[str]:
+    """The columns that the channels are read from; [] where they have no names."""
+    return names.split("\n") if isinstance(names := record.get("channels"), str) and names else []
+
+
+def adapt(records: list[Record], settings: Options) -> Options:
+    """The settings for new data: all steps of a series are read, and channels have the names they have there, unless they are found by
+    those of training (see `decode`)."""
+    found = {key: value for key, value in settings.items() if key != "until"}
+    names, own = settings.get("channel_names") or [], channel_names(records[0]) if records else []
+    return found | ({"channel_names": own} if own and (settings.get("apart") or not {*own} & {*names}) else {})
 
 
 def steps_until(length: int, until: float) -> int:
@@ -102,12 +116,18 @@ def cut(settings: Options) -> Callable[[Record], list[Record]] | None:
 
 
 def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
-    """-> "values" (T,C) float32, NaN where missing.
+    """-> "values" (T,C) float32, NaN where missing. Channels are found by the names they had in training, or by their order if they share
+    none.
 
-    Raises ValueError for missing values if the training data had none: an encoder without indicator channels would read them as the
-    mean.
+    Raises ValueError for a channel that is not there, and for missing values if the training data had none: an encoder without indicator
+    channels would read them as the mean.
     """
     values, settings = _values(record["series"]), prep.settings
+    names, own = settings.get("channel_names") or [], channel_names(record)
+    if len(own) == values.shape[1] and own != names and not settings.get("apart") and {*own} & {*names}:
+        if lacking := [name for name in names if name not in own]:
+            raise ValueError(f"has no channel {lacking[0]}, but {', '.join(own[:8])}; the encoder reads {', '.join(names[:8])}")
+        values = values[:, [own.index(name) for name in names]]
     if values.shape[1] != settings["channels"]:
         raise ValueError(f"{values.shape[1]} channels, not {settings['channels']}")
     if not settings.get("missing", True) and np.isnan(values).any():

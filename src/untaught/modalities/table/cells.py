@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from untaught.core import Batch, Preprocessor, Record
+from untaught.data.written import plain_form
 from untaught.modalities.table.columns import Feature, bucket, features_of, features_of_file, number_of, plain, values_of, word_of
 from untaught.modalities.table.dates import PARTS, as_date, date_parts
-from untaught.modalities.table.written import plain_form
 
 UNSEEN = -1.0  # the code of a category that no training row has
 LARGEST = 1e6  # standard deviations

@@ -25,8 +25,8 @@ import xxhash
 from untaught.console import say, warn
 from untaught.core import Files, Options, Preprocessor, Record, UserError
 from untaught.data.labels import MISSING, NUMBER, is_missing
+from untaught.data.written import FORMS, form_of, plain_form
 from untaught.modalities.table.dates import PARTS, as_date, date_parts
-from untaught.modalities.table.written import FORMS, form_of, plain_form
 
 FILE = "columns.json"
 WORDS = {"number": "numbers", "category": "categories", "date": "dates", "hash": "hashed text"}  # for messages

@@ -1,4 +1,5 @@
-"""Numbers and dates as they are written in tables: 1.234,50, 1,234.50, $12, 45 %, 31.12.2020, 12/31/2020. A column has one form."""
+"""Numbers and dates as they are written in tables: 1.234,50, 1,234.50, $12, 45 %, 31.12.2020, 12/31/2020, Jan 2020, 2020 Q1. A column has
+one form."""
 
 from __future__ import annotations
 
@@ -13,12 +14,21 @@ NUMBERS = {  # form -> whole part, decimal mark; thousands may be separated
     "1,234.5": re.compile(rf"{UNIT}?\s*([-+]?)\s*{UNIT}?\s*((?!0\d)\d{{1,3}}(?:,\d{{3}})+|0|[1-9]\d*)(?:\.(\d+))?\s*{UNIT}?"),
     "1.234,5": re.compile(rf"{UNIT}?\s*([-+]?)\s*{UNIT}?\s*((?!0\d)\d{{1,3}}(?:[.'\s]\d{{3}})+|0|[1-9]\d*)(?:,(\d+))?\s*{UNIT}?"),
 }
-TIME = r"(?:[T\s]+(\d{1,2}:\d{2}(?::\d{2})?))?"
-DATES = {  # form -> groups year, month, day, time
-    "y/m/d": re.compile(rf"(?P<y>\d{{4}})[./](?P<m>\d{{1,2}})[./](?P<d>\d{{1,2}}){TIME}"),
-    "d.m.y": re.compile(rf"(?P<d>\d{{1,2}})\.(?P<m>\d{{1,2}})\.(?P<y>\d{{4}}){TIME}"),
-    "d/m/y": re.compile(rf"(?P<d>\d{{1,2}})[/-](?P<m>\d{{1,2}})[/-](?P<y>\d{{4}}){TIME}"),
-    "m/d/y": re.compile(rf"(?P<m>\d{{1,2}})[/-](?P<d>\d{{1,2}})[/-](?P<y>\d{{4}}){TIME}"),
+TIME = r"(?:,?[T\s]+(?P<time>\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?)(?:\s*(?P<half>[AaPp])\.?[Mm]\.?)?)?"
+YEAR, MONTH, DAY = r"(?P<y>\d{4})", r"(?P<m>\d{1,2})", r"(?P<d>\d{1,2})"
+NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+NAME = rf"(?P<name>(?:{'|'.join(NAMES)})[a-z]{{0,6}})\.?"
+DATES = {  # form -> groups: year, month or its name or quarter, day, time, half of the day
+    "y/m/d": re.compile(rf"{YEAR}[./]{MONTH}[./]{DAY}{TIME}"),
+    "d.m.y": re.compile(rf"{DAY}\.{MONTH}\.{YEAR}{TIME}"),
+    "d/m/y": re.compile(rf"{DAY}[/-]{MONTH}[/-]{YEAR}{TIME}"),
+    "m/d/y": re.compile(rf"{MONTH}[/-]{DAY}[/-]{YEAR}{TIME}"),
+    "y-m": re.compile(rf"{YEAR}[/-]{MONTH}"),
+    "d mon y": re.compile(rf"{DAY}[\s/-]{NAME}[\s/,-]+{YEAR}{TIME}", re.IGNORECASE),
+    "mon d y": re.compile(rf"{NAME}\s+{DAY},?\s+{YEAR}{TIME}", re.IGNORECASE),
+    "mon y": re.compile(rf"{NAME}[\s/,-]+{YEAR}", re.IGNORECASE),
+    "y mon": re.compile(rf"{YEAR}[\s/-]*{NAME}", re.IGNORECASE),
+    "y q": re.compile(rf"{YEAR}[\s/-]*Q(?P<q>[1-4])", re.IGNORECASE),
 }
 FORMS = (*NUMBERS, *DATES)
 
@@ -52,7 +62,17 @@ def plain_form(value: Any, form: str) -> Any:
             return None
         sign, whole, decimals = found.groups()
         return f"{sign}{re.sub(r'[^0-9]', '', whole)}{f'.{decimals}' if decimals else ''}"
-    if (found := DATES[form].fullmatch(value.strip())) is None or not (1 <= int(found["m"]) <= 12 and 1 <= int(found["d"]) <= 31):
+    if (found := DATES[form].fullmatch(value.strip())) is None:
         return None
-    time = f" {found[4].zfill(len(found[4]) + (found[4][1] == ':'))}" if found[4] else ""
-    return f"{found['y']}-{found['m']:0>2}-{found['d']:0>2}{time}"
+    given = found.groupdict()
+    month = int(given.get("m") or 0) or 3 * int(given.get("q") or 0) - 2
+    month = NAMES.index(given["name"][:3].lower()) + 1 if "name" in given else month
+    day = int(given.get("d") or 1)
+    if not (1 <= month <= 12 and 1 <= day <= 31):
+        return None
+    hour, colon, rest = (given.get("time") or "").partition(":")
+    if given.get("half"):
+        if not 1 <= int(hour) <= 12:
+            return None
+        hour = str(int(hour) % 12 + 12 * (given["half"] in "pP"))
+    return f"{given['y']}-{month:02}-{day:02}{f' {hour:0>2}:{rest}' if colon else ''}"
