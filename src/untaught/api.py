@@ -656,9 +656,9 @@ def anomaly(
 ) -> Anomalies:
     """Scores every time step of long series, higher where more anomalous, and compares with classical detectors.
 
-    The encoder's scores are the distance of a window's features to the nearest ones ("knn") and the error of its method's reconstruction
-    (mae, denoising, autoencoder, vae: "reconstruction"); beside them are the same encoder at random init, and nearest neighbours, sub-PCA
-    and an isolation forest on raw windows.
+    The encoder's scores are the distance of a window's features to the nearest ones ("knn") and the error of its method's answer to its
+    pretext task (mae, denoising, autoencoder, vae: "reconstruction"; forecasting: "forecast"); beside them are the same encoder at random
+    init, and nearest neighbours, sub-PCA and an isolation forest on raw windows.
     data: tables with one row per time step (a file, a folder, a pattern, a frame), or as for `pretrain`. ranges: a .json or .csv of the
     labels; label: a column of 0 and 1. With either, VUS-PR and AUC-PR of each series are measured, without point adjustment. reference:
     normal data to compare with; by default `data` itself, without labels. out: a new folder for scores.csv, pictures and report.html.

@@ -87,6 +87,18 @@ def test_a_reference_is_what_distances_are_to(run: ut.Run) -> None:
     np.testing.assert_allclose(own["reconstruction"], other["reconstruction"])  # the reconstruction has no reference
 
 
+def test_a_method_that_forecasts_scores_by_the_error_of_its_forecasts(tmp_path: Path) -> None:
+    knobs: dict[str, Any] = {"window": 32, "stride": 4, "steps": 200, "batch_size": 32, "encoder__width": 16, "encoder__patch": 4}
+    made = ut.pretrain(wave().drop(columns="broken"), "forecasting", modality="series", out=tmp_path / "run", encoder__depth=1, **knobs)
+    found = ut.anomaly(made, wave(), label="broken")
+    inside = found.table["anomaly"].astype(bool)
+    assert "reconstruction" not in found.table
+    assert found.table["forecast"][inside].mean() > 2 * found.table["forecast"][~inside].mean()
+    ut.predict(made, wave().drop(columns="broken"), tmp_path / "drawn")
+    assert "rmse" in pd.read_csv(tmp_path / "drawn" / "predictions.csv")
+    assert list((tmp_path / "drawn").glob("*.png"))
+
+
 def test_a_shorter_window_and_other_neighbours(run: ut.Run) -> None:
     chosen: list[dict[str, Any]] = [{}, {"window": 8}, {"neighbours": 2}]
     tables = [ut.anomaly(run, wave().drop(columns="broken"), **knobs).table for knobs in chosen]

@@ -99,6 +99,21 @@ def test_a_forecast_sees_nothing_of_what_it_forecasts() -> None:
         assert not steps[PATCH * (token + 1) :].any()
 
 
+def test_an_answer_is_the_forecast_of_the_token_before() -> None:
+    view = seen(batch(gaps=True), missing=True)
+    assert view.target is not None
+    assert view.target_valid is not None
+    made = method(channels=4, view=view)
+    answer, predicted = made.solve([view]), made.forecast(view)
+    assert torch.equal(answer[:, 0], view.target[:, 0])
+    for token in range(1, 6):
+        torch.testing.assert_close(answer[:, token], predicted[:, token - 1, 0])
+    errors = SERIES.pretexts["continued"].measure(view, answer, {"patch": PATCH}, prepared(True))["rmse"]
+    for i, error in enumerate(errors):
+        squares = [(answer - view.target)[i, n, p].item() ** 2 for n in range(1, 6) for p in range(8) if view.target_valid[i, n, p]]
+        assert error == pytest.approx(math.sqrt(sum(squares) / len(squares)), rel=1e-5)
+
+
 def test_nothing_after_the_first_steps_changes_the_scale() -> None:
     given = batch()
     changed = {**given, "values": given["values"].clone()}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from untaught.console import progress_bar, say, warn
-from untaught.core import Batch, Encoder, Options, Preprocessor, UserError, View
+from untaught.core import Batch, Encoder, Options, Preprocessor, UserError
 from untaught.data.recordings import Recording, label_ranges, open_recordings
 from untaught.evaluation.anomaly import Windows, anomaly_rows, isolation_forest, knn_distance, sub_pca
 from untaught.evaluation.features import encode
@@ -29,10 +29,11 @@ from untaught.storage.run_dir import read_run, seed_of
 MOST = 5_000  # windows of all series
 DRAWS = 4  # of masks or noise, for the error of a reconstruction
 LEAST = 2  # lengths of a window that a series must have
-RECONSTRUCTION, FEATURES, RANDOM_INIT = "reconstruction", "knn", "random_init"
-OURS = (RECONSTRUCTION, FEATURES)
+RECONSTRUCTION, FORECAST, FEATURES, RANDOM_INIT = "reconstruction", "forecast", "knn", "random_init"
+OURS = (RECONSTRUCTION, FORECAST, FEATURES)
 TITLES = {
     RECONSTRUCTION: "reconstruction error",
+    FORECAST: "forecast error",
     FEATURES: "kNN on features",
     RANDOM_INIT: "kNN, random init",
     "raw": "kNN on raw windows",
@@ -102,7 +103,9 @@ def detect(
     found: dict[str, np.ndarray] = {}
     heads = load_heads(run) if holds_heads(run) else None
     if heads is not None and heads.cls.answers and heads.config["views"][0]["name"] in prep.modality.pretexts:
-        found[RECONSTRUCTION] = _reconstruction(heads, read(windows, given), device, len(windows.starts))
+        found[FORECAST if "causal" in heads.cls.needs else RECONSTRUCTION] = _answer_error(
+            heads, read(windows, given), device, len(windows.starts)
+        )
     config, seed = model.config, seed_of(read_run(run / "run.yaml")) if (run / "run.yaml").exists() else 0
     networks: dict[str, Encoder] = {FEATURES: model.network}
     if not config["encoder"].startswith("module:"):
@@ -182,31 +185,27 @@ def _batches(recordings: Sequence[Recording], windows: Windows, size: int) -> It
 
 
 @torch.no_grad()
-def _reconstruction(heads: Heads, batches: Iterator[Batch], device: torch.device, count: int) -> np.ndarray:
-    """The root mean square error of the method's answer to its pretext task (N,), the mean over draws of masks or noise."""
+def _answer_error(heads: Heads, batches: Iterator[Batch], device: torch.device, count: int) -> np.ndarray:
+    """The root mean square error of the method's answer to its pretext task (N,), the mean over draws where something is drawn."""
     views = heads.views(heads.encoder.prep, 0)
     measure = heads.encoder.prep.modality.pretexts[views.names[0]].measure
-    found, method = np.zeros(count), None
-    with progress_bar("reconstructing") as bar:
+    found, method, draws = np.zeros(count), None, DRAWS
+    with progress_bar("pretext task") as bar:
         task = bar.add_task("", total=count, note="")
         for batch in batches:
             rows = batch["index"].numpy()
             batch = {key: value.to(device) for key, value in batch.items()}
             method = method or heads.build(batch, views).to(device)
-            for draw in range(DRAWS):
+            errors = []
+            for draw in range(draws):
                 with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device.type)):
                     seen = views(batch, draw)
                     answer = method.solve(seen).float()
-                found[rows] += measure(seen[0], answer, views.options[0], views.prep)["rmse"]
-                if draw == 0 and _is_fixed(seen[0]):  # nothing is drawn
-                    found[rows] *= DRAWS
-                    break
+                errors.append(measure(seen[0], answer, views.options[0], views.prep)["rmse"])
+            found[rows] = np.mean(errors, 0)
+            draws = draws if np.ptp(errors, 0).any() else 1  # nothing is drawn
             bar.update(task, advance=len(rows))
-    return found / DRAWS
-
-
-def _is_fixed(view: View) -> bool:
-    return view.mask is None and view.target is None
+    return found
 
 
 def _features(network: Encoder, model: Pretrained, batches: Iterator[Batch], device: torch.device) -> np.ndarray:

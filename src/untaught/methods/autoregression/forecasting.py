@@ -13,6 +13,7 @@ at random, and there is no embedding of the frequency.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from untaught.ranges import Few, in_range
 class Forecasting(Method):
     views = ("continued",)
     needs = frozenset({"tokens", "causal"})
+    answers = "forecasts"
 
     @in_range
     def __init__(
@@ -54,3 +56,10 @@ class Forecasting(Method):
         tokens = self.encoder.context(tokens, valid, causal=True).tokens
         assert tokens is not None
         return (self.out(F.silu(self.hidden(tokens))) + self.shortcut(tokens)).unflatten(2, (self.ahead, -1))
+
+    @torch.no_grad()
+    def solve(self, views: list[View]) -> Tensor:
+        """-> every token as forecast from those before it, in the units of the target (B,N,P); the first one as it is."""
+        (view,) = views
+        assert view.target is not None
+        return torch.cat([view.target[:, :1], self.forecast(view)[:, :-1, 0].float()], 1)

@@ -1,7 +1,7 @@
 """TS2Vec. Yue, Wang, Duan, Yang, Huang, Tong, Xu, AAAI 2022. https://arxiv.org/abs/2106.10466
 
-Views:  the series, or an excerpt of a long one. Two crops of it that overlap are drawn by the method (section 3.2): their lengths and overlap
-        once for the whole batch, as in the authors' code (here as shares of each series' length), where they lie for each series.
+Views:  the series, or an excerpt of a long one. The method draws two crops of it that overlap (section 3.2): their lengths and overlap once
+        for the whole batch, as in the authors' code (here as shares of each series' length), and where they lie for each series.
 Heads:  none. Half of the projected time steps of each crop are set to 0 in training (timestamp masking, section 3.2).
 Loss:   at every time step of the overlap, and at every level of a hierarchy of maxima over time (algorithm 1), half the instance-wise
         contrast (equation 2: against the other series of the batch at the same step) plus half the temporal contrast (equation 1: against

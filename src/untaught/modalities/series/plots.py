@@ -50,6 +50,11 @@ def _signal(x: Tensor, options: Options) -> Tensor:
     return x.detach().float().cpu()
 
 
+def _joined(tokens: Tensor, options: Options) -> Tensor:
+    """tokens (B,N,patch * C) -> (B,T,C), on the CPU."""
+    return tokens.detach().float().cpu().unflatten(2, (options["patch"], -1)).flatten(1, 2)
+
+
 def _rmse(error: Tensor, counted: Tensor) -> np.ndarray:
     """error (B, ...) of values of which those in `counted` (B, ...) bool count -> (B,)."""
     squares = torch.where(counted, error, 0.0).square().flatten(1).sum(1)
@@ -64,7 +69,7 @@ def render_tokens(view: View, options: Options, prep: Preprocessor) -> np.ndarra
     assert view.target is not None
     assert view.mask is not None
     x = _signal(view.x, options)
-    filled = view.target.detach().float().cpu().unflatten(2, (options["patch"], -1)).flatten(1, 2)
+    filled = _joined(view.target, options)
     masked = view.mask.cpu().repeat_interleave(options["patch"], 1).unsqueeze(2)
     return _plotted(torch.where(masked, filled, x), x, view, hidden=False)
 
@@ -75,6 +80,22 @@ def measure_tokens(view: View, answer: Tensor, options: Options, prep: Preproces
     assert view.mask is not None
     observed = torch.ones_like(view.target, dtype=torch.bool) if view.target_valid is None else view.target_valid
     return {"rmse": _rmse((answer.float() - view.target).cpu(), (observed & view.mask.unsqueeze(2)).cpu())}
+
+
+# ---------------------------------------------------------------------------------------------------- following tokens
+
+
+def render_forecasts(view: View, options: Options, prep: Preprocessor) -> np.ndarray:
+    """The target (B,N,patch * C) as a series."""
+    assert view.target is not None
+    return _plotted(_joined(view.target, options), _signal(view.x, options), view, hidden=False)
+
+
+def measure_forecasts(view: View, answer: Tensor, options: Options, prep: Preprocessor) -> dict[str, np.ndarray]:
+    """-> rmse: of the observed values behind the first token, as normalised by the first time steps."""
+    assert view.target is not None
+    assert view.target_valid is not None
+    return {"rmse": _rmse((answer.float() - view.target)[:, 1:].cpu(), view.target_valid[:, 1:].cpu())}
 
 
 # ------------------------------------------------------------------------------------------- what a whole series becomes
@@ -100,4 +121,5 @@ def measure_series(view: View, answer: Tensor, options: Options, prep: Preproces
 
 TOKENS = Pretext(render_tokens, measure_tokens)
 WHOLE = Pretext(render_series, measure_series)
-PRETEXTS: dict[str, Pretext] = {"whole": WHOLE, "corrupted": WHOLE, "masked": TOKENS}  # by view
+FOLLOWING = Pretext(render_forecasts, measure_forecasts)
+PRETEXTS: dict[str, Pretext] = {"whole": WHOLE, "corrupted": WHOLE, "masked": TOKENS, "continued": FOLLOWING}  # by view
