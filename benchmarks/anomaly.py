@@ -74,7 +74,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def _whose(row: dict[str, Any]) -> str:
     """The method that a detector depends on, "" for a classical one."""
-    return row["method"] if row["features"] in ("reconstruction", "knn", "random_init") else ""
+    return row["method"] if row["features"] in ("reconstruction", "forecast", "knn", "random_init") else ""
 
 
 def main() -> None:

@@ -92,10 +92,12 @@ def render_forecasts(view: View, options: Options, prep: Preprocessor) -> np.nda
 
 
 def measure_forecasts(view: View, answer: Tensor, options: Options, prep: Preprocessor) -> dict[str, np.ndarray]:
-    """-> rmse: of the observed values behind the first token, as normalised by the first time steps."""
+    """-> rmse: of the observed values behind the first token, as normalised for any view."""
     assert view.target is not None
     assert view.target_valid is not None
-    return {"rmse": _rmse((answer.float() - view.target)[:, 1:].cpu(), view.target_valid[:, 1:].cpu())}
+    assert view.meta is not None
+    error = (answer.float() - view.target).unflatten(2, (options["patch"], -1)) * view.meta["scale"][:, None, None]
+    return {"rmse": _rmse(error.flatten(2)[:, 1:].cpu(), view.target_valid[:, 1:].cpu())}
 
 
 # ------------------------------------------------------------------------------------------- what a whole series becomes

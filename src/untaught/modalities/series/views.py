@@ -171,6 +171,7 @@ def _without_frequencies(x: Tensor, observed: Tensor, rng: CounterRNG, share: fl
 def continued(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocessor) -> View:
     """A crop normalised by the mean and standard deviation of each channel over its `first` time steps, so that nothing is known of the
     later ones; the target is every token's values (B,N,P); target_valid is False for values that are padding, missing or dropped.
+    meta["scale"] (B,C): that deviation.
 
     As in the code of Das et al. 2024 (https://arxiv.org/abs/2310.10688), which takes those of the first patch. A deviation counts as at
     least a tenth of that of the data, as normalised: a flat beginning would make anything that follows huge.
@@ -185,7 +186,7 @@ def continued(batch: Batch, rng: CounterRNG, options: Options, prep: Preprocesso
     x = torch.where(observed, (x - mean) / std, 0.0)
     tokens_of(view, options)  # raises UserError without a patch
     shown = torch.cat([x, view.x[:, :, channels:]], 2)
-    return replace(view, x=shown, target=patches(x), target_valid=patches(observed))
+    return replace(view, x=shown, target=patches(x), target_valid=patches(observed), meta={**(view.meta or {}), "scale": std.squeeze(1)})
 
 
 def _curve(rng: CounterRNG, share: Tensor, channels: int) -> Tensor:
