@@ -224,8 +224,8 @@ def test_labels_of_users_take_no_events_from_the_recommenders(tmp_path: Path) ->
     run = ut.pretrain(frame, out=tmp_path / "run", modality="events", **knobs)
     labelled = frame.assign(kind=frame["user"].map(lambda user: "ab"[int(str(user).strip("u")) % 2]))
     plain, beside = (
-        {(row["features"], row["metric"]): row["mean"] for row in ut.evaluate(run, data, **how) if row["probe"] == "next_item"}
-        for data, how in ((frame, {}), (labelled, {"label": "kind"}))
+        {(row["features"], row["metric"]): row["mean"] for row in found if row["probe"] == "next_item"}
+        for found in (ut.evaluate(run, frame), ut.evaluate(run, labelled, label="kind"))
     )
     assert plain["ease", "ndcg@10"] > 0.5
     assert beside == plain
