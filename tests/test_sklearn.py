@@ -96,7 +96,14 @@ def test_passthrough_puts_the_row_before_the_vector(encoder: SelfSupervisedEncod
     np.testing.assert_array_equal(found[:, -256:], encoder.transform(table))
     height = table["height"].to_numpy()
     np.testing.assert_allclose(found[:, 0], (height - height.mean()) / height.std(), rtol=1e-4, atol=1e-5)
-    assert len(both.get_feature_names_out()) == found.shape[1]
+    names = list(both.get_feature_names_out())
+    assert len(names) == found.shape[1]
+    assert names[-256:] == list(encoder.get_feature_names_out())
+    assert names[0] == "height"
+    towns = sorted(table["town"].dropna().unique())
+    assert sorted(name for name in names if name.startswith("town_"))[: len(towns)] == [f"town_{town}" for town in towns]
+    north = names.index(f"town_{towns[0]}")
+    np.testing.assert_array_equal(found[:, north], table["town"] == towns[0])
 
 
 def test_it_works_in_pipelines_searches_and_column_transformers() -> None:

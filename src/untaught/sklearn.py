@@ -33,6 +33,7 @@ from untaught.console import console
 from untaught.core import Preprocessor
 from untaught.data.sources import open_source
 from untaught.methods.composite import JOINS
+from untaught.modalities.table.cells import raw_names
 from untaught.pipeline.dataset import batch_of
 from untaught.pipeline.pretrained import load_encoder
 from untaught.pipeline.view_pipeline import used_view
@@ -115,11 +116,12 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     @property
     def _n_features_out(self) -> int:
-        prep = self._open()[1]
-        if not self.passthrough:
-            return self.width_
-        blank = {"cells": torch.full((1, len(prep.settings["features"])), torch.nan)}
-        return prep.modality.raw(blank, prep).shape[1] + self.width_
+        return self.width_
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """selfsupervisedencoder0 ... of the vector; with `passthrough`, the row's columns and COLUMN_VALUE before them."""
+        own = super().get_feature_names_out(input_features)
+        return np.array([*raw_names(self._open()[1]), *own], object) if self.passthrough else own
 
     def _checked(self, X: Any, reset: bool) -> Any:
         """X as an array of numbers, or a pandas frame where it holds anything else. Raises ValueError as scikit-learn does."""

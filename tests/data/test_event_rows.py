@@ -76,7 +76,7 @@ def test_unusable_rows_are_left_out_and_counted() -> None:
     [
         (
             {"user": [1, 2], "item": [3, 4], "time": ["soon", "later"]},
-            "2 of 2 rows of the table have no readable time, e.g. 'later': allowed",
+            "2 of 2 rows of the table have no readable time, e.g. 'later': write numbers",
         ),
         ({"user": [1, 2], "what": [3, 4]}, "no column of the table is recognised as the item; its columns are user, what: give --columns"),
         ({"user": [np.nan, np.nan, 1], "item": [3, 4, 5]}, "2 of 3 rows of the table have no user"),
@@ -114,3 +114,10 @@ def test_times_are_numbers_and_dates() -> None:
         assert time_of(given) == second
     for value in (None, "", "soon", float("nan"), pd.NaT, np.datetime64("NaT"), True, [1]):
         assert time_of(value) is None
+
+
+def test_dates_as_people_write_them() -> None:
+    frame = pd.DataFrame({"user": 1, "item": list("cab"), "time": ["14.02.2013 9:00", "31.01.2013 19:00", "01.02.2013 10:00"]})
+    assert sequences(frame) == {"1": ["a", "b", "c"]}
+    with pytest.raises(UserError, match="may be written as d/m/y or as m/d/y"):
+        sequences(frame.assign(time=["03/04/2024", "04/05/2024", "05/06/2024"]))

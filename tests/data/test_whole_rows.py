@@ -139,3 +139,14 @@ def test_many_numbers_as_classes_are_doubted() -> None:
     frame = pd.DataFrame({"x": range(400), "delay": [number % 130 for number in range(400)]})
     (doubt,) = open_source(frame, TABLE, label="delay").warnings
     assert doubt == "the label column delay has 130 numbers as classes; if they are quantities, use --task regress"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "pyarrow"])
+def test_row_labels_of_pandas_are_no_feature(kind: str, tmp_path: Path) -> None:
+    data: Any = pa.Table.from_pandas(FRAME.iloc[[2, 0, 3, 1]])
+    assert "__index_level_0__" in data.column_names
+    if kind == "parquet":
+        parquet.write_table(data, tmp_path / "people.parquet")
+        data = tmp_path / "people.parquet"
+    found = records(data, label="income", split="split")
+    assert list(found["train"][0]["table"]) == ["age", "town"]

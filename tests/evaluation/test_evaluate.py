@@ -255,6 +255,14 @@ def test_of_an_interval_the_longer_half_is_shown(low: float, high: float) -> Non
     assert "50.0 +- 10.0" in as_text([row("encoder", 0.5, low=low, high=high)], 80)
 
 
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "text"),
+    [(0.003723, 0.0026, 0.0048, "0.0037 +- 0.0011"), (0.371, 0.366, 0.376, "0.371 +- 0.005"), (36.9, 34.8, 38.9, "36.9 +- 2.1")],
+)
+def test_an_error_has_the_digits_that_its_interval_tells_apart(mean: float, low: float, high: float, text: str) -> None:
+    assert text in as_text([{**row("encoder", mean, low=low, high=high), "metric": "mse"}], 80)
+
+
 def test_a_run_is_never_measured_on_another_folder_of_the_same_name(
     animals: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

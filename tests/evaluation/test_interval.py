@@ -43,3 +43,9 @@ def test_a_difference_is_paired() -> None:
     assert (a - b).mean == pytest.approx(0.05)
     assert (a - b).interval[0] > 0.025  # 25 of 500 samples differ: far narrower than either score's own
     assert a.interval[1] - a.interval[0] > 0.07
+
+
+def test_all_right_is_no_certainty() -> None:
+    score = measure(share, [np.zeros(69)], (0.0, 1.0))["accuracy"]
+    assert score.interval == pytest.approx((stats.binomtest(69, 69).proportion_ci(method="wilson").low, 1.0), abs=1e-3)
+    assert (score - score).interval == (0, 0)

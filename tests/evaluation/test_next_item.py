@@ -216,3 +216,16 @@ def test_a_method_that_learns_no_scores_predicts_no_items(tmp_path: Path) -> Non
     run = ut.pretrain(circles(), "simclr", out=tmp_path / "run", modality="events", steps=2, **KNOBS)
     with pytest.raises(UserError, match=r"was trained by simclr, which learns no scores of items; combine it .* clm\+simclr:0.1"):
         ut.predict(run, circles())
+
+
+def test_labels_of_users_take_no_events_from_the_recommenders(tmp_path: Path) -> None:
+    frame = circles()
+    knobs: dict[str, Any] = {"steps": 2, "batch_size": 8, "precision": "float32", "length": 8, "encoder__width": 8, "encoder__heads": 2}
+    run = ut.pretrain(frame, out=tmp_path / "run", modality="events", **knobs)
+    labelled = frame.assign(kind=frame["user"].map(lambda user: "ab"[int(str(user).strip("u")) % 2]))
+    plain, beside = (
+        {(row["features"], row["metric"]): row["mean"] for row in found if row["probe"] == "next_item"}
+        for found in (ut.evaluate(run, frame), ut.evaluate(run, labelled, label="kind"))
+    )
+    assert plain["ease", "ndcg@10"] > 0.5
+    assert beside == plain

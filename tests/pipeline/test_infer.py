@@ -24,3 +24,12 @@ def test_a_user_an_item_and_a_time_are_events_though_all_are_numbers(tmp_path: P
     assert chosen_modality(None, str(tmp_path / "log.csv")).name == "events"
     (tmp_path / "sensor.csv").write_text(f"a,b,time\n{rows}")
     assert chosen_modality(None, str(tmp_path / "sensor.csv")).name == "series"
+
+
+def test_named_columns_tell_the_modality_that_has_them(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("customer,bought,day\n" + "".join(f"{i % 4},{(i * 7) % 5},2026-{i // 28 + 1:02}-{i % 28 + 1:02}\n" for i in range(40)))
+    assert chosen_modality(None, str(log), {"user": "customer", "item": "bought"}).name == "events"
+    assert chosen_modality(None, str(log), {"time": "day", "id": "customer", "series": "bought"}).name == "series"
+    with pytest.raises(UserError, match=r"^no column custmer in .*log.csv; its columns are customer, bought, day"):
+        chosen_modality(None, str(log), {"user": "custmer", "item": "bought"})

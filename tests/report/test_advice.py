@@ -56,6 +56,10 @@ CASES = {  # what differs -> what the advice says
     ),
     "no scores": (facts(scores=[]), "the encoder has not been evaluated yet"),
     "not fine-tuned": (facts(scores=[score("encoder", 0.9), score("raw", 0.5)]), "only frozen features were evaluated"),
+    "below EASE": (
+        facts(scores=[*facts().scores, score("encoder", 0.4, "next_item"), score("ease", 0.6, "next_item")]),
+        "next_item: the encoder's 40.0% is not clearly above EASE 60.0%",
+    ),
     "collapse": (facts(rows=collapsing()), "collapsing at step 9: rank 1.0"),
 }
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from runs import NASTY, QUOTED, RUN, metrics, sample
 
 from untaught.core import UserError
 from untaught.report import write
-from untaught.report.page import _neighbours, content
+from untaught.report.page import NAMES, _neighbours, _style, content
 from untaught.report.run_summary import gather
 
 SECTIONS = ["What to try next", "Evaluation", "Training", "Health", "Views seen by the network"]
@@ -327,3 +328,9 @@ def test_a_console_error_would_be_seen(tmp_path: Path) -> None:
     (tmp_path / "bad.html").write_text("<script>nothing.there()</script>")
     console, _ = browse(tmp_path / "bad.html")
     assert "nothing is not defined" in "".join(console)
+
+
+@pytest.mark.parametrize("features", [*NAMES, "against:timm/resnet18", "mini_rocket", "window_ridge"])
+def test_every_bar_has_a_colour(features: str) -> None:
+    text = files("untaught.report").joinpath("page.html").read_text()
+    assert re.search(rf"\.{_style(features)}[ ,]", text)

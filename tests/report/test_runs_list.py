@@ -32,6 +32,9 @@ def folder(tmp_path: Path) -> Path:
     (place / "whole" / "checkpoints").mkdir()
     (place / "whole" / "checkpoints" / "run.yaml").write_text("not a run of its own")
     (place / "notes").mkdir()
+    (place / "tuned").mkdir()  # a fine-tuned model: no run
+    (place / "tuned" / "metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n')
+    (place / "tuned" / "config.json").write_text("{}")
     return place
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ MONTHLY = 4  # added to the kind of dates that are months apart; twice if they a
 EPOCH = datetime.datetime(1970, 1, 1)
 MONTH = 27.9 * 86400  # no month is shorter
 SHARE = 0.95  # of texts that must have a form
-SURVEYED = 20_000  # times, evenly spaced, that the form is inferred from
+SURVEYED = 20_000  # times that the form is inferred from
 
 
 def kind_of(cell: Any) -> int:
@@ -60,20 +60,26 @@ def _iso(text: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
 
 
-def plain_times(given: Sequence[Any], where: str) -> Sequence[Any]:
-    """The times of a column as numbers, dates and ISO text: what is written in another form (`written.DATES`) is read by it.
+def time_form(given: Iterable[Any], where: str) -> str:
+    """The form that the dates of a column have (of `written.DATES`); "" for numbers, dates and ISO text.
 
     Raises UserError for dates that can be read in two ways.
     """
-    texts = [cell for cell in given[:: len(given) // SURVEYED + 1] if isinstance(cell, str) and not is_missing(cell)]
+    texts = [cell for cell in given if isinstance(cell, str) and not is_missing(cell)]
     try:
         _ = [seconds(text) for text in texts]
-        return given
+        return ""
     except ValueError:
         form, doubt = form_of(texts, SHARE)
     if doubt:
         raise UserError(f"{where}: the time {doubt}")
-    return [plain_form(cell, form) or cell for cell in given] if form in DATES else given
+    return form if form in DATES else ""
+
+
+def plain_times(given: Sequence[Any], where: str) -> Sequence[Any]:
+    """The times of a column as numbers, dates and ISO text. Raises UserError as `time_form`."""
+    form = time_form(given[:: len(given) // SURVEYED + 1], where)
+    return [plain_form(cell, form) or cell for cell in given] if form else given
 
 
 def months_of(times: np.ndarray) -> tuple[np.ndarray, float, int] | None:

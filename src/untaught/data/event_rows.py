@@ -11,15 +11,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 
 from untaught.core import UserError
+from untaught.data.clock import SURVEYED, time_form
 from untaught.data.label_column import LABELS
 from untaught.data.labels import class_name, sort_classes
 from untaught.data.table import Table, rows_of
+from untaught.data.written import plain_form
 
 WHOLE = re.compile(r"-?\d+\.0+")
 LONGEST = 200  # characters of an id
@@ -102,12 +104,14 @@ class _Events:
         self.own: dict[str, list[Any] | None] = {column: [] for column in (*columns.per_user, *usual)}
         users, items, times = [], [], []
         rows, unread = 0, None
+        form = time_form(_first_times(tables, columns.time), tables[0].name) if columns.time else ""
         wanted = [*dict.fromkeys([column for column in taken if column is not None] + list(self.own))]
         for table in tables:
             for row in rows_of(table, [column for column in wanted if column in table.columns], patient=False):
                 rows += 1
                 user, item = _id(row[columns.user]), _id(row[columns.item])
-                time = time_of(row[columns.time]) if columns.time else 0.0
+                given = row[columns.time] if columns.time else 0.0
+                time = time_of(plain_form(given, form) if form else given)
                 if user is None or item is None or time is None:
                     self.dropped[f"have no {'user' if user is None else 'item' if item is None else 'readable time'}"] += 1
                     unread = row[columns.time] if user is not None and item is not None and columns.time else unread
@@ -120,7 +124,7 @@ class _Events:
                     self._note(column, number, row.get(column), user, columns)
         if 2 * len(users) < rows:
             why, most = max(self.dropped.items(), key=lambda one: one[1])
-            shown = f", e.g. {str(unread)[:40]!r}: allowed are numbers and ISO dates (2024-01-31 12:00)" if "time" in why else ""
+            shown = f", e.g. {str(unread)[:40]!r}: write numbers, or dates as 2024-01-31 12:00" if "time" in why else ""
             options = "user=NAME,item=NAME,time=NAME"
             raise UserError(f"{most:,} of {rows:,} rows of {tables[0].name} {why}{shown}; give --columns {options}, or fix them")
         self.users, self.items = np.array(users, np.int32), np.array(items, np.int32)
@@ -142,6 +146,11 @@ class _Events:
                     "a label, split or group must have one value per user"
                 )
             self.own[column] = None  # a property of events, not of users
+
+
+def _first_times(tables: Sequence[Table], time: str) -> Iterator[Any]:
+    rows = (row for table in tables for row in rows_of(table, [time], patient=False))
+    return (row[time] for row in islice(rows, SURVEYED))
 
 
 def _id(value: Any) -> str | None:

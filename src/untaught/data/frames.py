@@ -10,7 +10,7 @@ import numpy as np
 from untaught.core import UserError
 from untaught.data.labels import is_missing
 from untaught.data.parts import TRAIN, part_of
-from untaught.data.table import ROWS, Table
+from untaught.data.table import INDEX, ROWS, Table
 
 
 def of_dataset(dataset: Any, name: str) -> Table:
@@ -83,7 +83,7 @@ def of_frame(frame: Any, name: str, field: str) -> Table:
             piece = frame.iloc[start : start + ROWS] if hasattr(frame, "iloc") else frame.slice(start, ROWS)
             yield from (dict(zip(wanted, row, strict=True)) for row in zip(*(values(column(piece, i)) for i in places), strict=True))
 
-    return Table(name, names, len(frame), read)
+    return Table(name, tuple(column for column in names if not INDEX.fullmatch(column)), len(frame), read)
 
 
 def of_column(values: Sequence[Any], name: str, field: str) -> Table:

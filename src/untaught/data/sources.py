@@ -33,6 +33,11 @@ CAPTIONS = tuple(
 )
 
 
+def takes(modality: Modality) -> list[str]:
+    """The names that columns may be given for."""
+    return [*modality.fields, *modality.extras, GROUP, WITHOUT, *((ID, TIME) if modality.numbered else ())]
+
+
 def open_source(
     data: Any,
     modality: Modality,
@@ -48,7 +53,7 @@ def open_source(
     encoding: of text files, which is needed to split them into lines. Nothing is downloaded unless named explicitly (hf:NAME, s3://...).
     Raises UserError for data that cannot be opened.
     """
-    ours = [*modality.fields, *modality.extras, GROUP, WITHOUT, *((ID, TIME) if modality.numbered else ())]
+    ours = takes(modality)
     if unknown := set(columns or {}) - {*ours, *OPTIONS}:
         allowed = f"{', '.join(ours)}, and of csv and json {', '.join(OPTIONS)}"
         raise UserError(f"--columns {sorted(unknown)[0]}=... is not a field of {modality.noun}; allowed: {allowed}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from untaught.data.parts import Broken
 ROWS, BYTES = 256, 4 << 20  # maximum read at once
 
 PAUSES = (0.1, 1.0, 5.0)  # seconds before each retry of an unreadable shard
+
+INDEX = re.compile(r"__index_level_\d+__")  # row labels without a name, as pandas writes them to parquet: no column of the user's
 
 
 @dataclass

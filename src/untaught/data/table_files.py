@@ -16,7 +16,7 @@ from untaught.data.delimited import OPTIONS, Delimited, check_options
 from untaught.data.label_sets import OPTION as LABEL_SEPARATOR
 from untaught.data.objects import Objects
 from untaught.data.parts import TRAIN, part_of
-from untaught.data.table import BYTES, ROWS, Table
+from untaught.data.table import BYTES, INDEX, ROWS, Table
 from untaught.data.webdataset import Columns, Tar, columns_of
 
 KINDS = {
@@ -128,7 +128,8 @@ def _read_parquet(address: Address) -> Table:
 
     local = isinstance(address, Path)
     folder = address.parent if local else None
-    return Table(address_name(address), tuple(schema.names), rows, read, classes, sequences, media, folder, local, lambda: rows, size)
+    names = tuple(field.name for field in schema if not (INDEX.fullmatch(field.name) and types.is_integer(field.type)))
+    return Table(address_name(address), names, rows, read, classes, sequences, media, folder, local, lambda: rows, size)
 
 
 def _read_webdataset(address: Address, columns: Columns) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -155,7 +156,7 @@ def evaluate(
             scorer.raw = fit(scorer.training_rows(FITTED), dataset.prep)
             rows += measure(name, None)
         scorer.raw = model.modality.raw
-    rows += [] if group or task else _next_item(dataset, networks, device, seed)
+    rows += [] if group or task else _next_item(dataset, networks, device, seed, known)
     if scorer.possible and scorer.kind in boosting.KINDS and trees and not group and task != VERIFY:
         rows += scorer.boosted(networks[0][2].to(device), model.views(dataset.prep, (model.view,)))
         networks[0][2].cpu()
@@ -167,9 +168,11 @@ def evaluate(
     return rows
 
 
-def _next_item(dataset: Dataset, networks: list[tuple[str, EvaluatedModel, nn.Module]], device: torch.device, seed: int) -> list[Options]:
+def _next_item(
+    dataset: Dataset, networks: list[tuple[str, EvaluatedModel, nn.Module]], device: torch.device, seed: int, known: SeenRows | None
+) -> list[Options]:
     """Next-item ranking of the networks that rank items, beside classical recommenders; [] if the data or the encoder do not offer it."""
-    ranker = NextItem(dataset, networks[0][2], device, has_bfloat16(device.type), seed)
+    ranker = NextItem(dataset, networks[0][2], device, has_bfloat16(device.type), seed, known)
     if not ranker.announce():
         return []
     ranker.describe()
@@ -386,5 +389,6 @@ def _cell(row: Options) -> str:
     half = max(row["high"] - row["mean"], row["mean"] - row["low"])
     if metric_of(row["metric"]).share:
         return f"{100 * row['mean']:.1f} +- {100 * half:.1f}"
-    digits = 1 if abs(row["mean"]) >= 10 else 2
+    place = lambda value: -math.floor(math.log10(value)) if value > 0 else 0  # noqa: E731  # of its first digit
+    digits = 1 if abs(row["mean"]) >= 10 else min(max(2, place(half), place(abs(row["mean"])) + 1), 6)
     return f"{row['mean']:.{digits}f} +- {half:.{digits}f}"

@@ -25,6 +25,7 @@ class Measured:
     draws: np.ndarray
     resampled: np.ndarray
     limits: tuple[float, float] = (-np.inf, np.inf)  # range of the score
+    rows: int = 0  # test samples, of a share
 
     @property
     def mean(self) -> float:
@@ -32,10 +33,14 @@ class Measured:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95%: 1.96 std over resampled test samples and Student's t over draws, combined as independent errors."""
+        """95%: 1.96 std over resampled test samples and Student's t over draws, combined as independent errors. Wilson's of a share of 0
+        or 1 in all resamples and draws, which have no variance."""
         count = len(self.draws)
         draw_error = stdtrit(count - 1, 0.975) * self.draws.std(ddof=1) / np.sqrt(count) if count > 1 else 0.0
         half = np.hypot(Z * self.resampled.std(), draw_error)
+        if self.rows and half == 0 and self.mean in (0.0, 1.0):
+            low, high = wilson(self.mean, self.rows)
+            return min(low, self.mean), max(high, self.mean)
         return float(max(self.mean - half, self.limits[0])), float(min(self.mean + half, self.limits[1]))
 
     def __sub__(self, other: Measured) -> Measured:
@@ -57,7 +62,8 @@ def measure(
         for outcome in outcomes:
             for name, value in scores(outcome[rows]).items():
                 again[name][number] += value / len(outcomes)
-    return {name: Measured(np.array([draw[name] for draw in plain]), again[name], limits) for name in again}
+    share = len(outcomes[0]) if limits == (0.0, 1.0) else 0
+    return {name: Measured(np.array([draw[name] for draw in plain]), again[name], limits, share) for name in again}
 
 
 def bootstrap(

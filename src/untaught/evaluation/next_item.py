@@ -25,6 +25,7 @@ from untaught.evaluation.interval import Measured
 from untaught.evaluation.ranking import gains, measured, places, ranking_rows
 from untaught.evaluation.recommenders import Score
 from untaught.pipeline.dataset import Dataset
+from untaught.pipeline.seen_rows import SeenRows
 from untaught.pipeline.view_pipeline import Views
 
 VIEW = "next_event"
@@ -51,9 +52,13 @@ def can_rank(encoder: Any) -> bool:
 
 
 class NextItem:
-    """Ranks the held-out events of a data set; `offered`: whether modality and encoder can; `why_not`: the reason if not `possible`."""
+    """Ranks the held-out events of a data set; `offered`: whether modality and encoder can; `why_not`: the reason if not `possible`.
 
-    def __init__(self, dataset: Dataset, encoder: Any, device: torch.device, bf16: bool, seed: int) -> None:
+    known: what the encoder was trained on. Users held out for the labels of users may be among them; the classical recommenders learn from
+    the same training events.
+    """
+
+    def __init__(self, dataset: Dataset, encoder: Any, device: torch.device, bf16: bool, seed: int, known: SeenRows | None = None) -> None:
         self.dataset, self.device, self.bf16 = dataset, device, bf16
         self.offered = VIEW in dataset.modality.views and can_rank(encoder)
         self.why_not = "" if dataset.store is not None else "the data is streamed"
@@ -66,6 +71,8 @@ class NextItem:
         assert dataset.store is not None
         every, pick = np.arange(len(dataset.store)), np.random.default_rng(seed)
         self.rows = np.sort(pick.permutation(every)[:USERS])
+        seen = known.trained if known and known.trained is not None else np.zeros(0, np.uint64)
+        self.learned = np.union1d(dataset.parts[TRAIN], np.flatnonzero(np.isin(dataset.store.hashes, seen)))
         self.asked: dict[str, Asked] = {}
         self.left_out: dict[str, dict[str, int]] = {}
         if not len(self.of(TEST).rows):
@@ -164,9 +171,9 @@ class NextItem:
         return [{"features": features, **row, "data": data} for row in rounded], found
 
     def _recommenders(self) -> Iterator[tuple[str, Score]]:
-        """Fitted on the training events of the training part, their knobs chosen by NDCG@10 on validation events."""
+        """Fitted on the training events of the encoder's users, their knobs chosen by NDCG@10 on validation events."""
         matrices, items, times = [], [], []
-        for _, view in self._views(self.dataset.parts[TRAIN], VALIDATION):
+        for _, view in self._views(self.learned, VALIDATION):
             assert view.meta is not None
             ids = view.meta["history"]
             matrices.append(self._matrix(ids))

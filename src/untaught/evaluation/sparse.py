@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,7 +107,9 @@ class SparseProbe:
 def _fitted(x: Any, labels: np.ndarray, c: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=c, max_iter=ITERATIONS).fit(x, labels)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # a few labels of many classes
+        return LogisticRegression(C=c, max_iter=ITERATIONS).fit(x, labels)
 
 
 class SparseRidge:

@@ -13,7 +13,8 @@ from untaught.config.registry import modality_named, modality_table
 from untaught.console import say
 from untaught.core import Modality, UserError
 from untaught.data.arrays import BUILTINS
-from untaught.data.sources import open_source, peek
+from untaught.data.delimited import OPTIONS
+from untaught.data.sources import open_source, peek, takes
 from untaught.data.whole_rows import takes_whole_rows
 
 FILES = 2000  # files of a folder whose suffixes are counted
@@ -45,6 +46,7 @@ def _able(data: Any, columns: dict[str, str] | None, views: Sequence[str]) -> tu
     plain = {name: kind for name, kind in kinds.items() if not kind.parts}
     made_of_parts = {name: kind for name, kind in kinds.items() if kind.parts and views and set(views) <= kind.views.keys()}
     kinds = made_of_parts or plain
+    kinds = {name: kind for name, kind in kinds.items() if {*(columns or {})} <= {*takes(kind), *OPTIONS}} or kinds
     if isinstance(data, str) and data.startswith("builtin:"):
         field = BUILTINS.get(data.removeprefix("builtin:"))
         return [name for name, kind in kinds.items() if field is None or field in kind.fields], ""

@@ -15,11 +15,13 @@ from untaught.report.run_summary import RunSummary
 FEW_EPOCHS = 100  # published recipes train for hundreds
 WAITING = 0.1  # share of the time that may be waited for data
 FALLING = 0.02  # share of the whole fall of the loss that the last fifth of a run may still make
+RANKING = "next_item"  # has baselines of its own
 TIE = 0.01  # of accuracy or R2: no gain to speak of
 BASELINES = {
     "raw": "raw features",
     "random_init": "the same encoder at random init",
     "popularity": "popularity",
+    "recent_popularity": "recent popularity",
     "item_knn": "item-kNN",
     "ease": "EASE",
 }
@@ -71,11 +73,14 @@ def _transcripts(summary: RunSummary) -> list[Advice]:
 
 
 def _baselines(summary: RunSummary) -> list[Advice]:
-    """By the linear probe where it was measured, else by kNN."""
-    probe = next((probe for probe in LEADING if summary.score("encoder", probe)), "")
+    """By the linear probe where it was measured, else by kNN; and by the next item."""
+    probes = [probe for probe in LEADING if summary.score("encoder", probe)]
+    return [advice for probe in dict.fromkeys([*probes[:1], *(p for p in probes if p == RANKING)]) for advice in _beaten(summary, probe)]
+
+
+def _beaten(summary: RunSummary, probe: str) -> list[Advice]:
     own = summary.score("encoder", probe)
-    if own is None:
-        return []
+    assert own is not None
     text = lambda value: shown(own["metric"], value)  # noqa: E731
     on = f"{probe}{f' on {summary.elsewhere(own)}' if summary.elsewhere(own) else ''}"
     found = []

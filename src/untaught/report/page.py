@@ -22,6 +22,7 @@ from untaught.storage.atomic import write_text
 from untaught.storage.ownership import check_replaceable
 
 NAMES = {"encoder": "this encoder", "random_init": "same encoder, random init", "raw": "raw data", "copy": "first mask, unchanged"}
+COLOURED = ("encoder", "random_init", "raw")  # of their own in the page's style
 NAMES |= {"popularity": "popularity", "recent_popularity": "recent popularity", "item_knn": "item-kNN", "ease": "EASE"}
 PROBES = {
     "linear": "Linear probe",
@@ -139,7 +140,7 @@ def _probe(name: str) -> str:
 
 
 def _style(features: str) -> str:
-    return f"s-{features}" if features in NAMES else "s-against" if features.startswith("against:") else "s-other"
+    return f"s-{features}" if features in COLOURED else "s-against" if features.startswith("against:") else "s-other"
 
 
 def _feature_name(features: str) -> str:

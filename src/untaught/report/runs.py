@@ -50,7 +50,7 @@ def list_runs(folder: Path, sort: str | None = None) -> list[Options]:
 
 def _places(folder: Path, level: int) -> Iterator[Path]:
     """Run folders in order of name, those of unreadable folders included: their fault is their state."""
-    if any(os.path.lexists(folder / name) for name in SIGNS):
+    if any(os.path.lexists(folder / name) for name in SIGNS) and not _is_model(folder):
         yield folder
     try:
         inner = sorted(place for place in folder.iterdir() if place.is_dir() and not place.is_symlink())
@@ -61,6 +61,11 @@ def _places(folder: Path, level: int) -> Iterator[Path]:
     for place in inner if level < DEEPEST else ():
         if place.name not in INSIDE and not place.name.startswith("."):
             yield from _places(place, level + 1)
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder holds a fine-tuned model, which has metrics too."""
+    return (folder / "config.json").exists() and not os.path.lexists(folder / "run.yaml")
 
 
 def _row(place: Path, folder: Path) -> Options:

@@ -75,3 +75,18 @@ def raw(batch: Batch, prep: Preprocessor) -> np.ndarray:
         if feature.missing:
             parts.append(np.isnan(own)[:, None])
     return np.concatenate(parts, 1, dtype=np.float32)
+
+
+def raw_names(prep: Preprocessor) -> list[str]:
+    """The names of the columns of `raw`: of a number, its column (and part of a date); else COLUMN_VALUE, _other, _hash0, _missing."""
+    names = []
+    for feature in features_of(prep):
+        own = "_".join(filter(None, (feature.column, feature.part)))
+        if feature.values is None:
+            names.append(own)
+        elif feature.buckets:
+            names += [f"{own}_hash{bucket}" for bucket in range(feature.buckets)]
+        else:
+            names += [*(f"{own}_{value}" for value in feature.values), *([f"{own}_other"] if feature.other >= 0 else [])]
+        names += [f"{own}_missing"] if feature.missing else []
+    return names
