@@ -23,14 +23,15 @@ class _Console(Console):
 console = _Console(stderr=True, soft_wrap=True, emoji=False)
 
 
-_hushed = False
+_hushed: tuple[set[str], bool] | None = None  # warnings that were shown, and whether `say` prints
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
-    """Within it, `say` prints nothing: for a command that trains many runs. Warnings, errors and progress bars are shown."""
+def hushed(warned: set[str], saying: bool = False) -> Iterator[None]:
+    """For a command that trains many runs: within it `say` prints nothing, or as ever if `saying`, and `warn` adds to `warned` and prints what
+    is new there. Progress bars are shown."""
     global _hushed
-    before, _hushed = _hushed, True
+    before, _hushed = _hushed, (warned, saying)
     try:
         yield
     finally:
@@ -38,12 +39,15 @@ def hushed() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    if not _hushed:
+    if _hushed is None or _hushed[1]:
         _print(shown(text))
 
 
 def warn(text: str) -> None:
-    _print(f"warning: {shown(text)}", "yellow")
+    warned = _hushed[0] if _hushed else set()
+    if text not in warned:
+        _print(f"warning: {shown(text)}", "yellow")
+    warned.add(text)
 
 
 def _print(line: str, style: str | None = None) -> None:

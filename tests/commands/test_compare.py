@@ -236,6 +236,16 @@ class Line(nn.Module):
         return self.line(x)
 
 
+def test_a_warning_about_the_data_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train, test = clusters(80, 0), clusters(40, 1)
+    test["point"][:3] = train["point"][:3]
+    np.savez(
+        tmp_path / "points.npz", **{f"{part}_{name}s": each[name] for part, each in {"train": train, "test": test}.items() for name in each}
+    )
+    ut.compare(tmp_path / "points.npz", ["simclr", "moco"], steps=8, out=tmp_path / "out", modality="point", **KNOBS)
+    assert capsys.readouterr().err.count("3 of 40 points in test are also in the training split") == 1
+
+
 def test_few_labels_are_all_that_is_read(data: Path, tmp_path: Path) -> None:
     found = ut.compare(data, ["simclr"], steps=4, labels="10/class", out=tmp_path / "out", modality="point", **KNOBS)
     assert found.result["scored_on"].startswith("20 labelled training points, validated on 5 of 5 fifths")

@@ -9,7 +9,6 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,7 @@ class Race:
         assert arguments.out is not None
         self.arguments, self.out = arguments, arguments.out
         self.labels = Trial(labels=arguments.labels or "all").labels  # refuses what can't be read
-        self.began = time.perf_counter()
+        self.began, self.warned = time.perf_counter(), set[str]()
         self.peers = _peers(arguments.against)
         if before is not None:
             self.state = before
@@ -190,7 +189,7 @@ class Race:
         data and other encoders. Raises UserError if the encoder or the data don't suit the method, or memory is short."""
         with tempfile.TemporaryDirectory() as scratch:
             arguments = dataclasses.replace(self._pretraining(one, {}), out=Path(scratch) / "run")
-            with hushed() if self.baselines else nullcontext():
+            with hushed(self.warned, saying=not self.baselines):
                 request = resolve(arguments, False)
                 folder = Folder(Path(scratch) / "run")
                 folder.hold(fresh=True)
@@ -352,7 +351,7 @@ class Race:
             return Trained(run.folder.path)
 
         try:
-            with hushed():
+            with hushed(self.warned):
                 pretrain(arguments, begun, ending=ending)
             result = found[0] | _losses(self.out / one.folder)
             cause = _collapse(self.out / one.folder)
@@ -378,7 +377,7 @@ class Race:
         say(f"winner    {winner.title}")
 
         def ending(run: Run) -> Trained:
-            with hushed():
+            with hushed(self.warned):
                 trained = conclude(run)
             selection = self._selection(run)
             if run.scorer.possible and not selection.why_not:
@@ -397,7 +396,7 @@ class Race:
 
         again = self._pretraining(winner, {})
         again.knobs = {}  # its length is that of the checkpoint: it is not trained any further
-        with hushed():
+        with hushed(self.warned):
             pretrain(again, True, finish, ending)
         self.state["ended"] = True
         self._save()
