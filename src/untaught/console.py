@@ -28,8 +28,8 @@ _hushed: tuple[set[str], bool] | None = None  # warnings that were shown, and wh
 
 @contextmanager
 def hushed(warned: set[str], saying: bool = False) -> Iterator[None]:
-    """For a command that trains many runs: within it `say` prints nothing, or as ever if `saying`, and `warn` adds to `warned` and prints what
-    is new there. Progress bars are shown."""
+    """For a command that trains many runs: within it `say` prints nothing (as ever if `saying`), and `warn` what is not yet in `warned`,
+    where it is added. Progress bars are shown."""
     global _hushed
     before, _hushed = _hushed, (warned, saying)
     try:

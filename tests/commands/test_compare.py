@@ -239,9 +239,8 @@ class Line(nn.Module):
 def test_a_warning_about_the_data_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train, test = clusters(80, 0), clusters(40, 1)
     test["point"][:3] = train["point"][:3]
-    np.savez(
-        tmp_path / "points.npz", **{f"{part}_{name}s": each[name] for part, each in {"train": train, "test": test}.items() for name in each}
-    )
+    parts: dict[str, Any] = {f"{part}_{name}s": each[name] for part, each in {"train": train, "test": test}.items() for name in each}
+    np.savez(tmp_path / "points.npz", **parts)
     ut.compare(tmp_path / "points.npz", ["simclr", "moco"], steps=8, out=tmp_path / "out", modality="point", **KNOBS)
     assert capsys.readouterr().err.count("3 of 40 points in test are also in the training split") == 1
 
