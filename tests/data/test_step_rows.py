@@ -12,6 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from untaught.core import Record, UserError
+from untaught.data.recordings import open_recordings
 from untaught.data.sources import open_source
 from untaught.modalities.series import SERIES
 from untaught.modalities.series.records import cut
@@ -152,3 +153,27 @@ def test_a_time_or_id_column_with_another_name_is_asked_for(tmp_path: Path) -> N
         opened(csv(tmp_path, "month,sold\n2020-01-01,3\n2020-02-01,4\n"))
     with pytest.raises(UserError, match=r"--columns series=NAME,NAME; or the column that names the series: --columns id=NAME"):
         opened(csv(tmp_path, "symbol,date,price\nA,2020-01-01,3\nB,2020-01-01,4\n"))
+
+
+@pytest.mark.parametrize("kind", ["dates", "periods", "durations", "column"])
+def test_pandas_indexed_by_time(kind: str) -> None:
+    index: Any = pd.date_range("2026-01-31", periods=4, freq="D")
+    index = {"periods": index.to_period("D"), "durations": index - index[0]}.get(kind, index)
+    frame: Any = pd.DataFrame({"load": [1.0, 2.0, 3.0, 4.0]}, index=index)
+    for data in (frame["load"] if kind == "column" else frame, frame.rename_axis("date")):
+        (record,), what = opened(data)
+        assert record["series"].tolist() == [[1, 2, 3, 4]]
+        assert "4 time steps of 1 series by time, channels load" in what
+    (one,) = open_recordings(frame, SERIES)
+    assert one.times.tolist() == [86400.0 * day + (0 if kind == "durations" else 1769817600) for day in range(4)]
+
+
+def test_numbers_with_decimal_commas(tmp_path: Path) -> None:
+    rows = [("01.01.2020", "0,5", "?"), ("02.01.2020", "1.234,25", "7"), ("03.01.2020", "-2", "8")]
+    (record,), _ = opened(csv(tmp_path, "date;v;w\n" + "".join(";".join(row) + "\n" for row in rows)))
+    np.testing.assert_array_equal(record["series"], [[0.5, 1234.25, -2], [NAN, 7, 8]])
+    with pytest.raises(UserError, match=r"column v of .* may be written as 1,234.5 or as 1.234,5, e.g. 1,234: write 1234.5"):
+        opened(csv(tmp_path, "date;v\n2020-01-01;1,234\n2020-01-02;1,235\n"))
+    many = "".join(f"2020-01-{day:02};{day},5\n" for day in range(1, 32))
+    with pytest.raises(UserError, match=r"v at time 2020-02-01 is 'high', not a number"):
+        opened(csv(tmp_path, f"date;v\n{many}2020-02-01;high\n"))

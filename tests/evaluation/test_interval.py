@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from untaught.evaluation.interval import Measured, measure
+from untaught.evaluation.interval import Measured, accuracy_rows, measure
 
 
 def share(outcome: np.ndarray) -> dict[str, float]:
@@ -49,3 +49,9 @@ def test_all_right_is_no_certainty() -> None:
     score = measure(share, [np.zeros(69)], (0.0, 1.0))["accuracy"]
     assert score.interval == pytest.approx((stats.binomtest(69, 69).proportion_ci(method="wilson").low, 1.0), abs=1e-3)
     assert (score - score).interval == (0, 0)
+
+
+def test_nor_are_all_right_in_classes_of_unequal_size() -> None:
+    truth = np.repeat([0, 1], [50, 10])
+    plain, balanced = accuracy_rows("linear", "all", np.ones((1, 60), bool), truth)
+    assert (plain["low"], plain["high"]) == (balanced["low"], balanced["high"]) == pytest.approx((0.94, 1.0), abs=0.01)

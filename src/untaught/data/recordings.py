@@ -17,7 +17,7 @@ from untaught.data.clock import NUMBERS, seconds
 from untaught.data.column_matching import asked_column
 from untaught.data.parts import Choice
 from untaught.data.sources import open_source
-from untaught.data.step_rows import find_steps, read_steps
+from untaught.data.step_rows import find_steps, read_steps, with_times
 from untaught.data.table import Table, rows_of
 
 TABLES = ("csv", "parquet", "json")
@@ -46,9 +46,10 @@ def open_recordings(
     Raises UserError for data that can't be read.
     """
     found: list[Recording] = []
+    data, columns = with_times(data, modality, dict(columns or {}))
     tables = _tables(data)
     for name, table in tables:
-        choice = Choice(dict(columns or {}), label)
+        choice = Choice(dict(columns), label)
         steps = find_steps(table, modality, choice, table.name)
         if steps is None:
             break

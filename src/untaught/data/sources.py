@@ -16,7 +16,7 @@ from untaught.data.identity import file_facts
 from untaught.data.label_sets import OPTION as LABEL_SEPARATOR
 from untaught.data.parts import GROUP, Choice, Part, Source, at_rest, peek
 from untaught.data.row_filter import OPTION as WITHOUT
-from untaught.data.step_rows import ID, TIME
+from untaught.data.step_rows import ID, TIME, with_times
 from untaught.data.table import Table
 
 __all__ = ["Part", "Source", "open_source", "peek"]
@@ -85,10 +85,8 @@ def open_source(
         opened = frames.of_datasets(data, "the data set")
         return tables.open_tables(opened, modality, _stream_facts(opened), "the data set", choice)
     if module in ("pandas", "polars", "pyarrow"):
-        frame: Any = data
-        if modality.numbered and getattr(getattr(frame, "index", None), "nlevels", 1) == 2:  # pandas, indexed by series and time
-            data = frame.reset_index(names=[ID, TIME])
-            choice = replace(choice, columns={ID: ID, TIME: TIME, **choice.columns})
+        data, columns = with_times(data, modality, choice.columns)
+        choice = replace(choice, columns=columns)
         return tables.open_tables({"all": [frames.of_frame(data, "the table", field)]}, modality, None, "the table", choice)
     if modality.several and (found := lists.fields_of(data, modality)):
         choice.refuse("sequences of fields")

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from untaught.core import Modality, UserError
-from untaught.data.clock import NUMBERS, clock_of, in_months, kind_of, months_of, plain_times, seconds
+from untaught.data.clock import NUMBERS, SHARE, clock_of, in_months, kind_of, months_of, plain_times, seconds
 from untaught.data.column_matching import asked_column, find_column
 from untaught.data.label_column import LABELS
 from untaught.data.labels import class_name, is_missing
 from untaught.data.parts import Choice
 from untaught.data.table import Table, rows_of
+from untaught.data.written import NUMBERS as FORMS
+from untaught.data.written import form_of, plain_form
 
 ID, TIME = "id", "time"  # in --columns
 CHANNELS, CLOCK = "steps.channels", "steps.clock"  # columns of the joined table: names of the channels; see `clock_of`
@@ -31,6 +33,7 @@ SAME = 0.01  # difference of a step from the median step that is ignored, as a s
 REPEATED = 0.01  # share of rows at the time of another row up to which their mean is taken
 GAP = 2.01  # steps without a row that are interpolated over
 LONGEST = 1 << 24  # steps of one series
+WRITTEN = 1000  # rows from which it is inferred how numbers are written
 BLANK = ("", "?", "na", "nan", "null", "none")
 Row = dict[str, Any]
 Found = tuple[np.ndarray, np.ndarray]  # times (T,) in order, values (T,C)
@@ -73,11 +76,26 @@ def find_steps(table: Table, modality: Modality, choice: Choice, where: str) -> 
     return Steps(time, own, channels, other)
 
 
+def with_times(data: Any, modality: Modality, columns: dict[str, str]) -> tuple[Any, dict[str, str]]:
+    """A pandas frame indexed by time, or by series and time, with these as columns, and their names; else both as they are."""
+    index = getattr(data, "index", None)
+    levels, dated = getattr(index, "nlevels", 1), type(index).__name__ in ("DatetimeIndex", "PeriodIndex", "TimedeltaIndex")
+    if not modality.numbered or not (levels == 2 or dated) or {ID, TIME}.intersection([*columns, *getattr(data, "columns", ())]):
+        return data, columns
+    if not hasattr(data, "columns"):  # a single column
+        data = data.to_frame(data.name or "value")
+    if levels == 2:
+        return data.reset_index(names=[ID, TIME]), {ID: ID, TIME: TIME, **columns}
+    data = data.set_axis(index.to_timestamp()) if hasattr(index, "to_timestamp") else data  # type: ignore[union-attr]
+    return data.reset_index(names=[TIME]), {TIME: TIME, **columns}
+
+
 def read_steps(table: Table, steps: Steps, extra: Sequence[str] = ()) -> Iterator[tuple[str, Row, np.ndarray, int, np.ndarray]]:
     """Yields for every series its name ("" without a column of names), its values of the columns `extra`, its times (T,), their kind (see
     `clock`) and its channels (C,T). All series are held in memory. Raises UserError for repeated or unreadable times."""
     groups: dict[Any, tuple[Row, list[Any]]] = {}
     given: list[Any] = []
+    forms = _forms(table, steps.channels)
     for number, row in enumerate(
         rows_of(table, list(dict.fromkeys([steps.time, *([steps.own] if steps.own else []), *steps.channels, *extra])))
     ):
@@ -92,7 +110,10 @@ def read_steps(table: Table, steps: Steps, extra: Sequence[str] = ()) -> Iterato
                     f"column {column} changes within series {key or table.name} ({before!r} and {now!r}), but must have one value per "
                     f"series: split the series by it (--columns {ID}=NAME), or leave it out"
                 )
-        rows.append((len(given), [row[channel] for channel in steps.channels]))
+        cells = [row[channel] for channel in steps.channels]
+        if any(forms):
+            cells = [plain_form(cell, form) or cell if form else cell for cell, form in zip(cells, forms, strict=True)]
+        rows.append((len(given), cells))
         given.append(row[steps.time])
     times_of = plain_times(given, table.name)
     kind = kind_of(times_of[0]) if given else NUMBERS
@@ -145,10 +166,11 @@ def _usual(names: Sequence[str], table: Table) -> str | None:
 
 
 def _check_numbers(table: Table, channels: list[str], field: str, named: str) -> None:
+    forms = _forms(table, channels)
     for row in islice(rows_of(table, channels, patient=False), 20):
-        for channel in channels:
+        for channel, form in zip(channels, forms, strict=True):
             try:
-                _number(row[channel])
+                _number(plain_form(row[channel], form) or row[channel] if form else row[channel])
             except ValueError:
                 raise UserError(
                     f"column {channel} of {table.name} holds {str(row[channel])[:20]!r}, which is not a number; "
@@ -156,10 +178,24 @@ def _check_numbers(table: Table, channels: list[str], field: str, named: str) ->
                 ) from None
 
 
+def _forms(table: Table, channels: Sequence[str]) -> list[str]:
+    """How each channel's numbers are written (`written.NUMBERS`; "": plainly). Raises UserError for those that can be read in two ways."""
+    rows = list(islice(rows_of(table, list(channels), patient=False), WRITTEN))
+    found = []
+    for channel in channels:
+        form, doubt = form_of([row[channel] for row in rows if not _is_blank(row[channel])], SHARE)
+        if doubt:
+            raise UserError(f"column {channel} of {table.name} {doubt}")
+        found.append(form if form in FORMS else "")
+    return found
+
+
+def _is_blank(cell: Any) -> bool:
+    return is_missing(cell) or (isinstance(cell, str) and cell.strip().lower() in BLANK)
+
+
 def _number(cell: Any) -> float:
-    if is_missing(cell) or (isinstance(cell, str) and cell.strip().lower() in BLANK):
-        return math.nan
-    return float(cell)
+    return math.nan if _is_blank(cell) else float(cell)
 
 
 def _sorted(steps: list[Any], channels: list[str], where: str) -> Found:

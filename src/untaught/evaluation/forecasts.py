@@ -80,9 +80,10 @@ def baselines_win(rows: list[dict[str, Any]]) -> str:
     for metric, data in dict.fromkeys((row["metric"], row.get("data")) for row in rows if row["metric"].startswith("mse@")):
         same = [row for row in rows if (row["metric"], row.get("data")) == (metric, data)]
         own = min((row["mean"] for row in same if row["features"] == "encoder"), default=None)
-        better = sorted((row["mean"], NAMES[row["features"]]) for row in same if row["features"] in NAMES and row["mean"] < (own or 0.0))
+        others = {row["features"]: row["mean"] for row in sorted(same, key=lambda row: -row["mean"]) if row["features"] in NAMES}
+        better = sorted((mean, NAMES[name]) for name, mean in others.items() if mean < (own or 0.0))
         if own is not None and better:
-            found.append(f"{', '.join(f'{name} {mean:.3f}' for mean, name in better)} against {own:.3f} at horizon {metric[4:]}")
+            found.append(f"{', '.join(f'{name} {mean:#.3g}' for mean, name in better)} against {own:#.3g} at horizon {metric[4:]}")
     return f"forecasts without pretraining have a lower MSE: {'; '.join(found)}" if found else ""
 
 

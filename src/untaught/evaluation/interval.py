@@ -75,7 +75,8 @@ def bootstrap(
     """
     random = np.random.default_rng(0)
     resampled = np.array([score(np.bincount(random.integers(rows, size=rows), minlength=rows)).mean() for _ in range(RESAMPLES)])
-    found = Measured(score(np.ones(rows, np.int64)), resampled[~np.isnan(resampled)], (lowest, highest))
+    share = rows if (lowest, highest) == (0.0, 1.0) else 0
+    found = Measured(score(np.ones(rows, np.int64)), resampled[~np.isnan(resampled)], (lowest, highest), share)
     return min(max(found.mean, lowest), highest), *found.interval
 
 
@@ -87,11 +88,7 @@ def accuracy_rows(probe: str, labels: str, right: np.ndarray, truth: np.ndarray)
     def accuracy(counts: np.ndarray) -> np.ndarray:
         return correct @ counts.astype(np.float32) / rows
 
-    mean, low, high = bootstrap(accuracy, rows)
-    if low == high:  # all right or all wrong: the bootstrap has no variance, use Wilson's interval
-        low, high = wilson(mean, rows)
-        low, high = min(low, mean), max(high, mean)
-    result = [row(probe, labels, "accuracy", mean, low, high, draws)]
+    result = [row(probe, labels, "accuracy", *bootstrap(accuracy, rows), draws)]
     present, sizes = np.unique(truth, return_counts=True)
     if len(present) > 1 and sizes.max() > 2 * sizes.min():
         member = (truth[:, None] == present).astype(np.float32)  # (M, classes)

@@ -14,6 +14,7 @@ import numpy as np
 from untaught.config.registry import from_python
 from untaught.console import escaped
 from untaught.core import Options
+from untaught.evaluation.forecasts import NAMES as FORECASTS
 from untaught.evaluation.metrics import LEADING, is_main, metric_of, shown
 from untaught.report.advice import advise
 from untaught.report.charts import WIDTH, Curve, Point, chart, number, percent, thin
@@ -22,6 +23,7 @@ from untaught.storage.atomic import write_text
 from untaught.storage.ownership import check_replaceable
 
 NAMES = {"encoder": "this encoder", "random_init": "same encoder, random init", "raw": "raw data", "copy": "first mask, unchanged"}
+NAMES |= {name: title for name, title in FORECASTS.items() if name not in NAMES}
 COLOURED = ("encoder", "random_init", "raw")  # of their own in the page's style
 NAMES |= {"popularity": "popularity", "recent_popularity": "recent popularity", "item_knn": "item-kNN", "ease": "EASE"}
 PROBES = {
