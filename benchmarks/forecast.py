@@ -38,7 +38,7 @@ WINDOWS: dict[str, Any] = {"until": 8640, "window": 504, "stride": 8}
 PATCHES: dict[str, Any] = {"encoder__patch": 12, "encoder__width": 64, "encoder__depth": 3, "encoder__heads": 4, "apart": True, **WINDOWS}
 METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {  # name -> method, encoder, knobs
     "patchtst": ("mae", "patch_series", {**PATCHES, "masked__scale": (1.0, 1.0), "steps": 2000, "batch_size": 128}),
-    "ts2vec": ("ts2vec", "ts2vec", {"until": 8640, "window": 200, "stride": 8, "steps": 100, "batch_size": 8}),
+    "ts2vec": ("ts2vec", "ts2vec", {"until": 8640, "window": 200, "stride": 8, "steps": 200, "batch_size": 8}),
     "forecasting": ("forecasting", "patch_causal", {**PATCHES, "steps": 300, "batch_size": 64}),
 }
 TUNED: dict[str, Any] = {"scratch": False, "steps": 120, "batch_size": 32, "patience": 5}
