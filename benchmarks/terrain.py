@@ -1,13 +1,13 @@
 """Terrain from the gyroscope and accelerometer of a wheeled robot (BorealTC), windows of 5 s, split by run, few labelled runs.
 
     python benchmarks/terrain.py choose OUT --input bands --methods simclr,vicreg [--heads linear] [--knobs temperature=0.5]
-    python benchmarks/terrain.py final OUT --input bands --methods simclr --seeds 3
+    python benchmarks/terrain.py final OUT --input bands --seeds 3 --knobs steps=150 batch_size=32 temperature=1.0 global.jitter=0.6
     python benchmarks/terrain.py table OUT
 
 Every third run of each terrain is the test part (14 of 48 runs). Encoders are pretrained on all training runs without labels, on one of
 two inputs. values: pieces of 1.28 s; a 5 s window is encoded as the mean of its four quarters' vectors. bands: pieces of 20 s, turned into
 the mean and the log energy in eight bands of frequency of each channel in frames of 0.64 s; the views are crops of 4 to 6 s without other
-augmentations, so that positives are slices of one run, and a 5 s window is encoded whole. Labelled are 1 or 5 runs a class (fewer where a
+augmentations than knobs ask for, so that positives are slices of one run, and a 5 s window is encoded whole. Labelled are 1 or 5 runs a class (fewer where a
 class has fewer), or all; ten draws, the same for all features. Classifiers: a linear probe, a random forest and, for vectors and
 statistics, the mean of two forests; beside, both on the statistics of a window (the usual features of terrain classification) and on mean
 and deviation of its bands over time, and MiniRocket with ridge regression. choose: the same on the training runs alone, of which a third
