@@ -7,11 +7,11 @@
 Every third run of each terrain is the test part (14 of 48 runs). Encoders are pretrained on all training runs without labels, on one of
 two inputs. values: pieces of 1.28 s; a 5 s window is encoded as the mean of its four quarters' vectors. bands: pieces of 20 s, turned into
 the mean and the log energy in eight bands of frequency of each channel in frames of 0.64 s; the views are crops of 4 to 6 s without other
-augmentations than knobs ask for, so that positives are slices of one run, and a 5 s window is encoded whole. Labelled are 1 or 5 runs a class (fewer where a
-class has fewer), or all; ten draws, the same for all features. Classifiers: a linear probe, a random forest and, for vectors and
-statistics, the mean of two forests; beside, both on the statistics of a window (the usual features of terrain classification) and on mean
-and deviation of its bands over time, and MiniRocket with ridge regression. choose: the same on the training runs alone, of which a third
-validates, three times another third; the test part is not read. The data are those of UNTAUGHT_DATA/borealtc.
+augmentations than knobs ask for, so that positives are slices of one run, and a 5 s window is encoded whole. Labelled are 1 or 5 runs a
+class (fewer where a class has fewer), or all; ten draws, the same for all features. Classifiers: a linear probe, a random forest and, for
+vectors and statistics, the mean of two forests; beside, both on the statistics of a window (the usual features of terrain classification)
+and on mean and deviation of its bands over time, and MiniRocket with ridge regression. choose: the same on the training runs alone, of
+which a third validates, three times another third; the test part is not read. The data are those of UNTAUGHT_DATA/borealtc.
 """
 
 from __future__ import annotations
