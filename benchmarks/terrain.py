@@ -1,15 +1,17 @@
 """Terrain from the gyroscope and accelerometer of a wheeled robot (BorealTC), windows of 5 s, split by run, few labelled runs.
 
-    python benchmarks/terrain.py choose OUT --methods simclr,mae,t_loss [--knobs steps=200]
-    python benchmarks/terrain.py final OUT --methods simclr --seeds 3
+    python benchmarks/terrain.py choose OUT --input bands --methods simclr,vicreg [--heads linear] [--knobs temperature=0.5]
+    python benchmarks/terrain.py final OUT --input bands --seeds 3 --knobs steps=150 batch_size=32 temperature=1.0 global.jitter=0.6
     python benchmarks/terrain.py table OUT
 
-Every third run of each terrain is the test part (14 of 48 runs). Encoders are pretrained on all training runs without labels, in pieces of
-1.28 s; a 5 s window is encoded as the mean of its four quarters' vectors. Labelled are 1 or 5 runs a class (fewer where a class has
-fewer), or all; ten draws, the same for all features. Classifiers: a linear probe, a random forest and, for vectors and statistics, the
-mean of two forests; beside, the forest on the statistics of a window (the usual features of terrain classification) and MiniRocket with
-ridge regression. choose: the same on the training runs alone, of which a third validates; the test part is not read. The data are those of
-UNTAUGHT_DATA/borealtc.
+Every third run of each terrain is the test part (14 of 48 runs). Encoders are pretrained on all training runs without labels, on one of
+two inputs. values: pieces of 1.28 s; a 5 s window is encoded as the mean of its four quarters' vectors. bands: pieces of 20 s, turned into
+the mean and the log energy in eight bands of frequency of each channel in frames of 0.64 s; the views are crops of 4 to 6 s without other
+augmentations than knobs ask for, so that positives are slices of one run, and a 5 s window is encoded whole. Labelled are 1 or 5 runs a
+class (fewer where a class has fewer), or all; ten draws, the same for all features. Classifiers: a linear probe, a random forest and, for
+vectors and statistics, the mean of two forests; beside, both on the statistics of a window (the usual features of terrain classification)
+and on mean and deviation of its bands over time, and MiniRocket with ridge regression. choose: the same on the training runs alone, of
+which a third validates, three times another third; the test part is not read. The data are those of UNTAUGHT_DATA/borealtc.
 """
 
 from __future__ import annotations
@@ -27,12 +29,17 @@ import numpy as np
 from series import drawn_again, encoded_vectors, pretrained
 from series_ts2vec import T_95, rocket_features
 
+from untaught.config.registry import method_class
 from untaught.evaluation.linear import LinearProbe
 
 WINDOW, PIECE, STRIDE, QUARTERS = 500, 128, 64, 4  # time steps at 100 Hz
 DRAWS = 10
 SETTINGS = {"1 run": 1, "5 runs": 5, "all runs": 10**6}
 LOOP = {"steps": 200, "batch_size": 16}
+LONG, FRAME, HOP, BANDS = 2000, 64, 32, 8  # time steps of a piece, of a frame and between frames; bands of frequency
+STILL = {f"{view}.{name}": 0 for view in ("global", "global2") for name in ("jitter", "scaling", "time_warp", "magnitude_warp")}
+SLICES = STILL | {"global.scale": "0.2,0.3", "global2.scale": "0.2,0.3"}  # as shares of LONG
+HEADS = ("linear", "forest", "two forests", "ridge")
 
 
 class Runs(NamedTuple):
@@ -56,9 +63,9 @@ def load() -> Runs:
     return Runs([imu[start:end] for start, end in itertools.pairwise(offset)], np.asarray(file["terrain"]))
 
 
-def split(runs: Runs) -> tuple[Runs, Runs]:
+def split(runs: Runs, first: int = 2) -> tuple[Runs, Runs]:
     """All but every third run of each terrain, and these."""
-    held_out = np.concatenate([np.flatnonzero(runs.terrain == one)[2::3] for one in np.unique(runs.terrain)])
+    held_out = np.concatenate([np.flatnonzero(runs.terrain == one)[first::3] for one in np.unique(runs.terrain)])
     return runs.take(np.setdiff1d(np.arange(len(runs.series)), held_out)), runs.take(held_out)
 
 
@@ -68,9 +75,18 @@ def cut(runs: Runs) -> Cut:
     return Cut(np.concatenate(x), np.repeat(runs.terrain, counts), np.repeat(np.arange(len(counts)), counts))
 
 
-def pieces(runs: Runs) -> np.ndarray:
-    """For pretraining: (N,6,PIECE)."""
-    return np.stack([series[s : s + PIECE].T for series in runs.series for s in range(0, len(series) - PIECE + 1, STRIDE)])
+def pieces(runs: Runs, length: int, stride: int) -> np.ndarray:
+    """For pretraining: (N,6,length). A shorter run has none."""
+    return np.stack([series[s : s + length].T for series in runs.series for s in range(0, len(series) - length + 1, stride)])
+
+
+def bands(x: np.ndarray) -> np.ndarray:
+    """x (N,C,T) -> (N, C * (1 + BANDS), frames): each channel's mean in a frame, and its log energy in bands of frequency."""
+    frames = np.lib.stride_tricks.sliding_window_view(x, FRAME, axis=2)[:, :, ::HOP]
+    mean = frames.mean(3)
+    power = np.abs(np.fft.rfft((frames - mean[..., None]) * np.hanning(FRAME), axis=3)) ** 2
+    energies = [np.log(part.mean(3) + 1e-6) for part in np.array_split(power[..., 1:], BANDS, axis=3)]
+    return np.concatenate([mean, *energies], 1).astype(np.float32)
 
 
 def statistics_of(x: np.ndarray) -> np.ndarray:
@@ -82,8 +98,16 @@ def statistics_of(x: np.ndarray) -> np.ndarray:
     return np.concatenate([x.mean(2), x.std(2), x.min(2), x.max(2), quartiles, steps, *bands], 1)
 
 
-def vectors(model: Any, x: np.ndarray) -> np.ndarray:
-    """(N,D): the mean of the vectors of each window's quarters."""
+def bands_over_time(x: np.ndarray) -> np.ndarray:
+    """Mean and deviation over time of what the encoder is given as bands."""
+    frames = bands(x)
+    return np.concatenate([frames.mean(2), frames.std(2)], 1)
+
+
+def vectors(model: Any, x: np.ndarray, read: str) -> np.ndarray:
+    """(N,D): of a window's bands, or the mean over the quarters of its values."""
+    if read == "bands":
+        return encoded_vectors(model, bands(x))
     quarters = x.reshape(len(x), x.shape[1], QUARTERS, -1).transpose(0, 2, 1, 3).reshape(-1, x.shape[1], WINDOW // QUARTERS)
     return encoded_vectors(model, quarters).reshape(len(x), QUARTERS, -1).mean(1)
 
@@ -120,9 +144,9 @@ def labelled(part: Cut, count: int, draw: int) -> np.ndarray:
 
 
 def scored(
-    about: dict[str, Any], features: dict[str, tuple[np.ndarray, np.ndarray]], train: Cut, test: Cut, statistic: int = 0
+    about: dict[str, Any], features: dict[str, tuple[np.ndarray, np.ndarray]], train: Cut, test: Cut, asked: set[str], statistic: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Rows of every classifier on features by name (of the training and test windows): right and all windows of each test run.
+    """Rows of the classifiers asked for on features by name (of the training and test windows): right and all windows of each test run.
 
     statistic: the number of columns before those of the encoder, where both are given.
     """
@@ -130,10 +154,12 @@ def scored(
         heads: dict[str, Any] = {"ridge": ridge} if name == "MiniRocket" else {"forest": forest}
         if name.endswith("+ statistics"):
             heads["two forests"] = lambda a, y, b, seed: two_forests(a, y, b, seed, statistic)
-        if name not in ("statistics", "MiniRocket"):
+        if name != "MiniRocket":
             probe = LinearProbe(a.astype(np.float32), b.astype(np.float32))
             heads["linear"] = lambda rows, y, probe=probe: probe.predict(rows, y)[0]
         for head, fit in heads.items():
+            if head not in asked:
+                continue
             for setting, count in SETTINGS.items():
                 for draw in range(1 if setting == "all runs" else DRAWS):
                     rows = labelled(train, count, draw)
@@ -150,47 +176,45 @@ def scored(
                     }
 
 
-def classical(train: Cut, test: Cut) -> Iterator[dict[str, Any]]:
+def classical(about: dict[str, Any], train: Cut, test: Cut) -> Iterator[dict[str, Any]]:
+    found = {name: (make(train.x), make(test.x)) for name, make in (("statistics", statistics_of), ("bands over time", bands_over_time))}
     rocket = rocket_features(train.x, test.x, 0)
-    yield from scored(
-        {}, {"statistics": (statistics_of(train.x), statistics_of(test.x)), "MiniRocket": (rocket[0], rocket[1])}, train, test
-    )
+    yield from scored(about, {**found, "MiniRocket": (rocket[0], rocket[1])}, train, test, set(HEADS))
 
 
-def ours(method: str, knobs: dict[str, str], seed: int, runs: Runs, train: Cut, test: Cut, drawn: set[str]) -> Iterator[dict[str, Any]]:
-    """Rows of the pretrained encoder, and of its random init unless its name is in `drawn`; alone, and beside the statistics."""
-    model, seconds = pretrained(pieces(runs), method, {**LOOP, **knobs}, seed)
+def ours(about: dict[str, Any], method: str, read: str, runs: Runs, train: Cut, test: Cut, asked: set[str]) -> Iterator[dict[str, Any]]:
+    """Rows of the pretrained encoder and of its random init; alone, and beside the statistics."""
+    x, loop = (bands(pieces(runs, LONG, WINDOW)), SLICES) if read == "bands" else (pieces(runs, PIECE, STRIDE), {})
+    loop = {name: value for name, value in loop.items() if name.split(".")[0] in method_class(method).views}
+    model, seconds = pretrained(x, method, {**LOOP, **loop, **about["knobs"]}, about["seed"])
     own = statistics_of(train.x), statistics_of(test.x)
-    networks = {method: model}
-    if f"{model.config['encoder']} {seed}" not in drawn:
-        drawn.add(f"{model.config['encoder']} {seed}")
-        networks[f"random init, {model.config['encoder']}"] = drawn_again(model, seed)
-    for name, network in networks.items():
-        a, b = vectors(network, train.x), vectors(network, test.x)
+    about = {**about, "input": read, "seconds": round(seconds, 1)}
+    for name, network in {method: model, f"random init, {model.config['encoder']}": drawn_again(model, about["seed"])}.items():
+        a, b = vectors(network, train.x, read), vectors(network, test.x, read)
         both = np.hstack([own[0], a]), np.hstack([own[1], b])
-        about = {"knobs": knobs, "seed": seed, "seconds": round(seconds, 1)}
-        yield from scored(about, {name: (a, b), f"{name} + statistics": both}, train, test, own[0].shape[1])
+        yield from scored(about, {name: (a, b), f"{name} + statistics": both}, train, test, asked, own[0].shape[1])
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: accuracy over test windows in %, means over draws and seeds, half a 95% interval over draws; then differences to
+    """Markdown: accuracy over test windows in %, means over draws, seeds and thirds, half a 95% interval over draws; then differences to
     the forest on statistics, with the same draws."""
-    key = lambda row: (row["features"], row["head"], json.dumps(row.get("knobs") or {}))  # noqa: E731
+    own = lambda row: " ".join([f"of {row['input']}", *(f"{name}={value}" for name, value in row["knobs"].items())])  # noqa: E731
+    key = lambda row: (row["features"], row["head"], own(row) if "knobs" in row else "")  # noqa: E731
     found: dict[Any, dict[str, dict[int, list[float]]]] = {}
     for row in rows:
         draws = found.setdefault(key(row), {}).setdefault(row["labels"], {})
         draws.setdefault(row["draw"], []).append(100 * sum(row["right"]) / sum(row["of"]))
     lines = ["| features, classifier | " + " | ".join(SETTINGS) + " | " + " | ".join(f"{name}, difference" for name in SETTINGS) + " |"]
     lines.append("|---|" + "---|" * 2 * len(SETTINGS))
-    usual = found[("statistics", "forest", "{}")]
-    for what, own in found.items():
-        means = {setting: [statistics.mean(each) for _, each in sorted(own.get(setting, {}).items())] for setting in SETTINGS}
+    usual = found[("statistics", "forest", "")]
+    for what, draws in found.items():
+        means = {setting: [statistics.mean(each) for _, each in sorted(draws.get(setting, {}).items())] for setting in SETTINGS}
         base = {setting: [statistics.mean(each) for _, each in sorted(usual[setting].items())] for setting in SETTINGS}
         cells = [_interval(means[setting]) for setting in SETTINGS]
         for setting in SETTINGS:
             pairs = zip(means[setting], base[setting], strict=False)
-            cells.append(_interval([a - b for a, b in pairs], "+") if what != ("statistics", "forest", "{}") else "")
-        lines.append(f"| {what[0]}, {what[1]}{'' if what[2] == '{}' else f' {what[2]}'} | {' | '.join(cells)} |")
+            cells.append(_interval([a - b for a, b in pairs], "+") if what != ("statistics", "forest", "") else "")
+        lines.append(f"| {what[0]}, {what[1]}{what[2] and f', {what[2]}'} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -206,7 +230,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("choose", "final", "table"))
     parser.add_argument("out", type=Path)
+    parser.add_argument("--input", choices=("values", "bands"), default="bands")
     parser.add_argument("--methods", default="simclr")
+    parser.add_argument("--heads", default=",".join(HEADS))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--knobs", nargs="*", default=[], help="key=value")
     asked = parser.parse_args()
@@ -216,23 +242,24 @@ def main() -> None:
             print(f"{file.stem}\n{table([json.loads(line) for line in file.read_text().splitlines()])}\n")
         return
     file = asked.out / f"{asked.what}.jsonl"
+    first = not file.exists()
     runs, held_out = split(load())
-    if asked.what == "choose":
-        runs, held_out = split(runs)
-    train, test = cut(runs), cut(held_out)
+    parts = [split(runs, third) for third in range(3)] if asked.what == "choose" else [(runs, held_out)]
     knobs = dict(knob.split("=", 1) for knob in asked.knobs)
-    drawn: set[str] = set()
+    heads = set(asked.heads.split(","))
 
     def keep(found: Iterator[dict[str, Any]]) -> None:
         with file.open("a") as to:
             for row in found:
                 to.write(json.dumps(row) + "\n")
 
-    if not file.exists():
-        keep(classical(train, test))
-    for method in asked.methods.split(","):
-        for seed in range(asked.seeds):
-            keep(ours(method, knobs, seed, runs, train, test, drawn))
+    for third, (runs, held_out) in enumerate(parts):
+        train, test = cut(runs), cut(held_out)
+        if first:
+            keep(classical({"third": third}, train, test))
+        for method in asked.methods.split(","):
+            for seed in range(asked.seeds):
+                keep(ours({"third": third, "knobs": knobs, "seed": seed}, method, asked.input, runs, train, test, heads))
     print(table([json.loads(line) for line in file.read_text().splitlines()]))
 
 
