@@ -169,6 +169,6 @@ def test_other_methods_and_encoders_are_the_librarys(method: str) -> None:
 
 
 def test_messages_are_printed_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "file", io.StringIO())
+    monkeypatch.setattr(console, "_file", io.StringIO())  # of `file`, a later test would get the stderr of this one
     SelfSupervisedEncoder(steps=1, verbose=True).fit(people(40)[0])
     assert "read as categories: town" in console.file.getvalue()  # type: ignore[attr-defined]

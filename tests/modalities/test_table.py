@@ -175,6 +175,17 @@ def test_a_row_without_a_column_says_which() -> None:
     prep.decode({"table": rows(1)[0] | {"more": 3}})  # further columns are not read
 
 
+def test_what_can_not_be_used_in_new_rows_is_said() -> None:
+    prep = fitted(rows())
+    assert TABLE.unlike([{"table": row} for row in rows(5)], prep) == []
+    new = [row | {"age": "31,5", "weight": "?", "colour": "violet", "day": "soon"} for row in rows(3)]
+    assert TABLE.unlike([{"table": row} for row in [*new, *rows(1)]], prep) == [
+        "column age: 3 of 4 rows sampled have a value that is no number as in training and is taken as missing, e.g. '31,5'",
+        "column colour: 3 of 4 rows sampled have a category unseen in training, e.g. 'violet'",
+        "column day: 3 of 4 rows sampled have a value that is no date as in training and is taken as missing, e.g. 'soon'",
+    ]
+
+
 def test_many_categories_share_one_value_and_unseen_ones_take_it() -> None:
     prep = fitted(rows(900, many=[f"c{i % 300 if i < 600 else i % 200}" for i in range(900)]))
     (many,) = [feature for feature in features_of(prep) if feature.column == "many"]

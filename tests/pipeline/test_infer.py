@@ -33,3 +33,11 @@ def test_named_columns_tell_the_modality_that_has_them(tmp_path: Path) -> None:
     assert chosen_modality(None, str(log), {"time": "day", "id": "customer", "series": "bought"}).name == "series"
     with pytest.raises(UserError, match=r"^no column custmer in .*log.csv; its columns are customer, bought, day"):
         chosen_modality(None, str(log), {"user": "custmer", "item": "bought"})
+
+
+def test_numbers_are_no_documents_whatever_their_column_is_called(tmp_path: Path) -> None:
+    animals = tmp_path / "animals.csv"
+    animals.write_text("name,body,brain\nMountain beaver,1.35,8.1\nCow,465,423\n")
+    assert chosen_modality(None, str(animals)).name == "table"
+    animals.write_text("name,body,brain\nMountain beaver,a small one,8.1\nCow,a large one,423\n")
+    assert chosen_modality(None, str(animals)).name == "text"

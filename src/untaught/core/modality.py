@@ -99,6 +99,7 @@ class Modality:
     doubt: Callable[[tuple[int, ...], bool], str | None] = lambda shape, tensor: None  # (shape, is torch) -> doubt that rows are records
     likely: Callable[[list[Record]], bool] = lambda records: True  # whether readable records are of this modality, to infer it
     adapt: Callable[[list[Record], Options], Options] = lambda records, settings: settings  # (new records, settings) -> settings for them
+    unlike: Callable[[list[Record], Preprocessor], list[str]] = lambda records, prep: []  # what an encoder can't use in new data, in words
     runs: Callable[[list[Options]], tuple[str, int] | None] = lambda views: None  # ragged field read as one stream; length per sample
     learn: Callable[[Iterable[Record], Options], tuple[Options, Files]] | None = None  # fits what decoding requires (a tokenizer)
     extend: Callable[[Iterable[Record], Preprocessor], Preprocessor] | None = None  # (training records, an encoder's) -> for their columns

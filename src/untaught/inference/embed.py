@@ -19,6 +19,7 @@ from untaught.data.pieces import records_of
 from untaught.data.sources import open_source, peek
 from untaught.data.store import packed
 from untaught.data.stream import Stream
+from untaught.data.whole_rows import takes_whole_rows
 from untaught.evaluation.features import encode
 from untaught.inference.endings import check_ending
 from untaught.ops.precision import has_bfloat16
@@ -53,7 +54,8 @@ class Embedder:
         self.verb = verb
         self.skipped: list[tuple[str, str]] = list(self.source.skipped)
         say(f"data      {self.source.what}")
-        records = peek(self.source) if prep.modality.learn is None else []  # a learned preprocessor (tokenizer) accepts any data
+        any_data = prep.modality.learn is not None and not takes_whole_rows(prep.modality)  # a tokenizer reads all texts
+        records = [] if any_data else peek(self.source)
         for key, (found, takes) in differing(records[:: -(-len(records) // CHECKED) or 1], prep).items():
             say(f"input     {prep.modality.noun} converted from {key} {found} to {takes}, as in training")
         self.prep = adapted(records, prep)

@@ -176,10 +176,12 @@ def in_pieces(source: Source, prep: Preprocessor) -> Source:
 
 
 def adapted(records: list[Record], prep: Preprocessor) -> Preprocessor:
-    """An encoder's preprocessor, with settings it leaves open inferred from new data and printed."""
+    """An encoder's preprocessor, with settings it leaves open inferred from new data and printed, and what it can't use of them."""
     settings = prep.modality.adapt(records, prep.settings)
     if new := {key: value for key, value in settings.items() if key not in prep.settings}:
         say("input     inferred from the data: " + ", ".join(f"{key} {value}" for key, value in new.items()))
+    for doubt in prep.modality.unlike(records, prep):
+        warn(doubt)
     return replace(prep, settings=settings)
 
 

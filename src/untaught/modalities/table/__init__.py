@@ -10,7 +10,7 @@ from typing import Literal
 
 from untaught.core import Modality, Options
 from untaught.data.whole_rows import EVERY
-from untaught.modalities.table.cells import decode, raw
+from untaught.modalities.table.cells import decode, raw, unlike
 from untaught.modalities.table.columns import FILE, check_files, extend, learn, plan
 from untaught.modalities.table.pictures import PRETEXTS, render
 from untaught.modalities.table.views import (
@@ -44,6 +44,7 @@ TABLE = Modality(
     files=(FILE,),
     check_files=check_files,
     decode=decode,
+    unlike=unlike,
     presets=presets,
     check=check,
     views={

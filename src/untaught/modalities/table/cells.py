@@ -15,6 +15,7 @@ from untaught.modalities.table.dates import PARTS, as_date, date_parts
 
 UNSEEN = -1.0  # the code of a category that no training row has
 LARGEST = 1e6  # standard deviations
+SAID = 5  # columns of which `unlike` tells
 
 
 def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
@@ -31,6 +32,24 @@ def decode(record: Record, prep: Preprocessor) -> dict[str, np.ndarray]:
             raise ValueError(f"has no column {column}") from None
         cells += _cells(value, features)
     return {"cells": np.array(cells, np.float32)}
+
+
+def unlike(records: list[Record], prep: Preprocessor) -> list[str]:
+    """In new rows, values that can't be read as in training, and categories that no training row had: how many of each column, in words."""
+    rows, said = [values_of(record["table"]) for record in records if not isinstance(record["table"], Exception)], []
+    for column, features in _by_column(prep.files["columns.json"]):
+        known = [value for row in rows if plain(value := row.get(column)) is not None]
+        read = [_cells(value, features)[0] for value in known]
+        lost = [value for value, cell in zip(known, read, strict=True) if math.isnan(cell)]
+        unseen = [value for value, cell in zip(known, read, strict=True) if features[0].values is not None and cell == UNSEEN]
+        kind = "date" if features[0].part else "number"
+        for some, what in (
+            (lost, f"a value that is no {kind} as in training and is taken as missing"),
+            (unseen, "a category unseen in training"),
+        ):
+            if some:
+                said.append(f"column {column}: {len(some):,} of {len(rows):,} rows sampled have {what}, e.g. {str(some[0])[:40]!r}")
+    return [*said[:SAID], *([f"and {len(said) - SAID:,} more such columns"] if len(said) > SAID else [])]
 
 
 @lru_cache(8)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from untaught.core import Modality, Options, Preprocessor, UserError
+from untaught.data.labels import NUMBER
 from untaught.data.target import Target
 from untaught.modalities.text import tags
 from untaught.modalities.text.corrupt import check, deleted, infilled, masked_tokens, next_tokens, presets, runs, traced, whole
@@ -78,6 +79,7 @@ TEXT = Modality(
     encoder_for=encoder_for,
     encoder_arguments=encoder_arguments,
     export=export,
+    likely=lambda records: not all(NUMBER.fullmatch(str(record["text"]).strip()) for record in records),
     kind=lambda settings: settings["tokenizer"],
     method="mlm",
     batch=64,
