@@ -229,3 +229,18 @@ def test_labels_of_users_take_no_events_from_the_recommenders(tmp_path: Path) ->
     )
     assert plain["ease", "ndcg@10"] > 0.5
     assert beside == plain
+
+
+def test_methods_are_compared_by_the_validation_event(tmp_path: Path) -> None:
+    found = ut.compare(circles(), ["clm", "simclr"], steps=120, out=tmp_path / "out", modality="events", **KNOBS).result
+    assert "the validation event of 59 users" in found["scored_on"]  # one has too few events
+    assert found["winner"] == "clm"
+    for one in (*found["baselines"].values(), *found["rounds"][-1]["results"].values()):
+        assert (one["probe"], one["metric"]) == ("next_item", "ndcg@10")
+    classical = {"popularity", "recent_popularity", "item_knn", "ease"}
+    assert set(found["baselines"]) > classical
+    assert {row["features"] for row in found["test"]} == {"encoder", "random_init", *classical}
+    told = {row["features"]: row["mean"] for row in found["test"] if row["metric"] == "ndcg@10"}
+    assert told["encoder"] > 2 * told["random_init"]
+    rows = {(row["features"], row["metric"]): row["mean"] for row in ut.evaluate(tmp_path / "out" / "clm", circles())}
+    assert rows["encoder", "ndcg@10"] == pytest.approx(told["encoder"])

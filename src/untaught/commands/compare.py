@@ -29,7 +29,8 @@ from untaught.distributed.process_group import ProcessGroup
 from untaught.downstream.label_sampling import Trial
 from untaught.evaluation.evaluator import Scorer, merge_rows
 from untaught.evaluation.models import EvaluatedModel, open_model, random_init_encoder
-from untaught.evaluation.selection import DECISIVE, Selection, label_free_order
+from untaught.evaluation.next_item import VALIDATION
+from untaught.evaluation.selection import DECISIVE, NextItemSelection, Selection, label_free_order
 from untaught.pipeline.dataset import Dataset
 from untaught.pipeline.infer import chosen_modality
 from untaught.pipeline.view_pipeline import Views
@@ -46,7 +47,7 @@ CANDIDATES = (  # without --methods: one or two well-tried methods of each famil
 )
 EACH = 5.0  # default minutes for each method, over all rounds
 QUIET: Options = {"evaluate_every": 0}  # the rounds are scored here; kNN during training would take its share of the minutes
-RAW, RANDOM = "raw", "random_init"
+RANDOM = "random_init"
 
 
 @dataclasses.dataclass
@@ -205,8 +206,7 @@ class Race:
             if not self.baselines:
                 say(f"scores    {selection.about}")
                 self.about = selection.about
-                if not selection.why_not:
-                    self.baselines[RAW] = selection.score(None)
+                self.baselines |= selection.baselines()
                 for name, peer in self.peers.items():
                     network, view = _peer(name, peer, run.data)
                     self.baselines[name] = selection.score(network.to(_device(run)), view)
@@ -217,9 +217,11 @@ class Race:
         if title not in self.baselines and not name.startswith("module:"):
             self.baselines[title] = selection.score(_random_init(run).to(_device(run)))
 
-    def _selection(self, run: Run) -> Selection:
+    def _selection(self, run: Run) -> Selection | NextItemSelection:
         assert isinstance(run.scorer, Scorer)
-        return Selection(run.scorer, self.labels, run.trainer.train_config.seed)
+        found = Selection(run.scorer, self.labels, run.trainer.train_config.seed)
+        ranked = found.why_not and run.next_item.possible and len(run.next_item.of(VALIDATION).rows)
+        return NextItemSelection(run.next_item, found) if ranked else found
 
     def _pretraining(self, one: Entrant, length: Options) -> PretrainArguments:
         own = self.arguments
@@ -380,16 +382,15 @@ class Race:
             with hushed(self.warned):
                 trained = conclude(run)
             selection = self._selection(run)
-            if run.scorer.possible and not selection.why_not:
-                networks: list[tuple[str, Any, Views | None]] = [("encoder", _exported(run), None), (RANDOM, None, None), (RAW, None, None)]
+            if (run.scorer.possible or isinstance(selection, NextItemSelection)) and not selection.why_not:
+                networks: list[tuple[str, Encoder, Views | None]] = [("encoder", _exported(run), None)]
                 if not _architecture(run)[0].startswith("module:"):
-                    networks[1] = (RANDOM, _random_init(run), None)
-                else:
-                    del networks[1]
+                    networks.append((RANDOM, _random_init(run), None))
                 networks += [(name, *_peer(name, peer, run.data)) for name, peer in self.peers.items()]
                 rows: list[Options] = []
                 for features, network, view in networks:
-                    rows += selection.test(features, network.to(_device(run)) if network is not None else None, view)
+                    rows += selection.test(features, network.to(_device(run)), view)
+                rows += selection.test_baselines()
                 merge_rows(run.folder.path / "evaluation.json", rows)
                 self.state["test"] = rows
             return trained

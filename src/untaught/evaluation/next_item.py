@@ -150,18 +150,18 @@ class NextItem:
         hit, gain = gains(self._of_encoder(encoder, VALIDATION, asked)).mean(0)
         return {"val_ndcg@10": float(gain), "val_hr@10": float(hit)}
 
-    def measure(self, features: str, encoder: nn.Module) -> tuple[list[Options], dict[str, Measured]]:
+    def measure(self, features: str, encoder: nn.Module, part: str = TEST) -> tuple[list[Options], dict[str, Measured]]:
         """Rows of evaluation.json named `features`, and the scores as `Measured`."""
-        return self._rows(features, self._of_encoder(encoder, TEST, self.of(TEST)))
+        return self._rows(features, self._of_encoder(encoder, part, self.of(part)))
 
-    def baselines(self) -> tuple[list[Options], dict[str, dict[str, Measured]]]:
+    def baselines(self, part: str = TEST) -> tuple[list[Options], dict[str, dict[str, Measured]]]:
         """Rows of all classical recommenders, and their scores by name."""
         rows: list[Options] = []
         found = {}
         with progress_bar("classical recommenders") as bar:
             bar.add_task("", total=None, note="")
             for name, score in self._recommenders():
-                own, found[name] = self._rows(name, self._of_scores(score, self.of(TEST)))
+                own, found[name] = self._rows(name, self._of_scores(score, self.of(part)))
                 rows += own
         return rows, found
 

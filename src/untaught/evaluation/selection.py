@@ -16,6 +16,7 @@ from untaught.evaluation import low_label
 from untaught.evaluation.battery import PROBES
 from untaught.evaluation.evaluator import Scorer
 from untaught.evaluation.metrics import is_main, metric_of
+from untaught.evaluation.next_item import VALIDATION, NextItem, can_rank
 from untaught.evaluation.number_probes import correlation
 from untaught.evaluation.spectrum import alpha_req, rankme
 from untaught.pipeline.view_pipeline import Views
@@ -26,6 +27,7 @@ JUDGED = 2_000  # validation samples that are enough: with fewer in a fold, more
 SPECTRUM = 2_000  # samples of which RankMe and alpha are measured
 LEAST = 10  # labelled samples under which nothing is chosen by them
 DECISIVE = 0.5  # mean rank correlation of the label-free criteria from which they decide
+RAW = "raw"
 CRITERIA = {"rankme": "RankMe", "alpha": "alpha-ReQ", "loss": "pretext loss"}
 
 
@@ -97,6 +99,10 @@ class Selection:
             found | first | {"score": mean, "low": max(mean - spread, least), "high": min(mean + spread, 1.0)}
         )  # all main metrics end at 1
 
+    def baselines(self) -> dict[str, Options]:
+        """What needs no encoder, by name, as in `score`."""
+        return {} if self.why_not else {RAW: self.score(None)}
+
     def _fold(self, features: Any, targets: np.ndarray, judged: np.ndarray) -> Options:
         return self._probe(features[~judged], targets[~judged], features[judged], targets[judged])[0]
 
@@ -105,6 +111,10 @@ class Selection:
         rows = PROBES[self.scorer.kind].inner(*parts)
         return sorted(rows, key=lambda row: not is_main(row["metric"]))
 
+    def test_baselines(self) -> list[Options]:
+        """Their rows on the test part."""
+        return self.test(RAW, None)
+
     def test(self, features: str, encoder: nn.Module | None, view: Views | None = None) -> list[Options]:
         """Rows of the same probe on the test part, as in evaluation.json, named `features`; fitted on all labels, or those of `labels`."""
         scorer = self.scorer
@@ -112,6 +122,41 @@ class Selection:
         parts = [found for rows in (fit, scorer.queries) for found in (scorer.features(encoder, rows, view, features), scorer.labels(rows))]
         rows = [{**row, "probe": row["probe"].removesuffix("-inner"), "labels": self.setting} for row in self._probe(*parts)]
         return scorer.named(features, rows)
+
+
+class NextItemSelection:
+    """As `Selection`, for histories without labels: each user's event before the one that tests is ranked among all items."""
+
+    why_not = ""
+
+    def __init__(self, ranker: NextItem, spectra: Selection) -> None:
+        self.ranker, self.spectra = ranker, spectra
+
+    @property
+    def about(self) -> str:
+        users, noun = len(self.ranker.of(VALIDATION).rows), self.spectra.scorer.dataset.modality.noun
+        return f"the validation event of {users:,} {noun} (full ranking, items of the history filtered); the test events are not read"
+
+    def score(self, encoder: nn.Module, view: Views | None = None, name: str = "") -> Options:
+        """As of `Selection`; of an encoder that can't rank items, without a score."""
+        found = self.spectra.score(encoder, view, name)
+        return found | _ranked(self.ranker.measure(name, encoder, VALIDATION)[0]) if can_rank(encoder) else found
+
+    def baselines(self) -> dict[str, Options]:
+        """The classical recommenders. Their own knobs are chosen by the same events."""
+        rows = self.ranker.baselines(VALIDATION)[0]
+        return {name: _ranked([row for row in rows if row["features"] == name]) for name in dict.fromkeys(row["features"] for row in rows)}
+
+    def test(self, features: str, encoder: nn.Module, view: Views | None = None) -> list[Options]:
+        return self.ranker.measure(features, encoder)[0] if can_rank(encoder) else []
+
+    def test_baselines(self) -> list[Options]:
+        return self.ranker.baselines()[0]
+
+
+def _ranked(rows: list[Options]) -> Options:
+    first = next(row for row in rows if is_main(row["metric"]))
+    return {"probe": first["probe"], "metric": first["metric"], "score": first["mean"], "low": first["low"], "high": first["high"]}
 
 
 def fifths(targets: np.ndarray, seed: int, groups: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from untaught.storage.safe_load import check_kinds, read_json
 
 FILE, PAGE = "compare.json", "compare.html"
 SCHEMA = 1
+NAMES = {"raw": "raw data", "recent_popularity": "recent popularity", "item_knn": "item-kNN", "ease": "EASE"}
 MEMORY = "in memory"  # recorded for data from Python
 KINDS: dict[str, Any] = {
     **dict.fromkeys(("modality", "unit", "labels", "scored_on"), str),
@@ -81,7 +82,7 @@ def line(title: str, result: Options) -> str:
 def shown_name(features: str) -> str:
     """The name of a baseline for people: raw -> raw data, "random_init: conv_small" -> "random init: conv_small"."""
     name = features.removeprefix("against:")
-    return "raw data" if name == "raw" else name.replace("random_init", "random init", 1)
+    return NAMES.get(name) or name.replace("random_init", "random init", 1)
 
 
 def regret(state: Options) -> float | None:
