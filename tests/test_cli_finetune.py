@@ -37,7 +37,7 @@ def run(cli: Cli, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def model(cli: Cli, run: Path, labelled: Path) -> Path:
-    done = cli("finetune", run, "--data", labelled, "steps=20", "precision=float32")
+    done = cli("finetune", run, "steps=20", "precision=float32")  # on the run's own data
     assert done.code == 0, done.err
     assert "classes, 38 images to learn from, none to stop by" in done.err
     assert "accuracy           fine-tuned " in done.err
@@ -101,9 +101,10 @@ def test_faults_are_one_line(cli: Cli, run: Path, model: Path, labelled: Path, t
     (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:100])
     bare = shutil.copytree(model, tmp_path / "bare")
     (bare / "model.safetensors").unlink()
+    alone = shutil.copytree(run / "encoder", tmp_path / "alone")
     given = ("--data", labelled)
     for words, said in {
-        ("finetune", run): "no labelled data given; pass --data FOLDER, or a table",
+        ("finetune", alone): f"{alone} has no data of its own; pass labelled data with --data",
         ("finetune", tmp_path / "nope", *given): f"{tmp_path / 'nope'} does not exist",
         ("finetune", tmp_path / "empty", *given): f"{tmp_path / 'empty'} holds no encoder (config.json and model.safetensors)",
         ("finetune", half, *given): f"{half} holds no encoder",

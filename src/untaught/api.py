@@ -144,7 +144,7 @@ class Run:
 
     def finetune(
         self,
-        data: Any,
+        data: Any = None,
         task: str = "classify",
         *,
         out: PathArgument | None = None,
@@ -527,13 +527,13 @@ def _propagate(
     return rows
 
 
-def finetune(run: PathArgument | Run, data: Any, task: str = "classify", **options: Any) -> Model:
+def finetune(run: PathArgument | Run, data: Any = None, task: str = "classify", **options: Any) -> Model:
     """Trains an encoder and a head on labelled data, with the same network trained from scratch as the baseline -> the model.
 
-    run: a Run, or its folder or encoder folder. data: labelled, as for `pretrain`. task: "classify", "multilabel" for several classes per
-    sample, "regress" for a number, "segment", "tag", "transcribe", or "forecast" for the next values of series. options:
-    out (the model's folder; default RUN/finetuned), columns, label, split, and knobs as on the command line (`labels="1%"`), with a dot
-    written as two underscores. Raises UserError, one line, for every fault that the caller can fix.
+    run: a Run, or its folder or encoder folder. data: labelled, as for `pretrain`; None for those of the run. task: "classify",
+    "multilabel" for several classes per sample, "regress" for a number, "segment", "tag", "transcribe", or "forecast" for the next values
+    of series. options: out (the model's folder; default RUN/finetuned), columns, label, split, and knobs as on the command line
+    (`labels="1%"`), with a dot written as two underscores. Raises UserError, one line, for every fault that the caller can fix.
     """
     return _run(run).finetune(data, task, **options)
 

@@ -230,7 +230,7 @@ def finetune(
     knobs: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. labels=1% draws=5 train=partial balance=logits lr=3e-4")
     ] = None,
-    data: Annotated[str, typer.Option(help="labelled data: class folders, a table, arrays")] = "",
+    data: Annotated[str, typer.Option(help="labelled data: class folders, a table, arrays; by default those of the run")] = "",
     task: Annotated[
         str,
         typer.Option(
@@ -248,10 +248,8 @@ def finetune(
     """Fine-tune an encoder, and compare with training from scratch. untaught finetune runs/cells --data labelled/ --task classify"""
     from untaught import api
 
-    if not data:
-        raise api.UserError("no labelled data given; pass --data FOLDER, or a table")
     how: dict[str, Any] = {"out": out, "columns": _columns_of(columns, group, without), "label": label, "split": split}
-    api.finetune(run, data, task, **how, **_own(_knobs(knobs), api.Run.finetune))
+    api.finetune(run, data or None, task, **how, **_own(_knobs(knobs), api.Run.finetune))
 
 
 @app.command()

@@ -36,7 +36,7 @@ from untaught.pipeline.seen_rows import SeenRows
 from untaught.pipeline.view_pipeline import view_options
 from untaught.storage.atomic import make_room
 from untaught.storage.cells import plain_cells
-from untaught.storage.run_dir import claim_path
+from untaught.storage.run_dir import claim_path, data_of, read_run
 
 if TYPE_CHECKING:
     import pyarrow
@@ -57,14 +57,20 @@ def finetune(
 ) -> tuple[Path, Pretrained]:
     """Trains, compares and saves -> the folder of the fine-tuned model, and the model.
 
-    model: the encoder of the run, or encoder folder, at `path`. record: whether to print the scores and add them to evaluation.json of
-    the run.
+    model: the encoder of the run, or encoder folder, at `path`. data: None for those of the run. record: whether to print the scores and
+    add them to evaluation.json of the run.
     """
     model, others = resized(model, knobs or {})
     place = path.parent if path.name == "encoder" else path
     ours = (place / "run.yaml").exists()
     if out and os.path.lexists(out):
         raise UserError(f"{out} already exists; choose another --out")
+    if data is None:
+        if not ours:
+            raise UserError(f"{path} has no data of its own; pass labelled data with --data")
+        own = read_run(place / "run.yaml")
+        data, columns = data_of(own, place), {**(own["columns"] or {}), **(columns or {})} or None
+        label, split = label or own["label"], split or own["split"]
     make_room(out or place / "finetuned")
     tuner = open_tuner(model, path, data, task=task, columns=columns, label=label, split=split, knobs=others)
     cls, trial, layers, dataset = tuner.cls, tuner.trial, tuner.layers, tuner.dataset

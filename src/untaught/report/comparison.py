@@ -72,7 +72,7 @@ def line(title: str, result: Options) -> str:
     if "score" in result:
         metric = result["metric"]
         low, high = shown(metric, result["low"]), shown(metric, result["high"])
-        parts.append(f"{result['probe']} {metric} {shown(metric, result['score'])} ({low} to {high})")
+        parts.append(f"{result['probe'].replace('_', ' ')} {metric} {shown(metric, result['score'])} ({low} to {high})")
     parts += [f"{name} {number(result[key])}" for key, name in CRITERIA.items() if result.get(key) is not None]
     if "steps" in result:
         parts.append(f"after {result['steps']:,} steps, {result['seconds'] / 60:.1f} min")
@@ -113,9 +113,8 @@ def sentences(state: Options) -> list[str]:
         ]
         if above:
             said.append(f"no method is better than {' and '.join(above)}; the best is {winner} with {text(best)}")
-        said.append(
-            f"{winner} is first: {best['probe']} {metric} {text(best)} ({shown(metric, best['low'])} to {shown(metric, best['high'])})"
-        )
+        probe, span = best["probe"].replace("_", " "), f"{shown(metric, best['low'])} to {shown(metric, best['high'])}"
+        said.append(f"{winner} is first: {probe} {metric} {text(best)} ({span})")
         close = [f"{name} ({text(last['results'][name])})" for name in order[1:] if last["results"][name]["high"] >= best["low"]]
         if close:
             said.append(f"{' and '.join(close)} can't be told apart from it by these validation samples: the intervals overlap")
