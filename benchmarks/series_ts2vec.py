@@ -1,6 +1,6 @@
 """TS2Vec as its paper evaluates it: pretraining on the official training part, then an SVM on frozen vectors, scores on the test part.
 
-    python benchmarks/series_ts2vec.py run OUT [--sets ...] [--seeds 5]
+    python benchmarks/series_ts2vec.py run OUT [--sets ...] [--seeds 5] [--method simclr --knobs steps=400 batch_size=32]
     python benchmarks/series_ts2vec.py classical OUT
     python benchmarks/series_ts2vec.py table OUT
 
@@ -52,14 +52,17 @@ def svm(train: np.ndarray, y_train: np.ndarray, test: np.ndarray, y_test: np.nda
     return float(search.score(test, y_test))
 
 
-def ours(name: str, seeds: range) -> Iterator[dict[str, Any]]:
+def ours(name: str, seeds: range, method: str, knobs: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """knobs: none for those of TS2Vec's paper; batches are no larger than the training part."""
     parts = load(name)
     (x, y, _), (x_test, y_test, _) = parts["train"], parts["test"]
-    steps = 200 if x.size <= LARGE else 600
+    given: dict[str, Any] = knobs or {"steps": 200 if x.size <= LARGE else 600, "batch_size": 8}
+    given = {**given, "batch_size": min(int(given["batch_size"]), len(x))}
     for seed in seeds:
-        model, seconds = pretrained(x, "ts2vec", {"steps": steps, "batch_size": 8}, seed)
-        about = {"set": name, "seed": seed, "steps": steps, "seconds": round(seconds, 1)}
-        for features, network in (("ts2vec, SVM", model), ("random init, SVM", drawn_again(model, seed))):
+        model, seconds = pretrained(x, method, given, seed)
+        about = {"set": name, "seed": seed, "seconds": round(seconds, 1), **given}
+        drawn = "random init" if method == "ts2vec" else f"random init, {model.config['encoder']}"
+        for features, network in ((f"{method}, SVM", model), (f"{drawn}, SVM", drawn_again(model, seed))):
             train, test = encoded_vectors(network, x), encoded_vectors(network, x_test)
             yield {**about, "features": features, "accuracy": svm(train, y, test, y_test)}
             probe = LinearProbe(train, test)
@@ -145,6 +148,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--sets", default=",".join(PAPER))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--method", default="ts2vec")
+    parser.add_argument("--knobs", nargs="*", default=[], help="key=value")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -154,7 +159,8 @@ def main() -> None:
         print(table([row for row in rows if "labels" not in row]), few_table([row for row in rows if "labels" in row]), sep="\n\n")
         return
     for name in asked.sets.split(","):
-        for row in (ours if asked.what == "run" else classical)(name, range(asked.first, asked.first + asked.seeds)):
+        seeds, knobs = range(asked.first, asked.first + asked.seeds), dict(knob.split("=", 1) for knob in asked.knobs)
+        for row in ours(name, seeds, asked.method, knobs) if asked.what == "run" else classical(name, seeds):
             with file.open("a") as to:
                 to.write(json.dumps(row) + "\n")
             print(row, flush=True)
