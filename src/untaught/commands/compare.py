@@ -382,7 +382,7 @@ class Race:
             with hushed(self.warned):
                 trained = conclude(run)
             selection = self._selection(run)
-            if (run.scorer.possible or isinstance(selection, NextItemSelection)) and not selection.why_not:
+            if selection.testable:
                 networks: list[tuple[str, Encoder, Views | None]] = [("encoder", _exported(run), None)]
                 if not _architecture(run)[0].startswith("module:"):
                     networks.append((RANDOM, _random_init(run), None))

@@ -36,7 +36,7 @@ from untaught.pipeline.seen_rows import SeenRows
 from untaught.pipeline.view_pipeline import view_options
 from untaught.storage.atomic import make_room
 from untaught.storage.cells import plain_cells
-from untaught.storage.run_dir import claim_path, data_of, read_run
+from untaught.storage.run_dir import claim_path, own_data
 
 if TYPE_CHECKING:
     import pyarrow
@@ -68,9 +68,8 @@ def finetune(
     if data is None:
         if not ours:
             raise UserError(f"{path} has no data of its own; pass labelled data with --data")
-        own = read_run(place / "run.yaml")
-        data, columns = data_of(own, place), {**(own["columns"] or {}), **(columns or {})} or None
-        label, split = label or own["label"], split or own["split"]
+        data, own, known_label, known_split = own_data(place)
+        columns, label, split = {**(own or {}), **(columns or {})} or None, label or known_label, split or known_split
     make_room(out or place / "finetuned")
     tuner = open_tuner(model, path, data, task=task, columns=columns, label=label, split=split, knobs=others)
     cls, trial, layers, dataset = tuner.cls, tuner.trial, tuner.layers, tuner.dataset

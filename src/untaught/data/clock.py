@@ -15,7 +15,7 @@ import numpy as np
 
 from untaught.core import UserError
 from untaught.data.labels import is_missing
-from untaught.data.written import DATES, form_of, plain_form
+from untaught.data.written import DATES, form_of, plainly
 
 NUMBERS, DATED, ZONED = 0, 1, 2  # kinds of times
 MONTHLY = 4  # added to the kind of dates that are months apart; twice if they are counted from the end of the month
@@ -79,7 +79,7 @@ def time_form(given: Iterable[Any], where: str) -> str:
 def plain_times(given: Sequence[Any], where: str) -> Sequence[Any]:
     """The times of a column as numbers, dates and ISO text. Raises UserError as `time_form`."""
     form = time_form(given[:: len(given) // SURVEYED + 1], where)
-    return [plain_form(cell, form) or cell for cell in given] if form else given
+    return [plainly(cell, form) for cell in given]
 
 
 def months_of(times: np.ndarray) -> tuple[np.ndarray, float, int] | None:

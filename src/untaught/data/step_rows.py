@@ -23,7 +23,7 @@ from untaught.data.labels import class_name, is_missing
 from untaught.data.parts import Choice
 from untaught.data.table import Table, rows_of
 from untaught.data.written import NUMBERS as FORMS
-from untaught.data.written import form_of, plain_form
+from untaught.data.written import form_of, plainly
 
 ID, TIME = "id", "time"  # in --columns
 CHANNELS, CLOCK = "steps.channels", "steps.clock"  # columns of the joined table: names of the channels; see `clock_of`
@@ -112,7 +112,7 @@ def read_steps(table: Table, steps: Steps, extra: Sequence[str] = ()) -> Iterato
                 )
         cells = [row[channel] for channel in steps.channels]
         if any(forms):
-            cells = [plain_form(cell, form) or cell if form else cell for cell, form in zip(cells, forms, strict=True)]
+            cells = [plainly(cell, form) for cell, form in zip(cells, forms, strict=True)]
         rows.append((len(given), cells))
         given.append(row[steps.time])
     times_of = plain_times(given, table.name)
@@ -170,7 +170,7 @@ def _check_numbers(table: Table, channels: list[str], field: str, named: str) ->
     for row in islice(rows_of(table, channels, patient=False), 20):
         for channel, form in zip(channels, forms, strict=True):
             try:
-                _number(plain_form(row[channel], form) or row[channel] if form else row[channel])
+                _number(plainly(row[channel], form))
             except ValueError:
                 raise UserError(
                     f"column {channel} of {table.name} holds {str(row[channel])[:20]!r}, which is not a number; "

@@ -53,6 +53,11 @@ def form_of(values: Sequence[Any], share: float) -> tuple[str, str]:
     return "", ""
 
 
+def plainly(value: Any, form: str) -> Any:
+    """A text of this form as a plain number or an ISO date; anything else, and with "" everything, as it is."""
+    return plain_form(value, form) or value if form else value
+
+
 def plain_form(value: Any, form: str) -> Any:
     """A text of this form as a plain number or an ISO date, None if it has another form; what is no text as it is."""
     if not isinstance(value, str):

@@ -36,7 +36,7 @@ from untaught.pipeline.seen_rows import SeenRows
 from untaught.pipeline.view_pipeline import Views
 from untaught.ranges import Samples, Within, check, in_range
 from untaught.storage.atomic import make_room
-from untaught.storage.run_dir import data_of, read_run
+from untaught.storage.run_dir import data_of, own_data, read_run
 
 KINDS = {"classify": "classes", "multilabel": "multilabel", "regress": "numbers"}  # target kind by task
 VERIFY = "verify"  # the task that compares pairs of samples
@@ -316,8 +316,7 @@ def _title(target: Any) -> str:
 def _own_data(model: EvaluatedModel, target: Any) -> tuple[Any, dict[str, str] | None, str | None, str | None]:
     if model.run is None:
         raise UserError(f"{_title(target)} has no data of its own; pass some with --data")
-    run = read_run(model.run / "run.yaml")
-    return data_of(run, model.run), run["columns"], run["label"], run["split"]
+    return own_data(model.run)
 
 
 def _place(model: EvaluatedModel, out: Path | None) -> Path | None:

@@ -99,6 +99,10 @@ class Selection:
             found | first | {"score": mean, "low": max(mean - spread, least), "high": min(mean + spread, 1.0)}
         )  # all main metrics end at 1
 
+    @property
+    def testable(self) -> bool:
+        return self.scorer.possible and not self.why_not
+
     def baselines(self) -> dict[str, Options]:
         """What needs no encoder, by name, as in `score`."""
         return {} if self.why_not else {RAW: self.score(None)}
@@ -127,7 +131,7 @@ class Selection:
 class NextItemSelection:
     """As `Selection`, for histories without labels: each user's event before the one that tests is ranked among all items."""
 
-    why_not = ""
+    testable = True
 
     def __init__(self, ranker: NextItem, spectra: Selection) -> None:
         self.ranker, self.spectra = ranker, spectra

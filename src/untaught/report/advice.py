@@ -17,14 +17,8 @@ WAITING = 0.1  # share of the time that may be waited for data
 FALLING = 0.02  # share of the whole fall of the loss that the last fifth of a run may still make
 RANKING = "next_item"  # has baselines of its own
 TIE = 0.01  # of accuracy or R2: no gain to speak of
-BASELINES = {
-    "raw": "raw features",
-    "random_init": "the same encoder at random init",
-    "popularity": "popularity",
-    "recent_popularity": "recent popularity",
-    "item_knn": "item-kNN",
-    "ease": "EASE",
-}
+RECOMMENDERS = {"popularity": "popularity", "recent_popularity": "recent popularity", "item_knn": "item-kNN", "ease": "EASE"}
+BASELINES = {"raw": "raw features", "random_init": "the same encoder at random init", **RECOMMENDERS}
 
 
 class Advice(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 from untaught.core import Options, UserError
 from untaught.evaluation.metrics import shown
 from untaught.evaluation.selection import CRITERIA, DECISIVE
+from untaught.report.advice import RECOMMENDERS
 from untaught.report.charts import Curve, Point, number, thin
 from untaught.report.listing import Column, drawn, table, write_page
 from untaught.report.run_summary import RunSummary, gather
@@ -16,7 +17,7 @@ from untaught.storage.safe_load import check_kinds, read_json
 
 FILE, PAGE = "compare.json", "compare.html"
 SCHEMA = 1
-NAMES = {"raw": "raw data", "recent_popularity": "recent popularity", "item_knn": "item-kNN", "ease": "EASE"}
+NAMES = {"raw": "raw data", **RECOMMENDERS}
 MEMORY = "in memory"  # recorded for data from Python
 KINDS: dict[str, Any] = {
     **dict.fromkeys(("modality", "unit", "labels", "scored_on"), str),

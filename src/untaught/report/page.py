@@ -16,7 +16,7 @@ from untaught.console import escaped
 from untaught.core import Options
 from untaught.evaluation.forecasts import NAMES as FORECASTS
 from untaught.evaluation.metrics import LEADING, is_main, metric_of, shown
-from untaught.report.advice import advise
+from untaught.report.advice import RECOMMENDERS, advise
 from untaught.report.charts import WIDTH, Curve, Point, chart, number, percent, thin
 from untaught.report.run_summary import RunSummary, gather
 from untaught.storage.atomic import write_text
@@ -25,7 +25,7 @@ from untaught.storage.ownership import check_replaceable
 NAMES = {"encoder": "this encoder", "random_init": "same encoder, random init", "raw": "raw data", "copy": "first mask, unchanged"}
 NAMES |= {name: title for name, title in FORECASTS.items() if name not in NAMES}
 COLOURED = ("encoder", "random_init", "raw")  # of their own in the page's style
-NAMES |= {"popularity": "popularity", "recent_popularity": "recent popularity", "item_knn": "item-kNN", "ease": "EASE"}
+NAMES |= RECOMMENDERS
 PROBES = {
     "linear": "Linear probe",
     "linear-inner": "Linear probe, best inner layer",

@@ -150,6 +150,12 @@ def data_of(run: Options, folder: Path) -> str | list[str]:
     return run["data"]
 
 
+def own_data(folder: Path) -> tuple[str | list[str], dict[str, str] | None, str | None, str | None]:
+    """The data of the run in a folder, its columns, label and split. Raises UserError as `data_of`."""
+    run = read_run(folder / "run.yaml")
+    return data_of(run, folder), run["columns"], run["label"], run["split"]
+
+
 def name_of(run: Options) -> str:
     """The name of the run's data in scores."""
     data = run.get("data", "")
